@@ -1,0 +1,62 @@
+# nexusmem: make, make install, make installcheck are PGXS's own.
+# make demo and make test do everything on a fresh Debian or Ubuntu machine.
+
+EXTENSION = nexusmem
+MODULE_big = nexusmem
+DATA = $(wildcard sql/nexusmem--*.sql)
+OBJS = \
+	src/core/topology.o \
+	src/numa_seam.o \
+	src/shmem.o \
+	src/slot.o \
+	src/scheduler.o \
+	src/placement.o \
+	src/prefetch_index.o \
+	src/prefetch_stats.o \
+	src/worker.o \
+	src/stats.o \
+	src/status.o \
+	src/sql_topology.o \
+	src/sql_buffers.o \
+	src/nexusmem.o
+
+PG_CFLAGS = -Wall -Wextra
+PG_CPPFLAGS = -I$(srcdir)/src
+
+# Without libnuma the seam is compiled as its stub: topology and prefetch work,
+# memory policies do not, and nexusmem.status says so.
+NUMA_H := $(shell printf '\043include <numa.h>\n' | $(or $(CC),cc) -E - >/dev/null 2>&1 && echo yes)
+ifneq ($(and $(NUMA_H),$(if $(NO_LIBNUMA),,yes)),)
+PG_CPPFLAGS += -DNXM_HAVE_LIBNUMA
+SHLIB_LINK += -lnuma
+endif
+
+REGRESS = install nodes settings prefetch errors privileges
+ISOLATION = concurrent
+ISOLATION_OPTS = --inputdir=test --load-extension=nexusmem
+TAP_TESTS = 1
+PROVE_TESTS = test/t/*.pl
+
+# demo, test and unit install or need nothing of PGXS before they start.
+STANDALONE = demo test unit deps
+ifeq ($(filter-out $(STANDALONE),$(or $(MAKECMDGOALS),all)),)
+srcdir = .
+else
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+endif
+
+# Each object depends on every header: the tree is small, and a stale object in
+# a shared-memory layout is a crash.
+$(OBJS): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/core/*.h)
+
+.PHONY: $(STANDALONE)
+deps:
+	@test/deps.sh
+demo:
+	@test/deps.sh build && test/demo.sh $(DIR)
+test:
+	@test/run.sh $(PARTS)
+unit:
+	@$(MAKE) -s -C test/unit check
