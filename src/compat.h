@@ -1,0 +1,163 @@
+/*
+ * compat.h
+ *	  Every test of a PostgreSQL version, each with the upstream commit or
+ *	  release that made it necessary.  The rest of the code is written against
+ *	  the newest names.
+ */
+#ifndef NXM_COMPAT_H
+#define NXM_COMPAT_H
+
+#include "postgres.h"
+
+#include "access/amapi.h"
+#include "miscadmin.h"
+#include "storage/buf_internals.h"
+#include "storage/bufmgr.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+#include "utils/guc.h"
+#include "utils/guc_tables.h"
+#include "utils/rel.h"
+#include "utils/relmapper.h"
+
+#if PG_VERSION_NUM < 150000
+#error "nexusmem needs PostgreSQL 15 or newer"
+#endif
+
+/*
+ * What libpq/auth.h declares.  That header wants gssapi.h, which Debian's
+ * server headers do not bring; a Port is only passed on here.
+ */
+struct Port;
+typedef void (*NxmClientAuthenticationHook) (struct Port *port, int status);
+extern PGDLLIMPORT NxmClientAuthenticationHook ClientAuthentication_hook;
+
+/* 17 (024c52111): the slot number left PGPROC for a variable. */
+#if PG_VERSION_NUM >= 170000
+#define nxm_my_procno() ((int) MyProcNumber)
+#else
+#define nxm_my_procno() (MyProc == NULL ? -1 : MyProc->pgprocno)
+#endif
+
+/* 16 (b0a55e432): relfilenode became relfilenumber, rd_node rd_locator. */
+#if PG_VERSION_NUM >= 160000
+typedef RelFileLocator NxmLocator;
+typedef RelFileNumber NxmFileNumber;
+#define nxm_rel_locator(rel) (&(rel)->rd_locator)
+#define nxm_mapped_file_number(oid, shared) \
+	RelationMapOidToFilenumber(oid, shared)
+#else
+typedef RelFileNode NxmLocator;
+typedef Oid NxmFileNumber;
+#define nxm_rel_locator(rel) (&(rel)->rd_node)
+#define nxm_mapped_file_number(oid, shared) \
+	RelationMapOidToFilenode(oid, shared)
+#endif
+
+/* 16 (82ac34db2): BufferTag became flat, INIT_BUFFERTAG a function. */
+static inline void
+nxm_init_buffer_tag(BufferTag *tag, const NxmLocator *locator,
+					ForkNumber fork, BlockNumber block)
+{
+#if PG_VERSION_NUM >= 160000
+	InitBufferTag(tag, locator, fork, block);
+#else
+	INIT_BUFFERTAG(*tag, *locator, fork, block);
+#endif
+}
+
+/* Does the buffer hold a block of this relation file? */
+static inline bool
+nxm_buffer_tag_is(const BufferTag *tag, const NxmLocator *locator)
+{
+#if PG_VERSION_NUM >= 160000
+	return tag->relNumber == locator->relNumber &&
+		tag->dbOid == locator->dbOid && tag->spcOid == locator->spcOid;
+#else
+	return RelFileNodeEquals(tag->rnode, *locator);
+#endif
+}
+
+/* 16 (b0a55e432): the members of a relation file's name. */
+static inline void
+nxm_make_locator(NxmLocator *locator, Oid spc, Oid db, NxmFileNumber number)
+{
+#if PG_VERSION_NUM >= 160000
+	locator->spcOid = spc;
+	locator->dbOid = db;
+	locator->relNumber = number;
+#else
+	locator->spcNode = spc;
+	locator->dbNode = db;
+	locator->relNode = number;
+#endif
+}
+
+/* 19: BufferDesc.state grew to 64 bits. */
+static inline uint64
+nxm_buffer_state(BufferDesc *desc)
+{
+#if PG_VERSION_NUM >= 190000
+	return pg_atomic_read_u64(&desc->state);
+#else
+	return pg_atomic_read_u32(&desc->state);
+#endif
+}
+
+/* 16 (3057465ac): find_option() is exported, the list of settings is not. */
+static inline struct config_generic *
+nxm_find_setting(const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	return find_option(name, false, true, LOG);
+#else
+	struct config_generic **settings = get_guc_variables();
+	int			n = GetNumConfigOptions();
+
+	for (int i = 0; i < n; i++)
+	{
+		if (pg_strcasecmp(settings[i]->name, name) == 0)
+			return settings[i];
+	}
+	return NULL;
+#endif
+}
+
+/* 19: LWLockNewTrancheId() takes the name and registers it. */
+static inline int
+nxm_new_lwlock_tranche(const char *name)
+{
+#if PG_VERSION_NUM >= 190000
+	return LWLockNewTrancheId(name);
+#else
+	int			id = LWLockNewTrancheId();
+
+	LWLockRegisterTranche(id, name);
+	return id;
+#endif
+}
+
+/* 19: ShmemInitHash() lost the initial size, which was always the maximum. */
+static inline HTAB *
+nxm_shmem_init_hash(const char *name, int64 nelem, HASHCTL *ctl, int flags)
+{
+#if PG_VERSION_NUM >= 190000
+	return ShmemInitHash(name, nelem, ctl, flags);
+#else
+	return ShmemInitHash(name, nelem, nelem, ctl, flags);
+#endif
+}
+
+/*
+ * 19: IndexAmRoutine became const and static, one for all indexes of an AM.
+ * On every version a relation is given a pointer to a routine of ours, so the
+ * type is all that differs.
+ */
+#if PG_VERSION_NUM >= 190000
+typedef const struct IndexAmRoutine *NxmAmRoutinePtr;
+#else
+typedef struct IndexAmRoutine *NxmAmRoutinePtr;
+#endif
+
+#endif							/* NXM_COMPAT_H */

@@ -1,0 +1,487 @@
+/*
+ * numa_seam.c
+ *	  The only file that calls libnuma and the NUMA system calls.
+ *
+ * Each call is probed once, without changing anything: containers' seccomp
+ * filters answer EPERM to some of them while numa_available() still says yes,
+ * and a kernel without CONFIG_NUMA answers ENOSYS.  Both mean "not here", and
+ * the caller degrades.  No return value of mbind is believed: it says 0 and
+ * moves nothing where pages are mapped twice.  Whoever places memory asks
+ * nxm_seam_page_nodes() where it lies.
+ *
+ * Never MPOL_BIND: with huge pages mbind succeeds on a node without enough of
+ * them, and the first touch is a SIGBUS.
+ *
+ * Without libnuma (NXM_HAVE_LIBNUMA undefined) topology and affinity work, for
+ * they need only sysfs and sched_setaffinity; every memory policy answers
+ * ENOSYS.
+ *
+ * Limits: NXM_MAX_CPUS CPUs (sched_getaffinity fails where the kernel is built
+ * for more and their affinity is unknown), NXM_MAX_OS_NODES nodes.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "numa_seam.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifdef NXM_HAVE_LIBNUMA
+#include <numa.h>
+#include <numaif.h>
+#endif
+
+#define SYSFS_ROOT "/sys/devices/system/"
+
+static NxmNumaSupport support;
+static bool support_known = false;
+
+static int
+read_file(const char *path, char *buf, size_t size)
+{
+	int			fd = open(path, O_RDONLY | O_CLOEXEC);
+	size_t		len = 0;
+
+	if (fd < 0)
+		return -1;
+	while (len + 1 < size)
+	{
+		ssize_t		n = read(fd, buf + len, size - 1 - len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			break;
+		len += n;
+	}
+	close(fd);
+	buf[len] = '\0';
+	return (int) len;
+}
+
+static int
+read_sysfs(void *arg, const char *path, char *buf, size_t size)
+{
+	char		full[256];
+
+	(void) arg;
+	if (snprintf(full, sizeof(full), SYSFS_ROOT "%s", path) >=
+		(int) sizeof(full))
+		return -1;
+	return read_file(full, buf, size);
+}
+
+bool
+nxm_seam_hardware(NxmHardware *hw)
+{
+	return nxm_hardware_read(hw, read_sysfs, NULL);
+}
+
+/* The list behind a tag of /proc/self/status, for want of a system call. */
+static bool
+status_list(const char *tag, uint64_t *words, int nbits)
+{
+	char		buf[8192];
+	char	   *line;
+	char	   *end;
+
+	if (read_file("/proc/self/status", buf, sizeof(buf)) < 0)
+		return false;
+	line = strstr(buf, tag);
+	if (line == NULL)
+		return false;
+	line += strlen(tag);
+	line += strspn(line, " \t");
+	end = strchr(line, '\n');
+	if (end != NULL)
+		*end = '\0';
+	return nxm_list_parse(line, words, nbits, NULL);
+}
+
+int
+nxm_seam_allowed(NxmCpuSet *cpus, NxmOsNodeSet *mems)
+{
+	int			err = nxm_seam_get_affinity(0, cpus);
+
+	memset(mems, 0, sizeof(*mems));
+
+	/*
+	 * What numa_get_mems_allowed() asks by get_mempolicy(MEMS_ALLOWED) the
+	 * kernel also prints, and there no seccomp filter can refuse it.
+	 */
+	if (!status_list("\nMems_allowed_list:", mems->word, NXM_MAX_OS_NODES))
+		memset(mems, 0, sizeof(*mems));
+	return err;
+}
+
+int
+nxm_seam_get_affinity(pid_t pid, NxmCpuSet *cpus)
+{
+	memset(cpus, 0, sizeof(*cpus));
+	if (sched_getaffinity(pid, sizeof(*cpus), (cpu_set_t *) cpus) != 0)
+		return errno;
+	return 0;
+}
+
+int
+nxm_seam_set_affinity(pid_t pid, const NxmCpuSet *cpus)
+{
+	if (sched_setaffinity(pid, sizeof(*cpus), (const cpu_set_t *) cpus) != 0)
+		return errno;
+	return 0;
+}
+
+int
+nxm_seam_cpu_of(pid_t pid)
+{
+	char		path[64];
+	char		buf[1024];
+	char	   *p;
+
+	if (pid == 0 || pid == getpid())
+		return sched_getcpu();
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int) pid);
+	if (read_file(path, buf, sizeof(buf)) < 0)
+		return -1;
+	/* field 2 may hold anything but ends at the last ')'; 39 is the CPU */
+	p = strrchr(buf, ')');
+	if (p == NULL)
+		return -1;
+	p++;
+	for (int field = 3; field <= 39; field++)
+	{
+		p += strspn(p, " ");
+		if (*p == '\0')
+			return -1;
+		if (field == 39)
+			return atoi(p);
+		p += strcspn(p, " ");
+	}
+	return -1;
+}
+
+size_t
+nxm_seam_page_size(const void *addr)
+{
+	FILE	   *f = fopen("/proc/self/smaps", "re");
+	char		line[512];
+	bool		inside = false;
+	size_t		size = 0;
+
+	if (f == NULL)
+		return 0;
+	while (fgets(line, sizeof(line), f) != NULL)
+	{
+		unsigned long from;
+		unsigned long to;
+		unsigned long kb;
+
+		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+			inside = (uintptr_t) addr >= from && (uintptr_t) addr < to;
+		else if (inside && sscanf(line, "KernelPageSize: %lu kB", &kb) == 1)
+		{
+			size = (size_t) kb * 1024;
+			break;
+		}
+	}
+	fclose(f);
+	return size;
+}
+
+int
+nxm_seam_mappings(void)
+{
+	FILE	   *f = fopen("/proc/self/maps", "re");
+	int			lines = 0;
+	int			c;
+
+	if (f == NULL)
+		return -1;
+	while ((c = getc(f)) != EOF)
+		lines += c == '\n';
+	fclose(f);
+	return lines;
+}
+
+void
+nxm_seam_die_with_parent(void)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+static int
+compare_doubles(const void *a, const void *b)
+{
+	double		x = *(const double *) a;
+	double		y = *(const double *) b;
+
+	return (x > y) - (x < y);
+}
+
+double
+nxm_seam_cached_advice_us(int fd, int tries)
+{
+	double		us[64];
+	char		byte;
+
+	if (tries > 64)
+		tries = 64;
+	if (tries < 1 || pread(fd, &byte, 1, 0) != 1)
+		return 0;
+	for (int i = 0; i < tries; i++)
+	{
+		struct timespec a;
+		struct timespec b;
+
+		clock_gettime(CLOCK_MONOTONIC, &a);
+		if (posix_fadvise(fd, 0, 8192, POSIX_FADV_WILLNEED) != 0)
+			return 0;
+		clock_gettime(CLOCK_MONOTONIC, &b);
+		us[i] = (b.tv_sec - a.tv_sec) * 1e6 + (b.tv_nsec - a.tv_nsec) / 1e3;
+	}
+	qsort(us, tries, sizeof(us[0]), compare_doubles);
+	return us[tries / 2];
+}
+
+const char *
+nxm_seam_call_names(unsigned calls, char *buf, size_t size)
+{
+	static const char *const name[] = {"get_mempolicy", "set_mempolicy",
+	"mbind", "move_pages", "sched_setaffinity"};
+	size_t		len = 0;
+
+	buf[0] = '\0';
+	for (int i = 0; i < (int) (sizeof(name) / sizeof(name[0])); i++)
+	{
+		if ((calls & (1u << i)) == 0 || len >= size)
+			continue;
+		len += snprintf(buf + len, size - len, "%s%s", len ? ", " : "",
+						name[i]);
+	}
+	return buf;
+}
+
+static void
+note_call(NxmSysCall call, int err)
+{
+	if (err == EPERM || err == EACCES)
+		support.refused |= call;
+	else if (err == ENOSYS)
+		support.missing |= call;
+}
+
+#ifdef NXM_HAVE_LIBNUMA
+
+/*
+ * The kernel reads maxnode - 1 bits (get_mempolicy(2), BUGS).  Its masks are
+ * arrays of unsigned long, which on every 64-bit platform have the layout of
+ * our uint64_t words.
+ */
+#define MASK(set) ((unsigned long *) (set)->word)
+#define CONST_MASK(set) ((const unsigned long *) (set)->word)
+#define MASK_BITS (NXM_MAX_OS_NODES + 1)
+
+int
+nxm_seam_get_policy(NxmMemPolicy *policy)
+{
+	memset(policy, 0, sizeof(*policy));
+	if (get_mempolicy(&policy->mode, MASK(&policy->nodes), MASK_BITS, NULL,
+					  0) != 0)
+		return errno;
+	return 0;
+}
+
+int
+nxm_seam_set_policy(const NxmMemPolicy *policy)
+{
+	bool		empty = nxm_osnodeset_count(&policy->nodes) == 0;
+
+	if (set_mempolicy(policy->mode, empty ? NULL : CONST_MASK(&policy->nodes),
+					  empty ? 0 : MASK_BITS) != 0)
+		return errno;
+	return 0;
+}
+
+int
+nxm_seam_prefer(int os_node)
+{
+	NxmMemPolicy policy = {.mode = MPOL_PREFERRED};
+
+	nxm_osnodeset_add(&policy.nodes, os_node);
+	return nxm_seam_set_policy(&policy);
+}
+
+int
+nxm_seam_range_policy(void *addr, size_t len, NxmRangePolicy how,
+					  const NxmOsNodeSet *nodes)
+{
+	int			mode = how == NXM_RANGE_INTERLEAVE ? MPOL_INTERLEAVE :
+		MPOL_PREFERRED;
+
+	if (mbind(addr, len, mode, CONST_MASK(nodes), MASK_BITS, 0) != 0)
+		return errno;
+	return 0;
+}
+
+int
+nxm_seam_page_nodes(void **pages, int n, int *nodes)
+{
+	if (move_pages(0, n, pages, NULL, nodes, 0) < 0)
+		return errno;
+	return 0;
+}
+
+int
+nxm_seam_move_pages(void **pages, int n, const int *nodes, int *status)
+{
+	if (move_pages(0, n, pages, nodes, status, MPOL_MF_MOVE) < 0)
+		return errno;
+	return 0;
+}
+
+int64_t
+nxm_seam_free_bytes(int os_node)
+{
+	long long	free_bytes = -1;
+
+	if (numa_available() < 0 ||
+		numa_node_size64(os_node, &free_bytes) < 0)
+		return -1;
+	return free_bytes;
+}
+
+/*
+ * set_mempolicy and sched_setaffinity are given what is already in force;
+ * mbind, the default policy on a page of our own; move_pages only asks.
+ */
+static void
+probe_memory_calls(void)
+{
+	NxmMemPolicy policy;
+	long		page_size = sysconf(_SC_PAGESIZE);
+	void	   *page;
+	int			err;
+	int			node;
+
+	if (numa_available() < 0 && errno == ENOSYS)
+	{
+		support.missing |= NXM_CALL_GET_MEMPOLICY | NXM_CALL_SET_MEMPOLICY |
+			NXM_CALL_MBIND | NXM_CALL_MOVE_PAGES;
+		return;
+	}
+
+	err = nxm_seam_get_policy(&policy);
+	note_call(NXM_CALL_GET_MEMPOLICY, err);
+	/* where the policy in force is unknown, the default is the best guess */
+	if (err != 0)
+		memset(&policy, 0, sizeof(policy));
+	note_call(NXM_CALL_SET_MEMPOLICY, nxm_seam_set_policy(&policy));
+
+	page = mmap(NULL, page_size, PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (page == MAP_FAILED)
+		return;
+	*(volatile char *) page = 1;
+	note_call(NXM_CALL_MBIND,
+			  mbind(page, page_size, MPOL_DEFAULT, NULL, 0, 0) != 0 ? errno : 0);
+	note_call(NXM_CALL_MOVE_PAGES, nxm_seam_page_nodes(&page, 1, &node));
+	munmap(page, page_size);
+}
+
+#else							/* !NXM_HAVE_LIBNUMA */
+
+int
+nxm_seam_get_policy(NxmMemPolicy *policy)
+{
+	(void) policy;
+	return ENOSYS;
+}
+
+int
+nxm_seam_set_policy(const NxmMemPolicy *policy)
+{
+	(void) policy;
+	return ENOSYS;
+}
+
+int
+nxm_seam_prefer(int os_node)
+{
+	(void) os_node;
+	return ENOSYS;
+}
+
+int
+nxm_seam_range_policy(void *addr, size_t len, NxmRangePolicy how,
+					  const NxmOsNodeSet *nodes)
+{
+	(void) addr;
+	(void) len;
+	(void) how;
+	(void) nodes;
+	return ENOSYS;
+}
+
+int
+nxm_seam_page_nodes(void **pages, int n, int *nodes)
+{
+	(void) pages;
+	(void) n;
+	(void) nodes;
+	return ENOSYS;
+}
+
+int
+nxm_seam_move_pages(void **pages, int n, const int *nodes, int *status)
+{
+	(void) pages;
+	(void) n;
+	(void) nodes;
+	(void) status;
+	return ENOSYS;
+}
+
+int64_t
+nxm_seam_free_bytes(int os_node)
+{
+	(void) os_node;
+	return -1;
+}
+
+static void
+probe_memory_calls(void)
+{
+	support.missing |= NXM_CALL_GET_MEMPOLICY | NXM_CALL_SET_MEMPOLICY |
+		NXM_CALL_MBIND | NXM_CALL_MOVE_PAGES;
+}
+
+#endif							/* NXM_HAVE_LIBNUMA */
+
+const NxmNumaSupport *
+nxm_seam_support(void)
+{
+	NxmCpuSet	cpus;
+
+	if (support_known)
+		return &support;
+
+#ifdef NXM_HAVE_LIBNUMA
+	support.libnuma = true;
+#endif
+	probe_memory_calls();
+	if (nxm_seam_get_affinity(0, &cpus) == 0)
+		note_call(NXM_CALL_SETAFFINITY, nxm_seam_set_affinity(0, &cpus));
+	support_known = true;
+	return &support;
+}

@@ -1,0 +1,96 @@
+/*
+ * numa_seam.h
+ *	  The platform: what is asked of the kernel and of libnuma, and nothing of
+ *	  PostgreSQL.
+ *
+ * Functions that can be refused return 0 or an errno value; none prints,
+ * exits or allocates.
+ */
+#ifndef NXM_NUMA_SEAM_H
+#define NXM_NUMA_SEAM_H
+
+#include <sys/types.h>
+
+#include "core/topology.h"
+
+/* Bits of NxmNumaSupport.refused and .missing. */
+typedef enum NxmSysCall
+{
+	NXM_CALL_GET_MEMPOLICY = 1 << 0,
+	NXM_CALL_SET_MEMPOLICY = 1 << 1,
+	NXM_CALL_MBIND = 1 << 2,
+	NXM_CALL_MOVE_PAGES = 1 << 3,
+	NXM_CALL_SETAFFINITY = 1 << 4
+} NxmSysCall;
+
+/* What this process may do; found out once, inherited by fork. */
+typedef struct NxmNumaSupport
+{
+	bool		libnuma;		/* compiled with it */
+	unsigned	refused;		/* calls answered EPERM: seccomp, a container */
+	unsigned	missing;		/* calls that this kernel does not have */
+} NxmNumaSupport;
+
+/* A process's memory policy, to be given back. */
+typedef struct NxmMemPolicy
+{
+	int			mode;
+	NxmOsNodeSet nodes;
+} NxmMemPolicy;
+
+/* How a range of shared memory is to be spread. */
+typedef enum NxmRangePolicy
+{
+	NXM_RANGE_INTERLEAVE,		/* page by page over the nodes */
+	NXM_RANGE_PREFER			/* the first of the nodes, others when it is full */
+} NxmRangePolicy;
+
+/* The probe of the five calls.  Changes nothing. */
+extern const NxmNumaSupport *nxm_seam_support(void);
+/* "mbind, move_pages" for a set of NxmSysCall bits. */
+extern const char *nxm_seam_call_names(unsigned calls, char *buf, size_t size);
+
+/* Reads the machine's sysfs; *hw is large, give it from the heap. */
+extern bool nxm_seam_hardware(NxmHardware *hw);
+/* CPUs and memories that this process may use; mems empty: unknown. */
+extern int	nxm_seam_allowed(NxmCpuSet *cpus, NxmOsNodeSet *mems);
+/* Free bytes of the kernel's node, or -1. */
+extern int64_t nxm_seam_free_bytes(int os_node);
+
+/* pid 0 is the calling process. */
+extern int	nxm_seam_get_affinity(pid_t pid, NxmCpuSet *cpus);
+extern int	nxm_seam_set_affinity(pid_t pid, const NxmCpuSet *cpus);
+/* CPU that the process runs on or ran on last, or -1. */
+extern int	nxm_seam_cpu_of(pid_t pid);
+
+/* The calling process's own memory policy. */
+extern int	nxm_seam_get_policy(NxmMemPolicy *policy);
+extern int	nxm_seam_set_policy(const NxmMemPolicy *policy);
+/* MPOL_PREFERRED on one node: other nodes serve when it is full. */
+extern int	nxm_seam_prefer(int os_node);
+
+/*
+ * Policy of a range of shared memory, for pages that are still untouched.
+ * addr and len are multiples of the page size.  Splits the caller's mapping.
+ */
+extern int	nxm_seam_range_policy(void *addr, size_t len, NxmRangePolicy how,
+								  const NxmOsNodeSet *nodes);
+/* The kernel's node that each page is on, or a negative errno value a page. */
+extern int	nxm_seam_page_nodes(void **pages, int n, int *nodes);
+/* Moves pages that only this process has mapped; status as above. */
+extern int	nxm_seam_move_pages(void **pages, int n, const int *nodes,
+								int *status);
+/* Size of the pages behind addr, in bytes; 0 where it is not told. */
+extern size_t nxm_seam_page_size(const void *addr);
+/* Mappings of the calling process, or -1. */
+extern int	nxm_seam_mappings(void);
+/* The calling process dies with its parent. */
+extern void nxm_seam_die_with_parent(void);
+
+/*
+ * Median microseconds of posix_fadvise(WILLNEED) on a page that the OS has
+ * cached, of calls tries on the open file fd; 0 where it cannot be had.
+ */
+extern double nxm_seam_cached_advice_us(int fd, int tries);
+
+#endif							/* NXM_NUMA_SEAM_H */
