@@ -1,0 +1,436 @@
+/*
+ * placement.c
+ *	  Spreads shared_buffers and the buffer descriptors over the memories.
+ *
+ * This runs in the postmaster right after shared memory was made.  Buffers are
+ * untouched then, so a policy is all they need: for ordinary shared memory it
+ * belongs to the shared object and governs whichever backend touches a page
+ * first.  Descriptors have been initialized, and their pages must be moved,
+ * which needs no privilege as long as the postmaster alone has mapped them.
+ *
+ * A policy for a part of a mapping splits the mapping, and every fork copies
+ * the postmaster's list of them.  So short-lived children set the policies
+ * (the object keeps them, the children's mappings end with them) and the
+ * postmaster only moves pages.  Huge pages carry no policy of their own: there
+ * the children also touch the pages, which allocates them where the child's
+ * policy says; one child a memory, for zeroing takes its time.  The pool was
+ * reserved by the postmaster's mmap and the policy is a preference, so a node
+ * that has too few huge pages is helped out by another.
+ *
+ * partition puts stripe s on memory s modulo n.  Up to PostgreSQL 18 free
+ * buffers are handed out by number, so that stripes fill all nodes alike where
+ * one range a node would fill node 0 first.  A stripe is a whole number of
+ * descriptor pages' worth of buffers:
+ *
+ *	page size	buffers a page	descriptors a page	smallest stripe
+ *	4 kB		1/2				64					512 kB
+ *	2 MB		256				32,768				256 MB
+ *	1 GB		131,072			16,777,216			128 GB
+ *
+ * Where that leaves fewer than MIN_STRIPES stripes a memory, the buffers are
+ * placed alone, in stripes of whole pages, and the result says so.  It doubles
+ * until there are at most MAX_STRIPES.  The descriptors need not start on a
+ * page, so stripes are counted from the first buffer whose descriptor does;
+ * the buffers before it belong to the last memory, where, with a number of
+ * stripes that the memories divide evenly, the last stripe is short by as many.
+ * BufferBlocks need not start on a page either (before PostgreSQL 16): then
+ * one buffer at each edge straddles two nodes, and none inside a stripe.
+ *
+ * No return value is believed.  A sample of pages is touched and the kernel is
+ * asked where they are.
+ *
+ * Limits: the rest of shared memory (lock tables, WAL buffers) stays where the
+ * kernel puts it.
+ */
+#include "placement.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "compat.h"
+#include "nodes.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#define MAX_STRIPES 8192
+#define MIN_STRIPES 8			/* a memory */
+#define MAX_SAMPLE 256
+#define MOVE_BATCH 4096
+
+typedef struct Range
+{
+	char	   *start;
+	char	   *end;
+} Range;
+
+static int	shared_buffers_placement = NXM_PLACE_DEFAULT;
+static NxmPlacementResult result;
+
+static const struct config_enum_entry placement_options[] = {
+	{"default", NXM_PLACE_DEFAULT, false},
+	{"interleave", NXM_PLACE_INTERLEAVE, false},
+	{"partition", NXM_PLACE_PARTITION, false},
+	{NULL, 0, false}
+};
+
+/* Numbers of the memories, in stripe order. */
+static int	memories[NXM_MAX_OS_NODES];
+/* Number of the first buffer of stripe 0; those before it are stripe -1. */
+static int	first_buffer;
+
+static char *
+page_up(char *p)
+{
+	return (char *) TYPEALIGN(result.page_size, p);
+}
+
+/* The whole pages of an array in shared memory. */
+static Range
+whole_pages(char *start, size_t len)
+{
+	Range		r;
+
+	r.start = page_up(start);
+	r.end = (char *) TYPEALIGN_DOWN(result.page_size, start + len);
+	if (r.end < r.start)
+		r.end = r.start;
+	return r;
+}
+
+static Range
+block_pages(void)
+{
+	return whole_pages(BufferBlocks, (size_t) NBuffers * BLCKSZ);
+}
+
+static Range
+descriptor_pages(void)
+{
+	return whole_pages((char *) BufferDescriptors,
+					   (size_t) NBuffers * sizeof(BufferDescPadded));
+}
+
+/*
+ * The part of an array's whole pages that a stripe takes.  A page that two
+ * stripes share belongs to the one that it starts in.
+ */
+static Range
+stripe_part(int stripe, char *start, size_t item, Range whole)
+{
+	int64		from = stripe < 0 ? 0 :
+		first_buffer + (int64) stripe * result.stripe_buffers;
+	int64		to = first_buffer + (int64) (stripe + 1) * result.stripe_buffers;
+	Range		r;
+
+	r.start = Max(whole.start, page_up(start + Min(from, NBuffers) * item));
+	r.end = to >= NBuffers ? whole.end :
+		Min(whole.end, page_up(start + to * item));
+	if (r.end < r.start)
+		r.end = r.start;
+	return r;
+}
+
+static int
+memory_of_stripe(int stripe)
+{
+	return memories[(stripe + result.nodes) % result.nodes];
+}
+
+/* The stripe that the page at p of an array belongs to. */
+static int
+stripe_of_page(char *p, char *start, size_t item)
+{
+	int64		buffer = (p - start) / item;
+
+	return buffer < first_buffer ? -1 :
+		(int) ((buffer - first_buffer) / result.stripe_buffers);
+}
+
+/* In a child: gives a range its policy, and its pages if they are huge. */
+static int
+place_range(Range r, NxmRangePolicy how, const NxmOsNodeSet *nodes, bool touch)
+{
+	int			err;
+
+	if (r.end == r.start)
+		return 0;
+	err = nxm_seam_range_policy(r.start, r.end - r.start, how, nodes);
+	if (err == 0 && touch)
+	{
+		for (char *p = r.start; p < r.end; p += result.page_size)
+			(void) *(volatile char *) p;
+	}
+	return err;
+}
+
+/* The n-th of parts equal parts of a range, by whole pages. */
+static Range
+nth_part(Range r, int n, int parts)
+{
+	size_t		pages = (r.end - r.start) / result.page_size;
+	Range		part;
+
+	part.start = r.start + pages * n / parts * result.page_size;
+	part.end = r.start + pages * (n + 1) / parts * result.page_size;
+	return part;
+}
+
+/*
+ * The work of child n of children.  Nothing but system calls: this is a forked
+ * postmaster.
+ */
+static int
+child_work(int n, int children, bool huge)
+{
+	const NxmTopology *topo = nxm_topology();
+	int			err = 0;
+
+	if (result.wanted == NXM_PLACE_INTERLEAVE)
+	{
+		err = place_range(nth_part(block_pages(), n, children),
+						  NXM_RANGE_INTERLEAVE, &topo->memories, huge);
+		if (err == 0 && !huge)
+			err = place_range(nth_part(descriptor_pages(), n, children),
+							  NXM_RANGE_INTERLEAVE, &topo->memories, false);
+		return err;
+	}
+
+	for (int s = -1; s < result.stripes && err == 0; s++)
+	{
+		NxmOsNodeSet node = {{0}};
+
+		if ((s + result.nodes) % children != n)
+			continue;
+		nxm_osnodeset_add(&node, memory_of_stripe(s));
+		err = place_range(stripe_part(s, BufferBlocks, BLCKSZ, block_pages()),
+						  NXM_RANGE_PREFER, &node, huge);
+		if (err == 0 && result.with_descriptors && !huge)
+			err = place_range(stripe_part(s, (char *) BufferDescriptors,
+										  sizeof(BufferDescPadded),
+										  descriptor_pages()),
+							  NXM_RANGE_PREFER, &node, false);
+	}
+	return err;
+}
+
+static void
+run_children(bool huge)
+{
+	int			children = huge ? result.nodes : 1;
+	pid_t		pid[NXM_MAX_OS_NODES];
+
+	for (int n = 0; n < children; n++)
+	{
+		pid[n] = fork();
+		if (pid[n] == 0)
+		{
+			sigset_t	none;
+
+			nxm_seam_die_with_parent();
+			signal(SIGBUS, SIG_DFL);
+			signal(SIGTERM, SIG_DFL);
+			sigemptyset(&none);
+			sigprocmask(SIG_SETMASK, &none, NULL);
+			_exit(child_work(n, children, huge));
+		}
+		if (pid[n] < 0 && result.refused == 0)
+			result.refused = errno;
+	}
+	for (int n = 0; n < children; n++)
+	{
+		int			status;
+
+		if (pid[n] < 0)
+			continue;
+		while (waitpid(pid[n], &status, 0) < 0)
+		{
+			if (errno != EINTR)
+			{
+				result.refused = errno;
+				status = 0;
+				break;
+			}
+		}
+		if (WIFSIGNALED(status))
+			result.child_signal = WTERMSIG(status);
+		else if (WEXITSTATUS(status) != 0 && result.refused == 0)
+			result.refused = WEXITSTATUS(status);
+	}
+}
+
+/* Descriptors have been written to: their pages exist and must be moved. */
+static void
+move_descriptors(void)
+{
+	Range		r = descriptor_pages();
+	void	  **pages = palloc(sizeof(void *) * MOVE_BATCH);
+	int		   *target = palloc(sizeof(int) * MOVE_BATCH);
+	int		   *status = palloc(sizeof(int) * MOVE_BATCH);
+	char	   *p = r.start;
+
+	while (p < r.end)
+	{
+		int			n = 0;
+		int			err;
+
+		for (; p < r.end && n < MOVE_BATCH; p += result.page_size)
+		{
+			pages[n] = p;
+			if (result.wanted == NXM_PLACE_INTERLEAVE)
+				target[n] = memories[(p - r.start) / result.page_size %
+									 result.nodes];
+			else
+				target[n] = memory_of_stripe(stripe_of_page(p,
+															(char *) BufferDescriptors,
+															sizeof(BufferDescPadded)));
+			n++;
+		}
+		err = nxm_seam_move_pages(pages, n, target, status);
+		if (err != 0)
+		{
+			result.refused = err;
+			break;
+		}
+	}
+	pfree(pages);
+	pfree(target);
+	pfree(status);
+}
+
+/* Touches a sample of the buffers' pages and asks where they came to lie. */
+static void
+verify(void)
+{
+	Range		r = block_pages();
+	size_t		npages = (r.end - r.start) / result.page_size;
+	int			n = (int) Min(npages, MAX_SAMPLE);
+	void	   *pages[MAX_SAMPLE];
+	int			node[MAX_SAMPLE];
+	int			hits[NXM_MAX_OS_NODES] = {0};
+
+	if (n == 0)
+		return;
+	for (int i = 0; i < n; i++)
+	{
+		/* interleaving shows in neighbours, stripes all over the range */
+		size_t		page = result.wanted == NXM_PLACE_INTERLEAVE ? (size_t) i :
+			npages * i / n;
+
+		pages[i] = r.start + page * result.page_size;
+		(void) *(volatile char *) pages[i];
+	}
+	if (nxm_seam_page_nodes(pages, n, node) != 0)
+		return;
+
+	result.sampled = n;
+	for (int i = 0; i < n; i++)
+	{
+		if (node[i] < 0 || node[i] >= NXM_MAX_OS_NODES)
+			continue;
+		if (result.wanted == NXM_PLACE_INTERLEAVE)
+		{
+			/* any order will do, but no memory gets more than its share */
+			if (nxm_osnodeset_has(&nxm_topology()->memories, node[i]) &&
+				hits[node[i]]++ < (n + result.nodes - 1) / result.nodes)
+				result.verified++;
+		}
+		else if (node[i] == memory_of_stripe(stripe_of_page(pages[i],
+															BufferBlocks,
+															BLCKSZ)))
+			result.verified++;
+	}
+}
+
+/* Decides on stripes, see the head of this file. */
+static void
+lay_out_stripes(void)
+{
+	int64		per_descriptor_page = result.page_size / sizeof(BufferDescPadded);
+	int64		unit;
+
+	result.with_descriptors =
+		NBuffers / per_descriptor_page >= MIN_STRIPES * result.nodes;
+	first_buffer = 0;
+	if (result.with_descriptors)
+	{
+		char	   *start = (char *) BufferDescriptors;
+
+		unit = per_descriptor_page;
+		first_buffer = (page_up(start) - start) / sizeof(BufferDescPadded);
+	}
+	else
+		unit = Max(1, (int64) result.page_size / BLCKSZ);
+
+	while (NBuffers / unit > MAX_STRIPES)
+		unit *= 2;
+	result.stripe_buffers = (int) unit;
+	result.stripes = (int) ((NBuffers - first_buffer + unit - 1) / unit);
+}
+
+void
+nxm_placement_apply(void)
+{
+	const NxmTopology *topo = nxm_topology();
+	bool		huge;
+
+	memset(&result, 0, sizeof(result));
+	result.wanted = shared_buffers_placement;
+	if (result.wanted == NXM_PLACE_DEFAULT)
+		return;
+
+	for (int i = -1; (i = nxm_osnodeset_next(&topo->memories, i)) >= 0;)
+		memories[result.nodes++] = i;
+	result.page_size = nxm_seam_page_size(BufferBlocks);
+	if (result.nodes < 2)
+		return;
+	if (result.page_size == 0)
+		result.page_size = sysconf(_SC_PAGESIZE);
+	huge = result.page_size > (size_t) sysconf(_SC_PAGESIZE);
+	if (result.wanted == NXM_PLACE_PARTITION)
+		lay_out_stripes();
+
+	run_children(huge);
+	if (result.refused == 0 && result.child_signal == 0)
+	{
+		if (result.wanted == NXM_PLACE_INTERLEAVE || result.with_descriptors)
+			move_descriptors();
+		verify();
+		result.done = true;
+	}
+
+	if (!result.done)
+		ereport(LOG,
+				(errmsg("nexusmem could not place shared_buffers: %s",
+						result.refused ? strerror(result.refused) :
+						"a helper process was killed"),
+				 errhint("See the view nexusmem.status.")));
+	else if (result.verified < result.sampled || result.sampled == 0)
+		ereport(LOG,
+				(errmsg("nexusmem placed shared_buffers, but %d of %d sampled pages lie elsewhere",
+						result.sampled - result.verified, result.sampled),
+				 errhint("See the view nexusmem.shared_buffers_nodes.")));
+}
+
+const NxmPlacementResult *
+nxm_placement_result(void)
+{
+	return &result;
+}
+
+void
+nxm_placement_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+
+	DefineCustomEnumVariable("nexusmem.shared_buffers_placement",
+							 "How shared_buffers is spread over the nodes.",
+							 NULL,
+							 &shared_buffers_placement,
+							 NXM_PLACE_DEFAULT, placement_options,
+							 PGC_POSTMASTER,
+							 0, NULL, NULL, NULL);
+}
