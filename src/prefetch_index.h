@@ -1,0 +1,27 @@
+/*
+ * prefetch_index.h
+ *	  Look-ahead in btree index scans and index-only scans.
+ */
+#ifndef NXM_PREFETCH_INDEX_H
+#define NXM_PREFETCH_INDEX_H
+
+#include "postgres.h"
+
+#include "executor/execdesc.h"
+
+extern bool nxm_enable_prefetch;
+extern int	nxm_prefetch_distance;
+
+/* Defines the settings; the postmaster also calibrates the clock. */
+extern void nxm_prefetch_index_init(void);
+
+/* Gives the plan's indexes our routine.  To be called after ExecutorStart. */
+extern void nxm_prefetch_index_start(QueryDesc *query, int eflags);
+
+/*
+ * Microseconds from which a read-ahead call counts as having gone to the
+ * disk; 0 where that could not be found out.
+ */
+extern double nxm_prefetch_threshold_us(void);
+
+#endif							/* NXM_PREFETCH_INDEX_H */

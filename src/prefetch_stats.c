@@ -1,0 +1,473 @@
+/*
+ * prefetch_stats.c
+ *	  Counts of look-ahead, by relation, in a bounded shared table.
+ *
+ * A scan counts in a process-local entry, one for each relation that the
+ * transaction touches, found once a scan.  At the end of the transaction the
+ * entries are added to the shared table, as PostgreSQL does with its own
+ * statistics.  Blocks still in flight then belong to scans that an error
+ * ended: they count as wasted, so that issued is always used + wasted.
+ *
+ * The shared table has MAX_RELATIONS entries.  A new relation finding it full
+ * takes the place of the one not counted for longest.  One LWLock: shared to
+ * find an entry and add to it (atomically), exclusive to insert, evict or
+ * forget.  It is taken once a transaction that looked ahead, never else.
+ *
+ * Dropped relations leave at the drop's commit, by an object access hook, and
+ * those of this database at the latest when somebody reads the view: the hook
+ * sees only sessions that have loaded the library, and MAX_DROPPED drops.
+ *
+ * Limits: a transaction counts up to MAX_LOCAL relations one by one, those
+ * past it only in the session's totals.  Without preloading there is no shared
+ * table: the view then shows what this session did.
+ */
+#include "prefetch_stats.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
+#include "compat.h"
+#include "shmem.h"
+#include "utils/hsearch.h"
+#include "utils/syscache.h"
+
+#define MAX_RELATIONS 4096
+#define MAX_LOCAL 64
+#define MAX_DROPPED 64
+
+typedef struct StatKey
+{
+	Oid			database;
+	Oid			relation;
+	int32		kind;
+} StatKey;
+
+typedef struct StatEntry
+{
+	StatKey		key;			/* immutable while the entry exists */
+	pg_atomic_uint32 age;		/* shared->clock when last counted */
+	pg_atomic_uint64 stat[NXM_NUM_PREFETCH_STATS];
+} StatEntry;
+
+typedef struct StatShared
+{
+	LWLock		lock;
+	pg_atomic_uint32 clock;		/* one tick a transaction that counted */
+
+	/* set once, under the lock, before off is */
+	char		off_reason[128];
+	pg_atomic_uint32 off;
+} StatShared;
+
+static StatShared *shared = NULL;
+static HTAB *table = NULL;
+
+static NxmPrefetchCounts local[MAX_LOCAL];
+static int	nlocal = 0;
+/* for relations past MAX_LOCAL, and what earlier transactions counted */
+static NxmPrefetchCounts overflow[NXM_NUM_PREFETCH_KINDS];
+static int64 session[NXM_NUM_PREFETCH_KINDS][NXM_NUM_PREFETCH_STATS];
+/* without shared memory, this session's relations; made on first use */
+static HTAB *session_table = NULL;
+static char local_off_reason[128];
+
+static Oid	dropped[MAX_DROPPED];
+static int	ndropped = 0;
+static Oid	dropped_database = InvalidOid;
+
+static object_access_hook_type prev_object_access_hook = NULL;
+
+NxmPrefetchCounts *
+nxm_prefetch_counts(Oid relation, NxmPrefetchKind kind)
+{
+	NxmPrefetchCounts *c;
+
+	for (int i = 0; i < nlocal; i++)
+	{
+		if (local[i].relation == relation && local[i].kind == kind)
+			return &local[i];
+	}
+	if (nlocal == MAX_LOCAL)
+		return &overflow[kind];
+	c = &local[nlocal++];
+	memset(c, 0, sizeof(*c));
+	c->relation = relation;
+	c->kind = kind;
+	return c;
+}
+
+static HTAB *
+make_table(const char *name, bool in_shmem)
+{
+	HASHCTL		ctl = {
+		.keysize = sizeof(StatKey),
+		.entrysize = sizeof(StatEntry)
+	};
+
+	if (in_shmem)
+		return nxm_shmem_init_hash(name, MAX_RELATIONS, &ctl,
+								   HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
+	return hash_create(name, 64, &ctl, HASH_ELEM | HASH_BLOBS);
+}
+
+/* Makes room by dropping the entry not counted for longest.  Lock exclusive. */
+static void
+evict_oldest(void)
+{
+	HASH_SEQ_STATUS seq;
+	StatEntry  *entry;
+	StatKey		oldest = {0};
+	uint32		oldest_age = 0;
+	uint32		now = pg_atomic_read_u32(&shared->clock);
+
+	hash_seq_init(&seq, table);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+	{
+		uint32		age = now - pg_atomic_read_u32(&entry->age);
+
+		if (age >= oldest_age)
+		{
+			oldest_age = age;
+			oldest = entry->key;
+		}
+	}
+	hash_search(table, &oldest, HASH_REMOVE, NULL);
+}
+
+static StatEntry *
+insert_entry(HTAB *where, const StatKey *key)
+{
+	bool		found;
+	StatEntry  *entry = hash_search(where, key, HASH_ENTER_NULL, &found);
+
+	if (entry != NULL && !found)
+	{
+		pg_atomic_init_u32(&entry->age, 0);
+		for (int i = 0; i < NXM_NUM_PREFETCH_STATS; i++)
+			pg_atomic_init_u64(&entry->stat[i], 0);
+	}
+	return entry;
+}
+
+static void
+add_counts(StatEntry *entry, const NxmPrefetchCounts *c)
+{
+	for (int i = 0; i < NXM_NUM_PREFETCH_STATS; i++)
+	{
+		if (c->stat[i] != 0)
+			pg_atomic_fetch_add_u64(&entry->stat[i], c->stat[i]);
+	}
+}
+
+static void
+flush_shared(const NxmPrefetchCounts *c)
+{
+	StatKey		key = {MyDatabaseId, c->relation, c->kind};
+	StatEntry  *entry;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	entry = hash_search(table, &key, HASH_FIND, NULL);
+	if (entry == NULL)
+	{
+		LWLockRelease(&shared->lock);
+		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+		if (hash_get_num_entries(table) >= MAX_RELATIONS)
+			evict_oldest();
+		entry = insert_entry(table, &key);
+	}
+	if (entry != NULL)
+	{
+		pg_atomic_write_u32(&entry->age,
+							pg_atomic_fetch_add_u32(&shared->clock, 1));
+		add_counts(entry, c);
+	}
+	LWLockRelease(&shared->lock);
+}
+
+static void
+flush_session(const NxmPrefetchCounts *c)
+{
+	StatKey		key = {MyDatabaseId, c->relation, c->kind};
+	StatEntry  *entry;
+
+	if (session_table == NULL ||
+		hash_get_num_entries(session_table) >= MAX_RELATIONS)
+		return;
+	entry = insert_entry(session_table, &key);
+	if (entry != NULL)
+		add_counts(entry, c);
+}
+
+static void
+end_counts(NxmPrefetchCounts *c)
+{
+	c->stat[NXM_STAT_wasted] = c->stat[NXM_STAT_issued] -
+		c->stat[NXM_STAT_used];
+	for (int i = 0; i < NXM_NUM_PREFETCH_STATS; i++)
+		session[c->kind][i] += c->stat[i];
+}
+
+/* Runs where nothing may fail: after the commit record, or in an abort. */
+static void
+flush(void)
+{
+	for (int i = 0; i < nlocal; i++)
+	{
+		NxmPrefetchCounts *c = &local[i];
+
+		if (c->stat[NXM_STAT_issued] == 0 && c->stat[NXM_STAT_skipped] == 0)
+			continue;
+		end_counts(c);
+		if (shared != NULL)
+			flush_shared(c);
+		else
+			flush_session(c);
+	}
+	nlocal = 0;
+	for (int k = 0; k < NXM_NUM_PREFETCH_KINDS; k++)
+	{
+		overflow[k].kind = k;
+		end_counts(&overflow[k]);
+		memset(overflow[k].stat, 0, sizeof(overflow[k].stat));
+	}
+}
+
+/* Forgets what cond says of database and relation.  Takes the lock. */
+static void
+forget(Oid database, const Oid *relations, int nrelations)
+{
+	HASH_SEQ_STATUS seq;
+	StatEntry  *entry;
+
+	if (shared == NULL)
+		return;
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	hash_seq_init(&seq, table);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+	{
+		bool		gone = entry->key.database == database && relations == NULL;
+
+		for (int i = 0; i < nrelations && !gone; i++)
+			gone = entry->key.database == database &&
+				entry->key.relation == relations[i];
+		if (gone)
+			hash_search(table, &entry->key, HASH_REMOVE, NULL);
+	}
+	LWLockRelease(&shared->lock);
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	(void) arg;
+	if (likely(nlocal == 0 && ndropped == 0 && dropped_database == InvalidOid))
+		return;
+
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+			flush();
+			if (ndropped > 0)
+				forget(MyDatabaseId, dropped, ndropped);
+			if (OidIsValid(dropped_database))
+				forget(dropped_database, NULL, 0);
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PARALLEL_ABORT:
+		case XACT_EVENT_PREPARE:
+			/* a prepared drop is found out by the next reader of the view */
+			flush();
+			break;
+		default:
+			return;
+	}
+	ndropped = 0;
+	dropped_database = InvalidOid;
+}
+
+static void
+object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
+			  void *arg)
+{
+	if (prev_object_access_hook)
+		prev_object_access_hook(access, class_id, object_id, sub_id, arg);
+
+	if (access != OAT_DROP || shared == NULL)
+		return;
+	if (class_id == RelationRelationId && sub_id == 0)
+	{
+		if (ndropped < MAX_DROPPED)
+			dropped[ndropped++] = object_id;
+	}
+	else if (class_id == DatabaseRelationId)
+		dropped_database = object_id;
+}
+
+void
+nxm_session_prefetch(NxmPrefetchKind kind, int64 stat[NXM_NUM_PREFETCH_STATS])
+{
+	memcpy(stat, session[kind], sizeof(session[kind]));
+	for (int i = 0; i < NXM_NUM_PREFETCH_STATS; i++)
+	{
+		for (int j = 0; j < nlocal; j++)
+		{
+			if (local[j].kind == kind)
+				stat[i] += local[j].stat[i];
+		}
+		stat[i] += overflow[kind].stat[i];
+	}
+}
+
+NxmPrefetchRow *
+nxm_prefetch_rows(int *nrows)
+{
+	HTAB	   *from = shared != NULL ? table : session_table;
+	NxmPrefetchRow *rows = palloc(sizeof(NxmPrefetchRow) * MAX_RELATIONS);
+	Oid		   *gone = palloc(sizeof(Oid) * MAX_RELATIONS);
+	HASH_SEQ_STATUS seq;
+	StatEntry  *entry;
+	int			ngone = 0;
+	int			n = 0;
+
+	*nrows = 0;
+	if (from == NULL)
+		return rows;
+
+	if (shared != NULL)
+		LWLockAcquire(&shared->lock, LW_SHARED);
+	hash_seq_init(&seq, from);
+	while ((entry = hash_seq_search(&seq)) != NULL && n < MAX_RELATIONS)
+	{
+		NxmPrefetchRow *row = &rows[n++];
+
+		row->database = entry->key.database;
+		row->relation = entry->key.relation;
+		row->kind = entry->key.kind;
+		for (int i = 0; i < NXM_NUM_PREFETCH_STATS; i++)
+			row->stat[i] = pg_atomic_read_u64(&entry->stat[i]);
+	}
+	if (entry != NULL)
+		hash_seq_term(&seq);
+	if (shared != NULL)
+		LWLockRelease(&shared->lock);
+
+	/* catalog look-ups may do anything: not under the lock */
+	for (int i = 0; i < n; i++)
+	{
+		if (rows[i].database == MyDatabaseId &&
+			!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(rows[i].relation)))
+			gone[ngone++] = rows[i].relation;
+		else
+			rows[(*nrows)++] = rows[i];
+	}
+	if (ngone > 0)
+		forget(MyDatabaseId, gone, ngone);
+	pfree(gone);
+	return rows;
+}
+
+void
+nxm_prefetch_stats_reset(void)
+{
+	HTAB	   *from = shared != NULL ? table : session_table;
+	HASH_SEQ_STATUS seq;
+	StatEntry  *entry;
+
+	if (from == NULL)
+		return;
+	if (shared != NULL)
+		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	hash_seq_init(&seq, from);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+		hash_search(from, &entry->key, HASH_REMOVE, NULL);
+	if (shared != NULL)
+		LWLockRelease(&shared->lock);
+}
+
+const char *
+nxm_prefetch_kind_name(NxmPrefetchKind kind)
+{
+	switch (kind)
+	{
+		case NXM_PREFETCH_INDEX:
+			return "index";
+		case NXM_NUM_PREFETCH_KINDS:
+			break;
+	}
+	return "unknown";
+}
+
+void
+nxm_prefetch_switch_off(const char *reason)
+{
+	bool		first = local_off_reason[0] == '\0';
+
+	strlcpy(local_off_reason, reason, sizeof(local_off_reason));
+	if (shared != NULL)
+	{
+		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+		first = pg_atomic_read_u32(&shared->off) == 0;
+		if (first)
+		{
+			strlcpy(shared->off_reason, reason, sizeof(shared->off_reason));
+			pg_write_barrier(); /* pairs with nxm_prefetch_off_reason() */
+			pg_atomic_write_u32(&shared->off, 1);
+		}
+		LWLockRelease(&shared->lock);
+	}
+	if (first)
+		ereport(LOG,
+				(errmsg("nexusmem switched index look-ahead off: %s", reason),
+				 errhint("See the view nexusmem.status.")));
+}
+
+const char *
+nxm_prefetch_off_reason(void)
+{
+	if (shared != NULL && pg_atomic_read_u32(&shared->off) != 0)
+	{
+		pg_read_barrier();
+		return shared->off_reason;
+	}
+	return local_off_reason;
+}
+
+Size
+nxm_prefetch_stats_size(void)
+{
+	return sizeof(StatShared);
+}
+
+Size
+nxm_prefetch_stats_extra(void)
+{
+	return hash_estimate_size(MAX_RELATIONS, sizeof(StatEntry));
+}
+
+void
+nxm_prefetch_stats_shmem_init(void *ptr, bool found)
+{
+	shared = ptr;
+	if (!found)
+	{
+		LWLockInitialize(&shared->lock,
+						 nxm_new_lwlock_tranche("nexusmem_prefetch_stats"));
+		pg_atomic_init_u32(&shared->clock, 0);
+		pg_atomic_init_u32(&shared->off, 0);
+		shared->off_reason[0] = '\0';
+	}
+	table = make_table("nexusmem stat_prefetch", true);
+}
+
+void
+nxm_prefetch_stats_init(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+	prev_object_access_hook = object_access_hook;
+	object_access_hook = object_access;
+	if (!process_shared_preload_libraries_in_progress)
+		session_table = make_table("nexusmem session_prefetch", false);
+}
