@@ -1,0 +1,93 @@
+/*
+ * nexusmem.c
+ *	  _PG_init: what there is, and the hooks that several features share.
+ */
+#include "postgres.h"
+
+#include "executor/executor.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes.h"
+#include "placement.h"
+#include "prefetch_index.h"
+#include "prefetch_stats.h"
+#include "scheduler.h"
+#include "shmem.h"
+#include "slot.h"
+#include "status.h"
+#include "tcop/utility.h"
+#include "utils/guc.h"
+#include "worker.h"
+
+PG_MODULE_MAGIC;
+
+PGDLLEXPORT void _PG_init(void);
+
+static const NxmShmemModule modules[] = {
+	{"nexusmem slots", nxm_slots_size, NULL, nxm_slots_shmem_init},
+	{"nexusmem scheduler", nxm_scheduler_size, NULL, nxm_scheduler_shmem_init},
+	{"nexusmem prefetch", nxm_prefetch_stats_size, nxm_prefetch_stats_extra,
+	nxm_prefetch_stats_shmem_init},
+	{"nexusmem worker", nxm_worker_size, NULL, nxm_worker_shmem_init},
+};
+
+static ExecutorStart_hook_type prev_executor_start = NULL;
+static ProcessUtility_hook_type prev_process_utility = NULL;
+
+static void
+executor_start(QueryDesc *query, int eflags)
+{
+	nxm_scheduler_statement();
+	if (prev_executor_start)
+		prev_executor_start(query, eflags);
+	else
+		standard_ExecutorStart(query, eflags);
+	nxm_prefetch_index_start(query, eflags);
+}
+
+static void
+process_utility(PlannedStmt *stmt, const char *query, bool read_only,
+				ProcessUtilityContext context, ParamListInfo params,
+				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	nxm_scheduler_statement();
+	if (prev_process_utility)
+		prev_process_utility(stmt, query, read_only, context, params, env,
+							 dest, qc);
+	else
+		standard_ProcessUtility(stmt, query, read_only, context, params, env,
+								dest, qc);
+}
+
+static void
+install_hooks(void)
+{
+	prev_executor_start = ExecutorStart_hook;
+	ExecutorStart_hook = executor_start;
+	if (process_shared_preload_libraries_in_progress)
+	{
+		prev_process_utility = ProcessUtility_hook;
+		ProcessUtility_hook = process_utility;
+	}
+}
+
+void
+_PG_init(void)
+{
+	nxm_nodes_init();
+	nxm_scheduler_init();
+	nxm_placement_init();
+	nxm_prefetch_index_init();
+	nxm_prefetch_stats_init();
+	nxm_worker_init();
+	nxm_shmem_init(modules, lengthof(modules), nxm_placement_apply);
+	nxm_status_init();
+	install_hooks();
+
+	/*
+	 * Loaded later, postgresql.conf may rightly hold settings that are not
+	 * defined now; reserving the prefix would complain of them.
+	 */
+	if (process_shared_preload_libraries_in_progress)
+		MarkGUCPrefixReserved("nexusmem");
+}

@@ -1,0 +1,288 @@
+/*
+ * status.c
+ *	  The view nexusmem.status.
+ *
+ * A row a feature, made when it is asked for from what the features know of
+ * themselves; nothing is kept here.  state is "active", "degraded" (on, and
+ * something of it does not work) or "off".
+ */
+#include "status.h"
+
+#include <errno.h>
+
+#include "compat.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "nodes.h"
+#include "placement.h"
+#include "prefetch_index.h"
+#include "prefetch_stats.h"
+#include "scheduler.h"
+#include "shmem.h"
+#include "utils/builtins.h"
+#include "worker.h"
+
+PG_FUNCTION_INFO_V1(nxm_status);
+
+#define HINT_PRELOAD "Add nexusmem to shared_preload_libraries and restart the server."
+#define HINT_CONTAINER "In a container, grant the capability SYS_NICE or a seccomp profile that allows these calls."
+
+typedef struct StatusRow
+{
+	const char *state;
+	const char *detail;
+	const char *hint;			/* NULL: nothing to do */
+} StatusRow;
+
+static StatusRow
+row(const char *state, const char *hint, const char *detail)
+{
+	StatusRow	r;
+
+	r.state = state;
+	r.detail = detail;
+	r.hint = hint;
+	return r;
+}
+
+static StatusRow
+shared_memory_status(void)
+{
+	if (nxm_shmem_available())
+		return row("active", NULL, "the library was preloaded");
+	return row("off", HINT_PRELOAD,
+			   "the library was loaded by this session alone: nexusmem.num_nodes, node_source and shared_buffers_placement do not exist, and nothing is shared");
+}
+
+static StatusRow
+topology_status(void)
+{
+	const NxmTopology *topo = nxm_topology();
+	char	   *detail = psprintf("%d nodes from %s%s%s%s%s",
+								  topo->nnodes,
+								  nxm_node_source_name(topo->source),
+								  topo->divided ? ", divided by nexusmem.num_nodes" : "",
+								  topo->shared_cpus ? ", more than cores: some share CPUs" : "",
+								  topo->note[0] ? "; " : "", topo->note);
+
+	if (topo->note[0])
+		return row("degraded", "See the view nexusmem.nodes.", detail);
+	return row("active", NULL, detail);
+}
+
+static StatusRow
+numa_calls_status(void)
+{
+	const NxmNumaSupport *support = nxm_seam_support();
+	char		names[128];
+
+	if (!support->libnuma)
+		return row("off", "Build nexusmem with libnuma's headers installed.",
+				   "nexusmem was built without libnuma: no memory policies");
+	if (support->refused != 0)
+		return row("degraded", HINT_CONTAINER,
+				   psprintf("refused (%s): %s", strerror(EPERM),
+							nxm_seam_call_names(support->refused, names,
+												sizeof(names))));
+	if (support->missing != 0)
+		return row("off", "Use a kernel with CONFIG_NUMA.",
+				   psprintf("this kernel does not have: %s",
+							nxm_seam_call_names(support->missing, names,
+												sizeof(names))));
+	return row("active", NULL, "all NUMA system calls are allowed");
+}
+
+static StatusRow
+pinning_status(void)
+{
+	const NxmTopology *topo = nxm_topology();
+	int			err = nxm_scheduler_affinity_errno();
+
+	if (!nxm_shmem_available())
+		return row("off", HINT_PRELOAD, "needs shared memory");
+	if (!nxm_enable_numa_optimizations)
+		return row("off", "Set nexusmem.enable_numa_optimizations = on and reload.",
+				   "nexusmem.enable_numa_optimizations is off");
+	if (err != 0 || (nxm_seam_support()->refused & NXM_CALL_SETAFFINITY) != 0)
+		return row("degraded", HINT_CONTAINER,
+				   psprintf("backends could not be pinned: %s",
+							strerror(err != 0 ? err : EPERM)));
+	if (topo->nnodes == 1)
+		return row("active", "Set nexusmem.num_nodes or node_source to divide this machine.",
+				   "there is one node, so every process may use all CPUs");
+	if (nxm_preferred_node >= topo->nnodes ||
+		(nxm_preferred_node >= 0 &&
+		 topo->node[nxm_preferred_node].cpu_count == 0))
+		return row("degraded", "Set nexusmem.preferred_node to a node of the view nexusmem.nodes that has CPUs.",
+				   psprintf("this session's preferred_node %d takes no backends; the policy decides",
+							nxm_preferred_node));
+	return row("active", NULL,
+			   psprintf("policy %s over %d nodes",
+						GetConfigOption("nexusmem.scheduling_policy", false,
+										false),
+						topo->ncpu_nodes));
+}
+
+static StatusRow
+memory_policy_status(void)
+{
+	const NxmTopology *topo = nxm_topology();
+	unsigned	needed = NXM_CALL_GET_MEMPOLICY | NXM_CALL_SET_MEMPOLICY;
+	int			err = nxm_scheduler_policy_errno();
+
+	if (!nxm_shmem_available())
+		return row("off", HINT_PRELOAD, "needs shared memory");
+	if (!nxm_enable_numa_optimizations)
+		return row("off", "Set nexusmem.enable_numa_optimizations = on and reload.",
+				   "nexusmem.enable_numa_optimizations is off");
+	if (!topo->numa)
+		return row("off", NULL, "there is one memory to choose from");
+	if (err == 0 && (nxm_seam_support()->refused & needed) != 0)
+		err = EPERM;
+	if (err == 0 && (nxm_seam_support()->missing & needed) != 0)
+		err = ENOSYS;
+	if (err != 0)
+		return row("degraded", HINT_CONTAINER,
+				   psprintf("backends keep the kernel's memory policy: %s",
+							strerror(err)));
+	return row("active", NULL, "backends prefer their node's memory");
+}
+
+static StatusRow
+placement_status(void)
+{
+	const NxmPlacementResult *p = nxm_placement_result();
+	const char *how;
+	const char *pages;
+	const char *detail;
+
+	if (!nxm_shmem_available())
+		return row("off", HINT_PRELOAD, "needs shared memory");
+	if (p->wanted == NXM_PLACE_DEFAULT)
+		return row("off", nxm_topology()->numa ?
+				   "Set nexusmem.shared_buffers_placement and restart the server." : NULL,
+				   "nexusmem.shared_buffers_placement is default");
+	if (p->nodes < 2)
+		return row("off", NULL, "there is one memory to choose from");
+	if (!p->done)
+		return row("degraded", p->refused == EPERM ? HINT_CONTAINER :
+				   "See the server's log.",
+				   p->refused ?
+				   psprintf("shared_buffers was not placed: %s",
+							strerror(p->refused)) :
+				   psprintf("shared_buffers was not placed: a helper process was ended by signal %d",
+							p->child_signal));
+
+	pages = p->page_size >= 1024 * 1024 ?
+		psprintf("%zu MB", p->page_size / (1024 * 1024)) :
+		psprintf("%zu kB", p->page_size / 1024);
+	if (p->wanted == NXM_PLACE_INTERLEAVE)
+		how = psprintf("interleaved by %s pages over %d memories", pages,
+					   p->nodes);
+	else
+		how = psprintf("%d stripes of %d buffers %s over %d memories, pages of %s",
+					   p->stripes, p->stripe_buffers,
+					   p->with_descriptors ? "with their descriptors" :
+					   "without their descriptors (shared_buffers is too small for pages of this size)",
+					   p->nodes, pages);
+	detail = psprintf("%s; %d of %d sampled pages verified", how, p->verified,
+					  p->sampled);
+	if (p->sampled == 0)
+		return row("degraded", HINT_CONTAINER,
+				   psprintf("%s; the kernel would not tell where pages lie", how));
+	if (p->verified < p->sampled)
+		return row("degraded",
+				   "A node may be short of memory or of huge pages: see the view nexusmem.shared_buffers_nodes.",
+				   detail);
+	return row("active", NULL, detail);
+}
+
+static StatusRow
+prefetch_status(void)
+{
+	const char *reason = nxm_prefetch_off_reason();
+	double		threshold = nxm_prefetch_threshold_us();
+
+#ifndef USE_PREFETCH
+	return row("off", NULL, "this PostgreSQL was built without posix_fadvise");
+#endif
+	if (reason[0] != '\0')
+		return row("off", "Rebuild nexusmem for this PostgreSQL.",
+				   psprintf("switched off by its self-check: %s", reason));
+	if (!nxm_enable_prefetch)
+		return row("off", "Set nexusmem.enable_prefetch = on.",
+				   "nexusmem.enable_prefetch is off");
+	if (nxm_prefetch_distance == 0)
+		return row("off", "Set nexusmem.prefetch_distance.",
+				   "nexusmem.prefetch_distance is 0");
+	if (threshold <= 0)
+		return row("degraded", NULL,
+				   "could not be calibrated: blocks in the operating system's cache are asked for in vain");
+	return row("active", NULL,
+			   psprintf("a read-ahead call of %.1f us or more counts as a read from the disk",
+						threshold));
+}
+
+static StatusRow
+worker_status(void)
+{
+	if (!nxm_shmem_available())
+		return row("off", HINT_PRELOAD, "needs the library preloaded");
+	if (nxm_worker_pid() == 0)
+		return row("degraded", "Raise max_worker_processes and restart the server.",
+				   "the background worker is not running: background processes stay unpinned");
+	return row("active", NULL, psprintf("pid %d", nxm_worker_pid()));
+}
+
+Datum
+nxm_status(PG_FUNCTION_ARGS)
+{
+	static const struct
+	{
+		const char *feature;
+		StatusRow	(*status) (void);
+	}			features[] = {
+		{"shared memory", shared_memory_status},
+		{"topology", topology_status},
+		{"NUMA system calls", numa_calls_status},
+		{"pinning", pinning_status},
+		{"memory policy", memory_policy_status},
+		{"shared_buffers placement", placement_status},
+		{"index look-ahead", prefetch_status},
+		{"background worker", worker_status},
+	};
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (size_t i = 0; i < lengthof(features); i++)
+	{
+		StatusRow	r = features[i].status();
+		Datum		values[4] = {
+			CStringGetTextDatum(features[i].feature),
+			CStringGetTextDatum(r.state),
+			CStringGetTextDatum(r.detail),
+			r.hint ? CStringGetTextDatum(r.hint) : (Datum) 0
+		};
+		bool		nulls[4] = {false, false, false, r.hint == NULL};
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+void
+nxm_status_init(void)
+{
+	const NxmNumaSupport *support;
+	char		names[128];
+
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	support = nxm_seam_support();
+	if (support->refused != 0)
+		ereport(LOG,
+				(errmsg("nexusmem does without system calls that are refused here: %s",
+						nxm_seam_call_names(support->refused, names,
+											sizeof(names))),
+				 errhint(HINT_CONTAINER)));
+}
