@@ -6,11 +6,15 @@ MODULE_big = nexusmem
 DATA = $(wildcard sql/nexusmem--*.sql)
 OBJS = \
 	src/core/topology.o \
+	src/core/topology_set.o \
+	src/core/topology_sysfs.o \
 	src/numa_seam.o \
+	src/nodes.o \
 	src/shmem.o \
 	src/slot.o \
 	src/scheduler.o \
 	src/placement.o \
+	src/buffer_nodes.o \
 	src/prefetch_index.o \
 	src/prefetch_stats.o \
 	src/worker.o \
@@ -21,7 +25,8 @@ OBJS = \
 	src/nexusmem.o
 
 PG_CFLAGS = -Wall -Wextra
-PG_CPPFLAGS = -I$(srcdir)/src
+# PostgreSQL's headers as system headers: their own warnings are not ours.
+PG_CPPFLAGS = -isystem $(includedir_server) -I$(srcdir)/src
 
 # Without libnuma the seam is compiled as its stub: topology and prefetch work,
 # memory policies do not, and nexusmem.status says so.

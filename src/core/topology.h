@@ -70,6 +70,7 @@ typedef struct NxmHardware
 {
 	int			ncpus;			/* highest CPU number + 1 */
 	int			nos_nodes;		/* highest node number + 1; 0: no NUMA text */
+	bool		left_out;		/* there are CPUs or nodes past the limits */
 	NxmCpu		cpu[NXM_MAX_CPUS];
 	NxmOsNode	os_node[NXM_MAX_OS_NODES];
 } NxmHardware;
