@@ -15,6 +15,7 @@
 #include "miscadmin.h"
 #include "nodes.h"
 #include "utils/syscache.h"
+#include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(nxm_shared_buffers_nodes);
 PG_FUNCTION_INFO_V1(nxm_relation_nodes);

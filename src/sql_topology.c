@@ -14,6 +14,7 @@
 #include "storage/procarray.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(nxm_nodes);
 PG_FUNCTION_INFO_V1(nxm_backend_nodes);

@@ -8,6 +8,7 @@
 #include "funcapi.h"
 #include "prefetch_stats.h"
 #include "utils/builtins.h"
+#include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(nxm_stat_prefetch);
 PG_FUNCTION_INFO_V1(nxm_stat_prefetch_reset);

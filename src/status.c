@@ -20,6 +20,7 @@
 #include "scheduler.h"
 #include "shmem.h"
 #include "utils/builtins.h"
+#include "utils/tuplestore.h"
 #include "worker.h"
 
 PG_FUNCTION_INFO_V1(nxm_status);
