@@ -6,6 +6,7 @@
 
 #include <math.h>
 
+#include "access/htup_details.h"
 #include "buffer_nodes.h"
 #include "catalog/catalog.h"
 #include "catalog/pg_class.h"
