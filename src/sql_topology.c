@@ -34,8 +34,12 @@ cpus_text(const NxmCpuSet *cpus)
 	return CStringGetTextDatum(buf);
 }
 
+/*
+ * Free bytes of a node's own memories, divided by the nodes that share them as
+ * memory_bytes is; -1 where it has none or they cannot be had.
+ */
 static int64
-free_bytes_of(const NxmNode *node)
+free_bytes_of(const NxmTopology *topo, const NxmNode *node)
 {
 	int64		sum = -1;
 
@@ -44,9 +48,13 @@ free_bytes_of(const NxmNode *node)
 	for (int i = -1; (i = nxm_osnodeset_next(&node->mems, i)) >= 0;)
 	{
 		int64		bytes = nxm_seam_free_bytes(i);
+		int			sharers = 0;
 
+		for (int j = 0; j < topo->nnodes; j++)
+			sharers += topo->node[j].own_memory &&
+				nxm_osnodeset_has(&topo->node[j].mems, i);
 		if (bytes >= 0)
-			sum = Max(sum, 0) + bytes;
+			sum = Max(sum, 0) + bytes / sharers;
 	}
 	return sum;
 }
@@ -62,7 +70,7 @@ nxm_nodes(PG_FUNCTION_ARGS)
 	for (int i = 0; i < topo->nnodes; i++)
 	{
 		const NxmNode *node = &topo->node[i];
-		int64		free_bytes = free_bytes_of(node);
+		int64		free_bytes = free_bytes_of(topo, node);
 		Datum		values[8];
 		bool		nulls[8] = {false};
 

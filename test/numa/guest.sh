@@ -1,0 +1,255 @@
+#!/bin/bash
+# test/numa/guest.sh MACHINE: the checks made inside a machine of run.sh, as its
+# root, one line each:
+#
+#	ok - name
+#	not ok - name
+#	ok - name # SKIP reason
+#
+# Lines that begin with # are for the reader. Nothing written here outlives the
+# machine except below /out. Emulation is slow: few statements, little data.
+set -uo pipefail
+machine=$1
+. /out/env # PG_BIN PG_MAJOR NXM_USER NXM_BUILD DATA
+bad=0
+
+diag() { sed 's/^/# /' <<<"$*"; }
+ok() { echo "ok - $1"; }
+not_ok() { # NAME [EXPLANATION]
+	bad=1
+	echo "not ok - $1"
+	if [ -n "${2:-}" ]; then diag "$2"; fi
+}
+skip() { echo "ok - $1 # SKIP $2"; }
+is() { # GOT EXPECTED NAME
+	if [ "$1" = "$2" ]; then ok "$3"; else not_ok "$3" "got:      $1
+expected: $2"; fi
+}
+like() { # GOT REGEX NAME
+	if [[ $1 =~ $2 ]]; then ok "$3"; else not_ok "$3" "got:      $1
+expected: $2"; fi
+}
+
+as_postgres() {
+	setpriv --reuid "$NXM_USER" --regid "$(id -g "$NXM_USER")" --init-groups env -C / "$@"
+}
+
+# q SQL: its result, unaligned; errors too, since a check shows what it got.
+q() { as_postgres "$PG_BIN/psql" -XAtq -v ON_ERROR_STOP=1 -h /tmp -U postgres -d postgres -c "$1" 2>&1; }
+
+# show SQL: its result as lines for the reader.
+show() { diag "$(as_postgres "$PG_BIN/psql" -Xq -P pager=off -h /tmp -U postgres -d postgres -c "$1" 2>&1)"; }
+
+# server_start ["conf lines"] [COMMAND...]: start the server in place, with these
+# settings and none from an earlier start, behind the command (numactl, deny).
+# Its log is /out/server.log, from the first start on.
+server_start() {
+	local conf=${1:-}
+	shift || true
+	grep -q guest.conf "$DATA/postgresql.conf" || echo "include_if_exists 'guest.conf'" >>"$DATA/postgresql.conf"
+	printf '%s\n' "listen_addresses = ''" "unix_socket_directories = '/tmp'" "fsync = off" \
+		"shared_preload_libraries = 'nexusmem'" "$conf" >"$DATA/guest.conf"
+	echo "--- server_start: $conf" >>/out/server.log
+	as_postgres "$@" "$PG_BIN/pg_ctl" -D "$DATA" -w -s -t 120 start >>/out/server.log 2>&1 </dev/null && return
+	not_ok "the server starts with: ${conf//$'\n'/, }" "$(tail -n 20 /out/server.log)"
+	return 1
+}
+server_stop() { as_postgres "$PG_BIN/pg_ctl" -D "$DATA" -w -s -m "${1:-fast}" stop; }
+
+# session NAME: opens a psql that tell() writes to and reads from, and that
+# stays open.
+declare -A session_in session_out
+session() {
+	local in out
+	mkfifo -m 666 "/tmp/$1.in" "/tmp/$1.out"
+	as_postgres "$PG_BIN/psql" -XAtq -h /tmp -U postgres -d postgres <"/tmp/$1.in" >"/tmp/$1.out" 2>&1 &
+	exec {in}>"/tmp/$1.in" {out}<"/tmp/$1.out"
+	session_in[$1]=$in session_out[$1]=$out
+}
+# tell NAME SQL: runs it there and prints the result.
+tell() {
+	local end="end-$RANDOM$RANDOM" line
+	printf '%s;\n\\echo %s\n' "$2" "$end" >&"${session_in[$1]}"
+	while IFS= read -r line <&"${session_out[$1]}" && [ "$line" != "$end" ]; do
+		printf '%s\n' "$line"
+	done
+}
+close_session() {
+	local in=${session_in[$1]} out=${session_out[$1]}
+	exec {in}>&- {out}<&-
+	unset "session_in[$1]" "session_out[$1]"
+	rm "/tmp/$1.in" "/tmp/$1.out"
+}
+
+# Fills shared_buffers with pages of a table.
+fill_buffers() {
+	q "CREATE UNLOGGED TABLE IF NOT EXISTS fill (x text);
+		ALTER TABLE fill ALTER x SET STORAGE plain;
+		TRUNCATE fill;
+		INSERT INTO fill SELECT repeat('x', 7900) FROM generate_series(1, $1)"
+}
+
+# even NAME NODES TOLERANCE: the buffers lie on these nodes, evenly within so
+# many percent.
+even() {
+	is "$(q "SELECT string_agg(node::text, ',' ORDER BY node) FROM nexusmem.shared_buffers_nodes WHERE bytes > 0")" \
+		"$2" "$1: buffers are on nodes $2"
+	is "$(q "SELECT bool_and(abs(bytes - avg) <= avg * $3 / 100.0) FROM (SELECT bytes, avg(bytes) OVER () FROM nexusmem.shared_buffers_nodes WHERE bytes > 0) s")" \
+		t "$1: within $3 % of even"
+}
+
+status() { q "SELECT state || ': ' || detail FROM nexusmem.status WHERE feature = '$1'"; }
+postmaster_mappings() { wc -l <"/proc/$(head -n 1 "$DATA/postmaster.pid")/maps"; }
+
+on="nexusmem.enable_numa_optimizations = on"
+small="shared_buffers = 64MB"
+
+check_asymmetric() {
+	is "$(q 'SELECT count(*) FROM nexusmem.nodes')" 4 "4 nodes"
+	is "$(q 'SELECT distances FROM nexusmem.nodes WHERE node = 2')" "{23,24,10,17}" "distances as the firmware tells them"
+
+	server_stop
+	server_start "$on
+$small
+nexusmem.shared_buffers_placement = interleave" || return
+	local n pid node os_pages
+	for n in a b c d; do
+		session $n
+		tell $n "SELECT 1" >/dev/null
+	done
+	# the session that asks is a fifth backend, so on an even load it shares a node
+	is "$(q "SELECT count(DISTINCT node), string_agg(DISTINCT reason, ',') FROM nexusmem.backends WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")" \
+		"4|policy" "four backends on four nodes"
+	for n in a b c d; do
+		pid=$(tell $n "SELECT pg_backend_pid()")
+		node=$(tell $n "SELECT nexusmem.my_node()")
+		is "$(sed -n 's/^Cpus_allowed_list:\t//p' "/proc/$pid/status")" \
+			"$(q "SELECT cpus FROM nexusmem.nodes WHERE node = $node")" "backend $n: its CPUs are those of node $node"
+		# memory allocated from now on: a sort of some MB kept in private memory
+		tell $n "SET work_mem = '64MB'; SELECT count(*) FROM (SELECT repeat(i::text, 20) AS x FROM generate_series(1, 20000) i ORDER BY 1 OFFSET 0) s" >/dev/null
+		like "$(grep -c "prefer:$node\|prefer=static:$node" "/proc/$pid/numa_maps")" '^[1-9]' "backend $n: /proc tells that it prefers memory of node $node"
+		os_pages=$(awk -v want="N$node" '/\[heap\]|anon=/ && !/file=/ {
+			for (i = 3; i <= NF; i++) if (split($i, kv, "=") == 2 && kv[1] ~ /^N[0-9]+$/) {
+				all += kv[2]; if (kv[1] == want) here += kv[2] } }
+			END { print (all > 0 && here * 2 > all) ? "most" : "few " here "/" all }' "/proc/$pid/numa_maps")
+		is "$os_pages" most "backend $n: most of its private pages are on node $node"
+	done
+	pid=$(tell a "SELECT pg_backend_pid()")
+	is "$(q "SELECT nexusmem.pin_backend($pid, 3)")" t "pin_backend on another session"
+	is "$(sed -n 's/^Cpus_allowed_list:\t//p' "/proc/$pid/status")" 3 "it runs there at once"
+	is "$(tell a "SELECT nexusmem.my_node()")" 3 "its memory follows at its next statement"
+	is "$(q "SELECT nexusmem.unpin_backend($pid)")" t "unpin_backend"
+	tell a "SELECT 1" >/dev/null
+	is "$(sed -n 's/^Cpus_allowed_list:\t//p' "/proc/$pid/status")" 0-3 "it has its CPUs back"
+	is "$(grep -c prefer "/proc/$pid/numa_maps")" 0 "and its memory policy"
+	for n in a b c d; do close_session $n; done
+
+	is "$(fill_buffers 8400)" "" "shared_buffers filled"
+	like "$(status 'shared_buffers placement')" '^active: interleaved.*verified' "status: interleaved and verified"
+	even interleave 0,1,2,3 2
+	show "SELECT * FROM nexusmem.shared_buffers_nodes"
+	is "$(q "SELECT sum(buffers) > 1000, count(*) FROM nexusmem.relation_nodes('fill')")" "t|4" "relation_nodes"
+
+	server_stop
+	server_start "$small
+nexusmem.shared_buffers_placement = partition" || return
+	fill_buffers 8400 >/dev/null
+	like "$(status 'shared_buffers placement')" '^active: [0-9]+ stripes of 64 buffers with their descriptors' "status: stripes with their descriptors"
+	even partition 0,1,2,3 2
+	show "SELECT * FROM nexusmem.shared_buffers_nodes"
+	# 128 stripes, the first one in two parts, and the two ends of the array
+	is "$(q "SELECT sum(split) <= 128 + 1 + 2 FROM nexusmem.shared_buffers_nodes")" t "no buffer is split inside a stripe (at most one at each edge)"
+
+	# address space far beyond this machine's memory
+	echo 1 >/proc/sys/vm/overcommit_memory
+	local plain placed
+	server_stop
+	server_start "shared_buffers = 16GB" || return
+	plain=$(postmaster_mappings)
+	server_stop
+	server_start "shared_buffers = 16GB
+nexusmem.shared_buffers_placement = partition" || return
+	placed=$(postmaster_mappings)
+	is "$placed" "$plain" "16 GB partitioned: the postmaster has as many mappings as without"
+	like "$(status 'shared_buffers placement')" '^active:' "16 GB partitioned: active"
+	show "SELECT detail FROM nexusmem.status WHERE feature = 'shared_buffers placement'"
+
+	server_stop
+	server_start "$small
+$on
+nexusmem.shared_buffers_placement = partition" "$NXM_BUILD/test/numa/bin/deny" mbind,set_mempolicy,get_mempolicy,move_pages,sched_setaffinity -- || return
+	fill_buffers 100 >/dev/null
+	is "$(q "SELECT string_agg(feature, ', ' ORDER BY feature) FROM nexusmem.status WHERE state = 'degraded'")" \
+		"NUMA system calls, memory policy, pinning, shared_buffers placement" "all NUMA calls refused: status says so"
+	is "$(q "SELECT count(*) FROM nexusmem.shared_buffers_nodes WHERE node IS NULL")" 1 "all NUMA calls refused: buffers are on an unknown node"
+}
+
+check_holes() {
+	is "$(q "SELECT string_agg(node || ':' || cpu_count || ':' || (memory_bytes > 0), ' ' ORDER BY node) FROM nexusmem.nodes")" \
+		"0:1:true 1:1:true 2:1:false 3:0:true" "a memory-less node and a CPU-less one"
+	server_stop
+	server_start "$small
+$on
+nexusmem.shared_buffers_placement = partition" || return
+	local n pid
+	for n in a b c d e; do
+		session $n
+		tell $n "SELECT 1" >/dev/null
+	done
+	is "$(q "SELECT string_agg(DISTINCT node::text, ',' ORDER BY node::text) FROM nexusmem.backends WHERE backend_type = 'client backend'")" \
+		"0,1,2" "no backend on the CPU-less node"
+	pid=$(q "SELECT pid FROM nexusmem.backends WHERE backend_type = 'client backend' AND node = 2 LIMIT 1")
+	like "$(grep -c "prefer:3" "/proc/$pid/numa_maps")" '^[1-9]' "the memory-less node's backend prefers its nearest neighbour, node 3"
+	like "$(q "SELECT nexusmem.pin_backend($pid, 3)")" "ERROR:  node 3 has no CPUs.*HINT" "pin_backend refuses the CPU-less node"
+	for n in a b c d e; do close_session $n; done
+	fill_buffers 8400 >/dev/null
+	even partition 0,1,3 3
+	show "SELECT * FROM nexusmem.shared_buffers_nodes"
+	server_stop
+	server_start "$small
+nexusmem.shared_buffers_placement = interleave" || return
+	fill_buffers 8400 >/dev/null
+	even interleave 0,1,3 2
+}
+
+check_huge() {
+	server_stop
+	server_start "$small
+huge_pages = on
+nexusmem.shared_buffers_placement = interleave" || return
+	fill_buffers 8400 >/dev/null
+	like "$(status 'shared_buffers placement')" '^active: interleaved by 2 MB pages' "status: 2 MB pages, verified"
+	even interleave 0,1,2,3 4
+	server_stop
+	server_start "$small
+huge_pages = on
+nexusmem.shared_buffers_placement = partition" || return
+	fill_buffers 8400 >/dev/null
+	like "$(status 'shared_buffers placement')" '^active: [0-9]+ stripes of 256 buffers without their descriptors' "status: stripes of 2 MB without their descriptors, verified"
+	even partition 0,1,2,3 4
+	show "SELECT * FROM nexusmem.shared_buffers_nodes"
+}
+
+check_huge-short() {
+	server_stop
+	server_start "$small
+huge_pages = on
+nexusmem.shared_buffers_placement = partition" || return
+	is "$(fill_buffers 8400)" "" "a node with too few huge pages: all of shared_buffers can be used"
+	like "$(status 'shared_buffers placement')" '^degraded: .* sampled pages verified' "a node with too few huge pages: degraded"
+	show "SELECT * FROM nexusmem.shared_buffers_nodes"
+	server_stop
+	server_start "$small
+huge_pages = on
+nexusmem.shared_buffers_placement = interleave" || return
+	is "$(fill_buffers 8400)" "" "interleaved: all of shared_buffers can be used"
+}
+
+server_start "" || exit 1
+is "$(q 'CREATE EXTENSION nexusmem')" "" "CREATE EXTENSION"
+show 'SELECT node, cpus, cpu_count, memory_bytes >> 20 AS mb, distances, source FROM nexusmem.nodes'
+show 'SELECT * FROM nexusmem.status'
+"check_$machine"
+server_stop
+
+exit $bad
