@@ -34,9 +34,16 @@
  *   outlives a rescan: an inner scan whose blocks are all used keeps it.
  * - distance: nexusmem.prefetch_distance.  8 + distance cached blocks in a row
  *   halve it; below 1 the scan is quiet.
- * - quiet: every n-th tuple looks at one block, n doubling from 2 to
- *   QUIET_STEP.  A block that had to be read wakes the scan.  Scans begin
- *   quiet, so that a cached one pays for one look at its second tuple.
+ * - quiet: nothing is looked at until this process has read a block (of
+ *   anything: pgBufferUsage tells), which in a cached scan is never.  Then the
+ *   next block is looked at; if it has to be read from the disk the scan wakes,
+ *   else it lets n more reads pass, n growing fourfold up to QUIET_STEP.  Scans
+ *   begin quiet.
+ *
+ * A plain scan looks at most twice as many items ahead as it may have blocks in
+ * flight.  An index-only scan looks at INDEX_ONLY_WINDOW times as many, for
+ * most are passed over, in batches, so that a page of the visibility map is
+ * pinned once a batch.
  *
  * "Cached" includes the operating system's cache, where asking is useless and
  * costs a system call: the call's time tells.  From memory it takes a fraction
@@ -74,6 +81,7 @@
 #include "commands/tablespace.h"
 #include "compat.h"
 #include "executor/executor.h"
+#include "executor/instrument.h"
 #include "nodes/execnodes.h"
 #include "nodes/nodeFuncs.h"
 #include "numa_seam.h"
@@ -84,10 +92,11 @@
 #include "utils/spccache.h"
 #include "utils/syscache.h"
 
-#define LOOK_AHEAD_MAGIC 0x4e584d4c
 #define DEFAULT_DISTANCE 32
 #define MAX_DISTANCE 1000
-#define QUIET_STEP 32
+#define QUIET_STEP 64
+#define PLAIN_WINDOW 2
+#define INDEX_ONLY_WINDOW 16
 /* halfway, by ratio, between a cached call and one that reaches the disk */
 #define THRESHOLD 4.0
 #define CALIBRATION_CALLS 33
@@ -97,8 +106,13 @@
 /* Made anew by every scan, so it is small: 0.4 kB at the default distance. */
 typedef struct LookAhead
 {
-	uint32		magic;
-	bool		eligible;
+	/*
+	 * While there is nothing to do until the process has read a block: *reads
+	 * as it was then.  Else -1.
+	 */
+	int64		asleep;
+	const int64 *reads;			/* in pgBufferUsage; &no_reads: not for us */
+
 	bool		quiet;
 	bool		index_only;
 	ScanDirection dir;
@@ -109,9 +123,8 @@ typedef struct LookAhead
 	int			max_distance;
 	int			credit;
 	int			cached_run;		/* cached blocks in a row */
-	int			step;			/* tuples between two looks while quiet */
+	int			step;			/* reads between two looks while quiet */
 	int			countdown;		/* to the next of them */
-	int			passed;			/* tuples by the next call of look_ahead() */
 	BlockNumber nblocks;		/* of the heap, as last asked */
 	NxmPrefetchCounts *counts;
 	BlockNumber recent[RECENT_BLOCKS];
@@ -134,6 +147,7 @@ static IndexAmRoutine *btree_routine = NULL;	/* what the relcache gave us */
 static IndexAmRoutine *our_routine = NULL;
 static double threshold = 0;	/* seconds of one call; 0: not known */
 static bool calibrated = false;
+static const int64 no_reads = 0;
 
 static bool look_ahead_gettuple(IndexScanDesc scan, ScanDirection dir);
 static void look_ahead_rescan(IndexScanDesc scan, ScanKey keys, int nkeys,
@@ -286,8 +300,6 @@ begin_look_ahead(IndexScanDesc scan, BTScanPosData *pos)
 
 	if (!calibrated)
 		calibrate();
-	la->magic = LOOK_AHEAD_MAGIC;
-	la->eligible = max_distance > 0;
 	la->quiet = true;
 	la->index_only = scan->xs_want_itup;
 	la->dir = NoMovementScanDirection;
@@ -300,7 +312,10 @@ begin_look_ahead(IndexScanDesc scan, BTScanPosData *pos)
 	la->cached_run = 0;
 	la->step = 1;
 	la->countdown = 1;
-	la->passed = 1;
+	la->reads = max_distance == 0 ? &no_reads :
+		RelationUsesLocalBuffers(scan->indexRelation) ?
+		&pgBufferUsage.local_blks_read : &pgBufferUsage.shared_blks_read;
+	la->asleep = *la->reads;
 	la->nblocks = 0;
 	la->counts = NULL;
 	la->ring_head = 0;
@@ -339,17 +354,6 @@ is_buffered(Relation heap, BlockNumber block)
 	return id >= 0;
 }
 
-static bool
-is_all_visible(Relation heap, BlockNumber block)
-{
-	Buffer		buffer = InvalidBuffer;
-	bool		all_visible = VM_ALL_VISIBLE(heap, block, &buffer);
-
-	if (BufferIsValid(buffer))
-		ReleaseBuffer(buffer);
-	return all_visible;
-}
-
 /* Could it be asked for, and did that go to the disk? */
 typedef enum LookResult
 {
@@ -358,8 +362,9 @@ typedef enum LookResult
 	LOOK_SUBMITTED				/* being read from the disk */
 } LookResult;
 
+/* *vmbuf: a pinned page of the visibility map, the caller's to release. */
 static LookResult
-look_at(LookAhead *la, Relation heap, BlockNumber block)
+look_at(LookAhead *la, Relation heap, BlockNumber block, Buffer *vmbuf)
 {
 	BlockNumber *recent = &la->recent[block % RECENT_BLOCKS];
 	PrefetchBufferResult answer;
@@ -370,7 +375,7 @@ look_at(LookAhead *la, Relation heap, BlockNumber block)
 		return LOOK_NOT_NEEDED;
 	*recent = block;
 
-	if (la->index_only && is_all_visible(heap, block))
+	if (la->index_only && VM_ALL_VISIBLE(heap, block, vmbuf))
 		return LOOK_NOT_NEEDED;
 
 	if (la->counts == NULL)
@@ -416,60 +421,68 @@ remember(LookAhead *la, int item)
 	la->ring[(la->ring_head + la->ring_count++) & (la->ring_size - 1)] = item;
 }
 
-/* Looks at one block in so many tuples. */
 static void
-look_while_quiet(IndexScanDesc scan, LookAhead *la, const BTScanPosData *pos,
-				 int item)
+fall_quiet(LookAhead *la, int step)
 {
-	if (look_at(la, scan->heapRelation, block_of(pos, item)) != LOOK_SUBMITTED)
-	{
-		la->step = Min(la->step * 2, QUIET_STEP);
-		la->countdown = la->passed = la->step;
-		return;
-	}
-	la->quiet = false;
-	la->distance = la->max_distance;
-	la->cached_run = 0;
-	la->next = item;
-	if (la->ring_count < la->ring_size)
-		remember(la, item);
+	la->quiet = true;
+	la->step = la->countdown = step;
 }
 
-/* Keeps up to min(credit, distance) blocks in flight. */
+/*
+ * Keeps up to min(credit, distance) blocks in flight.  While quiet, stops at
+ * the first block that tells whether it is worth while.
+ */
 static void
 look_further(IndexScanDesc scan, LookAhead *la, const BTScanPosData *pos,
 			 int ahead, int end)
 {
 	int			in_flight = Min(la->credit, la->distance);
-	int			farthest = la->current + ahead * 2 * in_flight;
+	int			window = in_flight * (la->index_only ? INDEX_ONLY_WINDOW :
+									  PLAIN_WINDOW);
+	int			farthest = la->current + ahead * window;
+	Buffer		vmbuf = InvalidBuffer;
+
+	if (la->index_only && (la->next - la->current) * ahead > window / 2)
+		return;
 
 	while (la->ring_count < in_flight &&
 		   (end - la->next) * ahead >= 0 &&
 		   (farthest - la->next) * ahead >= 0)
 	{
 		int			item = la->next;
+		LookResult	found;
 
 		la->next += ahead;
-		switch (look_at(la, scan->heapRelation, block_of(pos, item)))
+		found = look_at(la, scan->heapRelation, block_of(pos, item), &vmbuf);
+		if (found == LOOK_NOT_NEEDED)
+			continue;
+		if (found == LOOK_SUBMITTED)
 		{
-			case LOOK_NOT_NEEDED:
+			if (la->quiet)
+				la->distance = la->max_distance;
+			la->quiet = false;
+			la->cached_run = 0;
+			remember(la, item);
+		}
+		else if (la->quiet)
+		{
+			fall_quiet(la, Min(la->step * 4, QUIET_STEP));
+			break;
+		}
+		else if (++la->cached_run >= 8 + la->distance)
+		{
+			la->cached_run = 0;
+			la->distance /= 2;
+			if (la->distance == 0)
+			{
+				la->distance = la->max_distance;
+				fall_quiet(la, QUIET_STEP);
 				break;
-			case LOOK_SUBMITTED:
-				la->cached_run = 0;
-				remember(la, item);
-				break;
-			case LOOK_CACHED:
-				if (++la->cached_run < 8 + la->distance)
-					break;
-				la->cached_run = 0;
-				la->distance /= 2;
-				if (la->distance > 0)
-					break;
-				la->quiet = true;
-				la->step = la->countdown = la->passed = QUIET_STEP;
-				return;
+			}
 		}
 	}
+	if (BufferIsValid(vmbuf))
+		ReleaseBuffer(vmbuf);
 }
 
 static void
@@ -477,23 +490,29 @@ look_ahead(IndexScanDesc scan, LookAhead *la, const BTScanPosData *pos,
 		   ScanDirection dir)
 {
 	int			ahead = ScanDirectionIsForward(dir) ? 1 : -1;
+	int			first = ahead > 0 ? pos->firstItem : pos->lastItem;
 	int			end = ahead > 0 ? pos->lastItem : pos->firstItem;
 	int			item = pos->itemIndex;
+	int			passed = (item - la->current) * ahead;
 
 	/*
 	 * Another leaf, another direction, or back on the same leaf (a restored
 	 * mark, or the leaf read anew for other array keys): start again behind
 	 * the current item.
 	 */
-	if (la->page != pos->currPage || la->dir != dir ||
-		(item - la->current) * ahead <= 0)
+	if (la->page != pos->currPage || la->dir != dir || passed <= 0)
 	{
 		waste_ring(la);
 		la->page = pos->currPage;
 		la->dir = dir;
 		la->next = item + ahead;
+		passed = 1;
+		/* of this leaf, while quiet */
+		if (la->quiet)
+			passed = (item - first) * ahead + 1;
 	}
 	la->current = item;
+	la->credit = Min(la->credit + passed, la->max_distance);
 
 	while (la->ring_count > 0 &&
 		   (item - la->ring[la->ring_head & (la->ring_size - 1)]) * ahead >= 0)
@@ -502,19 +521,12 @@ look_ahead(IndexScanDesc scan, LookAhead *la, const BTScanPosData *pos,
 		la->ring_count--;
 		la->counts->stat[NXM_STAT_used]++;
 	}
-	la->credit = Min(la->credit + la->passed, la->max_distance);
-	la->passed = 1;
 	if ((item - la->next) * ahead >= 0)
 		la->next = item + ahead;
 
-	if (la->quiet)
-	{
-		if (item != end)
-			look_while_quiet(scan, la, pos, item + ahead);
-		if (la->quiet)
-			return;
-	}
-	look_further(scan, la, pos, ahead, end);
+	if (!la->quiet || --la->countdown <= 0)
+		look_further(scan, la, pos, ahead, end);
+	la->asleep = la->quiet && la->ring_count == 0 ? *la->reads : -1;
 }
 
 static bool
@@ -530,21 +542,18 @@ look_ahead_gettuple(IndexScanDesc scan, ScanDirection dir)
 
 	so = (BTScanOpaque) scan->opaque;
 	la = (LookAhead *) scan->orderByData;
-	if (la == NULL)
+	if (la != NULL)
 	{
-		/* nothing at the first tuple: it may be the only one wanted */
-		if (so->currPos.itemIndex != (ScanDirectionIsForward(dir) ?
-									  so->currPos.lastItem :
-									  so->currPos.firstItem))
-			(void) begin_look_ahead(scan, &so->currPos);
-		return true;
+		/* the way of a cached scan: nothing else may stand before this */
+		if (la->asleep == *la->reads)
+			return true;
+		look_ahead(scan, la, &so->currPos, dir);
 	}
-	if (!la->eligible || la->magic != LOOK_AHEAD_MAGIC)
-		return true;
-	/* the way of a cached scan: nothing else may stand before this */
-	if (la->quiet && la->ring_count == 0 && --la->countdown > 0)
-		return true;
-	look_ahead(scan, la, &so->currPos, dir);
+	/* nothing at the first tuple: it may be the only one wanted */
+	else if (so->currPos.itemIndex != (ScanDirectionIsForward(dir) ?
+									   so->currPos.lastItem :
+									   so->currPos.firstItem))
+		(void) begin_look_ahead(scan, &so->currPos);
 	return true;
 }
 
@@ -554,7 +563,7 @@ look_ahead_rescan(IndexScanDesc scan, ScanKey keys, int nkeys,
 {
 	LookAhead  *la = (LookAhead *) scan->orderByData;
 
-	if (la != NULL && la->magic == LOOK_AHEAD_MAGIC)
+	if (la != NULL)
 	{
 		waste_ring(la);
 		la->page = InvalidBlockNumber;
