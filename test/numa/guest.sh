@@ -59,11 +59,13 @@ server_stop() { as_postgres "$PG_BIN/pg_ctl" -D "$DATA" -w -s -m "${1:-fast}" st
 # session NAME: opens a psql that tell() writes to and reads from, and that
 # stays open.
 declare -A session_in session_out
+fifos=$(mktemp -d)
+chmod 755 "$fifos"
 session() {
 	local in out
-	mkfifo -m 666 "/tmp/$1.in" "/tmp/$1.out"
-	as_postgres "$PG_BIN/psql" -XAtq -h /tmp -U postgres -d postgres <"/tmp/$1.in" >"/tmp/$1.out" 2>&1 &
-	exec {in}>"/tmp/$1.in" {out}<"/tmp/$1.out"
+	mkfifo -m 666 "$fifos/$1.in" "$fifos/$1.out"
+	as_postgres "$PG_BIN/psql" -XAtq -h /tmp -U postgres -d postgres <"$fifos/$1.in" >"$fifos/$1.out" 2>&1 &
+	exec {in}>"$fifos/$1.in" {out}<"$fifos/$1.out"
 	session_in[$1]=$in session_out[$1]=$out
 }
 # tell NAME SQL: runs it there and prints the result.
@@ -78,14 +80,15 @@ close_session() {
 	local in=${session_in[$1]} out=${session_out[$1]}
 	exec {in}>&- {out}<&-
 	unset "session_in[$1]" "session_out[$1]"
-	rm "/tmp/$1.in" "/tmp/$1.out"
+	rm "$fifos/$1.in" "$fifos/$1.out"
 }
 
 # Fills shared_buffers with pages of a table.
 fill_buffers() {
-	q "CREATE UNLOGGED TABLE IF NOT EXISTS fill (x text);
+	q "SET client_min_messages = warning;
+		DROP TABLE IF EXISTS fill;
+		CREATE UNLOGGED TABLE fill (x text);
 		ALTER TABLE fill ALTER x SET STORAGE plain;
-		TRUNCATE fill;
 		INSERT INTO fill SELECT repeat('x', 7900) FROM generate_series(1, $1)"
 }
 
@@ -214,17 +217,17 @@ nexusmem.shared_buffers_placement = interleave" || return
 
 check_huge() {
 	server_stop
-	server_start "$small
+	server_start "shared_buffers = 256MB
 huge_pages = on
 nexusmem.shared_buffers_placement = interleave" || return
-	fill_buffers 8400 >/dev/null
+	fill_buffers 33000 >/dev/null
 	like "$(status 'shared_buffers placement')" '^active: interleaved by 2 MB pages' "status: 2 MB pages, verified"
 	even interleave 0,1,2,3 4
 	server_stop
-	server_start "$small
+	server_start "shared_buffers = 256MB
 huge_pages = on
 nexusmem.shared_buffers_placement = partition" || return
-	fill_buffers 8400 >/dev/null
+	fill_buffers 33000 >/dev/null
 	like "$(status 'shared_buffers placement')" '^active: [0-9]+ stripes of 256 buffers without their descriptors' "status: stripes of 2 MB without their descriptors, verified"
 	even partition 0,1,2,3 4
 	show "SELECT * FROM nexusmem.shared_buffers_nodes"
@@ -232,17 +235,17 @@ nexusmem.shared_buffers_placement = partition" || return
 
 check_huge-short() {
 	server_stop
-	server_start "$small
+	server_start "shared_buffers = 256MB
 huge_pages = on
 nexusmem.shared_buffers_placement = partition" || return
-	is "$(fill_buffers 8400)" "" "a node with too few huge pages: all of shared_buffers can be used"
+	is "$(fill_buffers 33000)" "" "a node with too few huge pages: all of shared_buffers can be used"
 	like "$(status 'shared_buffers placement')" '^degraded: .* sampled pages verified' "a node with too few huge pages: degraded"
 	show "SELECT * FROM nexusmem.shared_buffers_nodes"
 	server_stop
-	server_start "$small
+	server_start "shared_buffers = 256MB
 huge_pages = on
 nexusmem.shared_buffers_placement = interleave" || return
-	is "$(fill_buffers 8400)" "" "interleaved: all of shared_buffers can be used"
+	is "$(fill_buffers 33000)" "" "interleaved: all of shared_buffers can be used"
 }
 
 server_start "" || exit 1

@@ -1,0 +1,117 @@
+#!/bin/bash
+# test/deps.sh [build|all]: installs what `make demo` (build) or `make test` (all,
+# the default) needs and this machine lacks. Prints the pg_config to be used.
+#
+# PostgreSQL is the one of $PG_CONFIG, else the newest installed server from 15
+# on, else the distribution's. Existing clusters and settings are not touched,
+# and installing PostgreSQL does not create one.
+#
+# Limits: installs on Debian and Ubuntu, as root; otherwise it names what is
+# missing and the command, and exits with 1.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+what=${1:-all}
+build=(gcc make libc6-dev libnuma-dev)
+all=(libipc-run-perl libcmocka-dev perl util-linux
+	numactl qemu-system-x86 cpio kmod xz-utils zstd
+	debootstrap debian-archive-keyring bzip2)
+case $what in
+	build) want=("${build[@]}") ;;
+	all) want=("${build[@]}" "${all[@]}") ;;
+	*) nxm_die "usage: $0 [build|all]" ;;
+esac
+# virtual machines are run on amd64 alone
+case $(uname -m) in x86_64) ;; *) want=("${want[@]/qemu-system-x86/}") ;; esac
+
+if ! type -P dpkg-query apt-get >/dev/null; then
+	missing=()
+	for c in gcc make; do type -P $c >/dev/null || missing+=("$c"); done
+	[ -n "$(nxm_find_pg)" ] || missing+=("PostgreSQL 15 or newer with its development files (PG_CONFIG)")
+	[ ${#missing[@]} = 0 ] ||
+		nxm_die "not a Debian or Ubuntu system, install by hand: $(printf '%s; ' "${missing[@]}")"
+	nxm_find_pg
+	exit 0
+fi
+
+# Which PostgreSQL. A server without development files gets them; a pg_config
+# from elsewhere has to be complete.
+add_server() {
+	want+=("postgresql-$1" "postgresql-server-dev-$1")
+}
+pg=$(nxm_find_pg)
+if [ -n "${PG_CONFIG:-}" ]; then
+	if [[ $PG_CONFIG =~ ^/usr/lib/postgresql/([0-9]+)/ ]]; then
+		add_server "${BASH_REMATCH[1]}"
+	elif [ -z "$pg" ]; then
+		nxm_die "PG_CONFIG=$PG_CONFIG is not a program"
+	elif [ ! -e "$("$pg" --pgxs)" ]; then
+		nxm_die "PG_CONFIG=$PG_CONFIG has no development files (no $("$pg" --pgxs))"
+	fi
+elif [ -z "$pg" ]; then
+	major=
+	for v in 19 18 17 16 15; do
+		if [ -x /usr/lib/postgresql/$v/bin/postgres ]; then major=$v && break; fi
+	done
+fi
+
+lacking() {
+	local p have
+	have=" $(dpkg-query -W -f '${db:Status-Status}:${Package} ' "${want[@]}" 2>/dev/null || true)"
+	missing=()
+	for p in "${want[@]}"; do
+		case $have in *" installed:$p "*) ;; *) [ -z "$p" ] || missing+=("$p") ;; esac
+	done
+}
+
+updated=
+update() {
+	[ -z "$updated" ] || return 0
+	updated=1
+	log=$(mktemp "${TMPDIR:-/tmp}/nexusmem-deps.XXXXXX")
+	nxm_say "deps: apt-get update"
+	apt-get -qq update >"$log" 2>&1 || nxm_tail "$log" 5
+}
+
+lacking
+if [ -z "${PG_CONFIG:-}" ] && [ -z "$pg" ] && [ -z "$major" ]; then
+	# the distribution's, known once apt has its lists
+	if [ "$(id -u)" = 0 ]; then update; fi
+	major=$(apt-cache depends postgresql 2>/dev/null | sed -n 's/^ *Depends: postgresql-\([0-9]*\)$/\1/p' | head -n 1)
+	[ -n "$major" ] || nxm_die "no package postgresql to be had: check apt's sources"
+	[ "$major" -ge 15 ] ||
+		nxm_die "this distribution has PostgreSQL $major, nexusmem needs 15 or newer: see https://apt.postgresql.org"
+fi
+if [ -n "${major:-}" ]; then
+	add_server "$major"
+	lacking
+fi
+
+if [ ${#missing[@]} != 0 ]; then
+	install=(apt-get install -y --no-install-recommends "${missing[@]}")
+	if [ "$(id -u)" != 0 ]; then
+		nxm_say "deps: missing packages: ${missing[*]}"
+		nxm_say "deps: run: sudo ${install[*]}"
+		exit 1
+	fi
+	update
+	nxm_say "deps: installing ${missing[*]}"
+	# the packages of a server make a cluster and start it unless told not to
+	dropin=/etc/postgresql-common/createcluster.d/nexusmem.conf
+	new=
+	for d in /etc/postgresql-common /etc/postgresql-common/createcluster.d; do
+		[ -d $d ] || { mkdir $d; new="$d $new"; }
+	done
+	trap 'rm -f $dropin; [ -z "$new" ] || rmdir --ignore-fail-on-non-empty $new 2>/dev/null' EXIT
+	printf 'create_main_cluster = false\n' >$dropin
+	if ! DEBIAN_FRONTEND=noninteractive "${install[@]}" -qq -o Dpkg::Use-Pty=0 >>"$log" 2>&1 </dev/null; then
+		nxm_tail "$log"
+		nxm_die "could not install: ${missing[*]}"
+	fi
+	rm -f "$log"
+elif [ -n "$updated" ]; then
+	rm -f "$log"
+fi
+pg=$(nxm_find_pg)
+[ -n "$pg" ] || nxm_die "no usable pg_config after installing"
+printf '%s\n' "$pg"

@@ -1,0 +1,124 @@
+/*
+ * deny.c
+ *	  Run a command for which some system calls fail with EPERM.
+ *
+ *		deny mbind,set_mempolicy,move_pages -- postgres -D data
+ *
+ * This is what the default seccomp profile of Docker and containerd does to the
+ * NUMA calls of a container without CAP_SYS_NICE. The filter is inherited over
+ * fork and exec, and cannot be taken off again, which is why this is a program
+ * in front of the server and not a function in a test.
+ *
+ * Limits: x86-64 and 64-bit ARM, calls of the native ABI; only the calls listed
+ * below.
+ */
+#include <errno.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#if defined(__x86_64__)
+#define NATIVE_ARCH AUDIT_ARCH_X86_64
+#elif defined(__aarch64__)
+#define NATIVE_ARCH AUDIT_ARCH_AARCH64
+#else
+#error "deny: architecture not supported"
+#endif
+
+/* Linux 5.17; the header of an older libc does not have it */
+#ifndef SYS_set_mempolicy_home_node
+#define SYS_set_mempolicy_home_node 450
+#endif
+
+static const struct
+{
+	const char *name;
+	int         number;
+} calls[] = {
+	{ "mbind", SYS_mbind },
+	{ "set_mempolicy", SYS_set_mempolicy },
+	{ "get_mempolicy", SYS_get_mempolicy },
+	{ "move_pages", SYS_move_pages },
+	{ "migrate_pages", SYS_migrate_pages },
+	{ "set_mempolicy_home_node", SYS_set_mempolicy_home_node },
+	{ "sched_setaffinity", SYS_sched_setaffinity },
+	{ "sched_getaffinity", SYS_sched_getaffinity },
+};
+
+#define NCALLS (sizeof(calls) / sizeof(calls[0]))
+
+static int
+number_of(const char *name)
+{
+	for (size_t i = 0; i < NCALLS; i++)
+		if (strcmp(calls[i].name, name) == 0)
+			return calls[i].number;
+
+	fprintf(stderr, "deny: unknown system call \"%s\"; known are:", name);
+	for (size_t i = 0; i < NCALLS; i++)
+		fprintf(stderr, " %s", calls[i].name);
+	fprintf(stderr, "\n");
+	exit(2);
+}
+
+int
+main(int argc, char **argv)
+{
+	/* 4 instructions in front, 2 for each call, 1 at the end */
+	struct sock_filter code[4 + 2 * NCALLS + 1];
+	struct sock_fprog  prog = { .filter = code };
+	unsigned           n = 0;
+	int                command = 2;
+
+	if (argc > 2 && strcmp(argv[2], "--") == 0)
+		command = 3;
+	if (argc <= command)
+	{
+		fprintf(stderr,
+				"usage: deny SYSCALL[,SYSCALL...] -- COMMAND [ARGUMENT...]\n");
+		return 2;
+	}
+
+	/* a foreign ABI numbers its calls differently: let it pass */
+	code[n++] = (struct sock_filter) BPF_STMT(
+		BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch));
+	code[n++] = (struct sock_filter) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K,
+											  NATIVE_ARCH, 1, 0);
+	code[n++] =
+		(struct sock_filter) BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	code[n++] = (struct sock_filter) BPF_STMT(
+		BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+	for (char *name = strtok(argv[1], ","); name != NULL;
+		 name = strtok(NULL, ","))
+	{
+		if (n + 3 > sizeof(code) / sizeof(code[0]))
+		{
+			fprintf(stderr, "deny: too many system calls\n");
+			return 2;
+		}
+		code[n++] = (struct sock_filter) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K,
+												  number_of(name), 0, 1);
+		code[n++] = (struct sock_filter) BPF_STMT(BPF_RET | BPF_K,
+												  SECCOMP_RET_ERRNO | EPERM);
+	}
+	code[n++] =
+		(struct sock_filter) BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	prog.len = n;
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+		prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) != 0)
+	{
+		perror("deny: seccomp");
+		return 2;
+	}
+	execvp(argv[command], argv + command);
+	fprintf(stderr, "deny: %s: %s\n", argv[command], strerror(errno));
+	return 127;
+}
