@@ -1,0 +1,105 @@
+# shellcheck shell=bash
+# bench/lib.sh: what the benchmarks share, on top of test/lib.sh. Source it.
+#
+# A benchmark compares A and B, interleaved: A B A B ... Each pair gives a ratio,
+# and the result is the median of the ratios with the least and the greatest.
+# Ratios carry over to other machines, times do not.
+#
+# Every benchmark runs on a private cluster below BENCH_DIR (default /var/tmp,
+# which unlike /tmp is seldom in memory), removed at the end.
+
+. "$(dirname "${BASH_SOURCE[0]}")/../test/lib.sh"
+
+BENCH_PARAMS=
+
+# param NAME DEFAULT: a parameter that the environment may set.
+param() {
+	if [ -z "${!1:-}" ]; then printf -v "$1" '%s' "$2"; fi
+	BENCH_PARAMS+=" $1=${!1}"
+}
+
+# bench_begin NAME "$@": build, install privately, say what is measured on what.
+bench_begin() {
+	local name=$1
+	shift
+	nxm_pg_config
+	nxm_private "$@"
+	nxm_init "bench-$name" "${BENCH_DIR:-/var/tmp}"
+	nxm_build
+	mkdir -p "$NXM_TMP/pairs"
+	echo "bench/$name.sh"
+	echo "  commit      $(git -C "$NXM_ROOT" describe --always --dirty 2>/dev/null || echo "none (no git repository)")"
+	echo "  PostgreSQL  $("$PG_CONFIG" --version | sed 's/^PostgreSQL //')"
+	echo "  kernel      $(uname -srm)"
+	echo "  CPU         $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort | uniq -c | sed 's/^ *\([0-9]*\) /\1 x /' | head -n 1)"
+	echo "  storage     $(findmnt -no SOURCE,FSTYPE -T "$NXM_TMP" 2>/dev/null || echo unknown)"
+	echo "  parameters $BENCH_PARAMS"
+	echo "  load        $(cut -d' ' -f1-3 /proc/loadavg) when it began"
+	echo
+}
+
+# pair CASE A B: one pair of figures of a case.
+pair() { echo "$2 $3" >>"$NXM_TMP/pairs/$1"; }
+
+# median: of the numbers on standard input, one a line.
+median() {
+	sort -g | awk '{ v[NR] = $1 } END { if (NR) print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+}
+
+# report CASE "A/B"|"B/A"|"B-A" UNIT [">=" | "<=" TARGET]: the result of a case, and
+# under it its pairs.
+report() {
+	awk -v what="$2" '{ print what == "A/B" ? $1 / $2 : what == "B/A" ? $2 / $1 : $2 - $1 }' "$NXM_TMP/pairs/$1" |
+		sort -g >"$NXM_TMP/ratios"
+	awk -v name="$1" -v unit="$3" -v op="${4:-}" -v target="${5:-}" -v diff="$([ "$2" != B-A ] || echo 1)" -v ratios="$NXM_TMP/ratios" '
+		function show(x) { return sprintf(diff ? "%.2f" : "%.3f", x) }
+		{ list = list sprintf("  %.4g:%.4g", $1, $2) }
+		END {
+			while ((getline r <ratios) > 0) v[++n] = r
+			m = n % 2 ? v[(n + 1) / 2] : (v[n / 2] + v[n / 2 + 1]) / 2
+			verdict = ""
+			if (op != "")
+				verdict = sprintf("  %s %s: %s", op, target, (op == ">=" ? m >= target : m <= target) ? "met" : "MISSED")
+			printf "%-34s %8s %s  (%s to %s)%s\n", name, show(m), diff ? unit : "x", show(v[1]), show(v[n]), verdict
+			printf "    %s%s\n", unit, list
+		}' "$NXM_TMP/pairs/$1"
+}
+
+# relation_files RELATION: the files of its main fork, one a line.
+relation_files() {
+	local f
+	f=$(cluster_dir)/$(nxm_psql -Atc "SELECT pg_relation_filepath('$1')")
+	printf '%s\n' "$f"
+	find "${f%/*}" -name "${f##*/}.*" | sort
+}
+
+cluster_dir() { nxm_psql -Atc 'SHOW data_directory'; }
+
+# evict FILE...: out of the operating system's cache. Nothing of them may be dirty.
+evict() {
+	local f
+	for f; do as_postgres dd if="$f" iflag=nocache count=0 status=none; done
+	if type -P fincore >/dev/null; then
+		fincore -nbo PAGES,FILE "$@" | awk '$1 > 200 { print "still cached: " $1 " pages of " $2; bad = 1 } END { exit bad }' ||
+			nxm_die "the operating system does not let go of cached pages here (is $NXM_TMP on disk?)"
+	fi
+}
+
+# clone_cluster FROM TO: a stopped cluster, page by page the same, on a port of its own.
+clone_cluster() {
+	local dir
+	dir=$(nxm_cluster_dir "$2")
+	as_postgres cp -a "$(nxm_cluster_dir "$1")" "$dir"
+	echo "port = $((5432 + ${#NXM_CLUSTERS[@]}))" | as_postgres tee -a "$dir/postgresql.conf" >/dev/null
+	NXM_CLUSTERS+=("$dir")
+}
+
+# ended_cpu DIR: CPU milliseconds that the ended children of this server took.
+ended_cpu() {
+	local pid
+	pid=$(head -n 1 "$(nxm_cluster_dir "$1")/postmaster.pid")
+	awk -v hz="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); print ($14 + $15) * 1000 / hz }' "/proc/$pid/stat"
+}
+
+# One session's CPU time so far, in nanoseconds, as an SQL expression.
+CPU_NS="split_part(pg_read_file('/proc/self/schedstat'), ' ', 1)::bigint"
