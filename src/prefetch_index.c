@@ -40,9 +40,9 @@
  *   else it lets n more reads pass, n growing fourfold up to QUIET_STEP.  Scans
  *   begin quiet.
  *
- * A plain scan looks at most twice as many items ahead as it may have blocks in
- * flight.  An index-only scan looks at INDEX_ONLY_WINDOW times as many, for
- * most are passed over, in batches, so that a page of the visibility map is
+ * It looks at most WINDOW times as many items ahead as it may have blocks in
+ * flight, for many may name one block, be cached or all-visible; an index-only
+ * scan in batches of half of that, so that a page of the visibility map is
  * pinned once a batch.
  *
  * "Cached" includes the operating system's cache, where asking is useless and
@@ -95,8 +95,8 @@
 #define DEFAULT_DISTANCE 32
 #define MAX_DISTANCE 1000
 #define QUIET_STEP 64
-#define PLAIN_WINDOW 2
-#define INDEX_ONLY_WINDOW 16
+/* items looked at ahead, for each block that may be in flight */
+#define WINDOW 16
 /* halfway, by ratio, between a cached call and one that reaches the disk */
 #define THRESHOLD 4.0
 #define CALIBRATION_CALLS 33
@@ -437,8 +437,7 @@ look_further(IndexScanDesc scan, LookAhead *la, const BTScanPosData *pos,
 			 int ahead, int end)
 {
 	int			in_flight = Min(la->credit, la->distance);
-	int			window = in_flight * (la->index_only ? INDEX_ONLY_WINDOW :
-									  PLAIN_WINDOW);
+	int			window = in_flight * WINDOW;
 	int			farthest = la->current + ahead * window;
 	Buffer		vmbuf = InvalidBuffer;
 

@@ -59,8 +59,9 @@ static StatusRow
 topology_status(void)
 {
 	const NxmTopology *topo = nxm_topology();
-	char	   *detail = psprintf("%d nodes from %s%s%s%s%s",
+	char	   *detail = psprintf("%d %s from %s%s%s%s%s",
 								  topo->nnodes,
+								  topo->nnodes == 1 ? "node" : "nodes",
 								  nxm_node_source_name(topo->source),
 								  topo->divided ? ", divided by nexusmem.num_nodes" : "",
 								  topo->shared_cpus ? ", more than cores: some share CPUs" : "",
