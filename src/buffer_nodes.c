@@ -21,6 +21,7 @@
 #include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "nodes.h"
+#include "placement.h"
 
 #define MAX_ASKED 131072
 #define BATCH 512
@@ -118,6 +119,7 @@ wanted(int id, const NxmLocator *relation, uint64 *state)
 void
 nxm_buffer_nodes(NxmBufferNodes *out, const NxmLocator *relation)
 {
+	/* asking the kernel anew walks all that this process has mapped */
 	static size_t page_size = 0;
 	Batch	   *batch = palloc0(sizeof(Batch));
 	uint64		state;
@@ -128,6 +130,8 @@ nxm_buffer_nodes(NxmBufferNodes *out, const NxmLocator *relation)
 
 	memset(out, 0, sizeof(*out));
 	out->sampling = 1;
+	if (page_size == 0)
+		page_size = nxm_placement_result()->page_size;
 	if (page_size == 0)
 		page_size = Max(nxm_seam_page_size(BufferBlocks),
 						(size_t) sysconf(_SC_PAGESIZE));

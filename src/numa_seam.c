@@ -141,34 +141,46 @@ nxm_seam_set_affinity(pid_t pid, const NxmCpuSet *cpus)
 	return 0;
 }
 
-int
-nxm_seam_cpu_of(pid_t pid)
+/* A numeric field of /proc/pid/stat, counted as proc(5) does from 1; or -1. */
+static int
+stat_field(pid_t pid, int wanted)
 {
 	char		path[64];
 	char		buf[1024];
 	char	   *p;
 
-	if (pid == 0 || pid == getpid())
-		return sched_getcpu();
-
 	snprintf(path, sizeof(path), "/proc/%d/stat", (int) pid);
 	if (read_file(path, buf, sizeof(buf)) < 0)
 		return -1;
-	/* field 2 may hold anything but ends at the last ')'; 39 is the CPU */
+	/* field 2 may hold anything but ends at the last ')' */
 	p = strrchr(buf, ')');
 	if (p == NULL)
 		return -1;
 	p++;
-	for (int field = 3; field <= 39; field++)
+	for (int field = 3; field <= wanted; field++)
 	{
 		p += strspn(p, " ");
 		if (*p == '\0')
 			return -1;
-		if (field == 39)
+		if (field == wanted)
 			return atoi(p);
 		p += strcspn(p, " ");
 	}
 	return -1;
+}
+
+int
+nxm_seam_cpu_of(pid_t pid)
+{
+	if (pid == 0 || pid == getpid())
+		return sched_getcpu();
+	return stat_field(pid, 39);
+}
+
+pid_t
+nxm_seam_parent_of(pid_t pid)
+{
+	return stat_field(pid, 4);
 }
 
 size_t

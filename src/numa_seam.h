@@ -62,6 +62,8 @@ extern int	nxm_seam_get_affinity(pid_t pid, NxmCpuSet *cpus);
 extern int	nxm_seam_set_affinity(pid_t pid, const NxmCpuSet *cpus);
 /* CPU that the process runs on or ran on last, or -1. */
 extern int	nxm_seam_cpu_of(pid_t pid);
+/* Its parent, or -1. */
+extern pid_t nxm_seam_parent_of(pid_t pid);
 
 /* The calling process's own memory policy. */
 extern int	nxm_seam_get_policy(NxmMemPolicy *policy);

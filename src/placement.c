@@ -378,16 +378,15 @@ nxm_placement_apply(void)
 
 	memset(&result, 0, sizeof(result));
 	result.wanted = shared_buffers_placement;
+	result.page_size = Max(nxm_seam_page_size(BufferBlocks),
+						   (size_t) sysconf(_SC_PAGESIZE));
 	if (result.wanted == NXM_PLACE_DEFAULT)
 		return;
 
 	for (int i = -1; (i = nxm_osnodeset_next(&topo->memories, i)) >= 0;)
 		memories[result.nodes++] = i;
-	result.page_size = nxm_seam_page_size(BufferBlocks);
 	if (result.nodes < 2)
 		return;
-	if (result.page_size == 0)
-		result.page_size = sysconf(_SC_PAGESIZE);
 	huge = result.page_size > (size_t) sysconf(_SC_PAGESIZE);
 	if (result.wanted == NXM_PLACE_PARTITION)
 		lay_out_stripes();

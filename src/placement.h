@@ -19,7 +19,7 @@ typedef struct NxmPlacementResult
 {
 	NxmBuffersPlacement wanted;
 	bool		done;			/* the policy is in force */
-	size_t		page_size;
+	size_t		page_size;		/* of shared memory; 0: not preloaded */
 	int			nodes;			/* memories that the buffers are spread over */
 	int			stripes;		/* partition only */
 	int			stripe_buffers;

@@ -519,11 +519,21 @@ nxm_scheduler_place_worker(void)
 	on_shmem_exit(leave_slot, 0);
 }
 
-/* Is this PGPROC a live process of that pid? */
+/*
+ * Is this PGPROC a live process of that pid?  Before PostgreSQL 17 a PGPROC
+ * keeps the pid of a process that is gone, and a background worker without a
+ * database is in no list: so the kernel is asked whose child the pid is.
+ */
 static bool
 is_live_proc(PGPROC *proc, int pid)
 {
-	return BackendPidGetProc(pid) == proc || AuxiliaryPidGetProc(pid) == proc;
+	PGPROC	   *owner = BackendPidGetProc(pid);
+
+	if (owner == NULL)
+		owner = AuxiliaryPidGetProc(pid);
+	if (owner != NULL)
+		return owner == proc;
+	return nxm_seam_parent_of(pid) == PostmasterPid;
 }
 
 /* Frees the home of a process that ended without running our callback. */
@@ -565,6 +575,8 @@ nxm_scheduler_background_pass(void)
 				continue;
 			if (nxm_enable_numa_optimizations)
 				placed++;
+			else if (pid == MyProcPid)
+				apply_home(set_home(slot, pid, -1, NXM_HOME_NONE));
 			else if (release_home(slot, home))
 				restore_affinity(pid);
 			continue;
