@@ -36,8 +36,8 @@ PG_CPPFLAGS += -DNXM_HAVE_LIBNUMA
 SHLIB_LINK += -lnuma
 endif
 
-REGRESS = $(filter-out $(EXTENSION)--%,$(basename $(notdir $(wildcard $(srcdir)/sql/*.sql))))
-ISOLATION = $(basename $(notdir $(wildcard $(srcdir)/test/specs/*.spec)))
+REGRESS = install nodes settings errors privileges prefetch
+ISOLATION = concurrent
 ISOLATION_OPTS = --inputdir=test --load-extension=nexusmem
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl

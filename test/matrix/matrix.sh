@@ -169,7 +169,7 @@ if [ "${1:-}" = --step ]; then
 	exit
 fi
 
-[ $# -ge 1 ] && [ -e "$1/Makefile" ] || nxm_die "usage: $0 SRC [MAJOR...]"
+[ -e "${1:-}/Makefile" ] || nxm_die "usage: $0 SRC [MAJOR...]"
 SRC=$(realpath "$1")
 shift
 nxm_pg_config

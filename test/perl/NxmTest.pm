@@ -1,0 +1,74 @@
+# NxmTest: what the TAP tests share.
+package NxmTest;
+
+use strict;
+use warnings;
+use Exporter 'import';
+use IPC::Run ();
+use PostgreSQL::Test::Utils;
+
+our @EXPORT = qw(session ask close_session evict on_disk server_log);
+
+# session($node, [$dbname], [%connection parameters]): a psql that stays open.
+# Our own, since background_psql() differs between PostgreSQL 15 and 16.
+sub session
+{
+	my ($node, $db, %param) = @_;
+	my $s = { in => '', out => '', err => '' };
+	my $conn = $node->connstr($db // 'postgres');
+	$conn .= " $_='$param{$_}'" for keys %param;
+	$s->{h} = IPC::Run::start([ 'psql', '-XAtq', '-d', $conn ],
+		'<', \$s->{in}, '>', \$s->{out}, '2>', \$s->{err},
+		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+	ask($s, 'SELECT 1');
+	$s->{pid} = ask($s, 'SELECT pg_backend_pid()');
+	return $s;
+}
+
+# ask($session, $sql): its output, errors included.
+sub ask
+{
+	my ($s, $sql) = @_;
+	$s->{out} = $s->{err} = '';
+	$s->{in} .= "$sql;\n\\echo end-of-answer\n";
+	$s->{h}->pump until $s->{out} =~ s/^end-of-answer\n//m;
+	(my $answer = $s->{out} . $s->{err}) =~ s/\n\z//;
+	return $answer;
+}
+
+sub close_session
+{
+	my ($s) = @_;
+	$s->{in} .= "\\q\n";
+	eval { $s->{h}->finish };
+	return;
+}
+
+# evict($node, @relations): takes the files of a stopped server's relations
+# (paths below the data directory) out of the operating system's cache.
+sub evict
+{
+	my ($node, @paths) = @_;
+	foreach my $path (map { $node->data_dir . "/$_" } @paths)
+	{
+		system("dd of='$path' oflag=nocache conv=notrunc,fdatasync count=0 status=none") == 0
+		  or die "dd failed on $path";
+	}
+	return;
+}
+
+# Does the data directory lie on something that is read from, not in memory?
+sub on_disk
+{
+	my ($node) = @_;
+	my $type = `stat -f -c %T '@{[$node->data_dir]}'`;
+	return $type !~ /tmpfs|ramfs/;
+}
+
+sub server_log
+{
+	my ($node, $from) = @_;
+	return substr(PostgreSQL::Test::Utils::slurp_file($node->logfile), $from // 0);
+}
+
+1;

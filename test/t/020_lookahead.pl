@@ -1,0 +1,153 @@
+# Look-ahead on cold data: that it reads ahead, how much, and that rows are the same.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use NxmTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = PostgreSQL::Test::Cluster->new('lookahead');
+$node->init(allows_streaming => 1);
+$node->append_conf('postgresql.conf', q{
+shared_preload_libraries = 'nexusmem'
+shared_buffers = 32MB
+autovacuum = off
+max_parallel_workers_per_gather = 0
+enable_seqscan = off
+enable_bitmapscan = off
+enable_sort = off
+});
+$node->start;
+$node->safe_psql('postgres', q{
+CREATE EXTENSION nexusmem;
+CREATE EXTENSION pg_prewarm;
+CREATE TABLE t AS SELECT k, k % 100 AS f, repeat('x', 400) AS pad
+	FROM (SELECT k FROM generate_series(1, 100000) k ORDER BY hashint4(k)) s;
+CREATE INDEX t_k ON t (k);
+VACUUM (FREEZE, ANALYZE) t;
+BEGIN; DELETE FROM t WHERE ctid = ANY (ARRAY(SELECT format('(%s,1)', b)::tid FROM generate_series(0, 5000, 10) b)); ROLLBACK;
+SELECT count(*) FROM t;
+CHECKPOINT});
+my @files = split /\n/, $node->safe_psql('postgres', q{SELECT pg_relation_filepath('t')});
+
+# cold($on): a restarted server that has the index in memory and the table nowhere
+sub cold
+{
+	my ($n) = @_;
+	$n->stop;
+	evict($n, @files);
+	$n->start;
+	$n->safe_psql('postgres', q{SELECT pg_prewarm('t_k')});
+	return;
+}
+# run($node, $settings, $query): the digest of its rows, and the session's counts
+sub run
+{
+	my ($n, $settings, $query) = @_;
+	my $got = $n->safe_psql('postgres', "$settings; SELECT md5(string_agg(x::text, ',')) FROM ($query) x; SELECT issued, used, wasted, skipped FROM nexusmem.session_prefetch() WHERE kind = 'index'");
+	my ($digest, $issued, $used, $wasted, $skipped) = $got =~ /^(\w*)\n(\d+)\|(\d+)\|(\d+)\|(\d+)$/m;
+	return ($digest, $issued, $used, $wasted, $skipped);
+}
+
+if (!on_disk($node))
+{
+	plan skip_all => 'the data directory lies in memory: nothing is ever read from a disk';
+}
+
+my %shape = (
+	forward => 'SELECT k, pad FROM t WHERE k BETWEEN 5000 AND 6000 ORDER BY k',
+	backward => 'SELECT k, pad FROM t WHERE k BETWEEN 15000 AND 16000 ORDER BY k DESC',
+	filtered => 'SELECT k, pad FROM t WHERE k BETWEEN 25000 AND 27000 AND f = 7 ORDER BY k',
+	'index only' => 'SELECT k FROM t WHERE k BETWEEN 35000 AND 45000 ORDER BY k',
+);
+foreach my $name (sort keys %shape)
+{
+	cold($node);
+	my ($off, $none) = run($node, 'SET nexusmem.enable_prefetch = off', $shape{$name});
+	is($none, 0, "$name: off reads nothing ahead");
+	cold($node);
+	my ($on, $issued, $used, $wasted) = run($node, 'SET nexusmem.enable_prefetch = on', $shape{$name});
+	is($on, $off, "$name: same rows");
+	cmp_ok($issued, '>', 20, "$name: blocks are read ahead");
+	is($used + $wasted, $issued, "$name: issued = used + wasted");
+	cmp_ok($used, '>=', $issued * 0.9, "$name: and nearly all of them used");
+}
+
+cold($node);
+foreach my $limit (1, 3, 10, 50)
+{
+	my $from = 50000 + $limit * 100;
+	my (undef, $issued, $used, $wasted) = run($node, 'SELECT 1', "SELECT k, pad FROM t WHERE k >= $from ORDER BY k LIMIT $limit");
+	cmp_ok($wasted, '<=', $limit, "LIMIT $limit wastes no more reads than it returns rows ($wasted of $issued)");
+	is($issued, 0, 'LIMIT 1 reads nothing ahead') if $limit == 1;
+}
+
+# the distance
+my (undef, $issued) = run($node, 'SET nexusmem.prefetch_distance = 0', 'SELECT pad FROM t WHERE k BETWEEN 60000 AND 60500 ORDER BY k');
+is($issued, 0, 'prefetch_distance = 0: nothing');
+(undef, $issued) = run($node, 'SET effective_io_concurrency = 0', 'SELECT pad FROM t WHERE k BETWEEN 61000 AND 61500 ORDER BY k');
+is($issued, 0, 'effective_io_concurrency set to 0: nothing');
+$node->safe_psql('postgres', 'ALTER TABLESPACE pg_default SET (effective_io_concurrency = 0)');
+(undef, $issued) = run($node, 'SELECT 1', 'SELECT pad FROM t WHERE k BETWEEN 62000 AND 62500 ORDER BY k');
+is($issued, 0, "the tablespace's effective_io_concurrency set to 0: nothing");
+$node->safe_psql('postgres', 'ALTER TABLESPACE pg_default RESET (effective_io_concurrency)');
+(undef, $issued) = run($node, 'SELECT 1', 'SELECT pad FROM t WHERE k BETWEEN 63000 AND 63500 ORDER BY k');
+cmp_ok($issued, '>', 20, 'the built-in default: something');
+my (undef, $i1, undef, $w1) = run($node, 'SET nexusmem.prefetch_distance = 4', 'SELECT pad FROM t WHERE k >= 64000 ORDER BY k LIMIT 200');
+cmp_ok($w1, '<=', 4, 'no more than prefetch_distance blocks in flight');
+
+# cached: it notices
+(undef, $issued) = run($node, 'SELECT 1', 'SELECT pad FROM t WHERE k BETWEEN 63000 AND 63500 ORDER BY k');
+is($issued, 0, 'in shared_buffers: nothing is asked for');
+
+# parallel
+cold($node);
+my $parallel = 'SET max_parallel_workers_per_gather = 2; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_index_scan_size = 0; SET min_parallel_table_scan_size = 0; SET cpu_tuple_cost = 1';
+my $count = 'SELECT count(*), sum(length(pad)) FROM t WHERE k BETWEEN 70000 AND 75000';
+like($node->safe_psql('postgres', "$parallel; EXPLAIN $count"), qr/Parallel Index Scan/, 'a parallel index scan');
+$node->safe_psql('postgres', 'SELECT nexusmem.stat_prefetch_reset()');
+is($node->safe_psql('postgres', "$parallel; $count"), '5001|2000400', 'parallel: same rows');
+cmp_ok($node->safe_psql('postgres', q{SELECT sum(issued) FROM nexusmem.stat_prefetch WHERE relid = 't'::regclass}), '>', 100,
+	'parallel: the workers read ahead, and their counts are shared');
+
+# a scan that an error or a cancel ends
+my $from = -s $node->logfile;
+my $s = session($node);
+like(ask($s, 'SELECT sum(1 / (k - 80030)) FROM (SELECT k FROM t WHERE k >= 80000 AND pad IS NOT NULL ORDER BY k) s'), qr/division by zero/, 'an error in mid-scan');
+is(ask($s, 'SELECT issued = used + wasted FROM nexusmem.session_prefetch()'), 't', 'what was in flight counts as wasted');
+ask($s, 'BEGIN; DECLARE c SCROLL CURSOR FOR SELECT k, pad FROM t WHERE k >= 82000 ORDER BY k');
+is(ask($s, 'FETCH 40 FROM c; FETCH BACKWARD 45 FROM c; MOVE ABSOLUTE 20 IN c') =~ tr/\n//, 78, 'a cursor turns back');
+ask($s, 'ROLLBACK');
+is(ask($s, 'SELECT issued = used + wasted FROM nexusmem.session_prefetch()'), 't', 'and its counts add up');
+ask($s, "SET statement_timeout = '1ms'");
+like(ask($s, 'SELECT count(pad) FROM t a WHERE k > 0 AND EXISTS (SELECT FROM t b WHERE b.k = a.k + 1 AND b.pad IS NOT NULL)'), qr/canceling statement/, 'a cancel in mid-scan');
+close_session($s);
+unlike(server_log($node, $from), qr/WARNING|leak|TRAP/, 'no complaint in the log');
+
+# dropped relations leave the view
+$node->safe_psql('postgres', 'SELECT sum(length(pad)) FROM t WHERE k BETWEEN 90000 AND 91000');
+my $relid = $node->safe_psql('postgres', q{SELECT 't'::regclass::oid});
+is($node->safe_psql('postgres', "SELECT count(*) FROM nexusmem.stat_prefetch WHERE relid = $relid"), 1, 'stat_prefetch has the table');
+
+# a standby
+$node->backup('b');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($node, 'b', has_streaming => 1);
+$standby->start;
+$node->wait_for_catchup($standby);
+cold($standby);
+my ($d1) = run($node, 'SET nexusmem.enable_prefetch = off', $shape{forward});
+my ($d2, $i2) = run($standby, 'SELECT 1', $shape{forward});
+is($d2, $d1, 'standby: same rows');
+cmp_ok($i2, '>', 20, 'standby: blocks are read ahead');
+is($standby->safe_psql('postgres', q{SELECT string_agg(state, ',') FROM nexusmem.status WHERE feature IN ('index look-ahead', 'background worker', 'shared memory')}),
+	'active,active,active', 'standby: status');
+$standby->stop;
+
+$node->safe_psql('postgres', 'DROP TABLE t');
+is($node->safe_psql('template1', "CREATE EXTENSION nexusmem; SELECT count(*) FROM nexusmem.read_stat_prefetch() WHERE relid = $relid"), 0,
+	'a dropped table leaves stat_prefetch, for other databases too');
+$node->stop;
+done_testing();

@@ -1,0 +1,64 @@
+# Not in shared_preload_libraries: everything answers, nothing ends a session.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use NxmTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = PostgreSQL::Test::Cluster->new('plain');
+$node->init;
+# settings of a server that once had it preloaded
+$node->append_conf('postgresql.conf', q{
+shared_preload_libraries = ''
+nexusmem.num_nodes = 2
+nexusmem.shared_buffers_placement = 'partition'
+nexusmem.enable_numa_optimizations = on
+nexusmem.prefetch_distance = 16
+});
+$node->start;
+
+my $s = session($node);
+is(ask($s, 'CREATE EXTENSION nexusmem'), '', 'CREATE EXTENSION');
+foreach my $view (qw(status nodes backends shared_buffers_nodes stat_prefetch))
+{
+	unlike(ask($s, "SELECT * FROM nexusmem.$view"), qr/ERROR|FATAL/, "view $view");
+}
+foreach my $call ('my_node()', 'session_prefetch()', q{relation_nodes('pg_class')}, 'stat_prefetch_reset()')
+{
+	unlike(ask($s, "SELECT * FROM nexusmem.$call"), qr/ERROR|FATAL/, $call);
+}
+ask($s, "\\set VERBOSITY verbose\nSELECT 1");
+foreach my $call ('pin_backend(pg_backend_pid(), 0)', 'unpin_backend(pg_backend_pid())', 'rebalance()')
+{
+	like(ask($s, "SELECT nexusmem.$call"), qr/ERROR:  55000:.*HINT:  .*shared_preload_libraries/s, "$call: the documented error");
+}
+like(ask($s, 'SHOW nexusmem.enable_prefetch'), qr/^on$/, 'settings of look-ahead exist');
+like(ask($s, 'SHOW nexusmem.prefetch_distance'), qr/^16$/, 'with the values of postgresql.conf');
+is(ask($s, q{SELECT state FROM nexusmem.status WHERE feature = 'shared memory'}), 'off', 'status: no shared memory');
+like(ask($s, q{SELECT hint FROM nexusmem.status WHERE feature = 'pinning'}), qr/shared_preload_libraries/, 'status: what to do');
+is(ask($s, 'SELECT pg_backend_pid()'), $s->{pid}, 'it is the same session still');
+close_session($s);
+
+# LOAD and session_preload_libraries
+$s = session($node);
+is(ask($s, q{LOAD 'nexusmem'}), '', 'LOAD');
+ask($s, q{CREATE TABLE t AS SELECT k, repeat('x', 100) AS pad FROM generate_series(1, 20000) k; CREATE INDEX ON t (k); ANALYZE t; SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off});
+is(ask($s, q{SELECT count(*), sum(length(pad)) FROM (SELECT pad FROM t WHERE k > 100 ORDER BY k) s}), '19900|1990000', 'an index scan after LOAD');
+close_session($s);
+$node->append_conf('postgresql.conf', q{session_preload_libraries = 'nexusmem'});
+$node->reload;
+$node->poll_query_until('postgres', 'SHOW session_preload_libraries', 'nexusmem');
+$s = session($node);
+is($s->{err}, '', 'session_preload_libraries: no complaint at connection');
+my $force = $node->pg_version >= 16 ? 'debug_parallel_query' : 'force_parallel_mode';
+is(ask($s, "SET $force = on; SET enable_seqscan = off; SET enable_bitmapscan = off; SELECT sum(length(pad)) FROM t WHERE k > 100"), '1990000', 'parallel workers load it too');
+is(ask($s, q{SELECT state FROM nexusmem.status WHERE feature = 'index look-ahead'}), 'active', 'look-ahead is active');
+close_session($s);
+
+is($node->safe_psql('postgres', 'DROP EXTENSION nexusmem; CREATE EXTENSION nexusmem; SELECT 1'), 1, 'DROP and CREATE EXTENSION');
+unlike(server_log($node), qr/FATAL|TRAP|PANIC/, 'no FATAL in the log');
+$node->stop;
+done_testing();

@@ -1,0 +1,69 @@
+# A machine that refuses something: the server starts, and status says why.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use NxmTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = PostgreSQL::Test::Cluster->new('degraded');
+$node->init;
+$node->append_conf('postgresql.conf', q{
+shared_preload_libraries = 'nexusmem'
+nexusmem.enable_numa_optimizations = on
+nexusmem.num_nodes = 2
+nexusmem.shared_buffers_placement = 'interleave'
+max_worker_processes = 0
+max_logical_replication_workers = 0
+});
+$node->start;
+$node->safe_psql('postgres', 'CREATE EXTENSION nexusmem');
+is($node->safe_psql('postgres', q{SELECT state, hint FROM nexusmem.status WHERE feature = 'background worker'}),
+	'degraded|Raise max_worker_processes and restart the server.', 'no room for the worker');
+is($node->safe_psql('postgres', q{SELECT count(DISTINCT node) FROM nexusmem.backends WHERE backend_type = 'client backend'}), 1,
+	'backends are placed all the same');
+$node->stop;
+$node->append_conf('postgresql.conf', 'max_worker_processes = 8');
+
+my $deny = "$FindBin::RealBin/../numa/deny.c";
+my $bin = PostgreSQL::Test::Utils::tempdir() . '/deny';
+SKIP:
+{
+	skip 'no seccomp on this kernel', 6
+	  if system("cc -O2 -o '$bin' '$deny' 2>/dev/null && '$bin' mbind -- true") != 0;
+	my $from = -s $node->logfile;
+	is(system("'$bin' mbind,set_mempolicy,get_mempolicy,move_pages,sched_setaffinity -- pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null"), 0,
+		'EPERM from every NUMA system call: the server starts');
+	is($node->safe_psql('postgres', q{SELECT string_agg(state, ',' ORDER BY feature) FROM nexusmem.status WHERE feature IN ('NUMA system calls', 'pinning')}),
+		'degraded,degraded', 'status rows');
+	like($node->safe_psql('postgres', q{SELECT detail FROM nexusmem.status WHERE feature = 'NUMA system calls'}),
+		qr/get_mempolicy, set_mempolicy, mbind, move_pages, sched_setaffinity/, 'that name the calls');
+	is($node->safe_psql('postgres', q{SELECT sum(buffers) > 0, bool_and(node IS NULL OR buffers = 0) FROM nexusmem.shared_buffers_nodes}), 't|t',
+		'buffers are on an unknown node, without an error');
+	my ($rc, $out, $err) = $node->psql('postgres', 'SELECT nexusmem.pin_backend(pg_backend_pid(), 0)');
+	is("$rc|$out", '0|f', 'pin_backend says false');
+	my @lines = grep { /LOG:  nexusmem does without/ } split /\n/, server_log($node, $from);
+	is(scalar @lines, 1, 'one LOG line');
+	system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
+}
+
+# bad values
+$node->start;
+foreach my $bad ([ 'nexusmem.prefetch_distance = -2', 'outside the valid range' ], [ 'nexusmem.prefetch_distance = 1001', 'outside the valid range' ],
+	[ q{nexusmem.preferred_node = 'x'}, 'invalid value' ])
+{
+	my ($rc, $out, $err) = $node->psql('postgres', "SET $bad->[0]", extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+	like($err, qr/22023.*$bad->[1]/s, $bad->[0]);
+}
+my ($rc, $out, $err) = $node->psql('postgres', q{ALTER SYSTEM SET nexusmem.scheduling_policy = 'best'}, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+like($err, qr/22023.*Available values: least_loaded, round_robin, database/s, 'an unknown policy');
+$node->append_conf('postgresql.conf', "nexusmem.scheduling_policy = 'best'");
+$node->reload;
+is($node->safe_psql('postgres', 'SHOW nexusmem.scheduling_policy'), 'least_loaded', 'a bad value on reload changes nothing');
+$node->stop;
+$node->start;
+is($node->safe_psql('postgres', 'SHOW nexusmem.scheduling_policy'), 'least_loaded', 'nor does it keep the server from starting');
+$node->stop;
+done_testing();
