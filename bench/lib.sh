@@ -39,7 +39,9 @@ bench_begin() {
 }
 
 # pair CASE A B: one pair of figures of a case.
-pair() { echo "$2 $3" >>"$NXM_TMP/pairs/$1"; }
+pair() { echo "$2 $3" >>"$(pairs_of "$1")"; }
+
+pairs_of() { printf "%s" "$NXM_TMP/pairs/${1//\//:}"; }
 
 # median: of the numbers on standard input, one a line.
 median() {
@@ -49,7 +51,7 @@ median() {
 # report CASE "A/B"|"B/A"|"B-A" UNIT [">=" | "<=" TARGET]: the result of a case, and
 # under it its pairs.
 report() {
-	awk -v what="$2" '{ print what == "A/B" ? $1 / $2 : what == "B/A" ? $2 / $1 : $2 - $1 }' "$NXM_TMP/pairs/$1" |
+	awk -v what="$2" '{ print what == "A/B" ? $1 / $2 : what == "B/A" ? $2 / $1 : $2 - $1 }' "$(pairs_of "$1")" |
 		sort -g >"$NXM_TMP/ratios"
 	awk -v name="$1" -v unit="$3" -v op="${4:-}" -v target="${5:-}" -v diff="$([ "$2" != B-A ] || echo 1)" -v ratios="$NXM_TMP/ratios" '
 		function show(x) { return sprintf(diff ? "%.2f" : "%.3f", x) }
@@ -62,7 +64,7 @@ report() {
 				verdict = sprintf("  %s %s: %s", op, target, (op == ">=" ? m >= target : m <= target) ? "met" : "MISSED")
 			printf "%-34s %8s %s  (%s to %s)%s\n", name, show(m), diff ? unit : "x", show(v[1]), show(v[n]), verdict
 			printf "    %s%s\n", unit, list
-		}' "$NXM_TMP/pairs/$1"
+		}' "$(pairs_of "$1")"
 }
 
 # relation_files RELATION: the files of its main fork, one a line.
@@ -101,5 +103,6 @@ ended_cpu() {
 	awk -v hz="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); print ($14 + $15) * 1000 / hz }' "/proc/$pid/stat"
 }
 
-# One session's CPU time so far, in nanoseconds, as an SQL expression.
-CPU_NS="split_part(pg_read_file('/proc/self/schedstat'), ' ', 1)::bigint"
+# CPU nanoseconds of the session so far, for PL/pgSQL. The kernel brings its figure
+# up to date when a process goes to sleep, else at ticks alone.
+CPU_NS="split_part(CASE WHEN pg_sleep(0.0001) IS NOT NULL THEN pg_read_file('/proc/self/schedstat') END, ' ', 1)::bigint"

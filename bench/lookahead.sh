@@ -26,11 +26,10 @@ CASES=${CASES:-"range_1 range_10 range_100 range_1000 range_10000 limit_1 limit_
 bench_begin lookahead "$@"
 
 FROM_K="FROM bench WHERE k BETWEEN @s AND @s"
-# define CASE: REPEAT scans of SPAN keys each; QUERY, behind SELECT, whose @s
-# is the start;
-# PLAN, which its plan must show.
+# define CASE: REPEAT scans of SPAN keys each; QUERY, what follows
+# SELECT, with @s for the start; PLAN, which its plan must show.
 define() {
-	TARGET=() SET= REPEAT=1 SPAN=10000 PLAN='Index Scan using bench_k'
+	TARGET=() SET='' REPEAT=1 SPAN=10000 PLAN='Index Scan using bench_k'
 	case $1 in
 		range_*)
 			SPAN=${1#range_}
@@ -188,10 +187,10 @@ echo
 echo "share of the ceiling, pair by pair"
 for index in $INDEX; do
 	for c in range_1000 range_10000 filtered; do
-		f="$NXM_TMP/pairs/$c, index $index"
+		f=$(pairs_of "$c, index $index")
 		[ -e "$f" ] || continue
-		paste -d' ' "$f" "$NXM_TMP/pairs/ceiling" | awk '{ print ($1 / $2) / ($3 / $4) }' | median |
-			awk -v name="$c, index $index" '{ printf "%-34s %7.0f %%  >= 85: %s\n", name, $1 * 100, $1 >= 0.85 ? "met" : "MISSED" }'
+		paste -d' ' "$f" "$(pairs_of ceiling)" | awk '{ print ($1 / $2) / ($3 / $4) }' | median |
+			awk -v name="$c, index $index" '{ printf("%-34s %7.0f %%  >= 85: %s\n", name, $1 * 100, ($1 >= 0.85) ? "met" : "MISSED") }'
 	done
 done
 echo

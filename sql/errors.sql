@@ -116,7 +116,9 @@ BEGIN;
 SELECT 1 / 0;
 SELECT nexusmem.my_node();
 ROLLBACK;
+\set VERBOSITY terse
 SELECT nexusmem.my_node(1);
+\set VERBOSITY default
 SELECT nexusmem.my_node() >= 0 AS still_there;
 
 DROP TABLE errors_table, errors_partitioned, errors_unlogged CASCADE;

@@ -170,8 +170,9 @@ SET enable_mergejoin = on;
 -- each value of dup comes many times on both sides: mark and restore
 SELECT same('SELECT a.d, a.w, b.w FROM dup a JOIN dup b ON a.d = b.d WHERE a.d < 4 AND b.d < 4 AND a.w % 7 = 0', 'Merge Join');
 SELECT same('SELECT a.d, a.w, b.w FROM dup a LEFT JOIN dup b ON a.d = b.d AND b.w < 3000 WHERE a.d < 3', 'Merge');
-SELECT same('SELECT a.k, b.k FROM t a JOIN t b ON a.k = b.k WHERE a.k BETWEEN 500 AND 1200 ORDER BY a.k', 'Merge Join');
-SELECT same('SELECT a.k, b.k FROM t a JOIN t b ON a.k = b.k WHERE a.k BETWEEN 500 AND 1200 AND b.id % 3 = 0 ORDER BY a.k DESC', 'Merge Join');
+-- outer joins, for PostgreSQL 18 and newer remove an inner self-join
+SELECT same('SELECT a.k, b.k FROM t a LEFT JOIN t b ON a.k = b.k WHERE a.k BETWEEN 500 AND 1200 ORDER BY a.k', 'Merge Left Join');
+SELECT same('SELECT a.k, b.k FROM t a LEFT JOIN t b ON a.k = b.k AND b.id % 3 = 0 WHERE a.k BETWEEN 500 AND 1200 ORDER BY a.k DESC', 'Merge Left Join');
 RESET enable_nestloop;
 RESET enable_hashjoin;
 RESET enable_material;
@@ -215,9 +216,9 @@ SELECT same('SELECT k, id FROM p WHERE k BETWEEN 14500 AND 15500 ORDER BY k DESC
 SELECT same('SELECT k, id FROM p WHERE id BETWEEN 100 AND 1100 ORDER BY id', 'Merge Append');
 SELECT same('SELECT k, id FROM p2 WHERE k BETWEEN 9000 AND 10000 ORDER BY k');
 SELECT same('SELECT k, id FROM temporary WHERE k BETWEEN 4500 AND 6500 ORDER BY k');
-SELECT same('SELECT relname FROM pg_class WHERE relname < ''pg_d'' ORDER BY relname', 'Index');
-SELECT same('SELECT attrelid::regclass, attname FROM pg_attribute WHERE attrelid < 2000 ORDER BY attrelid, attnum', 'Index');
-SELECT same('SELECT datname FROM pg_database ORDER BY oid', 'Index');
+SELECT split_part(same('SELECT relname FROM pg_class WHERE relname < ''pg_d'' ORDER BY relname', 'Index'), ',', 1);
+SELECT split_part(same('SELECT attrelid::regclass, attname FROM pg_attribute WHERE attrelid < 2000 ORDER BY attrelid, attnum', 'Index'), ',', 1);
+SELECT split_part(same('SELECT datname FROM pg_database ORDER BY oid', 'Index'), ',', 1);
 CREATE TABLE others AS SELECT id, point(k % 141, v % 143) AS place, k FROM t WHERE k < 3000;
 CREATE INDEX ON others USING gist (place);
 CREATE INDEX ON others USING hash (k);

@@ -77,6 +77,9 @@ check() {
 	mount -t proc proc "$m/proc"
 	mount -t sysfs -o ro sysfs "$m/sys"
 	mount -t tmpfs -o mode=1777 tmpfs "$m/dev/shm"
+	# not in memory like the rest: look-ahead is tested on reads from a disk
+	mkdir "$NXM_TMP/build-$v" "$m/build"
+	mount --bind "$NXM_TMP/build-$v" "$m/build"
 	NXM_USER=root nxm_copy "$m/build" "$SRC"
 	printf '%s\n' "$CONF" >"$m/conf"
 	cat >"$m/as-root" <<-EOF
