@@ -3,7 +3,7 @@
 # in shared_buffers, or all in the operating system's cache.
 #
 #	PAIRS=7		pairs of runs of each case
-#	CHUNKS=9	parts of a run, see below
+#	CHUNKS=15	parts of a run, see below
 #	ROWS=1000000	of the table, about 120 bytes each, in no order of its key
 #
 # The figure is the backend's CPU time (/proc/self/schedstat, in nanoseconds).
@@ -21,7 +21,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 param PAIRS 7
-param CHUNKS 9
+param CHUNKS 15
 param ROWS 1000000
 param SEED $RANDOM
 bench_begin cached "$@"
@@ -122,21 +122,30 @@ chunk() {
 	read -r NS <&"${OUT[$1]}"
 }
 
+# median_chunk A B: of chunks, one a line, columns A and B of the one whose B / A is
+# the median, in milliseconds
+median_chunk() {
+	awk -v a="$1" -v b="$2" '{ print $b / $a, $a / 1e6, $b / 1e6 }' | sort -g |
+		awk '{ line[NR] = $2 " " $3 } END { print line[int((NR + 1) / 2)] }'
+}
+
 for ((p = 1; p <= PAIRS; p++)); do
 	echo "pair $p of $PAIRS"
 	for v in absent off on; do open_session $v; done
 	for c in $CASES; do
 		define "$c"
-		declare -A least=()
+		: >"$NXM_TMP/chunks"
 		for ((i = 0; i <= CHUNKS; i++)); do
+			line=
 			for v in absent off on; do
 				chunk $v $(((SEED + p * 1009) % 100000))
-				# the first one warms up
-				if [ $i != 0 ] && [ "$NS" -lt "${least[$v]:-9999999999999}" ]; then least[$v]=$NS; fi
+				line+=" $NS"
 			done
+			# the first one warms up
+			[ $i = 0 ] || echo "$line" >>"$NXM_TMP/chunks"
 		done
-		pair "$c, on/off" "${least[off]}e-6" "${least[on]}e-6"
-		pair "$c, on/absent" "${least[absent]}e-6" "${least[on]}e-6"
+		pair "$c, on/off" $(median_chunk 2 3 <"$NXM_TMP/chunks")
+		pair "$c, on/absent" $(median_chunk 1 3 <"$NXM_TMP/chunks")
 	done
 	for v in absent off on; do close_session $v; done
 	wait
@@ -161,12 +170,10 @@ for n in 10 100 1000 10000; do
 				echo "SELECT $p, $i, current_setting('bench.off'), current_setting('bench.on');"
 			done
 		done
-	} | nxm_psql -At -F' ' | awk '$2 > 0 {
-			if (!($1 in off) || $3 < off[$1]) off[$1] = $3
-			if (!($1 in on) || $4 < on[$1]) on[$1] = $4
-		}
-		END { for (p in off) print off[p] / 1e6, on[p] / 1e6 }' |
-		while read -r a b; do pair "range_$n, OS cache, off/on" "$a" "$b"; done
+	} | nxm_psql -At -F' ' >"$NXM_TMP/all"
+	for ((p = 1; p <= PAIRS; p++)); do
+		pair "range_$n, OS cache, off/on" $(awk -v p=$p '$1 == p && $2 > 0 { print $3, $4 }' "$NXM_TMP/all" | median_chunk 1 2)
+	done
 done
 nxm_cluster_stop loaded
 
