@@ -3,7 +3,7 @@
 # in shared_buffers, or all in the operating system's cache.
 #
 #	PAIRS=7		pairs of runs of each case
-#	CHUNKS=15	parts of a run, see below
+#	CHUNKS=9	parts of a run, see below
 #	ROWS=1000000	of the table, about 120 bytes each, in no order of its key
 #
 # The figure is the backend's CPU time (/proc/self/schedstat, in nanoseconds).
@@ -21,7 +21,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 param PAIRS 7
-param CHUNKS 15
+param CHUNKS 9
 param ROWS 1000000
 param SEED $RANDOM
 bench_begin cached "$@"

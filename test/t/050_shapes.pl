@@ -1,0 +1,49 @@
+# sql/prefetch.sql, the plan shapes of look-ahead, with every table read from the
+# disk: what it prints must be what it prints where everything is cached.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use NxmTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $top = "$FindBin::RealBin/../..";
+my $node = PostgreSQL::Test::Cluster->new('shapes');
+$node->init;
+# few buffers: what was read for one query is gone before the next
+$node->append_conf('postgresql.conf', q{
+shared_preload_libraries = 'nexusmem'
+shared_buffers = 2MB
+autovacuum = off
+max_parallel_workers = 8
+});
+
+if (!on_disk($node))
+{
+	plan skip_all => 'the data directory lies in memory: nothing is ever read from a disk';
+}
+
+$node->start;
+$node->safe_psql('postgres', 'CREATE EXTENSION nexusmem');
+my $sums = PostgreSQL::Test::Utils::tempdir() . '/sums';
+my $out;
+{
+	local %ENV = (%ENV, PGOPTIONS => '-c intervalstyle=postgres_verbose', PGTZ => 'PST8PDT', PGDATESTYLE => 'Postgres, MDY');
+	IPC::Run::run([ 'psql', '-Xaq', '-v', "cold=$sums", '-d', $node->connstr('postgres') ],
+		'<', "$top/sql/prefetch.sql", '>&', \$out);
+}
+my @want = split /\n/, slurp_file("$top/expected/prefetch.out");
+my @got = split /\n/, $out;
+my @differ = grep { ($got[$_] // '') ne ($want[$_] // '') } 0 .. ($#got > $#want ? $#got : $#want);
+is(scalar @differ, 0, 'every shape returns the same rows when it is read from the disk');
+diag("line " . ($differ[0] + 1) . ": got \"" . ($got[ $differ[0] ] // '') . "\", expected \"" . ($want[ $differ[0] ] // '') . '"') if @differ;
+
+my ($issued, $used, $wasted) = split /\|/, slurp_file($sums);
+chomp $wasted;
+cmp_ok($issued, '>', 1000, "and blocks were read ahead ($issued, $wasted of them wasted)");
+is($used + $wasted, $issued, 'issued = used + wasted');
+unlike(server_log($node), qr/WARNING|TRAP|PANIC|leak/, 'no complaint in the log');
+$node->stop;
+done_testing();
