@@ -60,7 +60,7 @@ $(OBJS): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/core/*.h)
 deps:
 	@test/deps.sh
 demo:
-	@test/deps.sh build && test/demo.sh $(DIR)
+	@test/deps.sh build >/dev/null && test/demo.sh $(if $(DIR),"$(DIR)")
 test:
 	@test/run.sh $(PARTS)
 unit:

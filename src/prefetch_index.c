@@ -38,7 +38,7 @@
  *   anything: pgBufferUsage tells), which in a cached scan is never.  Then the
  *   next block is looked at; if it has to be read from the disk the scan wakes,
  *   else it lets n more reads pass, n growing fourfold up to QUIET_STEP.  Scans
- *   begin quiet.
+ *   begin quiet, with what the last scan of the same table found.
  *
  * It looks at most WINDOW times as many items ahead as it may have blocks in
  * flight, for many may name one block, be cached or all-visible; an index-only
@@ -94,7 +94,9 @@
 
 #define DEFAULT_DISTANCE 32
 #define MAX_DISTANCE 1000
-#define QUIET_STEP 64
+#define QUIET_STEP 128
+/* so many reads a scan may miss for what the one before it found */
+#define INHERITED_STEP 8
 /* items looked at ahead, for each block that may be in flight */
 #define WINDOW 16
 /* halfway, by ratio, between a cached call and one that reaches the disk */
@@ -106,11 +108,8 @@
 /* Made anew by every scan, so it is small: 0.4 kB at the default distance. */
 typedef struct LookAhead
 {
-	/*
-	 * While there is nothing to do until the process has read a block: *reads
-	 * as it was then.  Else -1.
-	 */
-	int64		asleep;
+	/* Nothing to do while *reads is below wake_at. */
+	int64		wake_at;
 	const int64 *reads;			/* in pgBufferUsage; &no_reads: not for us */
 
 	bool		quiet;
@@ -124,7 +123,8 @@ typedef struct LookAhead
 	int			credit;
 	int			cached_run;		/* cached blocks in a row */
 	int			step;			/* reads between two looks while quiet */
-	int			countdown;		/* to the next of them */
+	int64		next_look;		/* *reads from which on to look again, while quiet */
+	Oid			heap;
 	BlockNumber nblocks;		/* of the heap, as last asked */
 	NxmPrefetchCounts *counts;
 	BlockNumber recent[RECENT_BLOCKS];
@@ -148,6 +148,17 @@ static IndexAmRoutine *our_routine = NULL;
 static double threshold = 0;	/* seconds of one call; 0: not known */
 static bool calibrated = false;
 static const int64 no_reads = 0;
+
+/*
+ * The last verdict "cached" of a scan of this relation, which the next scan of
+ * it begins with: else each short scan would ask in vain anew.
+ */
+static struct
+{
+	Oid			heap;
+	int			step;
+	int64		next_look;
+}			verdict;
 
 static bool look_ahead_gettuple(IndexScanDesc scan, ScanDirection dir);
 static void look_ahead_rescan(IndexScanDesc scan, ScanKey keys, int nkeys,
@@ -269,7 +280,7 @@ layout_shows_current(IndexScanDesc scan, BTScanPosData *pos)
 	return false;
 }
 
-static LookAhead *
+static pg_noinline LookAhead *
 begin_look_ahead(IndexScanDesc scan, BTScanPosData *pos)
 {
 	LookAhead  *la;
@@ -311,11 +322,18 @@ begin_look_ahead(IndexScanDesc scan, BTScanPosData *pos)
 	la->credit = 0;
 	la->cached_run = 0;
 	la->step = 1;
-	la->countdown = 1;
 	la->reads = max_distance == 0 ? &no_reads :
 		RelationUsesLocalBuffers(scan->indexRelation) ?
 		&pgBufferUsage.local_blks_read : &pgBufferUsage.shared_blks_read;
-	la->asleep = *la->reads;
+	la->next_look = *la->reads + 1;
+	la->heap = eligible ? RelationGetRelid(scan->heapRelation) : InvalidOid;
+	if (max_distance > 0 && verdict.heap == la->heap &&
+		verdict.next_look > la->next_look)
+	{
+		la->step = Min(verdict.step, INHERITED_STEP);
+		la->next_look = Min(verdict.next_look, *la->reads + INHERITED_STEP);
+	}
+	la->wake_at = la->next_look;
 	la->nblocks = 0;
 	la->counts = NULL;
 	la->ring_head = 0;
@@ -425,7 +443,11 @@ static void
 fall_quiet(LookAhead *la, int step)
 {
 	la->quiet = true;
-	la->step = la->countdown = step;
+	la->step = step;
+	la->next_look = *la->reads + step;
+	verdict.heap = la->heap;
+	verdict.step = step;
+	verdict.next_look = la->next_look;
 }
 
 /*
@@ -460,6 +482,7 @@ look_further(IndexScanDesc scan, LookAhead *la, const BTScanPosData *pos,
 			if (la->quiet)
 				la->distance = la->max_distance;
 			la->quiet = false;
+			verdict.heap = InvalidOid;
 			la->cached_run = 0;
 			remember(la, item);
 		}
@@ -484,7 +507,8 @@ look_further(IndexScanDesc scan, LookAhead *la, const BTScanPosData *pos,
 		ReleaseBuffer(vmbuf);
 }
 
-static void
+/* Not inlined: the fast way past it must not pay for its registers. */
+static pg_noinline void
 look_ahead(IndexScanDesc scan, LookAhead *la, const BTScanPosData *pos,
 		   ScanDirection dir)
 {
@@ -523,9 +547,15 @@ look_ahead(IndexScanDesc scan, LookAhead *la, const BTScanPosData *pos,
 	if ((item - la->next) * ahead >= 0)
 		la->next = item + ahead;
 
-	if (!la->quiet || --la->countdown <= 0)
+	if (!la->quiet || *la->reads >= la->next_look)
+	{
 		look_further(scan, la, pos, ahead, end);
-	la->asleep = la->quiet && la->ring_count == 0 ? *la->reads : -1;
+		/* nothing there told anything: at the next read, then */
+		if (la->quiet && *la->reads >= la->next_look)
+			la->next_look = *la->reads + 1;
+	}
+	/* while blocks are in flight the scan has to be followed */
+	la->wake_at = la->quiet && la->ring_count == 0 ? la->next_look : 0;
 }
 
 static bool
@@ -536,18 +566,17 @@ look_ahead_gettuple(IndexScanDesc scan, ScanDirection dir)
 
 	if (!btgettuple(scan, dir))
 		return false;
+
+	/* the way of a cached scan: nothing else may stand before this */
+	la = (LookAhead *) scan->orderByData;
+	if (la != NULL && *la->reads < la->wake_at)
+		return true;
 	if (!nxm_enable_prefetch || switched_off)
 		return true;
 
 	so = (BTScanOpaque) scan->opaque;
-	la = (LookAhead *) scan->orderByData;
 	if (la != NULL)
-	{
-		/* the way of a cached scan: nothing else may stand before this */
-		if (la->asleep == *la->reads)
-			return true;
 		look_ahead(scan, la, &so->currPos, dir);
-	}
 	/* nothing at the first tuple: it may be the only one wanted */
 	else if (so->currPos.itemIndex != (ScanDirectionIsForward(dir) ?
 									   so->currPos.lastItem :

@@ -67,6 +67,7 @@ find "$dir" -xdev \( -path /proc -o -path /sys -o -path "$NXM_TMP" \) -prune -o 
 	-printf '%p\037%s\037%u\037%T@\037%A@\037%m\037%y\037%i\037%n\036' 2>/dev/null |
 	tr -d '\000' | awk 'BEGIN { RS = "\036"; FS = "\037"; OFS = "\t" }
 		NF == 9 {
+			if (++n % 100000 == 0) print "   " n " files so far" >"/dev/stderr"
 			gsub(/\\/, "\\\\", $1); gsub(/\t/, "\\t", $1); gsub(/\n/, "\\n", $1); gsub(/\r/, "\\r", $1)
 			name = $1; sub(/.*\//, "", name); ext = "\\N"
 			if (match(name, /[^.]\.[A-Za-z0-9_]+$/)) ext = substr(name, RSTART + 2)
@@ -90,7 +91,9 @@ note "$n files found ($SECONDS s)"
 # A real server's table is larger than one machine's files: the same inventory of
 # several hosts, until the table has some 500 MB.
 copies=$(q -c "SELECT greatest(1, least(50, (500 * 1024 * 1024.0 / pg_relation_size('files'))::int))")
-note "kept for $copies hosts, as a fleet's inventory: the table of one machine fits in any cache"
+if [ "$copies" -gt 1 ]; then
+	note "kept for $copies hosts, as a fleet's inventory: the table of one machine fits in any cache"
+fi
 q <<-SQL
 	ALTER TABLE files ADD host int NOT NULL DEFAULT 1;
 	INSERT INTO files SELECT f.*, h FROM (SELECT path, size, owner, changed, accessed,
