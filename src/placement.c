@@ -401,11 +401,18 @@ nxm_placement_apply(void)
 	}
 
 	if (!result.done)
+	{
+		/* what the probe has told already needs no second LOG line */
+		if (result.refused == EPERM &&
+			(nxm_seam_support()->refused &
+			 (NXM_CALL_MBIND | NXM_CALL_MOVE_PAGES)) != 0)
+			return;
 		ereport(LOG,
 				(errmsg("nexusmem could not place shared_buffers: %s",
 						result.refused ? strerror(result.refused) :
 						"a helper process was killed"),
 				 errhint("See the view nexusmem.status.")));
+	}
 	else if (result.verified < result.sampled || result.sampled == 0)
 		ereport(LOG,
 				(errmsg("nexusmem placed shared_buffers, but %d of %d sampled pages lie elsewhere",

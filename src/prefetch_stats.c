@@ -258,6 +258,20 @@ forget(Oid database, const Oid *relations, int nrelations)
 	LWLockRelease(&shared->lock);
 }
 
+/* Takes back drops that a savepoint undid: the catalog still tells here. */
+static void
+keep_undropped(void)
+{
+	int			n = 0;
+
+	for (int i = 0; i < ndropped; i++)
+	{
+		if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(dropped[i])))
+			dropped[n++] = dropped[i];
+	}
+	ndropped = n;
+}
+
 static void
 xact_callback(XactEvent event, void *arg)
 {
@@ -267,6 +281,9 @@ xact_callback(XactEvent event, void *arg)
 
 	switch (event)
 	{
+		case XACT_EVENT_PRE_COMMIT:
+			keep_undropped();
+			return;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
 			flush();

@@ -235,12 +235,17 @@ node_of_database(Oid database)
 }
 
 static void
-note_failure(pg_atomic_uint32 *where, const char *what, int err)
+note_failure(pg_atomic_uint32 *where, NxmSysCall call, const char *what,
+			 int err)
 {
 	uint32		none = 0;
 
-	/* one LOG line a server run, by whoever meets it first */
-	if (pg_atomic_compare_exchange_u32(where, &none, err))
+	/*
+	 * One LOG line a server run, by whoever meets it first; none where the
+	 * postmaster has already told that the call is refused.
+	 */
+	if (pg_atomic_compare_exchange_u32(where, &none, err) &&
+		(nxm_seam_support()->refused & call) == 0)
 		ereport(LOG,
 				(errmsg("nexusmem cannot %s: %s", what, strerror(err)),
 				 errhint("See the view nexusmem.status.")));
@@ -252,7 +257,8 @@ set_affinity(int pid, const NxmCpuSet *cpus)
 	int			err = nxm_seam_set_affinity(pid == MyProcPid ? 0 : pid, cpus);
 
 	if (err != 0 && err != ESRCH)
-		note_failure(&shared->affinity_errno, "pin processes to nodes", err);
+		note_failure(&shared->affinity_errno, NXM_CALL_SETAFFINITY,
+					 "pin processes to nodes", err);
 }
 
 /* What a process is started with: the postmaster's affinity. */
@@ -280,7 +286,8 @@ prefer_memory(int node)
 		err = nxm_seam_get_policy(&saved_policy);
 		if (err != 0)
 		{
-			note_failure(&shared->policy_errno, "set memory policies", err);
+			note_failure(&shared->policy_errno, NXM_CALL_GET_MEMPOLICY,
+						 "set memory policies", err);
 			return;
 		}
 		policy_saved = true;
@@ -290,7 +297,8 @@ prefer_memory(int node)
 	else
 		err = nxm_seam_set_policy(&saved_policy);
 	if (err != 0)
-		note_failure(&shared->policy_errno, "set memory policies", err);
+		note_failure(&shared->policy_errno, NXM_CALL_SET_MEMPOLICY,
+					 "set memory policies", err);
 }
 
 /* Makes the calling process be where its home word says. */
@@ -733,6 +741,13 @@ nxm_scheduler_my_node(void)
 		return applied_node;
 	node = nxm_topology_node_of_cpu(nxm_topology(), nxm_seam_cpu_of(0));
 	return node < 0 ? 0 : node;
+}
+
+void
+nxm_scheduler_reconcile(void)
+{
+	for (int i = 0; shared != NULL && i < nxm_slot_count(); i++)
+		reconcile_slot(nxm_slot(i));
 }
 
 int

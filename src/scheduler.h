@@ -47,6 +47,9 @@ extern int	nxm_scheduler_rebalance(void);
 
 /* Home of the calling process, or the node of its CPU where it has none. */
 extern int	nxm_scheduler_my_node(void);
+/* Uncounts processes that ended without a word, which our worker does while
+ * pinning is on. */
+extern void nxm_scheduler_reconcile(void);
 /* Client backends and parallel workers whose home is node. */
 extern int	nxm_scheduler_backends_on(int node);
 extern const char *nxm_home_reason_name(NxmHomeReason reason);

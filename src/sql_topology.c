@@ -67,6 +67,7 @@ nxm_nodes(PG_FUNCTION_ARGS)
 	Datum	   *distances = palloc(sizeof(Datum) * topo->nnodes);
 
 	InitMaterializedSRF(fcinfo, 0);
+	nxm_scheduler_reconcile();
 	for (int i = 0; i < topo->nnodes; i++)
 	{
 		const NxmNode *node = &topo->node[i];
