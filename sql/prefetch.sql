@@ -197,7 +197,6 @@ SET min_parallel_index_scan_size = 0;
 -- not by same(), for a loop over a cursor is never parallel
 SELECT cold();
 SET nexusmem.enable_prefetch = off;
-EXPLAIN (COSTS OFF) SELECT count(*), sum(id::bigint), sum(length(pad)) FROM t WHERE k BETWEEN 2000 AND 12000;
 SELECT count(*), sum(id::bigint), sum(length(pad)) FROM t WHERE k BETWEEN 2000 AND 12000;
 SELECT count(*), sum(k::bigint), sum(v) FROM t WHERE k BETWEEN 2000 AND 6000;
 SELECT cold();
