@@ -45,8 +45,8 @@ if [ -n "${PG_CONFIG:-}" ]; then
 		add_server "${BASH_REMATCH[1]}"
 	elif [ -z "$pg" ]; then
 		nxm_die "PG_CONFIG=$PG_CONFIG is not a program"
-	elif [ ! -e "$("$pg" --pgxs)" ]; then
-		nxm_die "PG_CONFIG=$PG_CONFIG has no development files (no $("$pg" --pgxs))"
+	elif ! nxm_can_build "$pg"; then
+		nxm_die "PG_CONFIG=$PG_CONFIG has no development files ($("$pg" --pgxs), $("$pg" --includedir-server))"
 	fi
 elif [ -z "$pg" ]; then
 	major=

@@ -64,6 +64,12 @@ nxm_log() {
 	return "$rc"
 }
 
+# nxm_can_build PG_CONFIG: are its development files there? Debian's server package
+# has PGXS without the headers.
+nxm_can_build() {
+	[ -x "$1" ] && [ -e "$("$1" --pgxs)" ] && [ -e "$("$1" --includedir-server)/postgres.h" ]
+}
+
 # nxm_find_pg: prints the pg_config to use: $PG_CONFIG, else that of the newest
 # supported server with development files, else nothing.
 nxm_find_pg() {
@@ -74,13 +80,12 @@ nxm_find_pg() {
 	local v c
 	for v in 19 18 17 16 15; do
 		c=/usr/lib/postgresql/$v/bin
-		if [ -x $c/pg_config ] && [ -x $c/postgres ] &&
-			[ -e /usr/lib/postgresql/$v/lib/pgxs/src/makefiles/pgxs.mk ]; then
+		if [ -x $c/postgres ] && nxm_can_build $c/pg_config; then
 			printf '%s\n' $c/pg_config
 			return 0
 		fi
 	done
-	if c=$(type -P pg_config) && [ -e "$("$c" --pgxs)" ] && [ -x "$("$c" --bindir)/postgres" ]; then
+	if c=$(type -P pg_config) && nxm_can_build "$c" && [ -x "$("$c" --bindir)/postgres" ]; then
 		printf '%s\n' "$c"
 	fi
 }
