@@ -87,9 +87,9 @@
 #include "numa_seam.h"
 #include "portability/instr_time.h"
 #include "prefetch_stats.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/spccache.h"
 #include "utils/syscache.h"
 
 #define DEFAULT_DISTANCE 32
@@ -147,6 +147,7 @@ static IndexAmRoutine *btree_routine = NULL;	/* what the relcache gave us */
 static IndexAmRoutine *our_routine = NULL;
 static double threshold = 0;	/* seconds of one call; 0: not known */
 static bool calibrated = false;
+static bool tablespace_known = false;
 static const int64 no_reads = 0;
 
 /*
@@ -206,20 +207,36 @@ io_concurrency_is_default(void)
 	return setting != NULL && setting->source == PGC_S_DEFAULT;
 }
 
-/* Does the tablespace itself set effective_io_concurrency? */
-static bool
-tablespace_sets_io_concurrency(Oid tablespace)
+static void
+forget_tablespace(Datum arg, int cache_id, uint32 hash)
 {
+	tablespace_known = false;
+}
+
+/*
+ * What the tablespace itself sets effective_io_concurrency to, or -1.  Asked
+ * by every scan, so the last answer is kept until pg_tablespace changes.
+ */
+static int
+tablespace_io_concurrency(Oid tablespace)
+{
+	static Oid	last = InvalidOid;
+	static int	answer;
 	HeapTuple	tuple;
 	Datum		options;
 	bool		isnull;
-	bool		sets = false;
 
-	if (!OidIsValid(tablespace))
-		tablespace = MyDatabaseTableSpace;
-	tuple = SearchSysCache1(TABLESPACEOID, ObjectIdGetDatum(tablespace));
+	if (tablespace_known && tablespace == last)
+		return answer;
+	last = tablespace;
+	answer = -1;
+	tablespace_known = true;
+	tuple = SearchSysCache1(TABLESPACEOID,
+							ObjectIdGetDatum(OidIsValid(tablespace) ?
+											 tablespace :
+											 MyDatabaseTableSpace));
 	if (!HeapTupleIsValid(tuple))
-		return false;
+		return answer;
 	options = SysCacheGetAttr(TABLESPACEOID, tuple,
 							  Anum_pg_tablespace_spcoptions, &isnull);
 	if (!isnull)
@@ -227,25 +244,24 @@ tablespace_sets_io_concurrency(Oid tablespace)
 		TableSpaceOpts *opts = (TableSpaceOpts *)
 			tablespace_reloptions(options, false);
 
-		sets = opts != NULL && opts->effective_io_concurrency >= 0;
+		if (opts != NULL)
+			answer = opts->effective_io_concurrency;
 	}
 	ReleaseSysCache(tuple);
-	return sets;
+	return answer;
 }
 
 static int
 distance_for(Relation heap)
 {
-	Oid			tablespace = heap->rd_rel->reltablespace;
 	int			concurrency;
 
 	if (nxm_prefetch_distance >= 0)
 		return nxm_prefetch_distance;
-	concurrency = get_tablespace_io_concurrency(tablespace);
-	if (concurrency == effective_io_concurrency &&
-		io_concurrency_is_default() &&
-		!tablespace_sets_io_concurrency(tablespace))
-		concurrency = DEFAULT_DISTANCE;
+	concurrency = tablespace_io_concurrency(heap->rd_rel->reltablespace);
+	if (concurrency < 0)
+		concurrency = io_concurrency_is_default() ? DEFAULT_DISTANCE :
+			effective_io_concurrency;
 	return Min(concurrency, MAX_DISTANCE);
 }
 
@@ -623,6 +639,8 @@ take_seat(Relation index)
 		copy[0] = copy[1] = *routine;
 		copy[1].amgettuple = look_ahead_gettuple;
 		copy[1].amrescan = look_ahead_rescan;
+		CacheRegisterSyscacheCallback(TABLESPACEOID, forget_tablespace,
+									  (Datum) 0);
 		btree_routine = &copy[0];
 		our_routine = &copy[1];
 	}

@@ -87,14 +87,31 @@ if [ -n "${major:-}" ]; then
 	lacking
 fi
 
+# The development files of the very server that is installed, where they are to be
+# had: other ones would upgrade it, which restarts its clusters.
+pin() {
+	local i v p
+	for i in "${!missing[@]}"; do
+		case ${missing[i]} in postgresql-server-dev-*)
+			v=$(dpkg-query -W -f '${Version}' "postgresql-${missing[i]##*-}" 2>/dev/null || true)
+			if [ -n "$v" ] && apt-cache show "${missing[i]}=$v" >/dev/null 2>&1; then
+				p=${missing[i]##*-}
+				missing[i]+="=$v"
+				missing+=("postgresql-$p=$v" "postgresql-client-$p=$v")
+			fi ;;
+		esac
+	done
+}
+
 if [ ${#missing[@]} != 0 ]; then
+	if [ "$(id -u)" = 0 ]; then update; fi
+	pin
 	install=(apt-get install -y --no-install-recommends "${missing[@]}")
 	if [ "$(id -u)" != 0 ]; then
 		nxm_say "deps: missing packages: ${missing[*]}"
 		nxm_say "deps: run: sudo ${install[*]}"
 		exit 1
 	fi
-	update
 	nxm_say "deps: installing ${missing[*]}"
 	# the packages of a server make a cluster and start it unless told not to
 	dropin=/etc/postgresql-common/createcluster.d/nexusmem.conf
