@@ -210,6 +210,9 @@ io_concurrency_is_default(void)
 static void
 forget_tablespace(Datum arg, int cache_id, uint32 hash)
 {
+	(void) arg;
+	(void) cache_id;
+	(void) hash;
 	tablespace_known = false;
 }
 
