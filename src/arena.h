@@ -1,0 +1,118 @@
+/*
+ * arena.h
+ *	  Node memory: the chunks of a space (core/space.h) in dynamic shared memory.
+ */
+#ifndef NXM_ARENA_H
+#define NXM_ARENA_H
+
+#include "postgres.h"
+
+#include "core/item.h"
+#include "core/map.h"
+#include "core/space.h"
+
+/* Bumped with every change of what is in the anchor or in a space. */
+#define NXM_LAYOUT_VERSION 1
+
+/*
+ * What is shared apart from the space itself.  In main shared memory when
+ * preloaded, else, from 17 on, in a segment of the DSM registry.
+ */
+typedef struct NxmAnchor
+{
+	uint32		magic;			/* immutable */
+	uint32		version;		/* NXM_LAYOUT_VERSION of who made it; immutable */
+	uint64		size;			/* of the anchor with its space; immutable */
+	pg_atomic_uint32 grow_lock_tranche;
+	LWLock		grow_lock;		/* who adds chunks */
+	LWLock		registry_lock;	/* creating, dropping and sharing; see registry.c */
+	NxmAtomic	generation;		/* of names and privileges: a change voids what call
+								 * sites remember */
+	NxmAtomic	load_state;		/* NxmLoadState, see save.h */
+	NxmAtomic	load_waiters_cv;	/* unused word, keeps what follows aligned */
+	NxmAtomic	next_id;		/* of objects */
+	NxmMap		names;			/* the registry: (database, kind, name) to object */
+	NxmSpaceShared *unused;		/* NULL: the space follows the anchor, aligned */
+} NxmAnchor;
+
+/* nexusmem.memory_limit, kB */
+extern int	nxm_memory_limit;
+
+extern void nxm_arena_init(void);	/* settings */
+extern Size nxm_arena_size(void);	/* of the anchor */
+extern void nxm_arena_shmem_init(void *ptr, bool found);
+
+/*
+ * This process's view of the shared space, attached at the first call.  Raises
+ * object_not_in_prerequisite_state where there is none: not preloaded on 15 and
+ * 16; an anchor of another layout version.
+ */
+extern NxmSpace *nxm_space(void);
+extern NxmAnchor *nxm_anchor(void);
+
+/* Is there an anchor, without raising an error or making one? */
+extern NxmAnchor *nxm_anchor_if_any(void);
+
+/*
+ * What to do with the result of an operation of core: true: it is to be
+ * repeated, for a chunk was mapped or memory added.  Raises
+ * configuration_limit_exceeded or out_of_memory where there is no more memory;
+ * then the caller must hold nothing of the space.  Never in a section.
+ *
+ *	do { r = nxm_map_put(space, map, &key, &value); } while (nxm_again(space, r));
+ */
+extern bool nxm_again_slow(NxmSpace *space, NxmResult result);
+
+static inline bool
+nxm_again(NxmSpace *space, NxmResult result)
+{
+	return unlikely(result == NXM_NEED_CHUNK || result == NXM_NEED_MEMORY) &&
+		nxm_again_slow(space, result);
+}
+
+/*
+ * Between these two an operation may run: signals that would end the process in
+ * its middle are kept away.  A client backend's wait for CHECK_FOR_INTERRUPTS
+ * anyway, so this costs something in background workers alone.
+ */
+extern bool nxm_signals_matter; /* set when attached */
+extern void nxm_hold_signals(void);
+extern void nxm_let_signals(void);
+
+static inline void
+nxm_begin_operation(void)
+{
+	if (unlikely(nxm_signals_matter))
+		nxm_hold_signals();
+}
+
+static inline void
+nxm_end_operation(void)
+{
+	if (unlikely(nxm_signals_matter))
+		nxm_let_signals();
+}
+
+/* The node that this process's stripes and memory are on: its home, else 0. */
+extern int	nxm_memory_node(void);
+
+/* For the worker: puts the limit into force, trims, moves the epoch on. */
+extern void nxm_arena_tick(void);
+
+/* For status: a row's worth of what the arena knows. */
+typedef struct NxmArenaReport
+{
+	int			chunks;
+	int			unbound;		/* chunks that could not be bound to their node */
+	uint64		reserved;		/* bytes of address space in chunks */
+	uint64		used;			/* bytes with memory behind them */
+	uint64		limit;
+	int			stopped_pid;	/* of a process that holds memory back, or 0 */
+	uint64		held_pages;
+	uint64		epoch_limbo;	/* objects waiting for the epoch */
+	const char *why_unbound;	/* NULL: all are bound, or nothing to bind to */
+} NxmArenaReport;
+
+extern void nxm_arena_report(NxmArenaReport *report);
+
+#endif							/* NXM_ARENA_H */

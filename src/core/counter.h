@@ -1,0 +1,63 @@
+/*
+ * counter.h
+ *	  Counters: exact, one padded word; and striped, a padded word for each
+ *	  stripe, spread over the nodes.
+ *
+ * An exact counter gives each caller its own new value.  A striped one gives
+ * none: a process adds to the stripe of its node and number, and reading sums
+ * them up, one after another, so that a sum may be a value that the counter
+ * never had while others add; what was added before the sum began is in it.
+ *
+ * Overflow.  Adding is one fetch-and-add as long as the word is within 2^62 and
+ * the delta within 2^40: the processes, fewer than 2^18, that have looked and
+ * not yet added cannot then take it past 2^63.  Beyond, it is a CAS loop that
+ * refuses to overflow.  A striped counter that overflows as a sum says so when
+ * read.
+ */
+#ifndef NXM_COUNTER_H
+#define NXM_COUNTER_H
+
+#include "space.h"
+
+#define NXM_MAX_STRIPES 64
+
+typedef struct NxmStripe
+{
+	NxmAtomic	value;
+	uint64_t	unused[7];
+} NxmStripe;
+
+typedef struct NxmCounter
+{
+	uint32_t	nstripes;		/* 0: exact.  Immutable */
+	uint32_t	unused;
+	NxmRef		stripes[NXM_MAX_STRIPES];	/* of a striped one.  Immutable */
+	NxmStripe	exact __attribute__((aligned(NXM_CACHE_LINE)));
+} NxmCounter;
+
+/*
+ * Makes a counter in zeroed memory.  A striped one takes stripes_per_node
+ * stripes on each of nnodes nodes, at most NXM_MAX_STRIPES in all.
+ */
+extern NxmResult nxm_counter_init(NxmSpace *space, NxmCounter *counter,
+								  bool striped, int nnodes, int stripes_per_node);
+/* Frees the stripes.  Nobody uses it any more. */
+extern void nxm_counter_fini(NxmSpace *space, NxmCounter *counter);
+
+/*
+ * NXM_OVERFLOW: nothing was added.  result: the new value, of an exact one.
+ * node: the caller's, from which it takes a stripe.
+ */
+extern NxmResult nxm_counter_add(NxmSpace *space, NxmCounter *counter, int node,
+								 int64_t delta, int64_t *result);
+/* NXM_OVERFLOW: the sum does not fit. */
+extern NxmResult nxm_counter_get(NxmSpace *space, NxmCounter *counter,
+								 int64_t *result);
+/*
+ * Sets it and gives the old value: atomic for an exact one; a striped one is
+ * set stripe by stripe, and loses nothing that is added meanwhile.
+ */
+extern NxmResult nxm_counter_set(NxmSpace *space, NxmCounter *counter,
+								 int64_t value, int64_t *old);
+
+#endif							/* NXM_COUNTER_H */

@@ -1,0 +1,183 @@
+/*
+ * map.h
+ *	  A hash map for any number of processes, with keys and values of any length.
+ *
+ * Shape.  Extendible hashing (Fagin 1979): a directory of 2^depth references by
+ * the first bits of the key's position leads to segments of up to 64 buckets,
+ * the next bits to the bucket.  A bucket is two cache lines:
+ *
+ *	| header | 15 slots |	and where these are full, from the segment's pool
+ *	| 8 slots |				an overflow bucket of one line.
+ *
+ *	slot	63   62 61       60 59            34 33             0
+ *			+-------+---------+-----------------+---------------+
+ *			| state |  freq   |       tag       |   reference   |	of an item
+ *			+-------+---------+-----------------+---------------+
+ *
+ *	UNINIT		0: a migration has not been here
+ *	OPEN		reference 0: EMPTY; else LIVE
+ *	TENTATIVE	reserved by an insert that may or may not be committed
+ *	FROZEN		reference 0 or not; never changes again
+ *
+ *	header	63                        16 15      9 8       3  2   1   0
+ *			+---------------------------+---------+---------+---+------+
+ *			|         version           | overflow| pending | m |status|
+ *			+---------------------------+---------+---------+---+------+
+ *
+ *	status UNINIT, OPEN or FROZEN; m: migrated; pending and overflow: slot and
+ *	overflow bucket, + 1.
+ *
+ * Position.  y = (4x - x^2) / 3 of the hash x, as fractions: monotone, and twice
+ * as dense at 1 as at 0.  Segments thereby fill, and are split, at times spread
+ * evenly over each doubling of the map, where a uniform position would split
+ * all at once: the space taken is the same at every size, and so is the time.
+ * The tag is bits 6 to 31 of y, so that a split needs no look at the items
+ * (below depth 6 it takes the item's hash).
+ *
+ * Linearization.
+ *
+ * - A key is found in a LIVE slot: at the load of the slot word that confirms
+ *   it after its item was protected.
+ * - It is found in none: at some time during the look each slot was seen without
+ *   it, and items do not move between slots of a bucket, so it was absent at
+ *   some moment.
+ * - Replacing and deleting: the CAS of the slot.
+ * - Inserting: a key must not get into two slots.  The insert reserves an EMPTY
+ *   slot as TENTATIVE and commits by CAS of the header from the word that it
+ *   read before it looked for the key, to the next version with the slot as
+ *   pending.  Any other insert into the bucket changes the version.  Then the
+ *   slot becomes LIVE and pending is cleared, by whoever comes first: everybody
+ *   who meets a pending slot completes it.  (Versions: DLHT, HPDC 2024.)
+ *   A LIVE slot is changed only after the header was seen without it as pending,
+ *   so while a slot is pending it is TENTATIVE or LIVE with the committed item;
+ *   and completing protects the item and reads the header again, so that the
+ *   word it changes is of this commit and not of a later one.
+ *
+ * Growth.  When a chain is full, or the pool is used up, a segment gets
+ * successors: one of twice the buckets, or, from 64 on, two of 64.  Each bucket
+ * b migrates on its own: its header is frozen, then its slots (an uncommitted
+ * reservation is struck out), which then hold the same for everybody; each
+ * helper computes the same contents of the two buckets that follow, and fills
+ * their slots by CAS from UNINIT.  A slot that is UNINIT no more was filled, and
+ * may have been emptied since: UNINIT is not EMPTY, or deletes would be undone.
+ * Both are full before either is opened.  A chain of over 15 has at most one
+ * successor of over 15, which takes the overflow bucket of the same number, and
+ * no other insert takes one before the whole segment has migrated.
+ *
+ * An operation that meets a frozen bucket migrates it, no memory being needed,
+ * and goes on: nobody waits for a resize.  Writers migrate two more buckets.
+ *
+ * Housekeeping, which no operation needs: putting the successors into the
+ * directory, doubling it, retiring what was replaced, is done by whoever gets
+ * the try-lock `housekeeper`.  If it is held by a stopped process, operations
+ * go by way of the old segments.
+ *
+ * Iteration goes by position, a bucket at a time.  A bucket that freezes under
+ * it is copied anew from its successors; splits never change the order.  So an
+ * entry that is present throughout is returned exactly once.
+ *
+ * Space.  12 entries a bucket when full, 8.7 on average: 16 bytes an entry, and
+ * 8 of its header, 4 of rounding, 1 of page descriptor.
+ */
+#ifndef NXM_MAP_H
+#define NXM_MAP_H
+
+#include "item.h"
+
+#define NXM_MAP_STATS 8
+
+typedef struct NxmMap
+{
+	NxmAtomic	directory;		/* serial 63..40, depth 39..34, reference */
+	NxmAtomic	housekeeper;	/* process + 1; 0: nobody */
+	NxmAtomic	dead;			/* a directory cut off by clear, being drained */
+	NxmAtomic	dropped;
+	uint64_t	unused[4];
+	struct
+	{
+		NxmAtomic	entries;
+		NxmAtomic	bytes;		/* of items' memory */
+		uint64_t	unused[6];
+	}			stats[NXM_MAP_STATS];
+} NxmMap;
+
+/* What a decision says to do with the entry. */
+typedef enum NxmAction
+{
+	NXM_KEEP,
+	NXM_STORE,					/* value, inserted or replaced */
+	NXM_REMOVE
+} NxmAction;
+
+/*
+ * A write.  decide() is called in the section with the entry's item, protected,
+ * or NULL where there is none, each time that the write is tried; the last call
+ * counts.  It sets value for NXM_STORE, and result, which the write returns
+ * when it is done.  A result NXM_NEED_CHUNK ends the write at once.
+ */
+typedef struct NxmWrite NxmWrite;
+struct NxmWrite
+{
+	NxmAction	(*decide) (NxmSpace *space, NxmWrite *write,
+						   const NxmItem *item);
+	NxmValue	value;
+	NxmResult	result;
+	bool		value_varies;	/* decide() may give another value each time */
+	void	   *context;
+};
+
+/* Makes an empty map in zeroed memory.  NXM_OK or NXM_NEED_MEMORY. */
+extern NxmResult nxm_map_init(NxmSpace *space, NxmMap *map);
+
+extern NxmResult nxm_map_get(NxmSpace *space, NxmMap *map, const NxmKey *key,
+							 NxmBuffer *buffer);
+extern NxmResult nxm_map_write(NxmSpace *space, NxmMap *map, const NxmKey *key,
+							   NxmWrite *write);
+
+/* NXM_OK: a new key.  NXM_EXISTS: replaced. */
+extern NxmResult nxm_map_put(NxmSpace *space, NxmMap *map, const NxmKey *key,
+							 const NxmValue *value);
+/*
+ * expected NULL: only when absent.  NXM_OK; or NXM_MISMATCH, NXM_EXISTS,
+ * NXM_ABSENT where it is not as expected.
+ */
+extern NxmResult nxm_map_put_if(NxmSpace *space, NxmMap *map, const NxmKey *key,
+								const NxmValue *expected, const NxmValue *value);
+/* NXM_OK or NXM_ABSENT. */
+extern NxmResult nxm_map_delete(NxmSpace *space, NxmMap *map, const NxmKey *key);
+/*
+ * Adds to decimal text; an absent key counts as 0.  NXM_MISMATCH: the value is
+ * no such text; NXM_OVERFLOW.
+ */
+extern NxmResult nxm_map_add(NxmSpace *space, NxmMap *map, const NxmKey *key,
+							 int64_t delta, int64_t *result);
+
+extern uint64_t nxm_map_entries(NxmMap *map);
+extern uint64_t nxm_map_bytes(NxmMap *map);
+
+/*
+ * Calls each() for the entries of the bucket at *position, in the section, with
+ * protected items, and moves *position to the next one; begin with 0.  begin()
+ * is called before the first entry, again whenever the bucket is read anew:
+ * what each() has collected is then void.  NXM_OK: go on; NXM_ABSENT: that was
+ * the last one.  each() returns NXM_OK, or what the scan shall return at once,
+ * *position unchanged.
+ */
+extern NxmResult nxm_map_scan(NxmSpace *space, NxmMap *map, uint64_t *position,
+							  void (*begin) (void *context),
+							  NxmResult (*each) (NxmSpace *space, NxmRef ref,
+												 const NxmItem *item, void *context),
+							  void *context);
+
+/*
+ * Empties it: at once to everybody, then frees the entries in steps.  NXM_OK:
+ * call nxm_map_drain() until it says NXM_ABSENT.  NXM_EXISTS: another clear is
+ * being drained: help draining, then repeat.
+ */
+extern NxmResult nxm_map_clear(NxmSpace *space, NxmMap *map, uint64_t *removed);
+/* Cuts everything off for good; operations say NXM_DROPPED from now on. */
+extern NxmResult nxm_map_drop(NxmSpace *space, NxmMap *map);
+/* Frees some buckets' worth of what was cut off.  Any process may. */
+extern NxmResult nxm_map_drain(NxmSpace *space, NxmMap *map);
+
+#endif							/* NXM_MAP_H */

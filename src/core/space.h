@@ -1,0 +1,344 @@
+/*
+ * space.h
+ *	  Shared memory that structures live in: references, pages, objects, and
+ *	  when freed memory may be used again.
+ *
+ * Layout.  A space is at most NXM_MAX_CHUNKS chunks, each mapped anywhere in a
+ * process, each on one node.  A reference names a byte in it:
+ *
+ *	33       28 27                                             0
+ *	+----------+-----------------------------------------------+
+ *	|  chunk   |              offset in units of 8 bytes       |
+ *	+----------+-----------------------------------------------+
+ *
+ * 34 bits, so that a slot of an index has 30 to spare.  0 is no reference (it
+ * is the head of chunk 0).  A chunk of n pages of 64 kB begins with the n page
+ * descriptors; the pages that these take up are never handed out.  A page's
+ * number in the space is its reference >> 13.
+ *
+ * Objects.  A page holds objects of one size class, or one raw page.  Which of
+ * its objects are free is a bitmap in the descriptor, outside the page, so that
+ * an empty page's memory can be given back to the kernel.  Classes are 8 bytes
+ * apart from 32 to 256, and 16 to a doubling from there to 16 kB: at most 6 %
+ * of an object is lost, 4 bytes of one below 256.
+ *
+ * Allocating takes an object from the process's ready stack, else from its
+ * magazine (up to 64 bits of one bitmap word, taken by one CAS), else refills
+ * the magazine from the class's first listed page, else takes a page.
+ *
+ *	state of a page				who may change it, by CAS on `state`
+ *	FREE						on its node's free stack, or never used
+ *	SLAB, listed				on the stack of its class: may have free objects
+ *	SLAB, not listed			had none; the next to free one lists it again
+ *	EMPTY, listed				given back, still on the stack of its class until
+ *								it comes to the top
+ *	RAW							handed out whole
+ *
+ * A process that read a page's number from the class's stack and was held up
+ * may find the page in another life.  It takes bits first and compares the
+ * state after: bits taken pin the life of a page, for a page with objects out
+ * is never released.  Stacks of pages carry a tag in the top word, changed by
+ * every operation, against the same page having been popped and pushed again.
+ *
+ * Reclamation.  Two kinds of memory are read without a lock.
+ *
+ * - Payloads (items): a reader publishes the item's page as its hazard, fences,
+ *   and looks again whether the item is still where it found it (Michael 2004,
+ *   with pages for objects).  nxm_retire() puts an item that cannot be found
+ *   any more in the process's limbo; a full limbo is flushed: fence, read all
+ *   hazards, and free those whose page nobody names.  The others are marked
+ *   `held` in their page and freed by a later flush, of whichever process, that
+ *   sees the hazard gone.  So a stopped reader holds back the items of one page.
+ * - Index arrays and descriptors: the epoch that a reader publishes when it
+ *   enters a section (Fraser 2004).  nxm_retire_epoch() puts the object in the
+ *   process's epoch limbo with the global epoch; it is freed when the epoch is
+ *   two further, which needs every process in a section to have seen each.
+ *
+ * A section is entered by nxm_enter(), which publishes the epoch, and left by
+ * nxm_leave(), which withdraws epoch and hazard.  Sections do not nest; in one
+ * nothing may block, raise an error or allocate private memory.
+ *
+ * Ends of processes.  nxm_proc_detach() gives everything back that the process
+ * has in its limbos and magazines.  It must not run in the middle of an
+ * operation: the caller keeps signals that end the process away for as long.
+ *
+ * Errors.  Nothing here raises one.  An operation that meets a chunk that this
+ * process has not mapped sets space->need_chunk and says NXM_NEED_CHUNK; one
+ * that finds no memory says NXM_NEED_MEMORY, with the node in space->need_node.
+ * The caller leaves the section, maps or grows, and repeats the whole call.
+ *
+ * Limits: 64 chunks of at most 2 GB.  An EMPTY page deep in its class's stack
+ * cannot be used for another class; it has no memory, just its address.
+ */
+#ifndef NXM_SPACE_H
+#define NXM_SPACE_H
+
+#include <stddef.h>
+
+#include "core_atomic.h"
+
+typedef uint64_t NxmRef;
+
+#define NXM_REF_BITS		34
+#define NXM_REF_MASK		((UINT64_C(1) << NXM_REF_BITS) - 1)
+#define NXM_REF_UNIT		8
+#define NXM_CHUNK_SHIFT		28
+#define NXM_MAX_CHUNKS		64
+#define NXM_PAGE_SIZE		65536
+#define NXM_PAGE_SHIFT		13	/* of a reference: 64 kB in units of 8 */
+#define NXM_MAX_CHUNK_PAGES (1 << (NXM_CHUNK_SHIFT - NXM_PAGE_SHIFT))
+#define NXM_SPACE_NODES		64
+
+#define NXM_MIN_OBJECT		32
+#define NXM_MAX_OBJECT		16384
+#define NXM_CLASSES			125
+#define NXM_PAGE_WORDS		(NXM_PAGE_SIZE / NXM_MIN_OBJECT / 64)
+
+#define NXM_LIMBO			64	/* items a process retires between two flushes */
+#define NXM_READY			64	/* freed items a process keeps for its next ones */
+#define NXM_MAGAZINE_BYTES	8192	/* most that a magazine takes at once */
+/* populated pages kept on a node's free stack rather than given back */
+#define NXM_KEPT_PAGES		16
+
+/* What an operation of core says. */
+typedef enum NxmResult
+{
+	NXM_OK,
+	NXM_ABSENT,					/* no such key; empty */
+	NXM_EXISTS,					/* the key is there already */
+	NXM_MISMATCH,				/* compare-and-set: another value */
+	NXM_DROPPED,				/* the structure was dropped: look its name up anew */
+	NXM_NEED_CHUNK,				/* map space->need_chunk and repeat */
+	NXM_NEED_MEMORY,			/* grow space->need_node and repeat, or give up */
+	NXM_NEED_BUFFER,			/* the caller's buffer is short: see the result's length */
+	NXM_TOO_LONG,				/* key or value past its limit */
+	NXM_OVERFLOW				/* a 64-bit integer would overflow */
+} NxmResult;
+
+/*
+ * Page descriptor: 576 bytes for 64 kB, 0.9 %.
+ *
+ *	state	63      32 31   16 15    8 7        3 2      0
+ *			+---------+-------+-------+----------+--------+
+ *			| life    |       | class | L        | status |
+ *			+---------+-------+-------+----------+--------+
+ *
+ * life counts the pages that it was; L is "listed".
+ */
+typedef struct NxmPage
+{
+	NxmAtomic	state;
+	NxmAtomic	next;			/* page below on its stack, + 1; 0: none */
+	NxmAtomic	held_any;		/* not 0: look at held[] */
+	uint64_t	unused[5];
+	NxmAtomic	free[NXM_PAGE_WORDS];
+	NxmAtomic	held[NXM_PAGE_WORDS];
+} NxmPage;
+
+/* A chunk, in the anchor.  Immutable once published, but for bump. */
+typedef struct NxmChunk
+{
+	NxmAtomic	published;		/* pages in it; 0: there is none */
+	NxmAtomic	bump;			/* pages handed out for the first time */
+	uint32_t	node;
+	uint32_t	first_page;		/* the ones below hold descriptors */
+	uint64_t	handle;			/* the owner's own: a DSM handle */
+} NxmChunk;
+
+/* What others read of a process: one cache line. */
+typedef struct NxmProcLine
+{
+	NxmAtomic	epoch;			/* in a section since; 0: in none.  The process */
+	NxmAtomic	hazard;			/* page, + 1; 0: none.  The process */
+	NxmAtomic	held;			/* page, + 1, that others hold back for it */
+	NxmAtomic	owner;			/* pid; 0: free */
+	uint64_t	unused[4];
+} NxmProcLine;
+
+/* Bits of one bitmap word, ours to hand out. */
+typedef struct NxmMagazine
+{
+	uint32_t	page;			/* + 1 */
+	uint32_t	word;
+	uint64_t	bits;
+} NxmMagazine;
+
+typedef struct NxmRetired
+{
+	NxmRef		ref;
+	uint64_t	epoch;
+} NxmRetired;
+
+#define NXM_EPOCH_LIMBO 128
+
+/* What only the process itself touches; shared, for whoever comes after it. */
+typedef struct NxmProcLocal
+{
+	uint32_t	nlimbo;
+	uint32_t	nready;
+	uint32_t	nretired;
+	uint32_t	node;			/* that it allocates on */
+	NxmRef		limbo[NXM_LIMBO];
+	NxmRef		ready[NXM_READY];
+	uint8_t		ready_class[NXM_READY];
+	NxmRetired	retired[NXM_EPOCH_LIMBO];
+	NxmMagazine magazine[NXM_CLASSES];
+} NxmProcLocal;
+
+/* Per node.  Tops of stacks: tag 63..32, page + 1 in 31..0. */
+typedef struct NxmNodeSpace
+{
+	NxmAtomic	free_pages;		/* top of the stack of free pages */
+	NxmAtomic	nfree;			/* on it with memory behind them */
+	NxmAtomic	used_pages;		/* handed out */
+	NxmAtomic	chunk;			/* the newest one, + 1 */
+	uint64_t	unused[4];
+	NxmAtomic	slabs[NXM_CLASSES]; /* tops of the stacks of listed pages */
+} NxmNodeSpace;
+
+/*
+ * The anchor.  Followed in memory by nprocs NxmProcLine and nprocs
+ * NxmProcLocal.
+ */
+typedef struct NxmSpaceShared
+{
+	NxmAtomic	epoch;			/* from 2 on */
+	NxmAtomic	pages;			/* with memory behind them, all nodes */
+	NxmAtomic	page_limit;		/* most of these */
+	NxmAtomic	nchunks;		/* published; also the generation of mappings */
+	NxmAtomic	procs_used;		/* lines at and above were never owned */
+	NxmAtomic	leaked;			/* epoch-retired objects given up, see space.c */
+	NxmAtomic	forced_held;	/* items marked held so far */
+	uint64_t	nprocs;			/* immutable */
+	uint64_t	nnodes;			/* immutable */
+	uint64_t	unused[7];
+	NxmChunk	chunks[NXM_MAX_CHUNKS];
+	NxmNodeSpace nodes[NXM_SPACE_NODES];
+} NxmSpaceShared;
+
+typedef struct NxmSpace NxmSpace;
+
+/* A process's view of a space.  Private memory. */
+struct NxmSpace
+{
+	NxmSpaceShared *shared;
+	NxmProcLine *lines;
+	NxmProcLocal *locals;
+	int			proc;			/* ours; -1: not attached */
+	NxmProcLine *line;			/* ours */
+	NxmProcLocal *local;
+	char	   *base[NXM_MAX_CHUNKS];	/* NULL: not mapped here */
+
+	int			need_chunk;
+	int			need_node;
+	bool		no_space;		/* NEED_MEMORY for want of memory, not of room */
+
+	/*
+	 * Puts memory behind a page, or takes it away.  Must not raise errors.
+	 * populate: false: there is none (a full file system, no huge page).
+	 */
+	bool		(*populate) (NxmSpace *space, int chunk, void *page);
+	void		(*depopulate) (NxmSpace *space, int chunk, void *page);
+	void	   *env;			/* theirs */
+};
+
+static inline int
+nxm_ref_chunk(NxmRef ref)
+{
+	return (int) (ref >> NXM_CHUNK_SHIFT);
+}
+
+static inline uint32_t
+nxm_ref_page(NxmRef ref)
+{
+	return (uint32_t) (ref >> NXM_PAGE_SHIFT);
+}
+
+/* Where it is in this process.  NULL: its chunk is not mapped; need_chunk is set. */
+static inline void *
+nxm_at(NxmSpace *space, NxmRef ref)
+{
+	char	   *base = space->base[nxm_ref_chunk(ref)];
+
+	if (__builtin_expect(base == NULL, 0))
+	{
+		space->need_chunk = nxm_ref_chunk(ref);
+		return NULL;
+	}
+	return base + (ref & ((UINT64_C(1) << NXM_CHUNK_SHIFT) - 1)) * NXM_REF_UNIT;
+}
+
+/* Bytes of the anchor. */
+extern size_t nxm_space_size(int nprocs);
+
+/* Makes an empty one in zeroed memory.  limit: pages. */
+extern void nxm_space_init(NxmSpaceShared *shared, int nprocs, int nnodes,
+						   uint64_t limit);
+
+/* This process's view, not attached: it may look, and enter no section. */
+extern void nxm_space_open(NxmSpace *space, NxmSpaceShared *shared);
+
+/*
+ * Takes line proc for this process.  What a process before it left there is
+ * given back at the next flush.  node: where it allocates.
+ */
+extern void nxm_proc_attach(NxmSpace *space, int proc, int node, uint64_t owner);
+extern void nxm_proc_detach(NxmSpace *space);
+
+/*
+ * Publishes a new chunk of npages pages of 64 kB, zeroed and mapped at base in
+ * this process, descriptor pages populated.  One process at a time.  Returns
+ * its number, or -1 where there are NXM_MAX_CHUNKS.
+ */
+extern int	nxm_chunk_add(NxmSpace *space, char *base, uint32_t npages, int node,
+						  uint64_t handle);
+/* Pages of a chunk of npages that its descriptors take. */
+extern uint32_t nxm_chunk_first_page(uint32_t npages);
+
+/* Section. */
+extern void nxm_enter(NxmSpace *space);
+extern void nxm_leave(NxmSpace *space);
+
+/*
+ * Names the page of ref as the one read from, and fences.  The caller then looks
+ * again whether ref is still where it was found; if not, it may not read it.
+ */
+static inline void
+nxm_protect(NxmSpace *space, NxmRef ref)
+{
+	/* release: reads under the hazard before are over.  Pairs with the scan. */
+	nxm_store(&space->line->hazard, (uint64_t) nxm_ref_page(ref) + 1);
+	/* pairs with the fence of nxm_flush(): it sees the hazard, or we the removal */
+	nxm_fence();
+}
+
+/*
+ * An object of at least size bytes (at most NXM_MAX_OBJECT, or exactly
+ * NXM_PAGE_SIZE) on the process's node, contents undefined.  0: no memory;
+ * need_node and no_space tell.  Lock-free.  Must not be called in a section
+ * only because it may take long: it may be.
+ */
+extern NxmRef nxm_alloc(NxmSpace *space, size_t size);
+extern NxmRef nxm_alloc_on(NxmSpace *space, int node, size_t size);
+
+/* An object that no other process can have seen. */
+extern void nxm_free(NxmSpace *space, NxmRef ref);
+
+/* An item that can no longer be found. */
+extern void nxm_retire(NxmSpace *space, NxmRef ref);
+/* Frees what can be freed of this process's limbo, and held items of all. */
+extern void nxm_flush(NxmSpace *space);
+
+/* An index array or descriptor that can no longer be found. */
+extern void nxm_retire_epoch(NxmSpace *space, NxmRef ref);
+/* Tries to advance the epoch and frees what it lets.  Not in a section. */
+extern void nxm_epoch_poll(NxmSpace *space);
+
+/* Bytes of the object that a request of size gets, or that ref is. */
+extern size_t nxm_object_size(size_t size);
+extern size_t nxm_ref_size(NxmSpace *space, NxmRef ref);
+
+/* Gives pages kept populated on free stacks back, down to the limit. */
+extern void nxm_trim(NxmSpace *space);
+
+#endif							/* NXM_SPACE_H */

@@ -1,0 +1,55 @@
+/*
+ * stack.h
+ *	  A stack for any number of processes: Treiber's, over references.
+ *
+ *	top		63             34 33             0
+ *			+----------------+---------------+
+ *			|     depth      |   reference   |
+ *			+----------------+---------------+
+ *
+ * Pushing is lock-free and needs no hazard: if top is what the new item's link
+ * says when the CAS succeeds, it is the top, whatever happened in between.
+ * Popping protects the top item, for it reads its link; while it is protected
+ * its memory is not used again, so that the same reference in top is the same
+ * item with the same link.  The depth is exact, for it changes with the top.
+ *
+ * After the CAS the popped item is the caller's alone to read (others may read
+ * its link yet), so a value is copied outside of the loop.  The length is
+ * checked before: a buffer that is too short takes nothing from the stack.
+ *
+ * Limits: 2^30 - 1 items; NXM_NEED_MEMORY with no_space unset beyond.
+ */
+#ifndef NXM_STACK_H
+#define NXM_STACK_H
+
+#include "item.h"
+
+typedef struct NxmStack
+{
+	NxmAtomic	top;
+	NxmAtomic	bytes;			/* of its items' memory */
+	uint64_t	unused[6];
+} NxmStack;
+
+extern void nxm_stack_init(NxmStack *stack);
+extern NxmResult nxm_stack_push(NxmSpace *space, NxmStack *stack,
+								const NxmValue *value);
+/* NXM_ABSENT: empty.  type -1: any; else another type is NXM_MISMATCH, kept. */
+extern NxmResult nxm_stack_pop(NxmSpace *space, NxmStack *stack, int type,
+							   NxmBuffer *buffer);
+extern uint64_t nxm_stack_depth(NxmStack *stack);
+/*
+ * Frees at most max items of a stack that nobody pushes to any more.  NXM_OK:
+ * there may be more; NXM_ABSENT: it is empty.
+ */
+extern NxmResult nxm_stack_drain(NxmSpace *space, NxmStack *stack, int max);
+
+/*
+ * Copies items from the top downward without popping, for saving: only while
+ * nobody else uses the stack.  *at: 0 to begin with the top, then left at the
+ * next one; 0 after the last.
+ */
+extern NxmResult nxm_stack_peek(NxmSpace *space, NxmStack *stack, NxmRef *at,
+								NxmBuffer *buffer);
+
+#endif							/* NXM_STACK_H */
