@@ -72,7 +72,16 @@ typedef struct NxmObject
  * and place.  It is good while the anchor's generation, the current role and
  * this process's count of role changes are what they were.
  */
-typedef struct NxmSite NxmSite;
+typedef struct NxmSite
+{
+	NxmObject  *object;			/* NULL: nothing is remembered */
+	uint64		generation;		/* of the anchor */
+	uint64		role_changes;	/* of this process */
+	Oid			role;
+	NxmPrivilege privilege;
+	uint32		name_len;
+	char		name[NXM_MAX_NAME + 1];
+} NxmSite;
 
 /*
  * The object of this name in this database, with the privilege checked, for the
@@ -81,17 +90,32 @@ typedef struct NxmSite NxmSite;
  * name_too_long, insufficient_privilege, object_not_in_prerequisite_state
  * (nexusmem.enable_lock_free_structures off), and what nxm_again() raises.
  *
- * The object may be dropped by others at any time: operations on it run between
- * nxm_object_enter() and nxm_object_leave() or, for the maps, stacks and queues
- * that enter a section of their own, say NXM_DROPPED; the caller then asks
- * again.
+ * The object may be dropped by others at any time, so it is used only in a
+ * section, after looking there whether it still is what it was:
+ *
+ *	do
+ *	{
+ *		object = nxm_site_object(...);
+ *		nxm_begin_operation();
+ *		nxm_enter(space);
+ *		r = nxm_site_valid(fcinfo) ? nxm_map_put(...) : NXM_DROPPED;
+ *		nxm_leave(space);
+ *		nxm_end_operation();
+ *	} while (r == NXM_DROPPED || nxm_again(space, r));
  */
 extern NxmObject *nxm_site_object(FunctionCallInfo fcinfo, NxmKind kind,
 								  text *name, NxmPrivilege privilege, bool create);
 
-/* The same without a call site, for other extensions and for other databases. */
-extern NxmObject *nxm_object_open(NxmKind kind, const char *name,
+/* In a section: is the object that the call site remembers still to be used? */
+extern bool nxm_site_valid(FunctionCallInfo fcinfo);
+
+/*
+ * The same without a call site, for other extensions: fills *site, which the
+ * caller keeps as long as it likes.
+ */
+extern NxmObject *nxm_object_open(NxmSite *site, NxmKind kind, const char *name,
 								  NxmPrivilege privilege, bool create);
+extern bool nxm_object_valid(const NxmSite *site);
 
 /* false: there was none.  Needs NXM_OWN. */
 extern bool nxm_object_drop(NxmKind kind, const char *name);

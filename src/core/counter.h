@@ -13,6 +13,8 @@
  * not yet added cannot then take it past 2^63.  Beyond, it is a CAS loop that
  * refuses to overflow.  A striped counter that overflows as a sum says so when
  * read.
+ *
+ * Every operation runs in a section that its caller entered.
  */
 #ifndef NXM_COUNTER_H
 #define NXM_COUNTER_H

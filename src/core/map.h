@@ -78,6 +78,8 @@
  *
  * Space.  12 entries a bucket when full, 8.7 on average: 16 bytes an entry, and
  * 8 of its header, 4 of rounding, 1 of page descriptor.
+ *
+ * Every operation runs in a section that its caller entered.
  */
 #ifndef NXM_MAP_H
 #define NXM_MAP_H
@@ -156,7 +158,7 @@ extern uint64_t nxm_map_entries(NxmMap *map);
 extern uint64_t nxm_map_bytes(NxmMap *map);
 
 /*
- * Calls each() for the entries of the bucket at *position, in the section, with
+ * Calls each() for the entries of the bucket at *position, with
  * protected items, and moves *position to the next one; begin with 0.  begin()
  * is called before the first entry, again whenever the bucket is read anew:
  * what each() has collected is then void.  NXM_OK: go on; NXM_ABSENT: that was

@@ -23,6 +23,8 @@
  * The popped item becomes the dummy, so its memory is freed by the next pop.
  *
  * Limits: 2^30 - 1 items.
+ *
+ * Every operation runs in a section that its caller entered.
  */
 #ifndef NXM_QUEUE_H
 #define NXM_QUEUE_H

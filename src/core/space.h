@@ -56,7 +56,9 @@
  *
  * A section is entered by nxm_enter(), which publishes the epoch, and left by
  * nxm_leave(), which withdraws epoch and hazard.  Sections do not nest; in one
- * nothing may block, raise an error or allocate private memory.
+ * nothing may block, raise an error or allocate private memory.  The operations
+ * of all structures run in a section that their caller entered, so that the
+ * caller can look there whether the structure still exists.
  *
  * Ends of processes.  nxm_proc_detach() gives everything back that the process
  * has in its limbos and magazines.  It must not run in the middle of an

@@ -18,6 +18,8 @@
  * checked before: a buffer that is too short takes nothing from the stack.
  *
  * Limits: 2^30 - 1 items; NXM_NEED_MEMORY with no_space unset beyond.
+ *
+ * Every operation runs in a section that its caller entered.
  */
 #ifndef NXM_STACK_H
 #define NXM_STACK_H
