@@ -31,6 +31,8 @@ typedef struct NxmAnchor
 	NxmAtomic	load_state;		/* NxmLoadState, see save.h */
 	NxmAtomic	load_waiters_cv;	/* unused word, keeps what follows aligned */
 	NxmAtomic	next_id;		/* of objects */
+	NxmAtomic	buried;			/* dropped objects: see registry.c */
+	NxmAtomic	cleared;		/* 1: a map was, and may not be drained yet */
 	NxmMap		names;			/* the registry: (database, kind, name) to object */
 	NxmSpaceShared *unused;		/* NULL: the space follows the anchor, aligned */
 } NxmAnchor;

@@ -15,8 +15,12 @@
 #include "core/queue.h"
 #include "core/stack.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 
 #define NXM_MAX_NAME 63
+
+/* Roles that an object can be shared with, one by one. */
+#define NXM_MAX_ACL 64
 
 typedef enum NxmKind
 {
@@ -36,7 +40,10 @@ typedef enum NxmPrivilege
 	NXM_OWN = 4					/* dropping, sharing */
 } NxmPrivilege;
 
-/* Whom an object is shared with.  Immutable; a change makes a new one. */
+/*
+ * Whom an object is shared with: in the space, immutable there (a change makes
+ * a new one), or a private copy.
+ */
 typedef struct NxmAcl
 {
 	uint32		count;
@@ -44,7 +51,7 @@ typedef struct NxmAcl
 	{
 		Oid			role;		/* InvalidOid: everyone */
 		uint32		privileges;
-	}			entry[FLEXIBLE_ARRAY_MEMBER];
+	}			entry[NXM_MAX_ACL];
 } NxmAcl;
 
 typedef struct NxmObject
@@ -54,10 +61,12 @@ typedef struct NxmObject
 	Oid			database;		/* immutable */
 	NxmAtomic	owner;			/* Oid; changed under the registry lock */
 	NxmAtomic	acl;			/* NxmRef of an NxmAcl, 0: none; likewise */
-	NxmAtomic	dropped;		/* 1: two epochs from being freed */
+	NxmAtomic	dropped;		/* 0, or the epoch it was dropped in; likewise */
+	NxmAtomic	buried;			/* NxmRef of the one dropped before; likewise */
+	NxmAtomic	draining;		/* a process is freeing a part of it; likewise */
 	uint32		node;			/* it was made on; immutable */
-	uint32		name_len;
-	char		name[NXM_MAX_NAME + 1];	/* immutable */
+	uint32		name_len;		/* immutable */
+	char		name[NXM_MAX_NAME + 1]; /* immutable, with a 0 at its end */
 	union
 	{
 		NxmCounter	counter;
@@ -77,67 +86,200 @@ typedef struct NxmSite
 	NxmObject  *object;			/* NULL: nothing is remembered */
 	uint64		generation;		/* of the anchor */
 	uint64		role_changes;	/* of this process */
+	uint64		id;				/* of the object */
 	Oid			role;
-	NxmPrivilege privilege;
+	Oid			owner;			/* of the object */
+	NxmKind		kind;
+	uint32		privileges;		/* that the role has */
 	uint32		name_len;
 	char		name[NXM_MAX_NAME + 1];
 } NxmSite;
 
+/* A private copy of what is known of an object, as of some moment. */
+typedef struct NxmObjectInfo
+{
+	NxmObject  *object;			/* only for nxm_object_find() */
+	uint64		generation;		/* of the anchor, at that moment */
+	uint64		id;
+	NxmKind		kind;
+	Oid			database;
+	Oid			owner;
+	int			node;
+	bool		striped;		/* a striped counter */
+	uint64		entries;
+	uint64		bytes;			/* its own ones included */
+	uint32		name_len;
+	char		name[NXM_MAX_NAME + 1];
+	NxmAcl		acl;
+} NxmObjectInfo;
+
+/* Set when this process first asks for an object. */
+extern NxmSpace *nxm_registry_space;
+extern NxmAnchor *nxm_registry_anchor;
+
+extern uint64 nxm_role_changes; /* seen by this process */
+extern bool nxm_enable_lock_free_structures;
+extern int	nxm_role_limit;		/* kB, -1: none */
+
+/* Called before the first use of names: waits for what was saved, or loads it. */
+extern void (*nxm_registry_load_hook) (void);
+
 /*
- * The object of this name in this database, with the privilege checked, for the
- * call site of fcinfo.  create: make it where there is none, owned by the
- * current role.  NULL: there is none.  Raises invalid_parameter_value,
- * name_too_long, insufficient_privilege, object_not_in_prerequisite_state
- * (nexusmem.enable_lock_free_structures off), and what nxm_again() raises.
+ * Opening an object: of this name in this database, with the privilege checked,
+ * remembered in *site, which the caller zeroed once and keeps as long as it
+ * likes.  create: make it where there is none, owned by the current role.
+ * false: there is none.  Raises invalid_parameter_value, name_too_long,
+ * insufficient_privilege, object_not_in_prerequisite_state (not preloaded;
+ * nexusmem.enable_lock_free_structures off), and what nxm_again() raises.
  *
  * The object may be dropped by others at any time, so it is used only in a
  * section, after looking there whether it still is what it was:
  *
  *	do
  *	{
- *		object = nxm_site_object(...);
+ *		if (!nxm_object_open(&site, kind, name, len, NXM_WRITE, true))
+ *			...
  *		nxm_begin_operation();
- *		nxm_enter(space);
- *		r = nxm_site_valid(fcinfo) ? nxm_map_put(...) : NXM_DROPPED;
- *		nxm_leave(space);
+ *		nxm_enter(nxm_registry_space);
+ *		r = nxm_object_valid(&site) ? nxm_map_put(...) : NXM_DROPPED;
+ *		nxm_leave(nxm_registry_space);
  *		nxm_end_operation();
- *	} while (r == NXM_DROPPED || nxm_again(space, r));
+ *	} while (r == NXM_DROPPED || nxm_again(nxm_registry_space, r));
  */
-extern NxmObject *nxm_site_object(FunctionCallInfo fcinfo, NxmKind kind,
-								  text *name, NxmPrivilege privilege, bool create);
+extern bool nxm_object_open_slow(NxmSite *site, NxmKind kind, const char *name,
+								 size_t len, NxmPrivilege privilege,
+								 bool create);
 
-/* In a section: is the object that the call site remembers still to be used? */
-extern bool nxm_site_valid(FunctionCallInfo fcinfo);
+/* In a section: is the object of *site still to be used? */
+static inline bool
+nxm_object_valid(const NxmSite *site)
+{
+	/*
+	 * acquire; the section's fence came before.  Pairs with the increment in
+	 * bury(), after which the object's epoch of death is taken: seen without
+	 * it, this section began early enough to keep the object.
+	 */
+	return likely(nxm_load(&nxm_registry_anchor->generation) ==
+				  site->generation);
+}
+
+static inline bool
+nxm_object_open(NxmSite *site, NxmKind kind, const char *name, size_t len,
+				NxmPrivilege privilege, bool create)
+{
+	if (likely(site->object != NULL && site->name_len == len &&
+			   site->kind == kind &&
+			   memcmp(site->name, name, len) == 0 &&
+			   nxm_object_valid(site) &&
+			   site->role_changes == nxm_role_changes &&
+			   site->role == GetUserId() &&
+			   (site->privileges & privilege) != 0 &&
+			   nxm_enable_lock_free_structures))
+		return true;
+	return nxm_object_open_slow(site, kind, name, len, privilege, create);
+}
+
+/* The site of a function's call, zeroed at first. */
+extern NxmSite *nxm_call_site_slow(FunctionCallInfo fcinfo);
+
+static inline NxmSite *
+nxm_call_site(FunctionCallInfo fcinfo)
+{
+	if (likely(fcinfo->flinfo != NULL && fcinfo->flinfo->fn_extra != NULL))
+		return (NxmSite *) fcinfo->flinfo->fn_extra;
+	return nxm_call_site_slow(fcinfo);
+}
 
 /*
- * The same without a call site, for other extensions: fills *site, which the
- * caller keeps as long as it likes.
+ * Creates an object for the current role; false: there is one of that name.
+ * striped: for counters.
  */
-extern NxmObject *nxm_object_open(NxmSite *site, NxmKind kind, const char *name,
-								  NxmPrivilege privilege, bool create);
-extern bool nxm_object_valid(const NxmSite *site);
+extern bool nxm_object_create(NxmKind kind, const char *name, size_t len,
+							  bool striped);
+/*
+ * The same for whatever database, owner and sharing, without any check; for
+ * loading what was saved.  Opens it in *site with all privileges: to be used
+ * while nxm_object_valid(), not to be opened again.
+ */
+extern bool nxm_object_restore(NxmSite *site, Oid database, Oid owner,
+							   NxmKind kind, const char *name, size_t len,
+							   bool striped, const NxmAcl *acl);
 
-/* false: there was none.  Needs NXM_OWN. */
-extern bool nxm_object_drop(NxmKind kind, const char *name);
+/* false: there was none.  Needs NXM_OWN.  Frees what it can at once. */
+extern bool nxm_object_drop(NxmKind kind, const char *name, size_t len);
+/* Drops the object of info, if it is still there, without any check. */
+extern bool nxm_object_drop_info(const NxmObjectInfo *info);
+
+/*
+ * Shares (grant) or unshares; role InvalidOid: with everyone.  Unsharing reading
+ * unshares writing too.  false: it was so already.  Needs NXM_OWN; raises
+ * undefined_object where there is none.
+ */
+extern bool nxm_object_share(NxmKind kind, const char *name, size_t len,
+							 Oid role, uint32 privileges, bool grant);
+/* Gives the object of info, if it is still there, a new owner and sharing. */
+extern bool nxm_object_reassign(const NxmObjectInfo *info, Oid owner,
+								const NxmAcl *acl);
+
+/* NxmPrivilege bits that a role has on what has this owner and sharing. */
+extern uint32 nxm_object_privileges(Oid role, Oid owner, const NxmAcl *acl);
+
+/* Raises the errors that names, or the setting, deserve. */
+extern void nxm_check_name(NxmKind kind, size_t len);
+extern void nxm_check_enabled(void);
+
+/*
+ * Raises configuration_limit_exceeded if the objects of the owner of *site would
+ * take more than nexusmem.role_limit with so many bytes more.
+ */
+extern void nxm_check_role_limit_slow(Oid owner, size_t bytes);
+
+static inline void
+nxm_check_role_limit(Oid owner, size_t bytes)
+{
+	if (unlikely(nxm_role_limit >= 0))
+		nxm_check_role_limit_slow(owner, bytes);
+}
 
 extern const char *nxm_kind_name(NxmKind kind);
-extern bool nxm_enable_lock_free_structures;
-extern int	nxm_role_limit;		/* kB, -1: none */
-
-extern void nxm_registry_init(void);	/* settings, callbacks */
+/* -1: no kind of this name */
+extern int	nxm_kind_of_name(const char *name, size_t len);
 
 /*
- * Calls each() for every object of all databases, outside a section, with a
- * private copy of what is immutable; the object itself may only be used within
- * the call, in a section it enters.
+ * Calls each() for every object of all databases, outside of sections; objects
+ * created or dropped meanwhile may be among them or not.  each() may raise
+ * errors, and may use the object in a section after nxm_object_find().
  */
-extern void nxm_registry_scan(void (*each) (NxmObject *object, void *context),
-							  void *context);
+extern void nxm_registry_scan(void (*each) (const NxmObjectInfo *info,
+											void *context), void *context);
+
+/*
+ * In a section: the object of info, if it is still there.  NXM_OK, NXM_DROPPED,
+ * or what nxm_again() handles.
+ */
+extern NxmResult nxm_object_find(const NxmObjectInfo *info, NxmObject **object);
+
+/* For drops and clears whose process went away before all was freed. */
+typedef enum NxmDrain
+{
+	NXM_DRAIN_NOTHING,			/* there is nothing to free */
+	NXM_DRAIN_LATER,			/* some process may still use it: try again later */
+	NXM_DRAIN_MORE				/* freed something: call again */
+} NxmDrain;
+
+extern NxmDrain nxm_registry_drain_some(void);
+/* Is there anything to free?  Does not attach. */
+extern bool nxm_registry_drain_pending(void);
+/* Tells nxm_registry_drain_some() to look for a cleared map. */
+extern void nxm_registry_note_clear(void);
 
 /*
  * Drops the objects of databases, and gives to the database's owner those of
- * roles, that do not exist any more.  For the worker, in a transaction.
+ * roles, that do not exist any more.  For a worker, in a transaction; it needs
+ * no database.  Returns how many it changed.
  */
 extern int	nxm_registry_reconcile(void);
+
+extern void nxm_registry_init(void);	/* settings */
 
 #endif							/* NXM_REGISTRY_H */
