@@ -58,6 +58,7 @@ extern NxmResult nxm_counter_get(NxmSpace *space, NxmCounter *counter,
 /*
  * Sets it and gives the old value: atomic for an exact one; a striped one is
  * set stripe by stripe, and loses nothing that is added meanwhile.
+ * NXM_OVERFLOW: it was set, and the old sum does not fit.
  */
 extern NxmResult nxm_counter_set(NxmSpace *space, NxmCounter *counter,
 								 int64_t value, int64_t *old);

@@ -96,7 +96,7 @@ extern NxmResult nxm_item_compare(NxmSpace *space, const NxmItem *item,
 extern const char *nxm_item_key(const NxmItem *item);
 
 /* Bytes of memory that it takes, pieces included. */
-extern size_t nxm_item_bytes(NxmSpace *space, const NxmItem *item, NxmRef ref);
+extern size_t nxm_item_bytes(const NxmItem *item);
 
 /* For space.c: frees the pieces of a big item. */
 extern void nxm_item_free_pieces(NxmSpace *space, const NxmItem *item);

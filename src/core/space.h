@@ -88,6 +88,7 @@ typedef uint64_t NxmRef;
 #define NXM_MAX_CHUNKS		64
 #define NXM_PAGE_SIZE		65536
 #define NXM_PAGE_SHIFT		13	/* of a reference: 64 kB in units of 8 */
+#define NXM_CHUNK_PAGE_SHIFT (NXM_CHUNK_SHIFT - NXM_PAGE_SHIFT)
 #define NXM_MAX_CHUNK_PAGES (1 << (NXM_CHUNK_SHIFT - NXM_PAGE_SHIFT))
 #define NXM_SPACE_NODES		64
 
@@ -96,11 +97,18 @@ typedef uint64_t NxmRef;
 #define NXM_CLASSES			125
 #define NXM_PAGE_WORDS		(NXM_PAGE_SIZE / NXM_MIN_OBJECT / 64)
 
+/* The checker makes these small. */
+#ifndef NXM_LIMBO
 #define NXM_LIMBO			64	/* items a process retires between two flushes */
+#endif
+#ifndef NXM_READY
 #define NXM_READY			64	/* freed items a process keeps for its next ones */
+#endif
 #define NXM_MAGAZINE_BYTES	8192	/* most that a magazine takes at once */
 /* populated pages kept on a node's free stack rather than given back */
+#ifndef NXM_KEPT_PAGES
 #define NXM_KEPT_PAGES		16
+#endif
 
 /* What an operation of core says. */
 typedef enum NxmResult
@@ -171,7 +179,9 @@ typedef struct NxmRetired
 	uint64_t	epoch;
 } NxmRetired;
 
+#ifndef NXM_EPOCH_LIMBO
 #define NXM_EPOCH_LIMBO 128
+#endif
 
 /* What only the process itself touches; shared, for whoever comes after it. */
 typedef struct NxmProcLocal
@@ -209,11 +219,13 @@ typedef struct NxmSpaceShared
 	NxmAtomic	page_limit;		/* most of these */
 	NxmAtomic	nchunks;		/* published; also the generation of mappings */
 	NxmAtomic	procs_used;		/* lines at and above were never owned */
-	NxmAtomic	leaked;			/* epoch-retired objects given up, see space.c */
+	NxmAtomic	leaked;			/* objects given up, see space.c */
 	NxmAtomic	forced_held;	/* items marked held so far */
+	NxmAtomic	orphans;		/* top of the stack of NxmOrphans: tag 63..34, reference */
+	NxmAtomic	limbo;			/* objects waiting for the epoch */
 	uint64_t	nprocs;			/* immutable */
 	uint64_t	nnodes;			/* immutable */
-	uint64_t	unused[7];
+	uint64_t	unused[5];
 	NxmChunk	chunks[NXM_MAX_CHUNKS];
 	NxmNodeSpace nodes[NXM_SPACE_NODES];
 } NxmSpaceShared;
@@ -231,7 +243,7 @@ struct NxmSpace
 	NxmProcLocal *local;
 	char	   *base[NXM_MAX_CHUNKS];	/* NULL: not mapped here */
 
-	int			need_chunk;
+	int			need_chunk;		/* -1: none */
 	int			need_node;
 	bool		no_space;		/* NEED_MEMORY for want of memory, not of room */
 
@@ -281,8 +293,8 @@ extern void nxm_space_init(NxmSpaceShared *shared, int nprocs, int nnodes,
 extern void nxm_space_open(NxmSpace *space, NxmSpaceShared *shared);
 
 /*
- * Takes line proc for this process.  What a process before it left there is
- * given back at the next flush.  node: where it allocates.
+ * Takes line proc for this process; nobody else has it.  node: where it
+ * allocates.  owner: any number but 0 to know it by, such as its pid.
  */
 extern void nxm_proc_attach(NxmSpace *space, int proc, int node, uint64_t owner);
 extern void nxm_proc_detach(NxmSpace *space);
@@ -316,17 +328,22 @@ nxm_protect(NxmSpace *space, NxmRef ref)
 
 /*
  * An object of at least size bytes (at most NXM_MAX_OBJECT, or exactly
- * NXM_PAGE_SIZE) on the process's node, contents undefined.  0: no memory;
- * need_node and no_space tell.  Lock-free.  Must not be called in a section
- * only because it may take long: it may be.
+ * NXM_PAGE_SIZE) on the process's node, contents undefined.  0: there is none;
+ * nxm_no_object() tells why.  Lock-free; in a section or not.
  */
 extern NxmRef nxm_alloc(NxmSpace *space, size_t size);
 extern NxmRef nxm_alloc_on(NxmSpace *space, int node, size_t size);
 
+static inline NxmResult
+nxm_no_object(const NxmSpace *space)
+{
+	return space->need_chunk >= 0 ? NXM_NEED_CHUNK : NXM_NEED_MEMORY;
+}
+
 /* An object that no other process can have seen. */
 extern void nxm_free(NxmSpace *space, NxmRef ref);
 
-/* An item that can no longer be found. */
+/* An item (item.h) that can no longer be found. */
 extern void nxm_retire(NxmSpace *space, NxmRef ref);
 /* Frees what can be freed of this process's limbo, and held items of all. */
 extern void nxm_flush(NxmSpace *space);

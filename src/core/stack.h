@@ -48,8 +48,8 @@ extern NxmResult nxm_stack_drain(NxmSpace *space, NxmStack *stack, int max);
 
 /*
  * Copies items from the top downward without popping, for saving: only while
- * nobody else uses the stack.  *at: 0 to begin with the top, then left at the
- * next one; 0 after the last.
+ * nobody else uses the stack.  *at: 0 to begin with the top; then the next one,
+ * and 0 after the last: stop there.
  */
 extern NxmResult nxm_stack_peek(NxmSpace *space, NxmStack *stack, NxmRef *at,
 								NxmBuffer *buffer);

@@ -1,0 +1,1083 @@
+/*
+ * space.c
+ *	  Pages, objects and reclamation.  space.h has the design.
+ *
+ * Orders.  Stacks of pages: a push releases the page's words, a pop acquires
+ * them; `next` of a page that others have popped meanwhile may be any value,
+ * and then the tag has changed and the CAS fails.  Bitmaps: setting a bit
+ * releases what the freer did with the object, taking it acquires.
+ *
+ * An object that waits for the epoch and finds its process's list full goes
+ * with the others to an orphan record, an object of its own, on a stack that
+ * any process takes from when it polls.  Where there is no memory for the record
+ * the objects are lost until the server restarts, and counted as leaked.
+ */
+#include "space.h"
+
+#include "item.h"
+
+#define STATUS_FREE		0
+#define STATUS_SLAB		1
+#define STATUS_EMPTY	2
+#define STATUS_RAW		3
+#define STATUS_MASK		UINT64_C(0x7)
+#define LISTED			UINT64_C(0x8)
+#define POPULATED		UINT64_C(0x10)
+#define CLASS_SHIFT		8
+#define LIFE_SHIFT		32
+/* What makes two states of a page the same life. */
+#define LIFE_MASK		(~(LISTED | POPULATED))
+
+#define PAGE_MASK		UINT64_C(0xFFFFFFFF)
+#define TAG_ONE			(UINT64_C(1) << 32)
+
+#define NODE_CHUNK_PAGES(page) ((page) & (NXM_MAX_CHUNK_PAGES - 1))
+
+/* Epoch-retired objects that their process could not keep. */
+typedef struct NxmOrphans
+{
+	uint64_t	next;			/* reference */
+	uint64_t	count;
+	NxmRetired	retired[NXM_EPOCH_LIMBO];
+} NxmOrphans;
+
+static size_t
+class_size(int class)
+{
+	int			doubling = (class - 29) / 16;
+
+	if (class < 29)
+		return NXM_MIN_OBJECT + 8 * (size_t) class;
+	return ((size_t) 256 << doubling) +
+		(size_t) ((class - 29) % 16 + 1) * ((size_t) 16 << doubling);
+}
+
+static int
+size_class(size_t size)
+{
+	int			doubling;
+
+	if (size <= NXM_MIN_OBJECT)
+		return 0;
+	if (size <= 256)
+		return (int) (size - NXM_MIN_OBJECT + 7) / 8;
+	/* size - 1 has its first bit at 8 + doubling */
+	doubling = 63 - __builtin_clzll(size - 1) - 8;
+	return 29 + 16 * doubling +
+		(int) ((size - 1 - ((size_t) 256 << doubling)) >> (4 + doubling));
+}
+
+size_t
+nxm_object_size(size_t size)
+{
+	return size > NXM_MAX_OBJECT ? NXM_PAGE_SIZE : class_size(size_class(size));
+}
+
+static inline uint32_t
+objects_in_page(int class)
+{
+	return (uint32_t) (NXM_PAGE_SIZE / class_size(class));
+}
+
+static inline uint32_t
+words_of(int class)
+{
+	return (objects_in_page(class) + 63) / 64;
+}
+
+/* The word when all its objects are free. */
+static inline uint64_t
+full_word(int class, uint32_t word)
+{
+	uint32_t	left = objects_in_page(class) - word * 64;
+
+	return left >= 64 ? UINT64_MAX : (UINT64_C(1) << left) - 1;
+}
+
+static inline int
+state_class(uint64_t state)
+{
+	return (int) ((state >> CLASS_SHIFT) & 0xFF);
+}
+
+/* NULL: its chunk is not mapped; need_chunk is set. */
+static inline NxmPage *
+page_at(NxmSpace *space, uint32_t page)
+{
+	int			chunk = (int) (page >> NXM_CHUNK_PAGE_SHIFT);
+
+	if (space->base[chunk] == NULL)
+	{
+		space->need_chunk = chunk;
+		return NULL;
+	}
+	return (NxmPage *) space->base[chunk] + NODE_CHUNK_PAGES(page);
+}
+
+static inline void *
+page_memory(NxmSpace *space, uint32_t page)
+{
+	return nxm_at(space, (NxmRef) page << NXM_PAGE_SHIFT);
+}
+
+static inline uint32_t
+page_node(NxmSpace *space, uint32_t page)
+{
+	return space->shared->chunks[page >> NXM_CHUNK_PAGE_SHIFT].node;
+}
+
+/* The page is ours, or nobody's yet. */
+static void
+push_page(NxmAtomic *stack, NxmPage *desc, uint32_t page)
+{
+	uint64_t	top = nxm_load_relaxed(stack);
+
+	do
+		nxm_store_relaxed(&desc->next, top & PAGE_MASK);
+	while (!nxm_cas(stack, &top,
+					((top & ~PAGE_MASK) + TAG_ONE) | (page + UINT64_C(1))));
+}
+
+/* Takes the top off if it still is `top`. */
+static bool
+pop_page(NxmAtomic *stack, uint64_t top, NxmPage *desc)
+{
+	uint64_t	next = nxm_load_relaxed(&desc->next);
+
+	return nxm_cas(stack, &top, ((top & ~PAGE_MASK) + TAG_ONE) | next);
+}
+
+static void
+count_page(NxmSpace *space, int64_t n)
+{
+	nxm_fetch_add_relaxed(&space->shared->pages, (uint64_t) n);
+}
+
+/*
+ * Puts a page that is ours, with no object out and not listed, on its node's
+ * free stack: with its memory, if few are.
+ */
+static void
+free_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t state)
+{
+	NxmNodeSpace *node = &space->shared->nodes[page_node(space, page)];
+	bool		populated = (state & POPULATED) != 0;
+
+	if (populated)
+	{
+		if (nxm_fetch_add_relaxed(&node->nfree, 1) >= NXM_KEPT_PAGES ||
+			nxm_load_relaxed(&space->shared->pages) >
+			nxm_load_relaxed(&space->shared->page_limit))
+		{
+			nxm_fetch_add_relaxed(&node->nfree, (uint64_t) -1);
+			space->depopulate(space, (int) (page >> NXM_CHUNK_PAGE_SHIFT),
+							  page_memory(space, page));
+			count_page(space, -1);
+			populated = false;
+		}
+	}
+	/* release: whoever takes bits of the next life sees this one ended */
+	nxm_store(&desc->state,
+			  (((state >> LIFE_SHIFT) + 1) << LIFE_SHIFT) | STATUS_FREE |
+			  (populated ? POPULATED : 0));
+	push_page(&node->free_pages, desc, page);
+}
+
+/*
+ * A page with memory behind it, ours, in state FREE.  UINT32_MAX: there is
+ * none.
+ */
+static uint32_t
+take_page(NxmSpace *space, int node_no)
+{
+	NxmSpaceShared *shared = space->shared;
+	NxmNodeSpace *node = &shared->nodes[node_no];
+	uint32_t	page;
+	NxmPage    *desc;
+	uint64_t	top;
+
+	for (;;)
+	{
+		top = nxm_load(&node->free_pages);
+		if ((top & PAGE_MASK) == 0)
+			break;
+		page = (uint32_t) (top & PAGE_MASK) - 1;
+		desc = page_at(space, page);
+		if (desc == NULL)
+			return UINT32_MAX;
+		if (pop_page(&node->free_pages, top, desc))
+			goto have_page;
+	}
+
+	{
+		uint64_t	newest = nxm_load(&node->chunk);
+		NxmChunk   *chunk;
+		uint64_t	bump;
+
+		if (newest == 0)
+			goto need_memory;
+		chunk = &shared->chunks[newest - 1];
+		/* looked at first, so that bump can't run away */
+		if (nxm_load_relaxed(&chunk->bump) >= nxm_load(&chunk->published))
+			goto need_memory;
+		if (space->base[newest - 1] == NULL)
+		{
+			space->need_chunk = (int) newest - 1;
+			return UINT32_MAX;
+		}
+		bump = nxm_fetch_add_relaxed(&chunk->bump, 1);
+		if (bump >= nxm_load(&chunk->published))
+			goto need_memory;
+		page = (uint32_t) ((newest - 1) << NXM_CHUNK_PAGE_SHIFT) + (uint32_t) bump;
+		desc = page_at(space, page);
+	}
+
+have_page:
+	if ((nxm_load_relaxed(&desc->state) & POPULATED) != 0)
+		nxm_fetch_add_relaxed(&node->nfree, (uint64_t) -1);
+	else
+	{
+		bool		room = nxm_fetch_add_relaxed(&shared->pages, 1) <
+			nxm_load_relaxed(&shared->page_limit);
+
+		if (!room ||
+			!space->populate(space, (int) (page >> NXM_CHUNK_PAGE_SHIFT),
+							 page_memory(space, page)))
+		{
+			count_page(space, -1);
+			push_page(&node->free_pages, desc, page);
+			space->no_space = room;
+			space->need_node = node_no;
+			return UINT32_MAX;
+		}
+	}
+	nxm_fetch_add_relaxed(&node->used_pages, 1);
+	return page;
+
+need_memory:
+	space->no_space = false;
+	space->need_node = node_no;
+	return UINT32_MAX;
+}
+
+/*
+ * Lists a page of the given life if it is not: the first object of it was
+ * freed.  It may be in another life by now, and then is left alone.
+ */
+static void
+list_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t life)
+{
+	uint64_t	state = nxm_load(&desc->state);
+
+	do
+	{
+		if ((state & LIFE_MASK) != (life & LIFE_MASK) || (state & LISTED) != 0)
+			return;
+		/* pairs with the clearing of LISTED in unlist_top() */
+	} while (!nxm_cas(&desc->state, &state, state | LISTED));
+	push_page(&space->shared->nodes[page_node(space, page)].slabs[state_class(state)],
+			  desc, page);
+}
+
+/*
+ * Takes the top page off its class's stack: it has no free object, or is EMPTY.
+ */
+static void
+unlist_top(NxmSpace *space, NxmAtomic *stack, uint64_t top, uint32_t page,
+		   NxmPage *desc)
+{
+	uint64_t	state;
+
+	if (!pop_page(stack, top, desc))
+		return;
+	/* a page does not change its life while it is listed */
+	state = nxm_fetch_and(&desc->state, ~LISTED);
+	if ((state & STATUS_MASK) == STATUS_EMPTY)
+	{
+		free_page(space, page, desc, state);
+		return;
+	}
+	/* somebody may have freed an object and seen it still listed */
+	for (uint32_t w = 0; w < words_of(state_class(state)); w++)
+	{
+		if (nxm_load(&desc->free[w]) != 0)
+		{
+			list_page(space, page, desc, state);
+			return;
+		}
+	}
+}
+
+static void put_bits(NxmSpace *space, uint32_t page, NxmPage *desc,
+					 uint32_t word, uint64_t bits);
+
+/*
+ * All objects of the page were free a moment ago, when it had this state: gives
+ * its memory back if they still are.
+ */
+static void
+release_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t state)
+{
+	int			class = state_class(state);
+	NxmNodeSpace *node = &space->shared->nodes[page_node(space, page)];
+	NxmAtomic  *stack = &node->slabs[class];
+	uint64_t	taken[NXM_PAGE_WORDS];
+	uint32_t	n;
+	uint64_t	top;
+	bool		first;
+	uint64_t	now;
+
+	for (n = 0; n < words_of(class); n++)
+	{
+		taken[n] = nxm_exchange(&desc->free[n], 0);
+		if (taken[n] != full_word(class, n))
+		{
+			n++;
+			goto put_back;
+		}
+	}
+	/* with all objects in hand nobody can end this life; if it is the same */
+	now = nxm_load(&desc->state);
+	if ((now & LIFE_MASK) != (state & LIFE_MASK))
+		goto put_back;
+
+	top = nxm_load(stack);
+	first = (top & PAGE_MASK) == page + UINT64_C(1);
+	if (!first || (now & LISTED) == 0)
+	{
+		space->depopulate(space, (int) (page >> NXM_CHUNK_PAGE_SHIFT),
+						  page_memory(space, page));
+		count_page(space, -1);
+		first = false;
+	}
+	nxm_fetch_add_relaxed(&node->used_pages, (uint64_t) -1);
+	for (;;)
+	{
+		uint64_t	empty = (now & ~(STATUS_MASK | POPULATED)) | STATUS_EMPTY |
+			(first ? POPULATED : 0);
+
+		/* only LISTED can change meanwhile */
+		if (nxm_cas(&desc->state, &now, empty))
+		{
+			if ((empty & LISTED) == 0)
+				free_page(space, page, desc, empty);
+			else if (first)
+				unlist_top(space, stack, top, page, desc);
+			return;
+		}
+	}
+
+put_back:
+	for (uint32_t w = 0; w < n; w++)
+	{
+		if (taken[w] != 0)
+			put_bits(space, page, desc, w, taken[w]);
+	}
+}
+
+/* Makes objects free that are the caller's. */
+static void
+put_bits(NxmSpace *space, uint32_t page, NxmPage *desc, uint32_t word,
+		 uint64_t bits)
+{
+	/* objects of the page are ours, so this is its life; till the next line */
+	uint64_t	state = nxm_load(&desc->state);
+	int			class = state_class(state);
+	uint64_t	before = nxm_fetch_or(&desc->free[word], bits);
+
+	if ((before | bits) == full_word(class, word))
+	{
+		bool		all = true;
+
+		for (uint32_t w = 0; all && w < words_of(class); w++)
+			all = nxm_load_relaxed(&desc->free[w]) == full_word(class, w);
+		if (all)
+		{
+			release_page(space, page, desc, state);
+			return;
+		}
+	}
+	/* whoever finds a word of an unlisted page 0 lists it */
+	if (before == 0)
+		list_page(space, page, desc, state);
+}
+
+/*
+ * Takes up to max free objects of one bitmap word.  0: none; nxm_no_object()
+ * tells why.
+ */
+static uint64_t
+take_bits(NxmSpace *space, int node_no, int class, int max,
+		  uint32_t *page_out, uint32_t *word_out)
+{
+	NxmNodeSpace *node = &space->shared->nodes[node_no];
+	NxmAtomic  *stack = &node->slabs[class];
+
+	for (;;)
+	{
+		uint64_t	top = nxm_load(stack);
+		uint32_t	page = (uint32_t) (top & PAGE_MASK) - 1;
+		NxmPage    *desc;
+		uint64_t	state;
+		bool		found = false;
+
+		if ((top & PAGE_MASK) == 0)
+		{
+			page = take_page(space, node_no);
+			if (page == UINT32_MAX)
+				return 0;
+			desc = page_at(space, page);
+			state = nxm_load_relaxed(&desc->state);
+			state = (((state >> LIFE_SHIFT) + 1) << LIFE_SHIFT) | STATUS_SLAB |
+				((uint64_t) class << CLASS_SHIFT) | LISTED | POPULATED;
+			/* before the bits: who takes one must see the life it is of */
+			nxm_store(&desc->state, state);
+			for (uint32_t w = 0; w < words_of(class); w++)
+				nxm_store(&desc->free[w], full_word(class, w));
+			push_page(stack, desc, page);
+			continue;
+		}
+
+		desc = page_at(space, page);
+		if (desc == NULL)
+			return 0;
+		state = nxm_load(&desc->state);
+		if ((state & STATUS_MASK) == STATUS_SLAB && state_class(state) == class)
+		{
+			for (uint32_t w = 0; w < words_of(class); w++)
+			{
+				uint64_t	free = nxm_load_relaxed(&desc->free[w]);
+
+				while (free != 0)
+				{
+					uint64_t	bits = free;
+
+					found = true;
+					if (__builtin_popcountll(bits) > max)
+					{
+						bits = 0;
+						for (int i = 0; i < max; i++)
+							bits |= (free & ~bits) & -(free & ~bits);
+					}
+					if (!nxm_cas(&desc->free[w], &free, free & ~bits))
+						continue;
+					if (((nxm_load(&desc->state) ^ state) & LIFE_MASK) == 0)
+					{
+						*page_out = page;
+						*word_out = w;
+						return bits;
+					}
+					/* another life of the page: not what we came for */
+					put_bits(space, page, desc, w, bits);
+					break;
+				}
+			}
+		}
+		if (!found)
+			unlist_top(space, stack, top, page, desc);
+	}
+}
+
+static inline NxmRef
+object_ref(uint32_t page, uint32_t word, int bit, int class)
+{
+	return ((NxmRef) page << NXM_PAGE_SHIFT) +
+		(word * 64 + (uint32_t) bit) * (class_size(class) / NXM_REF_UNIT);
+}
+
+NxmRef
+nxm_alloc_on(NxmSpace *space, int node, size_t size)
+{
+	NxmProcLocal *local = space->local;
+	NxmMagazine *magazine;
+	NxmMagazine other;
+	int			class;
+	int			bit;
+	NxmRef		ref;
+
+	space->need_chunk = -1;
+	if (size > NXM_MAX_OBJECT)
+	{
+		uint32_t	page = take_page(space, node);
+		NxmPage    *desc;
+
+		if (page == UINT32_MAX)
+			return 0;
+		desc = page_at(space, page);
+		nxm_store(&desc->state,
+				  (((nxm_load_relaxed(&desc->state) >> LIFE_SHIFT) + 1) << LIFE_SHIFT) |
+				  STATUS_RAW | POPULATED);
+		NXM_UNPOISON(page_memory(space, page), NXM_PAGE_SIZE);
+		return (NxmRef) page << NXM_PAGE_SHIFT;
+	}
+
+	class = size_class(size);
+	if (node == (int) local->node)
+	{
+		uint8_t    *at = memchr(local->ready_class, class, local->nready);
+
+		if (at != NULL)
+		{
+			size_t		i = (size_t) (at - local->ready_class);
+
+			ref = local->ready[i];
+			local->nready--;
+			local->ready[i] = local->ready[local->nready];
+			local->ready_class[i] = local->ready_class[local->nready];
+			NXM_UNPOISON(nxm_at(space, ref), class_size(class));
+			return ref;
+		}
+		magazine = &local->magazine[class];
+	}
+	else
+	{
+		other.bits = 0;
+		magazine = &other;
+	}
+
+	if (magazine->bits == 0)
+	{
+		int			max = (int) (NXM_MAGAZINE_BYTES / class_size(class));
+		uint32_t	page;
+		uint32_t	word;
+		uint64_t	bits;
+
+		if (max < 1 || magazine == &other)
+			max = 1;
+		bits = take_bits(space, node, class, max, &page, &word);
+		if (bits == 0)
+			return 0;
+		magazine->page = page;
+		magazine->word = word;
+		magazine->bits = bits;
+	}
+	bit = __builtin_ctzll(magazine->bits);
+	magazine->bits &= magazine->bits - 1;
+	ref = object_ref(magazine->page, magazine->word, bit, class);
+	NXM_UNPOISON(nxm_at(space, ref), class_size(class));
+	return ref;
+}
+
+NxmRef
+nxm_alloc(NxmSpace *space, size_t size)
+{
+	return nxm_alloc_on(space, (int) space->local->node, size);
+}
+
+size_t
+nxm_ref_size(NxmSpace *space, NxmRef ref)
+{
+	NxmPage    *desc = page_at(space, nxm_ref_page(ref));
+	uint64_t	state = nxm_load_relaxed(&desc->state);
+
+	return (state & STATUS_MASK) == STATUS_RAW ? NXM_PAGE_SIZE :
+		class_size(state_class(state));
+}
+
+/* Which bit of its page's bitmap an object is. */
+static inline uint32_t
+object_index(NxmRef ref, int class)
+{
+	uint32_t	offset = (uint32_t) (ref & ((1 << NXM_PAGE_SHIFT) - 1)) * NXM_REF_UNIT;
+
+	return offset / (uint32_t) class_size(class);
+}
+
+void
+nxm_free(NxmSpace *space, NxmRef ref)
+{
+	uint32_t	page = nxm_ref_page(ref);
+	NxmPage    *desc = page_at(space, page);
+	uint64_t	state;
+	uint32_t	index;
+
+	if (desc == NULL)
+	{
+		nxm_fetch_add_relaxed(&space->shared->leaked, 1);
+		return;
+	}
+	state = nxm_load_relaxed(&desc->state);
+	if ((state & STATUS_MASK) == STATUS_RAW)
+	{
+		NXM_POISON(nxm_at(space, ref), NXM_PAGE_SIZE);
+		nxm_fetch_add_relaxed(&space->shared->nodes[page_node(space, page)].used_pages,
+							  (uint64_t) -1);
+		free_page(space, page, desc, state);
+		return;
+	}
+	NXM_POISON(nxm_at(space, ref), class_size(state_class(state)));
+	index = object_index(ref, state_class(state));
+	put_bits(space, page, desc, index / 64, UINT64_C(1) << (index % 64));
+}
+
+/* An item that nobody can read: to our ready stack, or free. */
+static void
+free_item(NxmSpace *space, NxmRef ref)
+{
+	NxmProcLocal *local = space->local;
+	const NxmItem *item = nxm_at(space, ref);
+	uint64_t	state;
+
+	if (item == NULL)
+	{
+		nxm_fetch_add_relaxed(&space->shared->leaked, 1);
+		return;
+	}
+	if ((NXM_GET(item->header) & NXM_ITEM_BIG) != 0)
+		nxm_item_free_pieces(space, item);
+	state = nxm_load_relaxed(&page_at(space, nxm_ref_page(ref))->state);
+	if (local->nready < NXM_READY &&
+		page_node(space, nxm_ref_page(ref)) == local->node)
+	{
+		NXM_POISON(item, class_size(state_class(state)));
+		local->ready[local->nready] = ref;
+		local->ready_class[local->nready++] = (uint8_t) state_class(state);
+	}
+	else
+		nxm_free(space, ref);
+}
+
+/* The process, if any, whose hazard is the page; -1. */
+static int
+hazard_on(NxmSpace *space, uint32_t page)
+{
+	int			n = (int) nxm_load(&space->shared->procs_used);
+
+	for (int i = 0; i < n; i++)
+	{
+		/* acquire: what the reader read is read, if it is withdrawn */
+		if (nxm_load(&space->lines[i].hazard) == (uint64_t) page + 1)
+			return i;
+	}
+	return -1;
+}
+
+static void collect_held(NxmSpace *space, uint32_t page);
+
+/* Leaves an item to whoever sees the hazard of proc withdrawn. */
+static void
+hold_item(NxmSpace *space, NxmRef ref, int proc)
+{
+	uint32_t	page = nxm_ref_page(ref);
+	NxmPage    *desc = page_at(space, page);
+	uint32_t	index = object_index(ref,
+									 state_class(nxm_load_relaxed(&desc->state)));
+	uint64_t	before;
+
+	nxm_fetch_or(&desc->held[index / 64], UINT64_C(1) << (index % 64));
+	nxm_store(&desc->held_any, 1);
+	nxm_fetch_add_relaxed(&space->shared->forced_held, 1);
+	before = nxm_exchange(&space->lines[proc].held, (uint64_t) page + 1);
+	if (before != 0 && before != (uint64_t) page + 1)
+		collect_held(space, (uint32_t) before - 1);
+}
+
+/* Frees the held items of a page, unless its hazard is still there. */
+static void
+collect_held(NxmSpace *space, uint32_t page)
+{
+	NxmPage    *desc = page_at(space, page);
+	uint64_t	bits[NXM_PAGE_WORDS];
+	int			class;
+	int			proc;
+
+	if (desc == NULL)
+	{
+		/* not ours to see: the note goes back for somebody else */
+		proc = hazard_on(space, page);
+		nxm_exchange(&space->lines[proc >= 0 ? proc : space->proc].held,
+					 (uint64_t) page + 1);
+		return;
+	}
+	if (nxm_exchange(&desc->held_any, 0) == 0)
+		return;
+	class = state_class(nxm_load(&desc->state));
+	for (uint32_t w = 0; w < words_of(class); w++)
+		bits[w] = nxm_exchange(&desc->held[w], 0);
+	/* as in nxm_flush(): they were retired before */
+	nxm_fence();
+	proc = hazard_on(space, page);
+	for (uint32_t w = 0; w < words_of(class); w++)
+	{
+		if (bits[w] == 0)
+			continue;
+		if (proc >= 0)
+			nxm_fetch_or(&desc->held[w], bits[w]);
+		else
+		{
+			for (uint64_t left = bits[w]; left != 0; left &= left - 1)
+				free_item(space, object_ref(page, w, __builtin_ctzll(left), class));
+		}
+	}
+	if (proc >= 0)
+	{
+		nxm_store(&desc->held_any, 1);
+		nxm_store(&space->lines[proc].held, (uint64_t) page + 1);
+	}
+}
+
+void
+nxm_flush(NxmSpace *space)
+{
+	NxmProcLocal *local = space->local;
+	NxmRef		limbo[NXM_LIMBO];
+	uint32_t	nlimbo = local->nlimbo;
+	uint64_t	filter[16] = {0};
+	int			nprocs;
+
+	memcpy(limbo, local->limbo, sizeof(limbo));
+	local->nlimbo = 0;
+
+	/* pairs with nxm_protect(): it sees the removal, or we its hazard */
+	nxm_fence();
+	nprocs = (int) nxm_load(&space->shared->procs_used);
+	for (int i = 0; i < nprocs; i++)
+	{
+		uint64_t	hazard = nxm_load(&space->lines[i].hazard);
+		uint64_t	held = nxm_load_relaxed(&space->lines[i].held);
+
+		if (hazard != 0)
+			filter[(hazard >> 6) & 15] |= UINT64_C(1) << (hazard & 63);
+		if (held != 0 && held != hazard &&
+			nxm_cas(&space->lines[i].held, &held, 0))
+			collect_held(space, (uint32_t) held - 1);
+	}
+	for (uint32_t i = 0; i < nlimbo; i++)
+	{
+		uint64_t	hazard = (uint64_t) nxm_ref_page(limbo[i]) + 1;
+		int			proc = -1;
+
+		/* the hazards seen above are told apart here: one withdrawn since is
+		 * no harm, one published since has looked again and found nothing */
+		if ((filter[(hazard >> 6) & 15] & (UINT64_C(1) << (hazard & 63))) != 0)
+			proc = hazard_on(space, nxm_ref_page(limbo[i]));
+		if (proc >= 0)
+			hold_item(space, limbo[i], proc);
+		else
+			free_item(space, limbo[i]);
+	}
+}
+
+void
+nxm_retire(NxmSpace *space, NxmRef ref)
+{
+	if (space->local->nlimbo == NXM_LIMBO)
+		nxm_flush(space);
+	space->local->limbo[space->local->nlimbo++] = ref;
+}
+
+/* Moves the whole epoch limbo to an orphan record. */
+static void
+orphan_retired(NxmSpace *space)
+{
+	NxmProcLocal *local = space->local;
+	NxmRef		ref;
+	NxmOrphans *orphans;
+	uint64_t	top;
+
+	if (local->nretired == 0)
+		return;
+	ref = nxm_alloc(space, sizeof(NxmOrphans));
+	if (ref == 0)
+	{
+		nxm_fetch_add_relaxed(&space->shared->leaked, local->nretired);
+		local->nretired = 0;
+		return;
+	}
+	orphans = nxm_at(space, ref);
+	NXM_WRITES(orphans, sizeof(NxmOrphans));
+	orphans->count = local->nretired;
+	memcpy(orphans->retired, local->retired, sizeof(local->retired));
+	local->nretired = 0;
+	top = nxm_load_relaxed(&space->shared->orphans);
+	do
+		NXM_SET(orphans->next, top & NXM_REF_MASK);
+	while (!nxm_cas(&space->shared->orphans, &top,
+					((top & ~NXM_REF_MASK) + (UINT64_C(1) << NXM_REF_BITS)) | ref));
+}
+
+/*
+ * Takes one orphan record's objects, if the list is empty.  Taking the whole
+ * stack, putting back what is below the top, needs no look at a record that
+ * somebody else may have freed.
+ */
+static void
+adopt_orphans(NxmSpace *space)
+{
+	NxmProcLocal *local = space->local;
+	uint64_t	top = nxm_load(&space->shared->orphans);
+	NxmRef		ref;
+	NxmRef		rest;
+	NxmOrphans *orphans;
+
+	if (local->nretired != 0 || (top & NXM_REF_MASK) == 0)
+		return;
+	if (nxm_at(space, top & NXM_REF_MASK) == NULL ||
+		!nxm_cas(&space->shared->orphans, &top, (top & ~NXM_REF_MASK) +
+				 (UINT64_C(1) << NXM_REF_BITS)))
+		return;
+	ref = top & NXM_REF_MASK;
+	orphans = nxm_at(space, ref);
+	NXM_READS(orphans, sizeof(NxmOrphans));
+	rest = orphans->next;
+	local->nretired = (uint32_t) orphans->count;
+	memcpy(local->retired, orphans->retired, sizeof(local->retired));
+	nxm_free(space, ref);
+
+	/* records that were below go back one by one */
+	while (rest != 0)
+	{
+		orphans = nxm_at(space, rest);
+		if (orphans == NULL)
+		{
+			nxm_fetch_add_relaxed(&space->shared->leaked, 1);
+			return;
+		}
+		ref = rest;
+		rest = NXM_GET(orphans->next);
+		top = nxm_load_relaxed(&space->shared->orphans);
+		do
+			NXM_SET(orphans->next, top & NXM_REF_MASK);
+		while (!nxm_cas(&space->shared->orphans, &top,
+						((top & ~NXM_REF_MASK) + (UINT64_C(1) << NXM_REF_BITS)) | ref));
+	}
+}
+
+void
+nxm_retire_epoch(NxmSpace *space, NxmRef ref)
+{
+	NxmProcLocal *local = space->local;
+
+	if (local->nretired == NXM_EPOCH_LIMBO)
+		orphan_retired(space);
+	/* the removal comes before the epoch is read: pairs with nxm_enter() */
+	nxm_fence();
+	local->retired[local->nretired].ref = ref;
+	local->retired[local->nretired++].epoch = nxm_load(&space->shared->epoch);
+	nxm_fetch_add_relaxed(&space->shared->limbo, 1);
+}
+
+void
+nxm_epoch_poll(NxmSpace *space)
+{
+	NxmProcLocal *local = space->local;
+	uint64_t	epoch = nxm_load(&space->shared->epoch);
+	int			nprocs;
+	uint32_t	kept = 0;
+	bool		all = true;
+
+	adopt_orphans(space);
+	/* pairs with nxm_enter(): an epoch published before is seen below */
+	nxm_fence();
+	nprocs = (int) nxm_load(&space->shared->procs_used);
+	for (int i = 0; all && i < nprocs; i++)
+	{
+		uint64_t	theirs = nxm_load(&space->lines[i].epoch);
+
+		all = theirs == 0 || theirs == epoch;
+	}
+	if (all && nxm_cas(&space->shared->epoch, &epoch, epoch + 1))
+		epoch++;
+
+	for (uint32_t i = 0; i < local->nretired; i++)
+	{
+		NxmRetired	retired = local->retired[i];
+
+		if (retired.epoch + 2 > epoch || nxm_at(space, retired.ref) == NULL)
+			local->retired[kept++] = retired;
+		else
+		{
+			nxm_fetch_add_relaxed(&space->shared->limbo, (uint64_t) -1);
+			nxm_free(space, retired.ref);
+		}
+	}
+	local->nretired = kept;
+}
+
+void
+nxm_enter(NxmSpace *space)
+{
+	nxm_store_relaxed(&space->line->epoch, nxm_load(&space->shared->epoch));
+	/*
+	 * Pairs with the fences of nxm_retire_epoch() and nxm_epoch_poll(): what was
+	 * removed before is not found from here on, or the epoch is seen.
+	 */
+	nxm_fence();
+}
+
+void
+nxm_leave(NxmSpace *space)
+{
+	NxmProcLocal *local = space->local;
+
+	/* release: all reads of the section are over */
+	nxm_store(&space->line->hazard, 0);
+	nxm_store(&space->line->epoch, 0);
+	if (local->nlimbo == NXM_LIMBO)
+		nxm_flush(space);
+	/* not at every leaving while a stopped process holds the epoch */
+	if (local->nretired >= NXM_EPOCH_LIMBO / 4 && local->nretired % 8 == 0)
+		nxm_epoch_poll(space);
+}
+
+size_t
+nxm_space_size(int nprocs)
+{
+	return sizeof(NxmSpaceShared) +
+		(size_t) nprocs * (sizeof(NxmProcLine) +
+						   ((sizeof(NxmProcLocal) + NXM_CACHE_LINE - 1) &
+							~(size_t) (NXM_CACHE_LINE - 1)));
+}
+
+void
+nxm_space_init(NxmSpaceShared *shared, int nprocs, int nnodes, uint64_t limit)
+{
+	nxm_init(&shared->epoch, 2);
+	nxm_init(&shared->page_limit, limit);
+	shared->nprocs = (uint64_t) nprocs;
+	shared->nnodes = (uint64_t) nnodes;
+}
+
+void
+nxm_space_open(NxmSpace *space, NxmSpaceShared *shared)
+{
+	memset(space, 0, sizeof(NxmSpace));
+	space->shared = shared;
+	space->lines = (NxmProcLine *) (shared + 1);
+	space->locals = (NxmProcLocal *) (space->lines + shared->nprocs);
+	space->proc = -1;
+	space->need_chunk = -1;
+}
+
+static NxmProcLocal *
+local_of(NxmSpace *space, int proc)
+{
+	size_t		stride = (sizeof(NxmProcLocal) + NXM_CACHE_LINE - 1) &
+		~(size_t) (NXM_CACHE_LINE - 1);
+
+	return (NxmProcLocal *) ((char *) space->locals + (size_t) proc * stride);
+}
+
+void
+nxm_proc_attach(NxmSpace *space, int proc, int node, uint64_t owner)
+{
+	uint64_t	used = nxm_load_relaxed(&space->shared->procs_used);
+
+	space->proc = proc;
+	space->line = &space->lines[proc];
+	space->local = local_of(space, proc);
+	nxm_store(&space->line->owner, owner);
+	nxm_store(&space->line->hazard, 0);
+	nxm_store(&space->line->epoch, 0);
+	memset(space->local, 0, sizeof(NxmProcLocal));
+	space->local->node = (uint32_t) node;
+	/* before our first hazard or epoch: pairs with the loads of procs_used */
+	while (used < (uint64_t) proc + 1 &&
+		   !nxm_cas(&space->shared->procs_used, &used, (uint64_t) proc + 1))
+		;
+}
+
+void
+nxm_proc_detach(NxmSpace *space)
+{
+	NxmProcLocal *local = space->local;
+
+	nxm_store(&space->line->hazard, 0);
+	nxm_store(&space->line->epoch, 0);
+	nxm_flush(space);
+	/* alone, three are enough for all */
+	for (int i = 0; i < 3 && local->nretired > 0; i++)
+		nxm_epoch_poll(space);
+	orphan_retired(space);
+	while (local->nready > 0)
+		nxm_free(space, local->ready[--local->nready]);
+	for (int i = 0; i < NXM_CLASSES; i++)
+	{
+		NxmMagazine *magazine = &local->magazine[i];
+		NxmPage    *desc;
+
+		if (magazine->bits == 0)
+			continue;
+		desc = page_at(space, magazine->page);
+		put_bits(space, magazine->page, desc, magazine->word, magazine->bits);
+		magazine->bits = 0;
+	}
+	/* the last note of ours, should it be of a page held for another */
+	nxm_store(&space->line->owner, 0);
+	space->proc = -1;
+	space->line = NULL;
+	space->local = NULL;
+}
+
+uint32_t
+nxm_chunk_first_page(uint32_t npages)
+{
+	return (uint32_t) (((uint64_t) npages * sizeof(NxmPage) + NXM_PAGE_SIZE - 1) /
+					   NXM_PAGE_SIZE);
+}
+
+int
+nxm_chunk_add(NxmSpace *space, char *base, uint32_t npages, int node,
+			  uint64_t handle)
+{
+	NxmSpaceShared *shared = space->shared;
+	int			n = (int) nxm_load(&shared->nchunks);
+	NxmChunk   *chunk;
+
+	if (n == NXM_MAX_CHUNKS)
+		return -1;
+	chunk = &shared->chunks[n];
+	chunk->node = (uint32_t) node;
+	chunk->first_page = nxm_chunk_first_page(npages);
+	chunk->handle = handle;
+	space->base[n] = base;
+	nxm_store_relaxed(&chunk->bump, chunk->first_page);
+	nxm_store(&chunk->published, npages);
+	/* release: who sees the number sees the chunk */
+	nxm_store(&shared->nchunks, (uint64_t) n + 1);
+	nxm_store(&shared->nodes[node].chunk, (uint64_t) n + 1);
+	return n;
+}
+
+void
+nxm_trim(NxmSpace *space)
+{
+	NxmSpaceShared *shared = space->shared;
+
+	for (uint64_t n = 0; n < shared->nnodes; n++)
+	{
+		NxmNodeSpace *node = &shared->nodes[n];
+		uint32_t	taken[NXM_KEPT_PAGES * 2];
+		int			ntaken = 0;
+
+		/* populated ones lie on top, but for a few */
+		while (nxm_load_relaxed(&node->nfree) > 0 &&
+			   ntaken < NXM_KEPT_PAGES * 2)
+		{
+			uint64_t	top = nxm_load(&node->free_pages);
+			uint32_t	page = (uint32_t) (top & PAGE_MASK) - 1;
+			NxmPage    *desc;
+
+			if ((top & PAGE_MASK) == 0 ||
+				(desc = page_at(space, page)) == NULL)
+				break;
+			if (!pop_page(&node->free_pages, top, desc))
+				continue;
+			if ((nxm_load_relaxed(&desc->state) & POPULATED) != 0)
+			{
+				nxm_fetch_add_relaxed(&node->nfree, (uint64_t) -1);
+				space->depopulate(space, (int) (page >> NXM_CHUNK_PAGE_SHIFT),
+								  page_memory(space, page));
+				count_page(space, -1);
+				nxm_fetch_and(&desc->state, ~POPULATED);
+			}
+			taken[ntaken++] = page;
+		}
+		while (ntaken > 0)
+		{
+			uint32_t	page = taken[--ntaken];
+
+			push_page(&node->free_pages, page_at(space, page), page);
+		}
+	}
+}

@@ -1,0 +1,157 @@
+/*
+ * stack.c
+ *	  Treiber's stack over references.  stack.h has the design.
+ */
+#include "stack.h"
+
+#define DEPTH_ONE	(UINT64_C(1) << NXM_REF_BITS)
+#define MAX_DEPTH	((UINT64_C(1) << 30) - 1)
+
+void
+nxm_stack_init(NxmStack *stack)
+{
+	nxm_init(&stack->top, 0);
+	nxm_init(&stack->bytes, 0);
+}
+
+NxmResult
+nxm_stack_push(NxmSpace *space, NxmStack *stack, const NxmValue *value)
+{
+	NxmRef		ref;
+	NxmItem    *item;
+	uint64_t	top;
+	NxmResult	result = nxm_item_new(space, NULL, value, true, &ref);
+
+	if (result != NXM_OK)
+		return result;
+	item = nxm_at(space, ref);
+	nxm_fetch_add_relaxed(&stack->bytes, nxm_item_bytes(item));
+	top = nxm_load_relaxed(&stack->top);
+	do
+	{
+		if (top >> NXM_REF_BITS == MAX_DEPTH)
+		{
+			nxm_fetch_add_relaxed(&stack->bytes, -nxm_item_bytes(item));
+			nxm_item_free(space, ref);
+			space->need_chunk = -1;
+			space->no_space = false;
+			return NXM_NEED_MEMORY;
+		}
+		nxm_store_relaxed(NXM_ITEM_LINK(item), top & NXM_REF_MASK);
+		/* release: publishes the item and its link.  Pairs with pop's load */
+	} while (!nxm_cas(&stack->top, &top,
+					  ((top & ~NXM_REF_MASK) + DEPTH_ONE) | ref));
+	return NXM_OK;
+}
+
+NxmResult
+nxm_stack_pop(NxmSpace *space, NxmStack *stack, int type, NxmBuffer *buffer)
+{
+	uint64_t	top = nxm_load(&stack->top);
+
+	for (;;)
+	{
+		NxmRef		ref = top & NXM_REF_MASK;
+		NxmItem    *item;
+		uint64_t	header;
+		uint64_t	again;
+		uint64_t	link;
+		NxmResult	result;
+
+		if (ref == 0)
+			return NXM_ABSENT;
+		item = nxm_at(space, ref);
+		if (item == NULL)
+			return NXM_NEED_CHUNK;
+		nxm_protect(space, ref);
+		again = nxm_load(&stack->top);
+		if (again != top)
+		{
+			top = again;
+			continue;
+		}
+		header = NXM_GET(item->header);
+		buffer->len = NXM_ITEM_LEN(header);
+		buffer->type = NXM_ITEM_TYPE(header);
+		if (type >= 0 && buffer->type != (NxmType) type)
+			return NXM_MISMATCH;
+		if (buffer->len > buffer->size)
+			return NXM_NEED_BUFFER;
+		if ((header & NXM_ITEM_BIG) != 0)
+		{
+			/* maps what the pieces need, while the item is still in place */
+			result = nxm_item_copy(space, item, buffer);
+			if (result != NXM_OK)
+				return result;
+		}
+		link = nxm_load_relaxed(NXM_ITEM_LINK(item));
+		if (!nxm_cas(&stack->top, &top,
+					 ((top & ~NXM_REF_MASK) - DEPTH_ONE) | link))
+			continue;
+		if ((header & NXM_ITEM_BIG) == 0)
+			(void) nxm_item_copy(space, item, buffer);
+		nxm_fetch_add_relaxed(&stack->bytes, -nxm_item_bytes(item));
+		nxm_retire(space, ref);
+		return NXM_OK;
+	}
+}
+
+uint64_t
+nxm_stack_depth(NxmStack *stack)
+{
+	return nxm_load(&stack->top) >> NXM_REF_BITS;
+}
+
+NxmResult
+nxm_stack_drain(NxmSpace *space, NxmStack *stack, int max)
+{
+	uint64_t	top = nxm_load(&stack->top);
+
+	for (int i = 0; i < max;)
+	{
+		NxmRef		ref = top & NXM_REF_MASK;
+		NxmItem    *item;
+		uint64_t	again;
+
+		if (ref == 0)
+			return NXM_ABSENT;
+		item = nxm_at(space, ref);
+		if (item == NULL)
+			return NXM_NEED_CHUNK;
+		/* several may drain at once */
+		nxm_protect(space, ref);
+		again = nxm_load(&stack->top);
+		if (again != top)
+		{
+			top = again;
+			continue;
+		}
+		if (nxm_cas(&stack->top, &top, ((top & ~NXM_REF_MASK) - DEPTH_ONE) |
+					nxm_load_relaxed(NXM_ITEM_LINK(item))))
+		{
+			nxm_fetch_add_relaxed(&stack->bytes, -nxm_item_bytes(item));
+			nxm_retire(space, ref);
+			top = nxm_load(&stack->top);
+			i++;
+		}
+	}
+	return NXM_OK;
+}
+
+NxmResult
+nxm_stack_peek(NxmSpace *space, NxmStack *stack, NxmRef *at, NxmBuffer *buffer)
+{
+	NxmRef		ref = *at != 0 ? *at : nxm_load(&stack->top) & NXM_REF_MASK;
+	NxmItem    *item;
+	NxmResult	result;
+
+	if (ref == 0)
+		return NXM_ABSENT;
+	item = nxm_at(space, ref);
+	if (item == NULL)
+		return NXM_NEED_CHUNK;
+	result = nxm_item_copy(space, item, buffer);
+	if (result == NXM_OK)
+		*at = nxm_load(NXM_ITEM_LINK(item));
+	return result;
+}
