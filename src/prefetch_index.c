@@ -577,22 +577,18 @@ look_ahead(IndexScanDesc scan, LookAhead *la, const BTScanPosData *pos,
 	la->wake_at = la->quiet && la->ring_count == 0 ? la->next_look : 0;
 }
 
-static bool
-look_ahead_gettuple(IndexScanDesc scan, ScanDirection dir)
+static pg_noinline bool
+gettuple_and_look(IndexScanDesc scan, ScanDirection dir)
 {
 	BTScanOpaque so;
 	LookAhead  *la;
 
 	if (!btgettuple(scan, dir))
 		return false;
-
-	/* the way of a cached scan: nothing else may stand before this */
-	la = (LookAhead *) scan->orderByData;
-	if (la != NULL && *la->reads < la->wake_at)
-		return true;
 	if (!nxm_enable_prefetch || switched_off)
 		return true;
 
+	la = (LookAhead *) scan->orderByData;
 	so = (BTScanOpaque) scan->opaque;
 	if (la != NULL)
 		look_ahead(scan, la, &so->currPos, dir);
@@ -602,6 +598,20 @@ look_ahead_gettuple(IndexScanDesc scan, ScanDirection dir)
 									   so->currPos.firstItem))
 		(void) begin_look_ahead(scan, &so->currPos);
 	return true;
+}
+
+/*
+ * The way of a cached scan is two loads, a comparison and a jump to the btree:
+ * nothing else may stand before it, nor anything after it.
+ */
+static bool
+look_ahead_gettuple(IndexScanDesc scan, ScanDirection dir)
+{
+	LookAhead  *la = (LookAhead *) scan->orderByData;
+
+	if (la != NULL && *la->reads < la->wake_at)
+		return btgettuple(scan, dir);
+	return gettuple_and_look(scan, dir);
 }
 
 static void
