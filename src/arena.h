@@ -10,6 +10,8 @@
 #include "core/item.h"
 #include "core/map.h"
 #include "core/space.h"
+#include "port/atomics.h"
+#include "storage/lwlock.h"
 
 /* Bumped with every change of what is in the anchor or in a space. */
 #define NXM_LAYOUT_VERSION 1

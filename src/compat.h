@@ -20,6 +20,7 @@
 #include "utils/guc_tables.h"
 #include "utils/rel.h"
 #include "utils/relmapper.h"
+#include "utils/syscache.h"
 
 #if PG_VERSION_NUM < 150000
 #error "nexusmem needs PostgreSQL 15 or newer"
@@ -137,6 +138,13 @@ nxm_new_lwlock_tranche(const char *name)
 	return id;
 #endif
 }
+
+/* 19: a callback on a system cache is given an enum. */
+#if PG_VERSION_NUM >= 190000
+typedef SysCacheIdentifier NxmSysCacheId;
+#else
+typedef int NxmSysCacheId;
+#endif
 
 /* 19: ShmemInitHash() lost the initial size, which was always the maximum. */
 static inline HTAB *
