@@ -5,6 +5,8 @@ EXTENSION = nexusmem
 MODULE_big = nexusmem
 DATA = $(wildcard sql/nexusmem--*.sql)
 OBJS = \
+	src/core/item.o \
+	src/core/space.o \
 	src/core/topology.o \
 	src/core/topology_set.o \
 	src/core/topology_sysfs.o \
@@ -12,6 +14,9 @@ OBJS = \
 	src/nodes.o \
 	src/shmem.o \
 	src/slot.o \
+	src/arena.o \
+	src/arena_chunks.o \
+	src/arena_report.o \
 	src/scheduler.o \
 	src/placement.o \
 	src/buffer_nodes.o \
@@ -22,6 +27,7 @@ OBJS = \
 	src/status.o \
 	src/sql_topology.o \
 	src/sql_buffers.o \
+	src/sql_memory.o \
 	src/nexusmem.o
 
 PG_CFLAGS = -Wall -Wextra

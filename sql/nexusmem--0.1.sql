@@ -151,3 +151,20 @@ REVOKE ALL ON FUNCTION nexusmem.stat_prefetch_reset() FROM PUBLIC;
 GRANT SELECT ON nexusmem.status, nexusmem.nodes, nexusmem.backends,
 	nexusmem.shared_buffers_nodes, nexusmem.stat_prefetch TO PUBLIC;
 GRANT USAGE ON SCHEMA nexusmem TO pg_monitor;
+
+-- Node memory
+
+CREATE FUNCTION nexusmem.read_node_memory(OUT node int, OUT owner text,
+	OUT reserved_bytes bigint, OUT used_bytes bigint,
+	OUT on_node_bytes bigint, OUT resident_bytes bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'nxm_node_memory'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.read_node_memory() IS
+'behind the view node_memory';
+
+CREATE VIEW nexusmem.node_memory AS SELECT * FROM nexusmem.read_node_memory();
+COMMENT ON VIEW nexusmem.node_memory IS
+'memory of the shared structures, by node: address space, memory behind it, and, asked of the kernel, how much of it lies on the node''s memories and how much there is; NULL: the kernel would not tell';
+
+GRANT SELECT ON nexusmem.node_memory TO PUBLIC;

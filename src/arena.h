@@ -25,7 +25,7 @@ typedef struct NxmAnchor
 	uint32		magic;			/* immutable */
 	uint32		version;		/* NXM_LAYOUT_VERSION of who made it; immutable */
 	uint64		size;			/* of the anchor with its space; immutable */
-	pg_atomic_uint32 grow_lock_tranche;
+	uint32		tranche;		/* of the locks; immutable */
 	LWLock		grow_lock;		/* who adds chunks */
 	LWLock		registry_lock;	/* creating, dropping and sharing; see registry.c */
 	NxmAtomic	generation;		/* of names and privileges: a change voids what call
@@ -54,7 +54,10 @@ extern void nxm_arena_shmem_init(void *ptr, bool found);
 extern NxmSpace *nxm_space(void);
 extern NxmAnchor *nxm_anchor(void);
 
-/* Is there an anchor, without raising an error or making one? */
+/*
+ * The anchor, if there is one, without making it; NULL also where it is of
+ * another version.
+ */
 extern NxmAnchor *nxm_anchor_if_any(void);
 
 /*
@@ -97,7 +100,11 @@ nxm_end_operation(void)
 		nxm_let_signals();
 }
 
-/* The node that this process's stripes and memory are on: its home, else 0. */
+/*
+ * The node of the space that this process's stripes and memory are on: that of
+ * its home, or of the CPU that it ran on when it attached.  Below the space's
+ * nnodes, which are fewer than the logical nodes where these are many.
+ */
 extern int	nxm_memory_node(void);
 
 /* For the worker: puts the limit into force, trims, moves the epoch on. */
@@ -108,15 +115,41 @@ typedef struct NxmArenaReport
 {
 	int			chunks;
 	int			unbound;		/* chunks that could not be bound to their node */
+	int			solid;			/* chunks whose memory is never given back */
 	uint64		reserved;		/* bytes of address space in chunks */
-	uint64		used;			/* bytes with memory behind them */
-	uint64		limit;
+	uint64		used;			/* bytes with memory behind them, by our count */
+	uint64		limit;			/* on these */
 	int			stopped_pid;	/* of a process that holds memory back, or 0 */
 	uint64		held_pages;
 	uint64		epoch_limbo;	/* objects waiting for the epoch */
-	const char *why_unbound;	/* NULL: all are bound, or nothing to bind to */
+	uint64		leaked;			/* objects lost until the server restarts */
+	uint32		unbound_flags;	/* NXM_CHUNK_UNBOUND_* of arena_chunks.h: why */
 } NxmArenaReport;
 
-extern void nxm_arena_report(NxmArenaReport *report);
+/* false: there is no anchor, or nobody has made one. */
+extern bool nxm_arena_report(NxmArenaReport *report);
+
+/* In words; NULL: all are bound, or there is nothing to bind to. */
+extern const char *nxm_arena_why_unbound(const NxmArenaReport *report);
+
+/* The memory of a node of the space; what the kernel says is sampled. */
+typedef struct NxmNodeMemory
+{
+	int			node;			/* logical */
+	uint64		reserved;		/* as above */
+	uint64		used;
+	uint64		resident;		/* bytes that the kernel says exist */
+	uint64		on_node;		/* of these, on the node's memories */
+	uint64		elsewhere;		/* of these, on others; both 0: not told */
+	bool		asked;			/* resident is known */
+	bool		told;			/* on_node and elsewhere are */
+} NxmNodeMemory;
+
+/*
+ * Fills an array of NXM_SPACE_NODES and returns the number of nodes, asking
+ * about max_pages pages at most, picked at random where there are more.
+ * Attaches this process to the space and maps all of it.
+ */
+extern int	nxm_arena_measure(NxmNodeMemory *memory, int max_pages);
 
 #endif							/* NXM_ARENA_H */

@@ -11,6 +11,9 @@
 
 #include "access/amapi.h"
 #include "miscadmin.h"
+#if PG_VERSION_NUM >= 170000
+#include "storage/dsm_registry.h"
+#endif
 #include "storage/buf_internals.h"
 #include "storage/bufmgr.h"
 #include "storage/lwlock.h"
@@ -137,6 +140,72 @@ nxm_new_lwlock_tranche(const char *name)
 	LWLockRegisterTranche(id, name);
 	return id;
 #endif
+}
+
+/* ... and other processes need not name it again. */
+static inline void
+nxm_name_lwlock_tranche(int id, const char *name)
+{
+#if PG_VERSION_NUM >= 190000
+	(void) id;
+	(void) name;
+#else
+	LWLockRegisterTranche(id, name);
+#endif
+}
+
+/*
+ * 17 (8b2bcf3f2): the DSM registry.  19: its callback takes an argument.
+ * init() runs in the process that makes the segment, before others see it, and
+ * must not raise errors.
+ */
+#if PG_VERSION_NUM >= 170000
+#define NXM_HAVE_DSM_REGISTRY true
+#else
+#define NXM_HAVE_DSM_REGISTRY false
+#endif
+
+#if PG_VERSION_NUM >= 190000
+typedef struct NxmNamedSegmentInit
+{
+	void		(*init) (void *ptr);
+} NxmNamedSegmentInit;
+
+static inline void
+nxm_named_segment_init(void *ptr, void *arg)
+{
+	((NxmNamedSegmentInit *) arg)->init(ptr);
+}
+#endif
+
+static inline void *
+nxm_named_segment(const char *name, size_t size, void (*init) (void *ptr))
+{
+#if PG_VERSION_NUM >= 190000
+	NxmNamedSegmentInit arg = {init};
+	bool		found;
+
+	return GetNamedDSMSegment(name, size, nxm_named_segment_init, &found, &arg);
+#elif PG_VERSION_NUM >= 170000
+	bool		found;
+
+	return GetNamedDSMSegment(name, size, init, &found);
+#else
+	(void) name;
+	(void) size;
+	(void) init;
+	return NULL;
+#endif
+}
+
+/*
+ * A segment of min_dynamic_shared_memory has an odd handle, one of the
+ * operating system's an even one: 14 (84b1c63ad) to 19, private to dsm.c.
+ */
+static inline bool
+nxm_dsm_in_main_memory(uint32 handle)
+{
+	return (handle & 1) != 0;
 }
 
 /* 19: a callback on a system cache is given an enum. */

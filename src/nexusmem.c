@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "arena.h"
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -28,6 +29,7 @@ static const NxmShmemModule modules[] = {
 	{"nexusmem scheduler", nxm_scheduler_size, NULL, nxm_scheduler_shmem_init},
 	{"nexusmem prefetch", nxm_prefetch_stats_size, nxm_prefetch_stats_extra,
 	nxm_prefetch_stats_shmem_init},
+	{"nexusmem arena", nxm_arena_size, NULL, nxm_arena_shmem_init},
 	{"nexusmem worker", nxm_worker_size, NULL, nxm_worker_shmem_init},
 };
 
@@ -77,6 +79,7 @@ _PG_init(void)
 	nxm_nodes_init();
 	nxm_scheduler_init();
 	nxm_placement_init();
+	nxm_arena_init();
 	nxm_prefetch_index_init();
 	nxm_prefetch_stats_init();
 	nxm_worker_init();

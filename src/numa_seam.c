@@ -9,6 +9,10 @@
  * moves nothing where pages are mapped twice.  Whoever places memory asks
  * nxm_seam_page_nodes() where it lies.
  *
+ * Memory that is given back and taken again, by madvise, is here too.  To take
+ * it is to have the kernel write to it: where it can't, for a full file system,
+ * it says so, and a process that just touched the page would get SIGBUS.
+ *
  * Never MPOL_BIND: with huge pages mbind succeeds on a node without enough of
  * them, and the first touch is a SIGBUS.
  *
@@ -42,6 +46,14 @@
 #endif
 
 #define SYSFS_ROOT "/sys/devices/system/"
+
+/* glibc has them since 2.35 */
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 
 static NxmNumaSupport support;
 static bool support_known = false;
@@ -141,32 +153,53 @@ nxm_seam_set_affinity(pid_t pid, const NxmCpuSet *cpus)
 	return 0;
 }
 
-/* A numeric field of /proc/pid/stat, counted as proc(5) does from 1; or -1. */
-static int
-stat_field(pid_t pid, int wanted)
+/*
+ * Finds a field of /proc/pid/stat, counted as proc(5) does, from 3 on, in buf;
+ * or NULL.
+ */
+static const char *
+stat_text(pid_t pid, int wanted, char *buf, size_t size)
 {
 	char		path[64];
-	char		buf[1024];
 	char	   *p;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", (int) pid);
-	if (read_file(path, buf, sizeof(buf)) < 0)
-		return -1;
+	if (read_file(path, buf, size) < 0)
+		return NULL;
 	/* field 2 may hold anything but ends at the last ')' */
 	p = strrchr(buf, ')');
 	if (p == NULL)
-		return -1;
+		return NULL;
 	p++;
 	for (int field = 3; field <= wanted; field++)
 	{
 		p += strspn(p, " ");
 		if (*p == '\0')
-			return -1;
+			return NULL;
 		if (field == wanted)
-			return atoi(p);
+			return p;
 		p += strcspn(p, " ");
 	}
-	return -1;
+	return NULL;
+}
+
+/* A numeric one, or -1. */
+static int
+stat_field(pid_t pid, int wanted)
+{
+	char		buf[1024];
+	const char *text = stat_text(pid, wanted, buf, sizeof(buf));
+
+	return text == NULL ? -1 : atoi(text);
+}
+
+bool
+nxm_seam_stopped(pid_t pid)
+{
+	char		buf[1024];
+	const char *state = stat_text(pid, 3, buf, sizeof(buf));
+
+	return state != NULL && (*state == 'T' || *state == 't');
 }
 
 int
@@ -209,6 +242,63 @@ nxm_seam_page_size(const void *addr)
 	}
 	fclose(f);
 	return size;
+}
+
+/*
+ * EAGAIN and EINTR are answers of moments: a page that is being migrated, a
+ * signal.
+ */
+static int
+advise(void *addr, size_t len, int advice)
+{
+	for (int tries = 0; madvise(addr, len, advice) != 0; tries++)
+	{
+		if ((errno != EAGAIN && errno != EINTR) || tries == 100)
+			return errno;
+	}
+	return 0;
+}
+
+bool
+nxm_seam_can_populate(void)
+{
+	static int	can = -1;
+	long		page_size = sysconf(_SC_PAGESIZE);
+	void	   *page;
+
+	if (can >= 0)
+		return can;
+	page = mmap(NULL, page_size, PROT_READ | PROT_WRITE,
+				MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (page == MAP_FAILED)
+		return false;
+	can = advise(page, page_size, MADV_POPULATE_WRITE) == 0;
+	munmap(page, page_size);
+	return can;
+}
+
+int
+nxm_seam_populate(void *addr, size_t len)
+{
+	return advise(addr, len, MADV_POPULATE_WRITE);
+}
+
+int
+nxm_seam_release(void *addr, size_t len)
+{
+	return advise(addr, len, MADV_REMOVE);
+}
+
+int
+nxm_seam_map(void *addr, size_t len)
+{
+	return advise(addr, len, MADV_POPULATE_READ);
+}
+
+int
+nxm_seam_resident(void *addr, size_t len, unsigned char *pages)
+{
+	return mincore(addr, len, pages) != 0 ? errno : 0;
 }
 
 int

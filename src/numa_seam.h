@@ -84,6 +84,23 @@ extern int	nxm_seam_move_pages(void **pages, int n, const int *nodes,
 								int *status);
 /* Size of the pages behind addr, in bytes; 0 where it is not told. */
 extern size_t nxm_seam_page_size(const void *addr);
+
+/*
+ * Memory behind a range of shared memory; addr and len are multiples of the
+ * page size.  populate: all of it exists afterwards, or an errno value, and
+ * never a signal; needs Linux 5.14, which can_populate() finds out once.
+ * release: gives it back, from under all who have it mapped; it reads as zero
+ * from then on.  map: maps what exists, for nxm_seam_page_nodes().
+ */
+extern bool nxm_seam_can_populate(void);
+extern int	nxm_seam_populate(void *addr, size_t len);
+extern int	nxm_seam_release(void *addr, size_t len);
+extern int	nxm_seam_map(void *addr, size_t len);
+/* Sets bit 0 of a byte for each page of the kernel's that exists. */
+extern int	nxm_seam_resident(void *addr, size_t len, unsigned char *pages);
+
+/* Is the process stopped, by a signal or a debugger? */
+extern bool nxm_seam_stopped(pid_t pid);
 /* Mappings of the calling process, or -1. */
 extern int	nxm_seam_mappings(void);
 /* The calling process dies with its parent. */

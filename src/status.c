@@ -10,6 +10,8 @@
 
 #include <errno.h>
 
+#include "arena.h"
+#include "arena_chunks.h"
 #include "compat.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -27,6 +29,9 @@ PG_FUNCTION_INFO_V1(nxm_status);
 
 #define HINT_PRELOAD "Add nexusmem to shared_preload_libraries and restart the server."
 #define HINT_CONTAINER "In a container, grant the capability SYS_NICE or a seccomp profile that allows these calls."
+
+/* of the structures' memory, when status is asked */
+#define SAMPLED_PAGES 256
 
 typedef struct StatusRow
 {
@@ -199,6 +204,78 @@ placement_status(void)
 	return row("active", NULL, detail);
 }
 
+static const char *
+unbound_hint(const NxmArenaReport *report)
+{
+	if ((report->unbound_flags & NXM_CHUNK_UNBOUND_TYPE) != 0)
+		return "Set dynamic_shared_memory_type to posix or sysv and restart the server.";
+	if ((report->unbound_flags & NXM_CHUNK_UNBOUND_MAIN) != 0)
+		return "Set min_dynamic_shared_memory to 0 and restart the server.";
+	return HINT_CONTAINER;
+}
+
+static StatusRow
+structure_memory_status(void)
+{
+	NxmArenaReport report;
+	NxmNodeMemory *memory;
+	uint64		on_node = 0;
+	uint64		elsewhere = 0;
+	const char *detail;
+
+	if (!nxm_arena_report(&report))
+	{
+		if (NXM_HAVE_DSM_REGISTRY)
+			return row("off", NULL,
+					   "not preloaded: made when a structure is first used");
+		return row("off", HINT_PRELOAD, "needs the library preloaded");
+	}
+	detail = psprintf("%.1f of %.1f MB in %d %s of %.1f MB",
+					  report.used / 1048576.0, report.limit / 1048576.0,
+					  report.chunks, report.chunks == 1 ? "segment" : "segments",
+					  report.reserved / 1048576.0);
+
+	if (report.stopped_pid != 0)
+		return row("degraded", "Continue or end that process.",
+				   psprintf("%s; process %d is stopped in a structure and keeps memory from being freed",
+							detail, report.stopped_pid));
+	if (report.leaked != 0)
+		return row("degraded", "Restart the server when that is convenient.",
+				   psprintf("%s; " UINT64_FORMAT " objects were lost",
+							detail, report.leaked));
+	if (report.solid != 0)
+		return row("degraded", nxm_seam_can_populate() ? NULL :
+				   "Use Linux 5.14 or newer.",
+				   psprintf("%s; %s of %d cannot be given back and taken again",
+							detail,
+							nxm_seam_can_populate() ? "this kind of memory" :
+							"memory", report.solid));
+	if (report.unbound != 0)
+		return row("degraded", unbound_hint(&report),
+				   psprintf("%s; %d not bound to their nodes: %s", detail,
+							report.unbound, nxm_arena_why_unbound(&report)));
+	if (!nxm_topology()->numa || report.chunks == 0)
+		return row("active", NULL, detail);
+
+	memory = palloc(sizeof(NxmNodeMemory) * NXM_SPACE_NODES);
+	for (int n = nxm_arena_measure(memory, SAMPLED_PAGES); n-- > 0;)
+	{
+		on_node += memory[n].on_node;
+		elsewhere += memory[n].elsewhere;
+	}
+	if (on_node + elsewhere == 0)
+		return row("degraded", HINT_CONTAINER,
+				   psprintf("%s; the kernel would not tell where pages lie",
+							detail));
+	detail = psprintf("%s; %d %% of sampled pages on their nodes", detail,
+					  (int) (on_node * 100 / (on_node + elsewhere)));
+	if (elsewhere > 0)
+		return row("degraded",
+				   "A node may be short of memory: see the view nexusmem.node_memory.",
+				   detail);
+	return row("active", NULL, detail);
+}
+
 static StatusRow
 prefetch_status(void)
 {
@@ -250,6 +327,7 @@ nxm_status(PG_FUNCTION_ARGS)
 		{"pinning", pinning_status},
 		{"memory policy", memory_policy_status},
 		{"shared_buffers placement", placement_status},
+		{"structure memory", structure_memory_status},
 		{"index look-ahead", prefetch_status},
 		{"background worker", worker_status},
 	};

@@ -1,0 +1,504 @@
+/*
+ * arena.c
+ *	  The anchor of the shared space, and a process's view of it.
+ *
+ * Place.  Preloaded, the anchor is in main shared memory.  Otherwise, from 17
+ * on, it is a segment of its own, and the DSM registry's "nexusmem" is a root of
+ * a fixed size that says where: the registry refuses a segment of another size
+ * with an error that would not tell a user what to do, and ours can.  An anchor
+ * that a library of another version made is not touched.
+ *
+ *	NxmAnchor | NxmSpaceShared | lines of processes | locals of processes
+ *
+ * A process attaches at its first call, with the number of its PGPROC, and is
+ * detached by before_shmem_exit, while segments are still mapped.  Something may
+ * call again after that (callbacks of an abort at exit do) and attaches anew.
+ *
+ * Locks.  grow_lock: see arena_chunks.c.  The root's lock: making the anchor.
+ * All else of the space is lock-free.
+ *
+ * The limit in force is a word of the space.  Whoever learns of a new
+ * nexusmem.memory_limit stores it; they all learn the same.
+ *
+ * Signals.  A background worker that has not said otherwise dies from within
+ * its SIGTERM handler, at any instruction.  Operations keep that away.  All
+ * other processes only note a signal and die at CHECK_FOR_INTERRUPTS.
+ *
+ * Limits: MaxBackends + NUM_AUXILIARY_PROCS processes, as PostgreSQL has.  A
+ * process does not change its node's memory while it holds magazines: it goes
+ * on with what it has.
+ */
+#include "arena.h"
+
+#include <signal.h>
+
+#include "access/parallel.h"
+#include "arena_chunks.h"
+#include "compat.h"
+#include "nodes.h"
+#include "scheduler.h"
+#include "shmem.h"
+#include "slot.h"
+#include "storage/dsm.h"
+#include "storage/dsm_impl.h"
+#include "storage/ipc.h"
+#include "utils/guc.h"
+
+#define ANCHOR_MAGIC	0x4E584D41
+#define ROOT_BYTES		1024
+#define TRANCHE_NAME	"nexusmem"
+
+#define DEFAULT_LIMIT_KB	(256 * 1024)
+#define LEAST_LIMIT_KB		1024
+/* what NXM_MAX_CHUNKS hold, less what small ones waste */
+#define MOST_LIMIT_KB		(100 * 1024 * 1024)
+
+/*
+ * In the DSM registry.  The same in all versions of this library, for the sake
+ * of which it has room to spare.
+ */
+typedef struct Root
+{
+	uint32		magic;			/* immutable, as are these: */
+	uint32		version;		/* NXM_LAYOUT_VERSION */
+	uint32		tranche;
+	dsm_handle	anchor;			/* the lock's: segment of the anchor, 0: none yet */
+	LWLock		lock;
+	char		unused[ROOT_BYTES - 4 * sizeof(uint32) - sizeof(LWLock)];
+} Root;
+
+StaticAssertDecl(sizeof(Root) == ROOT_BYTES, "the root's size is fixed");
+
+int			nxm_memory_limit = DEFAULT_LIMIT_KB;
+bool		nxm_signals_matter = false;
+
+static NxmAnchor *anchor = NULL;
+static NxmSpace my_space;
+static bool attached = false;
+static bool limit_changed = false;	/* and not put into force by this process */
+static int	my_node = 0;		/* of the space */
+static NxmSlot *my_slot = NULL;
+static NxmHome seen_home = 0;
+
+/* The anchor */
+
+static int
+process_count(void)
+{
+	return nxm_slot_count();
+}
+
+NxmSpaceShared *
+nxm_arena_shared(NxmAnchor *a)
+{
+	return (NxmSpaceShared *) TYPEALIGN(NXM_CACHE_LINE, a + 1);
+}
+
+Size
+nxm_arena_size(void)
+{
+	return TYPEALIGN(NXM_CACHE_LINE, sizeof(NxmAnchor)) +
+		nxm_space_size(process_count()) + NXM_CACHE_LINE;
+}
+
+static uint64
+limit_pages(NxmSpaceShared *shared)
+{
+	uint64		pages = (uint64) nxm_memory_limit * 1024 / NXM_PAGE_SIZE;
+	uint64		descriptors = nxm_chunk_descriptor_pages(shared);
+
+	return pages > descriptors ? pages - descriptors : 0;
+}
+
+/* ptr is aligned, and nobody else sees it. */
+static void
+init_anchor(NxmAnchor *a, uint32 tranche)
+{
+	NxmSpaceShared *shared = nxm_arena_shared(a);
+
+	/* slices of min_dynamic_shared_memory were used before */
+	memset(a, 0, nxm_arena_size() - NXM_CACHE_LINE);
+	a->magic = ANCHOR_MAGIC;
+	a->version = NXM_LAYOUT_VERSION;
+	a->size = nxm_arena_size();
+	a->tranche = tranche;
+	LWLockInitialize(&a->grow_lock, tranche);
+	LWLockInitialize(&a->registry_lock, tranche);
+	nxm_init(&a->generation, 1);
+	nxm_init(&a->next_id, 1);
+	nxm_space_init(shared, process_count(), nxm_space_node_count(), 0);
+	nxm_store(&shared->page_limit, limit_pages(shared));
+}
+
+void
+nxm_arena_shmem_init(void *ptr, bool found)
+{
+	anchor = (NxmAnchor *) TYPEALIGN(NXM_CACHE_LINE, ptr);
+	if (!found)
+		init_anchor(anchor, nxm_new_lwlock_tranche(TRANCHE_NAME));
+	limit_changed = false;
+}
+
+static void
+init_root(void *ptr)
+{
+	Root	   *root = ptr;
+
+	memset(root, 0, sizeof(Root));
+	root->magic = ANCHOR_MAGIC;
+	root->version = NXM_LAYOUT_VERSION;
+	root->tranche = nxm_new_lwlock_tranche(TRANCHE_NAME);
+	LWLockInitialize(&root->lock, root->tranche);
+}
+
+static bool
+root_is_ours(const Root *root)
+{
+	return root->magic == ANCHOR_MAGIC && root->version == NXM_LAYOUT_VERSION;
+}
+
+static void
+raise_other_version(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("nexusmem's shared memory was made by another version of the library"),
+			 errhint("Restart the server.")));
+}
+
+/*
+ * The anchor that the root leads to.  make: where there is none, make it.  NULL:
+ * there is none, or not a valid one.
+ */
+static NxmAnchor *
+anchor_of_root(Root *root, bool make)
+{
+	dsm_segment *segment = NULL;
+	NxmAnchor  *a;
+
+	LWLockAcquire(&root->lock, LW_EXCLUSIVE);
+	if (root->anchor != 0)
+	{
+		segment = dsm_find_mapping(root->anchor);
+		if (segment == NULL)
+		{
+			segment = dsm_attach(root->anchor);
+			if (segment != NULL)
+				dsm_pin_mapping(segment);
+		}
+	}
+	else if (make)
+	{
+		segment = dsm_create(nxm_arena_size(), 0);
+		dsm_pin_mapping(segment);
+		/* a segment begins at a cache line in every process, if not at a page */
+		init_anchor((NxmAnchor *) TYPEALIGN(NXM_CACHE_LINE,
+											dsm_segment_address(segment)),
+					root->tranche);
+		dsm_pin_segment(segment);
+		root->anchor = dsm_segment_handle(segment);
+	}
+	LWLockRelease(&root->lock);
+	if (segment == NULL)
+		return NULL;
+
+	a = (NxmAnchor *) TYPEALIGN(NXM_CACHE_LINE, dsm_segment_address(segment));
+	if (a->magic != ANCHOR_MAGIC || a->version != NXM_LAYOUT_VERSION ||
+		a->size != nxm_arena_size())
+		return NULL;
+	return a;
+}
+
+static Root *
+find_root(void)
+{
+	static Root *root = NULL;
+
+	if (root == NULL)
+	{
+		root = nxm_named_segment("nexusmem", sizeof(Root), init_root);
+		if (root_is_ours(root))
+			nxm_name_lwlock_tranche((int) root->tranche, TRANCHE_NAME);
+	}
+	return root;
+}
+
+NxmAnchor *
+nxm_anchor(void)
+{
+	if (anchor == NULL)
+	{
+		if (!NXM_HAVE_DSM_REGISTRY)
+			nxm_shmem_require("this function");
+		if (!root_is_ours(find_root()))
+			raise_other_version();
+		anchor = anchor_of_root(find_root(), true);
+		if (anchor == NULL)
+			raise_other_version();
+	}
+	return anchor;
+}
+
+NxmAnchor *
+nxm_anchor_if_any(void)
+{
+	if (anchor == NULL && NXM_HAVE_DSM_REGISTRY && root_is_ours(find_root()))
+		anchor = anchor_of_root(find_root(), false);
+	return anchor;
+}
+
+/* This process */
+
+static void
+put_limit_into_force(NxmSpaceShared *shared)
+{
+	limit_changed = false;
+	nxm_store_relaxed(&shared->page_limit, limit_pages(shared));
+}
+
+/* Takes over what is new of this process's home. */
+static void
+see_home(void)
+{
+	seen_home = my_slot == NULL ? 0 : pg_atomic_read_u64(&my_slot->home);
+	my_node = nxm_space_node_of(nxm_scheduler_my_node());
+	if (attached)
+		my_space.local->node = (uint32) my_node;
+}
+
+static void
+detach(int code, Datum arg)
+{
+	(void) code;
+	(void) arg;
+	if (!attached)
+		return;
+	nxm_begin_operation();
+	nxm_proc_detach(&my_space);
+	attached = false;
+	nxm_end_operation();
+}
+
+static void
+attach(void)
+{
+	NxmAnchor  *a = nxm_anchor();
+	int			proc = nxm_my_procno();
+
+	if (MyProc == NULL || proc < 0 || proc >= process_count())
+		elog(ERROR, "nexusmem: this process has no number");
+	/* what an attachment before has mapped is still mapped */
+	if (my_space.shared == NULL)
+	{
+		nxm_space_open(&my_space, nxm_arena_shared(a));
+		my_space.populate = nxm_chunk_populate;
+		my_space.depopulate = nxm_chunk_depopulate;
+	}
+	nxm_signals_matter = MyBackendType == B_BG_WORKER && !IsParallelWorker();
+	my_slot = nxm_slot_mine();
+	see_home();
+	before_shmem_exit(detach, 0);
+	nxm_proc_attach(&my_space, proc, my_node, (uint64) MyProcPid);
+	attached = true;
+}
+
+NxmSpace *
+nxm_space(void)
+{
+	if (unlikely(!attached))
+		attach();
+	if (unlikely(limit_changed))
+		put_limit_into_force(my_space.shared);
+	if (my_slot != NULL &&
+		unlikely(pg_atomic_read_u64(&my_slot->home) != seen_home))
+		see_home();
+	return &my_space;
+}
+
+int
+nxm_memory_node(void)
+{
+	if (unlikely(!attached))
+		(void) nxm_space();
+	return my_node;
+}
+
+static sigset_t signals_before;
+
+void
+nxm_hold_signals(void)
+{
+	sigset_t	term;
+
+	sigemptyset(&term);
+	sigaddset(&term, SIGTERM);
+	sigprocmask(SIG_BLOCK, &term, &signals_before);
+}
+
+void
+nxm_let_signals(void)
+{
+	sigprocmask(SIG_SETMASK, &signals_before, NULL);
+}
+
+/* More memory */
+
+/* Gives back what is kept for later; says whether that made a difference. */
+static bool
+make_room(NxmSpace *space)
+{
+	uint64		before = nxm_load(&space->shared->pages);
+
+	nxm_begin_operation();
+	nxm_flush(space);
+	nxm_epoch_poll(space);
+	nxm_trim(space);
+	nxm_end_operation();
+	return nxm_load(&space->shared->pages) < before;
+}
+
+/*
+ * Where this process's own node cannot have another chunk, it goes on in the
+ * memory of one that has room.
+ */
+static bool
+borrow(NxmSpace *space, int node)
+{
+	if (node != (int) space->local->node)
+		return false;
+	for (int i = 0; i < (int) space->shared->nnodes; i++)
+	{
+		if (i != node && nxm_chunk_room(space, i))
+		{
+			space->local->node = (uint32) i;
+			return true;
+		}
+	}
+	return false;
+}
+
+static void
+raise_limit_reached(NxmSpaceShared *shared)
+{
+	uint64		kb = (nxm_load(&shared->page_limit) +
+					  nxm_chunk_descriptor_pages(shared)) * (NXM_PAGE_SIZE / 1024);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("shared structures have reached their memory limit"),
+			 errdetail("The limit is " UINT64_FORMAT " kB.", kb),
+			 errhint("Remove entries, or raise nexusmem.memory_limit and reload the configuration.")));
+}
+
+/* reason: what the operating system said, or NULL. */
+static void
+raise_no_memory(const char *reason)
+{
+	bool		posix = dynamic_shared_memory_type == DSM_IMPL_POSIX;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OUT_OF_MEMORY),
+			 errmsg("the operating system has no more shared memory for shared structures"),
+			 reason ? errdetail_internal("%s", reason) :
+			 posix ? errdetail("The file system /dev/shm is full.") : 0,
+			 posix ?
+			 errhint("Enlarge /dev/shm (in a container with --shm-size), or lower nexusmem.memory_limit.") :
+			 errhint("Give the server more shared memory, or lower nexusmem.memory_limit.")));
+}
+
+static void
+grow(NxmSpace *space, int node)
+{
+	NxmGrowth	growth;
+	char	   *reason;
+
+	nxm_begin_operation();
+	growth = nxm_chunk_grow(space, &anchor->grow_lock, node, &reason);
+	nxm_end_operation();
+
+	if (growth == NXM_GROWN || borrow(space, node))
+		return;
+	if (growth == NXM_GROW_NO_MEMORY)
+		raise_no_memory(reason);
+	if (growth == NXM_GROW_NO_SEGMENT)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("too many dynamic shared memory segments"),
+				 errhint("Raise max_connections and restart the server.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("shared structures cannot have more than %d segments of memory",
+					NXM_MAX_CHUNKS),
+			 errhint("Remove entries, or restart the server with a higher nexusmem.memory_limit, for which segments are larger.")));
+}
+
+bool
+nxm_again_slow(NxmSpace *space, NxmResult result)
+{
+	NxmSpaceShared *shared = space->shared;
+
+	if (result == NXM_NEED_CHUNK)
+	{
+		int			chunk = space->need_chunk;
+
+		space->need_chunk = -1;
+		if (chunk >= 0)
+			nxm_chunk_map(space, chunk);
+		return true;
+	}
+
+	if (space->no_space)
+	{
+		if (!make_room(space))
+			raise_no_memory(NULL);
+	}
+	else if (nxm_load(&shared->pages) >= nxm_load(&shared->page_limit))
+	{
+		(void) make_room(space);
+		if (nxm_load(&shared->pages) >= nxm_load(&shared->page_limit))
+			raise_limit_reached(shared);
+	}
+	else if (!nxm_chunk_room(space, space->need_node))
+		grow(space, space->need_node);
+	return true;
+}
+
+void
+nxm_arena_tick(void)
+{
+	NxmAnchor  *a = nxm_anchor_if_any();
+	NxmSpace   *space;
+
+	if (a == NULL)
+		return;
+	put_limit_into_force(nxm_arena_shared(a));
+	if (nxm_load(&nxm_arena_shared(a)->nchunks) == 0)
+		return;
+	space = nxm_space();
+	/* what is retired may lie anywhere */
+	nxm_chunk_map_all(space);
+	(void) make_room(space);
+}
+
+/* Settings */
+
+static void
+assign_memory_limit(int new_limit, void *extra)
+{
+	(void) new_limit;
+	(void) extra;
+	limit_changed = true;
+}
+
+void
+nxm_arena_init(void)
+{
+	DefineCustomIntVariable("nexusmem.memory_limit",
+							"Most memory that all shared structures together may take.",
+							NULL,
+							&nxm_memory_limit,
+							DEFAULT_LIMIT_KB, LEAST_LIMIT_KB, MOST_LIMIT_KB,
+							PGC_SIGHUP,
+							GUC_UNIT_KB, NULL, assign_memory_limit, NULL);
+	limit_changed = false;
+}

@@ -1,0 +1,364 @@
+/*
+ * arena_chunks.c
+ *	  Makes, maps and populates the DSM segments that are chunks of the space.
+ *
+ * Making one.  PostgreSQL allocates all of a posix segment when it makes it,
+ * before anybody could say where, and a policy does not move what is there.  So
+ * the memory is given back at once, but for the pages of descriptors, then the
+ * policy is set, and pages get their memory again one by one as the space hands
+ * them out.  The policy lies on the shared object: it holds for whoever asks for
+ * the page, in whichever process.  The descriptors are placed by this process's
+ * own policy, set while the segment is made.  MPOL_PREFERRED: a node that is
+ * full is no error.
+ *
+ * Taking memory is asking the kernel to write to the page (nxm_seam_populate):
+ * a full /dev/shm makes that fail, where touching the page would be SIGBUS.
+ * Where the kernel can't be asked (before 5.14), or won't give memory back, the
+ * chunk is "solid": all of it stays as it was made.
+ *
+ * Sizes.  A chunk doubles what its node has, from 4 MB on, up to a quarter of
+ * nexusmem.memory_limit, for as much is taken for a moment while it is made; not
+ * more than half of what /dev/shm has left, for parallel query lives there too;
+ * and enough that the chunks that may still be made can hold the limit.
+ *
+ * Lock.  One process at a time grows, under the anchor's grow_lock.  No error
+ * may leave there with a segment that nobody knows, so those of making it are
+ * caught.  Mapping takes no lock: what is published is immutable.
+ *
+ * Segments of type mmap are files, to which policies do not apply, and slices of
+ * min_dynamic_shared_memory are memory that PostgreSQL has placed: neither is
+ * bound.  A slice need not begin at a page's edge, but is at the same address
+ * in every process, so the offset at which pages begin is the same too.
+ *
+ * Limits: a process that is stopped while it grows keeps others from growing.
+ * Memory nodes past NXM_MEMORY_NODES share.
+ */
+#include "arena_chunks.h"
+
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "compat.h"
+#include "nodes.h"
+#include "numa_seam.h"
+#include "storage/dsm.h"
+#include "storage/dsm_impl.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+#define MB UINT64CONST(1048576)
+#define FIRST_CHUNK_BYTES	(4 * MB)
+/* what a short /dev/shm may shrink a chunk to */
+#define LEAST_CHUNK_BYTES	(1 * MB)
+#define MOST_CHUNK_BYTES	((uint64) NXM_MAX_CHUNK_PAGES * NXM_PAGE_SIZE)
+
+/* Half of the chunks, so that each node can have a first and a larger one. */
+#define NXM_MEMORY_NODES	(NXM_MAX_CHUNKS / 2)
+
+StaticAssertDecl(NXM_MEMORY_NODES <= NXM_SPACE_NODES,
+				 "a space has as many nodes");
+StaticAssertDecl(NXM_PAGE_SIZE <= 0xFFFFFF, "an offset fits a chunk's handle");
+
+int
+nxm_space_node_count(void)
+{
+	return Min(nxm_topology()->nnodes, NXM_MEMORY_NODES);
+}
+
+int
+nxm_space_node_of(int node)
+{
+	return node * nxm_space_node_count() / nxm_topology()->nnodes;
+}
+
+int
+nxm_space_node_first(int space_node)
+{
+	int			count = nxm_space_node_count();
+
+	return (space_node * nxm_topology()->nnodes + count - 1) / count;
+}
+
+uint64
+nxm_chunk_descriptor_pages(NxmSpaceShared *shared)
+{
+	int			n = (int) nxm_load(&shared->nchunks);
+	uint64		pages = 0;
+
+	for (int i = 0; i < n; i++)
+		pages += shared->chunks[i].first_page;
+	return pages;
+}
+
+bool
+nxm_chunk_populate(NxmSpace *space, int chunk, void *page)
+{
+	uint32		flags = NXM_CHUNK_FLAGS(space->shared->chunks[chunk].handle);
+
+	if ((flags & NXM_CHUNK_SOLID) != 0)
+		return true;
+	return nxm_seam_populate(page, NXM_PAGE_SIZE) == 0;
+}
+
+void
+nxm_chunk_depopulate(NxmSpace *space, int chunk, void *page)
+{
+	uint32		flags = NXM_CHUNK_FLAGS(space->shared->chunks[chunk].handle);
+
+	/* where it fails the memory stays, and populating it anew does no harm */
+	if ((flags & NXM_CHUNK_SOLID) == 0)
+		(void) nxm_seam_release(page, NXM_PAGE_SIZE);
+}
+
+void
+nxm_chunk_map(NxmSpace *space, int chunk)
+{
+	uint64		handle = space->shared->chunks[chunk].handle;
+	dsm_segment *segment;
+
+	if (space->base[chunk] != NULL)
+		return;
+	segment = dsm_find_mapping(NXM_CHUNK_DSM(handle));
+	if (segment == NULL)
+	{
+		/* until it is pinned an error lets go of it again */
+		segment = dsm_attach(NXM_CHUNK_DSM(handle));
+		if (segment == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("a segment of nexusmem's shared memory does not exist any more"),
+					 errhint("Restart the server.")));
+		dsm_pin_mapping(segment);
+	}
+	space->base[chunk] = (char *) dsm_segment_address(segment) +
+		NXM_CHUNK_OFFSET(handle);
+}
+
+void
+nxm_chunk_map_all(NxmSpace *space)
+{
+	int			n = (int) nxm_load(&space->shared->nchunks);
+
+	for (int i = 0; i < n; i++)
+		nxm_chunk_map(space, i);
+}
+
+bool
+nxm_chunk_room(NxmSpace *space, int node)
+{
+	NxmNodeSpace *n = &space->shared->nodes[node];
+	uint64		newest;
+	NxmChunk   *chunk;
+
+	/* the top's tag is in its upper half */
+	if ((uint32) nxm_load(&n->free_pages) != 0)
+		return true;
+	newest = nxm_load(&n->chunk);
+	if (newest == 0)
+		return false;
+	chunk = &space->shared->chunks[newest - 1];
+	return nxm_load(&chunk->bump) < nxm_load(&chunk->published);
+}
+
+/* Bytes for the next chunk of a node.  Under the lock, with room in the table. */
+static uint64
+chunk_bytes(NxmSpace *space, int node)
+{
+	NxmSpaceShared *shared = space->shared;
+	int			nchunks = (int) nxm_load(&shared->nchunks);
+	uint64		limit = (uint64) nxm_memory_limit * 1024;
+	uint64		have = 0;
+	int			waiting = 0;	/* other nodes that have no chunk yet */
+	int			left;
+	uint64		bytes;
+
+	for (int i = 0; i < nchunks; i++)
+	{
+		NxmChunk   *chunk = &shared->chunks[i];
+
+		if ((int) chunk->node == node)
+			have += nxm_load(&chunk->published) * NXM_PAGE_SIZE;
+	}
+	for (int i = 0; i < (int) shared->nnodes; i++)
+		waiting += i != node && nxm_load(&shared->nodes[i].chunk) == 0;
+	left = Max(NXM_MAX_CHUNKS - nchunks - waiting, 1);
+
+	bytes = Min(have + FIRST_CHUNK_BYTES, Max(limit / 4, FIRST_CHUNK_BYTES));
+	if (limit > have)
+		bytes = Max(bytes, (limit - have) / left);
+
+	if (dynamic_shared_memory_type == DSM_IMPL_POSIX)
+	{
+		struct statvfs fs;
+
+		if (statvfs("/dev/shm", &fs) == 0)
+			bytes = Min(bytes, (uint64) fs.f_bavail * fs.f_frsize / 2);
+	}
+	bytes = Min(Max(bytes, LEAST_CHUNK_BYTES), MOST_CHUNK_BYTES);
+	return bytes / NXM_PAGE_SIZE * NXM_PAGE_SIZE;
+}
+
+/*
+ * dsm_create() that says why it failed instead of raising an error.  NULL with
+ * *reason NULL: PostgreSQL has no segment left.  The segment is pinned.
+ */
+static dsm_segment *
+create_segment(Size size, char **reason)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ResourceOwner ours = ResourceOwnerCreate(owner, "nexusmem");
+	uint32		holdoff = InterruptHoldoffCount;
+	dsm_segment *volatile segment = NULL;
+
+	*reason = NULL;
+	CurrentResourceOwner = ours;
+	PG_TRY();
+	{
+		segment = dsm_create(size, DSM_CREATE_NULL_IF_MAXSEGMENTS);
+		if (segment != NULL)
+		{
+			dsm_pin_mapping(segment);
+			dsm_pin_segment(segment);
+		}
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		/* the error took them all back; the lock's is still ours */
+		InterruptHoldoffCount = holdoff;
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		*reason = pstrdup(error->message);
+		FreeErrorData(error);
+		segment = NULL;
+	}
+	PG_END_TRY();
+
+	/* what a failure left behind; a mapping that was pinned is not among it */
+	CurrentResourceOwner = ours;
+	ResourceOwnerRelease(ours, RESOURCE_RELEASE_BEFORE_LOCKS, false, false);
+	ResourceOwnerRelease(ours, RESOURCE_RELEASE_LOCKS, false, false);
+	ResourceOwnerRelease(ours, RESOURCE_RELEASE_AFTER_LOCKS, false, false);
+	CurrentResourceOwner = owner;
+	ResourceOwnerDelete(ours);
+	return segment;
+}
+
+/* Is there more than one memory, and does the node know which is its own? */
+static const NxmOsNodeSet *
+memories_of(int node)
+{
+	const NxmTopology *topo = nxm_topology();
+	const NxmOsNodeSet *mems = &topo->node[nxm_space_node_first(node)].mems;
+
+	return topo->numa && nxm_osnodeset_count(mems) > 0 ? mems : NULL;
+}
+
+/*
+ * Gives back what was allocated of a new segment but for its descriptors, and
+ * binds the rest.  Returns NXM_CHUNK_* flags.
+ */
+static uint32
+prepare_memory(char *base, uint32 npages, int node, bool in_main, bool placed)
+{
+	Size		descriptors = (Size) nxm_chunk_first_page(npages) * NXM_PAGE_SIZE;
+	Size		bytes = (Size) npages * NXM_PAGE_SIZE;
+	const NxmOsNodeSet *mems = memories_of(node);
+	uint32		flags = 0;
+
+	/* slices were used before */
+	memset(base, 0, descriptors);
+
+	/* a page that exists tells whether this kind of mapping can be populated */
+	if (!nxm_seam_can_populate() ||
+		nxm_seam_populate(base, NXM_PAGE_SIZE) != 0 ||
+		nxm_seam_release(base + descriptors, bytes - descriptors) != 0)
+		flags |= NXM_CHUNK_SOLID;
+
+	if (mems == NULL)
+		return flags;
+	if (in_main)
+		return flags | NXM_CHUNK_UNBOUND_MAIN;
+	if (dynamic_shared_memory_type == DSM_IMPL_MMAP)
+		return flags | NXM_CHUNK_UNBOUND_TYPE;
+	if (nxm_seam_range_policy(base, bytes,
+							  nxm_osnodeset_count(mems) > 1 ?
+							  NXM_RANGE_INTERLEAVE : NXM_RANGE_PREFER,
+							  mems) != 0 ||
+		((flags & NXM_CHUNK_SOLID) != 0 && !placed))
+		flags |= NXM_CHUNK_UNBOUND_REFUSED;
+	return flags;
+}
+
+/*
+ * Descriptors count against the limit.  The limit in force is lessened, not
+ * computed anew: this process may not have heard of a new setting yet.  Somebody
+ * who has may put it into force at the same time, and nxm_arena_tick() soon does.
+ */
+static void
+charge_descriptors(NxmSpaceShared *shared, uint64 pages)
+{
+	uint64		limit = nxm_load_relaxed(&shared->page_limit);
+
+	while (!nxm_cas(&shared->page_limit, &limit,
+					limit > pages ? limit - pages : 0))
+		;
+}
+
+/* Under the lock, with room in the table. */
+static NxmGrowth
+add_chunk(NxmSpace *space, int node, char **reason)
+{
+	const NxmOsNodeSet *mems = memories_of(node);
+	uint64		bytes = chunk_bytes(space, node);
+	NxmMemPolicy policy;
+	bool		placed = false;
+	dsm_segment *segment;
+	char	   *start;
+	Size		offset;
+	bool		in_main;
+	uint32		npages;
+	uint32		flags;
+
+	if (mems != NULL && nxm_seam_get_policy(&policy) == 0)
+		placed = nxm_seam_prefer(nxm_osnodeset_next(mems, -1)) == 0;
+	/* a page more than asked for, as a slice may begin anywhere */
+	while ((segment = create_segment(bytes + NXM_PAGE_SIZE, reason)) == NULL &&
+		   *reason != NULL && bytes / 2 >= LEAST_CHUNK_BYTES)
+		bytes = bytes / 2 / NXM_PAGE_SIZE * NXM_PAGE_SIZE;
+	if (placed)
+		(void) nxm_seam_set_policy(&policy);
+	if (segment == NULL)
+		return *reason == NULL ? NXM_GROW_NO_SEGMENT : NXM_GROW_NO_MEMORY;
+
+	npages = (uint32) (bytes / NXM_PAGE_SIZE);
+	start = dsm_segment_address(segment);
+	in_main = nxm_dsm_in_main_memory(dsm_segment_handle(segment));
+	offset = in_main ? (char *) TYPEALIGN(NXM_PAGE_SIZE, start) - start : 0;
+	flags = prepare_memory(start + offset, npages, node, in_main, placed);
+	charge_descriptors(space->shared, nxm_chunk_first_page(npages));
+	(void) nxm_chunk_add(space, start + offset, npages, node,
+						 (uint64) flags << 56 | (uint64) offset << 32 |
+						 dsm_segment_handle(segment));
+	return NXM_GROWN;
+}
+
+NxmGrowth
+nxm_chunk_grow(NxmSpace *space, LWLock *lock, int node, char **reason)
+{
+	NxmGrowth	growth;
+
+	*reason = NULL;
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	if (nxm_chunk_room(space, node))
+		growth = NXM_GROWN;
+	else if (nxm_load(&space->shared->nchunks) >= NXM_MAX_CHUNKS)
+		growth = NXM_GROW_TABLE_FULL;
+	else
+		growth = add_chunk(space, node, reason);
+	LWLockRelease(lock);
+	return growth;
+}

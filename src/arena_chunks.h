@@ -1,0 +1,68 @@
+/*
+ * arena_chunks.h
+ *	  The segments that are the chunks of the space.  For arena*.c.
+ */
+#ifndef NXM_ARENA_CHUNKS_H
+#define NXM_ARENA_CHUNKS_H
+
+#include "arena.h"
+
+/*
+ * NxmChunk.handle, immutable:
+ *
+ *	63     56 55                    32 31                     0
+ *	+--------+------------------------+------------------------+
+ *	| flags  | where in it pages begin |   handle of the segment |
+ *	+--------+------------------------+------------------------+
+ */
+#define NXM_CHUNK_DSM(h)	((dsm_handle) (h))
+#define NXM_CHUNK_OFFSET(h) ((Size) ((h) >> 32) & 0xFFFFFF)
+#define NXM_CHUNK_FLAGS(h)	((uint32) ((h) >> 56))
+
+/* Its memory is never given back, for it could not be taken again safely. */
+#define NXM_CHUNK_SOLID			0x01
+/* Not bound to its node, though there is something to choose from: */
+#define NXM_CHUNK_UNBOUND_TYPE	0x02	/* dynamic_shared_memory_type = mmap */
+#define NXM_CHUNK_UNBOUND_MAIN	0x04	/* min_dynamic_shared_memory */
+#define NXM_CHUNK_UNBOUND_REFUSED 0x08	/* the kernel said no */
+#define NXM_CHUNK_UNBOUND \
+	(NXM_CHUNK_UNBOUND_TYPE | NXM_CHUNK_UNBOUND_MAIN | NXM_CHUNK_UNBOUND_REFUSED)
+
+typedef enum NxmGrowth
+{
+	NXM_GROWN,					/* by this process or by another */
+	NXM_GROW_TABLE_FULL,		/* there are NXM_MAX_CHUNKS */
+	NXM_GROW_NO_SEGMENT,		/* PostgreSQL has no segment left */
+	NXM_GROW_NO_MEMORY			/* the operating system has none; see the reason */
+} NxmGrowth;
+
+/* The space of an anchor. */
+extern NxmSpaceShared *nxm_arena_shared(NxmAnchor *anchor);
+
+/* Maps a published chunk, if it is not.  May raise an error. */
+extern void nxm_chunk_map(NxmSpace *space, int chunk);
+extern void nxm_chunk_map_all(NxmSpace *space);
+
+/* Could a page be handed out on the node without another chunk? */
+extern bool nxm_chunk_room(NxmSpace *space, int node);
+
+/*
+ * Adds a chunk on the node, unless it has room.  Raises no error; for
+ * NXM_GROW_NO_MEMORY *reason, in the current memory context, tells more.
+ */
+extern NxmGrowth nxm_chunk_grow(NxmSpace *space, LWLock *lock, int node,
+								char **reason);
+
+/* NxmSpace's callbacks. */
+extern bool nxm_chunk_populate(NxmSpace *space, int chunk, void *page);
+extern void nxm_chunk_depopulate(NxmSpace *space, int chunk, void *page);
+
+/* Pages of all chunks that hold descriptors. */
+extern uint64 nxm_chunk_descriptor_pages(NxmSpaceShared *shared);
+
+/* The first logical node of a node of the space, and the reverse. */
+extern int	nxm_space_node_first(int space_node);
+extern int	nxm_space_node_of(int node);
+extern int	nxm_space_node_count(void);
+
+#endif							/* NXM_ARENA_CHUNKS_H */

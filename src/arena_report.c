@@ -1,0 +1,193 @@
+/*
+ * arena_report.c
+ *	  What the arena has, and where the kernel says that it is.
+ *
+ * move_pages() knows only pages that this process has mapped, and mapping one
+ * that does not exist would make it.  So mincore() is asked first, which looks at
+ * the shared object, and what exists is mapped by the kernel
+ * (nxm_seam_map), which can fail and cannot raise SIGBUS.  A page that is
+ * given back in between is made again, empty: at most 64 kB, until it is handed
+ * out the next time.
+ *
+ * Limits: past max_pages one page is picked at random out of each run of n, and
+ * the figures are multiplied.
+ */
+#include "arena.h"
+
+#include <unistd.h>
+
+#include "arena_chunks.h"
+#include "common/pg_prng.h"
+#include "compat.h"
+#include "miscadmin.h"
+#include "nodes.h"
+#include "numa_seam.h"
+
+/* the kernel's pages in one of ours, with the smallest that there are */
+#define MAX_PARTS (NXM_PAGE_SIZE / 4096)
+
+const char *
+nxm_arena_why_unbound(const NxmArenaReport *report)
+{
+	uint32		flags = report->unbound_flags;
+
+	if ((flags & NXM_CHUNK_UNBOUND_TYPE) != 0)
+		return "dynamic_shared_memory_type is mmap";
+	if ((flags & NXM_CHUNK_UNBOUND_MAIN) != 0)
+		return "they are in min_dynamic_shared_memory";
+	if ((flags & NXM_CHUNK_UNBOUND_REFUSED) != 0)
+		return "the kernel refused";
+	return NULL;
+}
+
+/* A stopped process that keeps others from freeing memory, or 0. */
+static int
+stopped_process(NxmSpaceShared *shared, uint64 *held_pages)
+{
+	NxmSpace	space;
+	uint64		epoch = nxm_load(&shared->epoch);
+	int			n = (int) nxm_load(&shared->procs_used);
+	int			stopped = 0;
+
+	nxm_space_open(&space, shared);
+	*held_pages = 0;
+	for (int i = 0; i < n; i++)
+	{
+		NxmProcLine *line = &space.lines[i];
+		uint64		pid = nxm_load(&line->owner);
+		uint64		theirs = nxm_load(&line->epoch);
+		bool		holds = nxm_load(&line->held) != 0;
+
+		*held_pages += holds;
+		if (pid == 0 || theirs == 0 || (!holds && theirs == epoch))
+			continue;
+		/* others are there for a moment */
+		if (stopped == 0 && nxm_seam_stopped((pid_t) pid))
+			stopped = (int) pid;
+	}
+	return stopped;
+}
+
+bool
+nxm_arena_report(NxmArenaReport *report)
+{
+	NxmAnchor  *anchor = nxm_anchor_if_any();
+	NxmSpaceShared *shared;
+	uint64		descriptors;
+
+	memset(report, 0, sizeof(*report));
+	if (anchor == NULL)
+		return false;
+	shared = nxm_arena_shared(anchor);
+	report->chunks = (int) nxm_load(&shared->nchunks);
+	for (int i = 0; i < report->chunks; i++)
+	{
+		uint32		f = NXM_CHUNK_FLAGS(shared->chunks[i].handle);
+
+		report->reserved += nxm_load(&shared->chunks[i].published) * NXM_PAGE_SIZE;
+		report->unbound += (f & NXM_CHUNK_UNBOUND) != 0;
+		report->solid += (f & NXM_CHUNK_SOLID) != 0;
+		report->unbound_flags |= f & NXM_CHUNK_UNBOUND;
+	}
+	descriptors = nxm_chunk_descriptor_pages(shared);
+	report->used = (nxm_load(&shared->pages) + descriptors) * NXM_PAGE_SIZE;
+	report->limit = (nxm_load(&shared->page_limit) + descriptors) * NXM_PAGE_SIZE;
+	report->stopped_pid = stopped_process(shared, &report->held_pages);
+	report->epoch_limbo = nxm_load(&shared->limbo);
+	report->leaked = nxm_load(&shared->leaked);
+	return true;
+}
+
+/*
+ * Asks the kernel about one page of the space: which parts of it exist, and
+ * where.  parts: the kernel's pages in one of ours.
+ */
+static void
+ask(NxmNodeMemory *memory, const NxmOsNodeSet *mems, char *page, int parts)
+{
+	Size		part_size = NXM_PAGE_SIZE / parts;
+	unsigned char exists[MAX_PARTS];
+	void	   *addr[MAX_PARTS];
+	int			node[MAX_PARTS];
+	int			n = 0;
+
+	if (nxm_seam_resident(page, NXM_PAGE_SIZE, exists) != 0)
+		return;
+	memory->asked = true;
+	for (int i = 0; i < parts; i++)
+	{
+		if ((exists[i] & 1) != 0)
+			addr[n++] = page + i * part_size;
+	}
+	if (n == 0)
+		return;
+	memory->resident += n * part_size;
+	/* with a kernel that cannot map, those that this process has used are known */
+	(void) nxm_seam_map(page, NXM_PAGE_SIZE);
+	if (nxm_seam_page_nodes(addr, n, node) != 0)
+		return;
+	for (int i = 0; i < n; i++)
+	{
+		if (node[i] < 0)
+			continue;
+		memory->told = true;
+		if (nxm_osnodeset_count(mems) == 0 || nxm_osnodeset_has(mems, node[i]))
+			memory->on_node += part_size;
+		else
+			memory->elsewhere += part_size;
+	}
+}
+
+int
+nxm_arena_measure(NxmNodeMemory *memory, int max_pages)
+{
+	NxmSpace   *space = nxm_space();
+	NxmSpaceShared *shared = space->shared;
+	int			nchunks = (int) nxm_load(&shared->nchunks);
+	int			nnodes = (int) shared->nnodes;
+	int			parts = (int) (NXM_PAGE_SIZE / sysconf(_SC_PAGESIZE));
+	uint64		pages = 0;
+	uint64		run;
+
+	for (int i = 0; i < nchunks; i++)
+	{
+		nxm_chunk_map(space, i);
+		pages += nxm_load(&shared->chunks[i].published);
+	}
+	run = pages / max_pages + 1;
+
+	memset(memory, 0, sizeof(NxmNodeMemory) * nnodes);
+	for (int i = 0; i < nnodes; i++)
+	{
+		memory[i].node = nxm_space_node_first(i);
+		memory[i].used = (nxm_load(&shared->nodes[i].used_pages) +
+						  nxm_load(&shared->nodes[i].nfree)) * NXM_PAGE_SIZE;
+	}
+	for (int i = 0; i < nchunks; i++)
+	{
+		NxmChunk   *chunk = &shared->chunks[i];
+		NxmNodeMemory *m = &memory[chunk->node];
+		const NxmOsNodeSet *mems = &nxm_topology()->node[m->node].mems;
+		uint64		npages = nxm_load(&chunk->published);
+
+		m->reserved += npages * NXM_PAGE_SIZE;
+		m->used += (uint64) chunk->first_page * NXM_PAGE_SIZE;
+		for (uint64 first = 0; first < npages; first += run)
+		{
+			uint64		page = first;
+
+			if (run > 1)
+				page += pg_prng_uint64_range(&pg_global_prng_state, 0, run - 1);
+			CHECK_FOR_INTERRUPTS();
+			if (page < npages)
+				ask(m, mems, space->base[i] + page * NXM_PAGE_SIZE, parts);
+		}
+	}
+	for (int i = 0; i < nnodes; i++)
+	{
+		memory[i].resident *= run;
+		memory[i].on_node *= run;
+		memory[i].elsewhere *= run;
+	}
+	return nnodes;
+}

@@ -1,0 +1,44 @@
+/*
+ * sql_memory.c
+ *	  The view nexusmem.node_memory.
+ */
+#include "postgres.h"
+
+#include "arena.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/tuplestore.h"
+
+PG_FUNCTION_INFO_V1(nxm_node_memory);
+
+/* 1 GB, in pages of 64 kB; asking about it takes a tenth of a second. */
+#define MAX_PAGES 16384
+
+Datum
+nxm_node_memory(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	NxmNodeMemory *memory = palloc(sizeof(NxmNodeMemory) * NXM_SPACE_NODES);
+	int			nnodes = nxm_arena_measure(memory, MAX_PAGES);
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < nnodes; i++)
+	{
+		const NxmNodeMemory *m = &memory[i];
+		bool		asked = m->asked || m->reserved == 0;
+		bool		told = m->told || m->reserved == 0;
+		Datum		values[6] = {
+			Int32GetDatum(m->node),
+			CStringGetTextDatum("structures"),
+			Int64GetDatum((int64) m->reserved),
+			Int64GetDatum((int64) m->used),
+			Int64GetDatum((int64) m->on_node),
+			Int64GetDatum((int64) m->resident)
+		};
+		bool		nulls[6] = {false, false, false, false, !told, !asked};
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
