@@ -91,6 +91,7 @@ typedef struct NxmSite
 	Oid			owner;			/* of the object */
 	NxmKind		kind;
 	uint32		privileges;		/* that the role has */
+	uint32		size_hint;		/* for its user: bytes of the last value */
 	uint32		name_len;
 	char		name[NXM_MAX_NAME + 1];
 } NxmSite;

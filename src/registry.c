@@ -1,0 +1,946 @@
+/*
+ * registry.c
+ *	  Names, owners and privileges of the shared structures.
+ *
+ * Objects are found through anchor->names, a map of core, under
+ *
+ *	| database OID, 4 bytes | kind, 1 byte | name, 1 to 63 bytes |
+ *
+ * with the reference of the NxmObject as value.
+ *
+ * Looking a name up takes no lock.  Whatever changes a name, an owner or a
+ * sharing does so under anchor->registry_lock, in one section, with all memory
+ * allocated before the first change, and then raises anchor->generation; what a
+ * call site remembers is void from then on.  Making an object needs no new
+ * generation, since nobody remembers that there is none.
+ *
+ * In a section the generation is looked at before the object is touched.  A
+ * lookup reads the generation before the name, so that it remembers too old a
+ * one rather than too new.
+ *
+ * A dropped object goes on the list anchor->buried, and is freed from there:
+ * see registry_drain.c.
+ *
+ * Privileges: the owner, its members and superusers may do everything; others
+ * what the object was shared for.  The result is remembered together with a
+ * count of this process's invalidations of roles and memberships.
+ *
+ * Limits: an object is shared with at most NXM_MAX_ACL roles.  While a process
+ * is stopped within a few microseconds of changing names, nobody else can.
+ */
+#include "registry.h"
+
+#include "catalog/pg_authid.h"
+#include "common/hashfn.h"
+#include "compat.h"
+#include "registry_internal.h"
+#include "utils/acl.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+/* Bytes that a session may add before the sum of its owner's is taken again. */
+#define ROLE_LIMIT_STEP (64 * 1024)
+
+/* Stripes of a striped counter on each node. */
+#define STRIPES_PER_NODE 4
+
+#define DRAIN_ITEMS 256
+
+NxmSpace   *nxm_registry_space = NULL;
+NxmAnchor  *nxm_registry_anchor = NULL;
+uint64		nxm_role_changes = 0;
+bool		nxm_enable_lock_free_structures = true;
+int			nxm_role_limit = -1;
+void		(*nxm_registry_load_hook) (void) = NULL;
+
+typedef struct NameKey
+{
+	NxmKey		key;
+	char		bytes[sizeof(Oid) + 1 + NXM_MAX_NAME];
+} NameKey;
+
+static const char *const kind_names[NXM_KINDS] = {
+	"counter", "map", "stack", "queue", "cache"
+};
+
+const char *
+nxm_kind_name(NxmKind kind)
+{
+	return kind_names[kind];
+}
+
+int
+nxm_kind_of_name(const char *name, size_t len)
+{
+	for (int i = 0; i < NXM_KINDS; i++)
+	{
+		if (strlen(kind_names[i]) == len && memcmp(kind_names[i], name, len) == 0)
+			return i;
+	}
+	return -1;
+}
+
+void
+nxm_check_enabled(void)
+{
+	if (!nxm_enable_lock_free_structures)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("lock-free structures are disabled"),
+				 errhint("Set nexusmem.enable_lock_free_structures = on and reload.")));
+}
+
+void
+nxm_check_name(NxmKind kind, size_t len)
+{
+	if (len == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("name of a %s must not be empty", nxm_kind_name(kind))));
+	if (len > NXM_MAX_NAME)
+		ereport(ERROR,
+				(errcode(ERRCODE_NAME_TOO_LONG),
+				 errmsg("name of a %s is too long", nxm_kind_name(kind)),
+				 errdetail("It has %zu bytes; at most %d are allowed.", len,
+						   NXM_MAX_NAME)));
+}
+
+static void
+roles_changed(Datum arg, NxmSysCacheId cacheid, uint32 hashvalue)
+{
+	(void) arg;
+	(void) cacheid;
+	(void) hashvalue;
+	nxm_role_changes++;
+}
+
+void
+nxm_registry_attach(void)
+{
+	NxmSpace   *space;
+
+	if (nxm_registry_space != NULL)
+		return;
+	/* what may raise an error comes first */
+	space = nxm_space();
+	nxm_registry_anchor = nxm_anchor();
+	CacheRegisterSyscacheCallback(AUTHOID, roles_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, roles_changed, (Datum) 0);
+	nxm_registry_space = space;
+}
+
+/* Attaches, and waits for what was saved. */
+static void
+attach_loaded(void)
+{
+	if (unlikely(nxm_registry_space == NULL))
+		nxm_registry_attach();
+	if (nxm_registry_load_hook != NULL)
+		nxm_registry_load_hook();
+}
+
+static void
+make_key(NameKey *k, Oid database, NxmKind kind, const char *name, size_t len)
+{
+	memcpy(k->bytes, &database, sizeof(Oid));
+	k->bytes[sizeof(Oid)] = (char) kind;
+	memcpy(k->bytes + sizeof(Oid) + 1, name, len);
+	k->key.data = k->bytes;
+	k->key.len = sizeof(Oid) + 1 + len;
+	k->key.hash = hash_bytes_extended((const unsigned char *) k->bytes,
+									  k->key.len, 0);
+}
+
+/* In a section: the object of a name.  NXM_OK, NXM_ABSENT, NXM_NEED_CHUNK. */
+static NxmResult
+find(const NameKey *k, NxmRef *ref, NxmObject **object)
+{
+	NxmBuffer	buffer = {(char *) ref, sizeof(*ref), 0, NXM_INTERNAL};
+	NxmResult	result;
+
+	/* acquire: nobody has used the registry, or the map is there */
+	if (nxm_load(&nxm_registry_anchor->names.directory) == 0)
+		return NXM_ABSENT;
+	result = nxm_map_get(nxm_registry_space, &nxm_registry_anchor->names,
+						 &k->key, &buffer);
+	if (result != NXM_OK)
+		return result;
+	*object = nxm_at(nxm_registry_space, *ref);
+	return *object == NULL ? NXM_NEED_CHUNK : NXM_OK;
+}
+
+/* In a section: owner and sharing. */
+static NxmResult
+copy_rights(NxmObject *object, Oid *owner, NxmAcl *acl)
+{
+	/* acquire: pairs with the store in set_rights(), its bytes are there */
+	NxmRef		ref = nxm_load(&object->acl);
+
+	*owner = (Oid) nxm_load_relaxed(&object->owner);
+	acl->count = 0;
+	if (ref != 0)
+	{
+		const NxmAcl *shared = nxm_at(nxm_registry_space, ref);
+
+		if (shared == NULL)
+			return NXM_NEED_CHUNK;
+		/* immutable, and kept by our epoch */
+		acl->count = shared->count;
+		memcpy(acl->entry, shared->entry, shared->count * sizeof(acl->entry[0]));
+	}
+	return NXM_OK;
+}
+
+/* In a section: all of it. */
+static NxmResult
+copy_info(NxmObject *object, NxmObjectInfo *info)
+{
+	NxmResult	result = copy_rights(object, &info->owner, &info->acl);
+
+	if (result != NXM_OK)
+		return result;
+	info->object = object;
+	info->id = object->id;
+	info->kind = (NxmKind) object->kind;
+	info->database = object->database;
+	info->node = (int) object->node;
+	info->striped = false;
+	info->entries = 1;
+	info->bytes = nxm_object_size(sizeof(NxmObject));
+	switch (info->kind)
+	{
+		case NXM_KIND_COUNTER:
+			info->striped = object->u.counter.nstripes > 0;
+			info->bytes += object->u.counter.nstripes * sizeof(NxmStripe);
+			break;
+		case NXM_KIND_MAP:
+			info->entries = nxm_map_entries(&object->u.map);
+			info->bytes += nxm_map_bytes(&object->u.map);
+			break;
+		case NXM_KIND_STACK:
+			info->entries = nxm_stack_depth(&object->u.stack);
+			info->bytes += nxm_load_relaxed(&object->u.stack.bytes);
+			break;
+		case NXM_KIND_QUEUE:
+			info->entries = nxm_queue_length(&object->u.queue);
+			info->bytes += nxm_load_relaxed(&object->u.queue.bytes);
+			break;
+		case NXM_KIND_CACHE:
+			break;
+	}
+	info->name_len = object->name_len;
+	memcpy(info->name, object->name, sizeof(info->name));
+	return NXM_OK;
+}
+
+uint32
+nxm_object_privileges(Oid role, Oid owner, const NxmAcl *acl)
+{
+	uint32		privileges = 0;
+
+	/* superusers have everybody's */
+	if (has_privs_of_role(role, owner))
+		return NXM_READ | NXM_WRITE | NXM_OWN;
+	for (uint32 i = 0; i < acl->count; i++)
+	{
+		Oid			grantee = acl->entry[i].role;
+
+		if (!OidIsValid(grantee) || has_privs_of_role(role, grantee))
+			privileges |= acl->entry[i].privileges;
+	}
+	if ((privileges & NXM_WRITE) != 0)
+		privileges |= NXM_READ;
+	return privileges;
+}
+
+_Noreturn static void
+deny(NxmKind kind, const char *name, size_t len, NxmPrivilege privilege)
+{
+	if (privilege == NXM_OWN)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of %s \"%.*s\"", nxm_kind_name(kind),
+						(int) len, name)));
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for %s \"%.*s\"", nxm_kind_name(kind),
+					(int) len, name)));
+}
+
+/*
+ * What is known of a name, looked up outside of a section.  false: there is no
+ * such object.
+ */
+static bool
+look_up(const NameKey *k, NxmObjectInfo *info)
+{
+	NxmResult	result;
+
+	NXM_IN_SECTION(
+	{
+		NxmRef		ref;
+		NxmObject  *object;
+
+		/* before the name: pairs with the increments under the lock */
+		info->generation = nxm_load(&nxm_registry_anchor->generation);
+		result = find(k, &ref, &object);
+		if (result == NXM_OK)
+			result = copy_info(object, info);
+	});
+	return result == NXM_OK;
+}
+
+NxmResult
+nxm_object_free_contents(NxmObject *object)
+{
+	NxmSpace   *space = nxm_registry_space;
+
+	switch ((NxmKind) object->kind)
+	{
+		case NXM_KIND_COUNTER:
+			/* what is not mapped here could not be freed */
+			for (uint32 i = 0; i < object->u.counter.nstripes; i++)
+			{
+				if (nxm_at(space, object->u.counter.stripes[i]) == NULL)
+					return NXM_NEED_CHUNK;
+			}
+			nxm_counter_fini(space, &object->u.counter);
+			return NXM_ABSENT;
+		case NXM_KIND_MAP:
+			{
+				NxmResult	result = NXM_OK;
+
+				if (nxm_load(&object->u.map.dropped) == 0)
+					result = nxm_map_drop(space, &object->u.map);
+				if (result == NXM_OK || result == NXM_DROPPED)
+					result = nxm_map_drain(space, &object->u.map);
+				return result;
+			}
+		case NXM_KIND_STACK:
+			return nxm_stack_drain(space, &object->u.stack, DRAIN_ITEMS);
+		case NXM_KIND_QUEUE:
+			return nxm_queue_drain(space, &object->u.queue, DRAIN_ITEMS);
+		case NXM_KIND_CACHE:
+			break;
+	}
+	return NXM_ABSENT;
+}
+
+/* An unpublished NxmAcl. */
+static NxmResult
+new_acl(const NxmAcl *acl, NxmRef *ref)
+{
+	size_t		size = offsetof(NxmAcl, entry) +
+		acl->count * sizeof(acl->entry[0]);
+
+	*ref = 0;
+	if (acl->count == 0)
+		return NXM_OK;
+	*ref = nxm_alloc(nxm_registry_space, size);
+	if (*ref == 0)
+		return nxm_no_object(nxm_registry_space);
+	memcpy(nxm_at(nxm_registry_space, *ref), acl, size);
+	return NXM_OK;
+}
+
+/*
+ * In a section, under the lock: makes an object, unless there is one of that
+ * name: NXM_EXISTS.  Nothing is left of what did not succeed.
+ */
+static NxmResult
+create(const NameKey *k, Oid database, Oid owner, NxmKind kind,
+	   const char *name, size_t len, bool striped, const NxmAcl *acl,
+	   NxmObject **made)
+{
+	NxmSpace   *space = nxm_registry_space;
+	NxmAnchor  *anchor = nxm_registry_anchor;
+	NxmObject  *object;
+	NxmRef		ref;
+	NxmRef		acl_ref = 0;
+	NxmValue	value = {(const char *) &ref, sizeof(ref), NXM_INTERNAL};
+	NxmResult	result;
+
+	if (nxm_load(&anchor->names.directory) == 0)
+	{
+		result = nxm_map_init(space, &anchor->names);
+		if (result != NXM_OK)
+			return result;
+	}
+	result = find(k, &ref, &object);
+	if (result != NXM_ABSENT)
+		return result == NXM_OK ? NXM_EXISTS : result;
+
+	ref = nxm_alloc(space, sizeof(NxmObject));
+	if (ref == 0)
+		return nxm_no_object(space);
+	object = nxm_at(space, ref);
+	memset(object, 0, sizeof(NxmObject));
+	object->id = nxm_fetch_add(&anchor->next_id, 1) + 1;
+	object->kind = kind;
+	object->database = database;
+	object->node = (uint32) nxm_memory_node();
+	object->name_len = (uint32) len;
+	memcpy(object->name, name, len);
+	nxm_init(&object->owner, owner);
+
+	result = NXM_OK;
+	switch (kind)
+	{
+		case NXM_KIND_COUNTER:
+			result = nxm_counter_init(space, &object->u.counter, striped,
+									  (int) space->shared->nnodes,
+									  STRIPES_PER_NODE);
+			break;
+		case NXM_KIND_MAP:
+			result = nxm_map_init(space, &object->u.map);
+			break;
+		case NXM_KIND_STACK:
+			nxm_stack_init(&object->u.stack);
+			break;
+		case NXM_KIND_QUEUE:
+			result = nxm_queue_init(space, &object->u.queue);
+			break;
+		case NXM_KIND_CACHE:
+			break;
+	}
+	if (result != NXM_OK)
+	{
+		nxm_free(space, ref);
+		return result;
+	}
+
+	result = new_acl(acl, &acl_ref);
+	if (result == NXM_OK)
+	{
+		nxm_init(&object->acl, acl_ref);
+		/* publishes all of the above: the map's stores are releases */
+		result = nxm_map_put_if(space, &anchor->names, &k->key, NULL, &value);
+	}
+	if (result != NXM_OK)
+	{
+		NxmResult	drained;
+
+		if (acl_ref != 0)
+			nxm_free(space, acl_ref);
+		do
+			drained = nxm_object_free_contents(object);
+		while (drained == NXM_OK);
+		nxm_free(space, ref);
+	}
+	*made = object;
+	return result;
+}
+
+static bool
+create_object(Oid database, Oid owner, NxmKind kind, const char *name,
+			  size_t len, bool striped, const NxmAcl *acl, NxmSite *site)
+{
+	NameKey		k;
+	NxmResult	result;
+	NxmObject  *object = NULL;
+
+	make_key(&k, database, kind, name, len);
+	NXM_LOCKED_SECTION(
+	{
+		/* the lock keeps the object from being dropped before this is known */
+		uint64		generation = nxm_load(&nxm_registry_anchor->generation);
+
+		result = create(&k, database, owner, kind, name, len, striped, acl,
+						&object);
+		if (result == NXM_OK && site != NULL)
+		{
+			site->object = object;
+			site->generation = generation;
+			site->id = object->id;
+		}
+	});
+	return result == NXM_OK;
+}
+
+bool
+nxm_object_create(NxmKind kind, const char *name, size_t len, bool striped)
+{
+	NxmObjectInfo info;
+	NameKey		k;
+	NxmAcl		acl;
+
+	nxm_check_enabled();
+	nxm_check_name(kind, len);
+	attach_loaded();
+	make_key(&k, MyDatabaseId, kind, name, len);
+	if (look_up(&k, &info))
+	{
+		if (nxm_object_privileges(GetUserId(), info.owner, &info.acl) == 0)
+			deny(kind, name, len, NXM_READ);
+		return false;
+	}
+	acl.count = 0;
+	nxm_check_role_limit(GetUserId(), sizeof(NxmObject));
+	return create_object(MyDatabaseId, GetUserId(), kind, name, len, striped,
+						 &acl, NULL);
+}
+
+bool
+nxm_object_restore(NxmSite *site, Oid database, Oid owner, NxmKind kind,
+				   const char *name, size_t len, bool striped,
+				   const NxmAcl *acl)
+{
+	NxmAcl		none;
+
+	none.count = 0;
+	nxm_check_name(kind, len);
+	if (nxm_registry_space == NULL)
+		nxm_registry_attach();
+	memset(site, 0, sizeof(*site));
+	site->owner = owner;
+	site->kind = kind;
+	return create_object(database, owner, kind, name, len, striped,
+						 acl == NULL ? &none : acl, site);
+}
+
+NxmSite *
+nxm_call_site_slow(FunctionCallInfo fcinfo)
+{
+	/* called without a FmgrInfo there is nowhere to remember anything */
+	static NxmSite nowhere;
+
+	if (fcinfo->flinfo == NULL)
+		return &nowhere;
+	fcinfo->flinfo->fn_extra = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt,
+													  sizeof(NxmSite));
+	return fcinfo->flinfo->fn_extra;
+}
+
+bool
+nxm_object_open_slow(NxmSite *site, NxmKind kind, const char *name, size_t len,
+					 NxmPrivilege privilege, bool create)
+{
+	NxmObjectInfo info;
+	NameKey		k;
+	uint64		role_changes;
+	Oid			role = GetUserId();
+
+	CHECK_FOR_INTERRUPTS();
+	nxm_check_enabled();
+	nxm_check_name(kind, len);
+	attach_loaded();
+	site->object = NULL;
+	make_key(&k, MyDatabaseId, kind, name, len);
+	while (!look_up(&k, &info))
+	{
+		NxmAcl		acl;
+
+		if (!create)
+			return false;
+		CHECK_FOR_INTERRUPTS();
+		nxm_check_role_limit(role, sizeof(NxmObject));
+		acl.count = 0;
+		(void) create_object(MyDatabaseId, role, kind, name, len, false, &acl,
+							 NULL);
+	}
+
+	role_changes = nxm_role_changes;
+	site->privileges = nxm_object_privileges(role, info.owner, &info.acl);
+	if ((site->privileges & privilege) == 0)
+		deny(kind, name, len, privilege);
+	site->generation = info.generation;
+	site->role_changes = role_changes;
+	site->id = info.id;
+	site->role = role;
+	site->owner = info.owner;
+	site->kind = kind;
+	site->name_len = (uint32) len;
+	memcpy(site->name, name, len);
+	site->object = info.object;
+	return true;
+}
+
+NxmResult
+nxm_object_find(const NxmObjectInfo *info, NxmObject **object)
+{
+	NameKey		k;
+	NxmRef		ref;
+	NxmResult	result;
+
+	*object = info->object;
+	if (nxm_load(&nxm_registry_anchor->generation) == info->generation)
+		return NXM_OK;
+	make_key(&k, info->database, info->kind, info->name, info->name_len);
+	result = find(&k, &ref, object);
+	if (result == NXM_ABSENT ||
+		(result == NXM_OK && (*object)->id != info->id))
+		return NXM_DROPPED;
+	return result;
+}
+
+/*
+ * In a section, under the lock: takes the object's name away and buries it.  It
+ * needs no memory.
+ */
+static NxmResult
+bury(const NameKey *k, NxmRef ref, NxmObject *object)
+{
+	NxmAnchor  *anchor = nxm_registry_anchor;
+	NxmResult	result = nxm_map_delete(nxm_registry_space, &anchor->names,
+										&k->key);
+
+	if (result != NXM_OK)
+		return result;
+	nxm_fetch_add(&anchor->generation, 1);
+	/* see nxm_object_valid() */
+	nxm_fence();
+	nxm_store_relaxed(&object->dropped,
+					  nxm_load(&nxm_registry_space->shared->epoch));
+	nxm_store_relaxed(&object->buried, nxm_load_relaxed(&anchor->buried));
+	nxm_store(&anchor->buried, ref);
+	return NXM_OK;
+}
+
+bool
+nxm_object_drop_info(const NxmObjectInfo *info)
+{
+	NameKey		k;
+	NxmResult	result;
+
+	make_key(&k, info->database, info->kind, info->name, info->name_len);
+	NXM_LOCKED_SECTION(
+	{
+		NxmRef		ref;
+		NxmObject  *object;
+
+		result = find(&k, &ref, &object);
+		if (result == NXM_OK)
+			result = object->id == info->id ? bury(&k, ref, object) : NXM_ABSENT;
+	});
+	return result == NXM_OK;
+}
+
+bool
+nxm_object_drop(NxmKind kind, const char *name, size_t len)
+{
+	NxmObjectInfo info;
+	NameKey		k;
+
+	nxm_check_enabled();
+	nxm_check_name(kind, len);
+	attach_loaded();
+	make_key(&k, MyDatabaseId, kind, name, len);
+	if (!look_up(&k, &info))
+		return false;
+	if ((nxm_object_privileges(GetUserId(), info.owner, &info.acl) & NXM_OWN) == 0)
+		deny(kind, name, len, NXM_OWN);
+	if (!nxm_object_drop_info(&info))
+		return false;
+
+	/*
+	 * Free it now, if no other process holds it back: each try may move the
+	 * epoch by one, and two further is enough.
+	 */
+	for (int tries = 0; tries < 4;)
+	{
+		NxmDrain	drain = nxm_registry_drain_some();
+
+		if (drain == NXM_DRAIN_NOTHING)
+			break;
+		if (drain == NXM_DRAIN_LATER)
+			tries++;
+		CHECK_FOR_INTERRUPTS();
+	}
+	return true;
+}
+
+/*
+ * In a section, under the lock: a new owner and a new sharing.  Nothing is
+ * changed unless NXM_OK.
+ */
+static NxmResult
+set_rights(NxmObject *object, Oid owner, const NxmAcl *acl)
+{
+	NxmRef		old = nxm_load_relaxed(&object->acl);
+	NxmRef		new;
+	NxmResult	result = new_acl(acl, &new);
+
+	if (result != NXM_OK)
+		return result;
+	nxm_store_relaxed(&object->owner, owner);
+	/* release: the bytes before the reference; pairs with copy_rights() */
+	nxm_store(&object->acl, new);
+	nxm_fetch_add(&nxm_registry_anchor->generation, 1);
+	if (old != 0)
+		nxm_retire_epoch(nxm_registry_space, old);
+	return NXM_OK;
+}
+
+bool
+nxm_object_reassign(const NxmObjectInfo *info, Oid owner, const NxmAcl *acl)
+{
+	NameKey		k;
+	NxmResult	result;
+
+	make_key(&k, info->database, info->kind, info->name, info->name_len);
+	NXM_LOCKED_SECTION(
+	{
+		NxmRef		ref;
+		NxmObject  *object;
+
+		result = find(&k, &ref, &object);
+		if (result == NXM_OK)
+			result = object->id == info->id ?
+				set_rights(object, owner, acl) : NXM_ABSENT;
+	});
+	nxm_epoch_poll(nxm_registry_space);
+	return result == NXM_OK;
+}
+
+/*
+ * Changes a private copy of a sharing.  NXM_OK: it is another now; NXM_EXISTS:
+ * it is not; NXM_TOO_LONG: no room.
+ */
+static NxmResult
+change_acl(NxmAcl *acl, Oid role, uint32 privileges, bool grant)
+{
+	uint32		i = 0;
+	uint32		old;
+
+	while (i < acl->count && acl->entry[i].role != role)
+		i++;
+	if (i == acl->count)
+	{
+		if (!grant)
+			return NXM_EXISTS;
+		if (i == NXM_MAX_ACL)
+			return NXM_TOO_LONG;
+		acl->entry[acl->count].role = role;
+		acl->entry[acl->count++].privileges = 0;
+	}
+	old = acl->entry[i].privileges;
+	if (grant)
+		acl->entry[i].privileges |= privileges;
+	else
+	{
+		/* who may write may read: without reading there is no writing */
+		if ((privileges & NXM_READ) != 0)
+			privileges |= NXM_WRITE;
+		acl->entry[i].privileges &= ~privileges;
+	}
+	if (acl->entry[i].privileges == old)
+		return NXM_EXISTS;
+	if (acl->entry[i].privileges == 0)
+		acl->entry[i] = acl->entry[--acl->count];
+	return NXM_OK;
+}
+
+bool
+nxm_object_share(NxmKind kind, const char *name, size_t len, Oid role,
+				 uint32 privileges, bool grant)
+{
+	NxmObjectInfo info;
+	NameKey		k;
+	NxmResult	result;
+
+	nxm_check_enabled();
+	nxm_check_name(kind, len);
+	attach_loaded();
+	make_key(&k, MyDatabaseId, kind, name, len);
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!look_up(&k, &info))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("%s \"%.*s\" does not exist", nxm_kind_name(kind),
+							(int) len, name)));
+		if ((nxm_object_privileges(GetUserId(), info.owner, &info.acl) &
+			 NXM_OWN) == 0)
+			deny(kind, name, len, NXM_OWN);
+
+		NXM_LOCKED_SECTION(
+		{
+			NxmRef		ref;
+			NxmObject  *object;
+			NxmAcl		acl;
+			Oid			owner;
+
+			result = find(&k, &ref, &object);
+			/* the rights were those of this very object and owner? */
+			if (result == NXM_OK && object->id != info.id)
+				result = NXM_ABSENT;
+			if (result == NXM_OK)
+				result = copy_rights(object, &owner, &acl);
+			if (result == NXM_OK && owner != info.owner)
+				result = NXM_ABSENT;
+			if (result == NXM_OK)
+				result = change_acl(&acl, role, privileges, grant);
+			if (result == NXM_OK)
+				result = set_rights(object, owner, &acl);
+		});
+	} while (result == NXM_ABSENT);
+
+	if (result == NXM_TOO_LONG)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s \"%.*s\" is shared with too many roles",
+						nxm_kind_name(kind), (int) len, name),
+				 errdetail("At most %d are allowed.", NXM_MAX_ACL),
+				 errhint("Share it with a role that they are members of.")));
+	nxm_epoch_poll(nxm_registry_space);
+	return result == NXM_OK;
+}
+
+/* What a scan copies of one bucket. */
+typedef struct Batch
+{
+	uint64		generation;
+	size_t		count;
+	size_t		size;
+	NxmObjectInfo *info;
+} Batch;
+
+static void
+batch_begin(void *context)
+{
+	((Batch *) context)->count = 0;
+}
+
+static NxmResult
+batch_add(NxmSpace *space, NxmRef item_ref, const NxmItem *item, void *context)
+{
+	Batch	   *batch = context;
+	NxmRef		ref;
+	NxmBuffer	buffer = {(char *) &ref, sizeof(ref), 0, NXM_INTERNAL};
+	NxmObject  *object;
+	NxmResult	result;
+
+	(void) item_ref;
+	if (batch->count == batch->size)
+		return NXM_NEED_BUFFER;
+	result = nxm_item_copy(space, item, &buffer);
+	if (result != NXM_OK)
+		return result;
+	object = nxm_at(space, ref);
+	if (object == NULL)
+		return NXM_NEED_CHUNK;
+	batch->info[batch->count].generation = batch->generation;
+	result = copy_info(object, &batch->info[batch->count]);
+	if (result == NXM_OK)
+		batch->count++;
+	return result;
+}
+
+void
+nxm_registry_scan(void (*each) (const NxmObjectInfo *info, void *context),
+				  void *context)
+{
+	Batch		batch;
+	uint64		position = 0;
+	NxmResult	result;
+
+	if (nxm_registry_space == NULL)
+		nxm_registry_attach();
+	if (nxm_load(&nxm_registry_anchor->names.directory) == 0)
+		return;
+	batch.size = 16;
+	batch.info = palloc(batch.size * sizeof(NxmObjectInfo));
+	do
+	{
+		uint64		at;
+
+		CHECK_FOR_INTERRUPTS();
+		batch.count = 0;
+		NXM_IN_SECTION(
+		{
+			at = position;
+			batch.generation = nxm_load(&nxm_registry_anchor->generation);
+			result = nxm_map_scan(nxm_registry_space,
+								  &nxm_registry_anchor->names, &at,
+								  batch_begin, batch_add, &batch);
+		});
+		if (result == NXM_NEED_BUFFER)
+		{
+			batch.size *= 2;
+			batch.info = repalloc(batch.info,
+								  batch.size * sizeof(NxmObjectInfo));
+			continue;
+		}
+		position = at;
+		for (size_t i = 0; i < batch.count; i++)
+			each(&batch.info[i], context);
+	} while (result == NXM_OK || result == NXM_NEED_BUFFER);
+	pfree(batch.info);
+}
+
+typedef struct RoleSum
+{
+	Oid			owner;
+	uint64		bytes;
+} RoleSum;
+
+static void
+sum_role(const NxmObjectInfo *info, void *context)
+{
+	RoleSum    *sum = context;
+
+	if (info->owner == sum->owner)
+		sum->bytes += info->bytes;
+}
+
+/*
+ * The sum is taken again when this session has added half of what there was
+ * room for, or ROLE_LIMIT_STEP.
+ */
+void
+nxm_check_role_limit_slow(Oid owner, size_t bytes)
+{
+	static Oid	checked_owner = InvalidOid;
+	static int	checked_limit = -1;
+	static uint64 allowance;
+	uint64		limit = (uint64) nxm_role_limit * 1024;
+	RoleSum		sum = {owner, 0};
+
+	if (owner == checked_owner && nxm_role_limit == checked_limit &&
+		bytes <= allowance)
+	{
+		allowance -= bytes;
+		return;
+	}
+	checked_owner = InvalidOid;
+	nxm_registry_scan(sum_role, &sum);
+	if (sum.bytes + bytes > limit)
+	{
+		char	   *role = GetUserNameFromId(owner, true);
+
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("structures of role \"%s\" would take more than nexusmem.role_limit",
+						role == NULL ? "?" : role),
+				 errdetail("They take %llu bytes of %llu, and %zu more were to be added.",
+						   (unsigned long long) sum.bytes,
+						   (unsigned long long) limit, bytes),
+				 errhint("Remove entries or structures, or raise nexusmem.role_limit.")));
+	}
+	allowance = Min(ROLE_LIMIT_STEP, (limit - sum.bytes) / 2);
+	allowance -= Min(allowance, bytes);
+	checked_owner = owner;
+	checked_limit = nxm_role_limit;
+}
+
+void
+nxm_registry_init(void)
+{
+	DefineCustomBoolVariable("nexusmem.enable_lock_free_structures",
+							 "Enables counters, maps, stacks and queues.",
+							 NULL,
+							 &nxm_enable_lock_free_structures,
+							 true,
+							 PGC_SIGHUP,
+							 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("nexusmem.role_limit",
+							"Most memory that the structures of one role may take.",
+							"-1 means no limit.",
+							&nxm_role_limit,
+							-1, -1, INT_MAX,
+							PGC_SUSET,
+							GUC_UNIT_KB, NULL, NULL, NULL);
+}

@@ -1,0 +1,43 @@
+/*
+ * registry_internal.h
+ *	  What registry.c and registry_drain.c share.
+ */
+#ifndef NXM_REGISTRY_INTERNAL_H
+#define NXM_REGISTRY_INTERNAL_H
+
+#include "registry.h"
+
+/*
+ * Runs a block, which sets `result`, in a section; the second under the registry
+ * lock; again for as long as it asks for chunks or memory.
+ */
+#define NXM_IN_SECTION(...) \
+	do { \
+		nxm_begin_operation(); \
+		nxm_enter(nxm_registry_space); \
+		__VA_ARGS__; \
+		nxm_leave(nxm_registry_space); \
+		nxm_end_operation(); \
+	} while (nxm_again(nxm_registry_space, result))
+
+#define NXM_LOCKED_SECTION(...) \
+	do { \
+		nxm_begin_operation(); \
+		LWLockAcquire(&nxm_registry_anchor->registry_lock, LW_EXCLUSIVE); \
+		nxm_enter(nxm_registry_space); \
+		__VA_ARGS__; \
+		nxm_leave(nxm_registry_space); \
+		LWLockRelease(&nxm_registry_anchor->registry_lock); \
+		nxm_end_operation(); \
+	} while (nxm_again(nxm_registry_space, result))
+
+/* Makes this process one that may use the registry. */
+extern void nxm_registry_attach(void);
+
+/*
+ * Frees a part of an object that nobody uses any more.  NXM_ABSENT: there is
+ * nothing left but the object itself.
+ */
+extern NxmResult nxm_object_free_contents(NxmObject *object);
+
+#endif							/* NXM_REGISTRY_INTERNAL_H */
