@@ -37,7 +37,11 @@
  * one buffer at each edge straddles two nodes, and none inside a stripe.
  *
  * No return value is believed.  A sample of pages is touched and the kernel is
- * asked where they are.
+ * asked where they are: of stripes, as many pages of each memory, at random
+ * places all over its stripes; interleaved, runs of neighbours as long as there
+ * are memories, in which each memory has one page, at random places too.  A
+ * fixed step would fall into step with the stripes.  Descriptors that were
+ * moved are asked about in the same way.
  *
  * Limits: the rest of shared memory (lock tables, WAL buffers) stays where the
  * kernel puts it.
@@ -50,6 +54,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/pg_prng.h"
 #include "compat.h"
 #include "nodes.h"
 #include "utils/guc.h"
@@ -57,7 +62,7 @@
 
 #define MAX_STRIPES 8192
 #define MIN_STRIPES 8			/* a memory */
-#define MAX_SAMPLE 256
+#define MAX_SAMPLE 256			/* of the buffers, and of the descriptors */
 #define MOVE_BATCH 4096
 
 typedef struct Range
@@ -261,7 +266,21 @@ run_children(bool huge)
 	}
 }
 
-/* Descriptors have been written to: their pages exist and must be moved. */
+/* The memory that a page of descriptors is moved to. */
+static int
+memory_of_descriptors(char *p)
+{
+	if (result.wanted == NXM_PLACE_INTERLEAVE)
+		return memories[(p - descriptor_pages().start) / result.page_size %
+						result.nodes];
+	return memory_of_stripe(stripe_of_page(p, (char *) BufferDescriptors,
+										   sizeof(BufferDescPadded)));
+}
+
+/*
+ * Descriptors have been written to: their pages exist and must be moved.  What
+ * became of each page is found out by verify().
+ */
 static void
 move_descriptors(void)
 {
@@ -279,14 +298,7 @@ move_descriptors(void)
 		for (; p < r.end && n < MOVE_BATCH; p += result.page_size)
 		{
 			pages[n] = p;
-			if (result.wanted == NXM_PLACE_INTERLEAVE)
-				target[n] = memories[(p - r.start) / result.page_size %
-									 result.nodes];
-			else
-				target[n] = memory_of_stripe(stripe_of_page(p,
-															(char *) BufferDescriptors,
-															sizeof(BufferDescPadded)));
-			n++;
+			target[n++] = memory_of_descriptors(p);
 		}
 		err = nxm_seam_move_pages(pages, n, target, status);
 		if (err != 0)
@@ -300,47 +312,138 @@ move_descriptors(void)
 	pfree(status);
 }
 
-/* Touches a sample of the buffers' pages and asks where they came to lie. */
+/*
+ * Picks pages of an array in stripes: the same number of each memory, each at
+ * a random place in its share of that memory's stripes.  Returns how many.
+ */
+static int
+sample_stripes(char *start, size_t item, Range whole, void **pages)
+{
+	int64		pages_a_stripe = Max(1, result.stripe_buffers * (int64) item /
+									 (int64) result.page_size);
+	int			n = 0;
+
+	for (int m = 0; m < result.nodes; m++)
+	{
+		int			stripes = (result.stripes - m + result.nodes - 1) /
+			result.nodes;
+		int			wanted = (int) Min(Max(1, MAX_SAMPLE / result.nodes),
+									   stripes * pages_a_stripe);
+
+		for (int i = 0; i < wanted && n < MAX_SAMPLE; i++)
+		{
+			double		place = (i + pg_prng_double(&pg_global_prng_state)) /
+				wanted * stripes;
+			int			nth = Min((int) place, stripes - 1);
+			Range		r = stripe_part(m + nth * result.nodes, start, item,
+										whole);
+			size_t		npages = (r.end - r.start) / result.page_size;
+
+			if (npages == 0)
+				continue;
+			pages[n++] = r.start + result.page_size *
+				Min((size_t) ((place - nth) * npages), npages - 1);
+		}
+	}
+	return n;
+}
+
+/*
+ * Picks runs of neighbouring pages, *run long, each at a random place in its
+ * share of the range.  Returns how many pages.
+ */
+static int
+sample_runs(Range r, int *run, void **pages)
+{
+	size_t		npages = (r.end - r.start) / result.page_size;
+	size_t		runs;
+	int			n = 0;
+
+	*run = (int) Min(Min(npages, MAX_SAMPLE), result.nodes);
+	if (*run == 0)
+		return 0;
+	runs = Min(npages, MAX_SAMPLE) / *run;
+	for (size_t i = 0; i < runs; i++)
+	{
+		size_t		from = npages * i / runs;
+		size_t		to = npages * (i + 1) / runs;
+		size_t		first = from + pg_prng_uint64_range(&pg_global_prng_state,
+														0, to - from - *run);
+
+		for (int j = 0; j < *run; j++)
+			pages[n++] = r.start + (first + j) * result.page_size;
+	}
+	return n;
+}
+
+/* Asks where pages lie; touches them first, for only mapped ones are known. */
+static bool
+ask(void **pages, int n, int *node)
+{
+	for (int i = 0; i < n; i++)
+		(void) *(volatile char *) pages[i];
+	return n == 0 || nxm_seam_page_nodes(pages, n, node) == 0;
+}
+
+/* Counts a page that is where it should be, and its memory if it is new. */
+static void
+count_verified(int node, NxmOsNodeSet *seen)
+{
+	result.verified++;
+	if (!nxm_osnodeset_has(seen, node))
+	{
+		nxm_osnodeset_add(seen, node);
+		result.memories_seen++;
+	}
+}
+
+/* Samples the pages of the buffers and of the descriptors that were placed. */
 static void
 verify(void)
 {
-	Range		r = block_pages();
-	size_t		npages = (r.end - r.start) / result.page_size;
-	int			n = (int) Min(npages, MAX_SAMPLE);
+	bool		interleave = result.wanted == NXM_PLACE_INTERLEAVE;
+	NxmOsNodeSet seen = {{0}};
 	void	   *pages[MAX_SAMPLE];
 	int			node[MAX_SAMPLE];
-	int			hits[NXM_MAX_OS_NODES] = {0};
+	int			run = 1;
+	int			n;
 
-	if (n == 0)
+	n = interleave ? sample_runs(block_pages(), &run, pages) :
+		sample_stripes(BufferBlocks, BLCKSZ, block_pages(), pages);
+	if (!ask(pages, n, node))
 		return;
-	for (int i = 0; i < n; i++)
-	{
-		/* interleaving shows in neighbours, stripes all over the range */
-		size_t		page = result.wanted == NXM_PLACE_INTERLEAVE ? (size_t) i :
-			npages * i / n;
-
-		pages[i] = r.start + page * result.page_size;
-		(void) *(volatile char *) pages[i];
-	}
-	if (nxm_seam_page_nodes(pages, n, node) != 0)
-		return;
-
 	result.sampled = n;
 	for (int i = 0; i < n; i++)
 	{
-		if (node[i] < 0 || node[i] >= NXM_MAX_OS_NODES)
-			continue;
-		if (result.wanted == NXM_PLACE_INTERLEAVE)
+		bool		right;
+
+		if (interleave)
 		{
-			/* any order will do, but no memory gets more than its share */
-			if (nxm_osnodeset_has(&nxm_topology()->memories, node[i]) &&
-				hits[node[i]]++ < (n + result.nodes - 1) / result.nodes)
-				result.verified++;
+			/* any order will do, but no memory has two pages of a run */
+			right = nxm_osnodeset_has(&nxm_topology()->memories, node[i]);
+			for (int j = i - i % run; j < i; j++)
+				right &= node[j] != node[i];
 		}
-		else if (node[i] == memory_of_stripe(stripe_of_page(pages[i],
-															BufferBlocks,
-															BLCKSZ)))
-			result.verified++;
+		else
+			right = node[i] == memory_of_stripe(stripe_of_page(pages[i],
+															   BufferBlocks,
+															   BLCKSZ));
+		if (right)
+			count_verified(node[i], &seen);
+	}
+
+	if (!interleave && !result.with_descriptors)
+		return;
+	n = interleave ? sample_runs(descriptor_pages(), &run, pages) :
+		sample_stripes((char *) BufferDescriptors, sizeof(BufferDescPadded),
+					   descriptor_pages(), pages);
+	if (!ask(pages, n, node))
+		return;
+	result.sampled += n;
+	for (int i = 0; i < n; i++)
+	{
+		if (node[i] == memory_of_descriptors(pages[i]))
+			count_verified(node[i], &seen);
 	}
 }
 

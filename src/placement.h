@@ -26,8 +26,10 @@ typedef struct NxmPlacementResult
 	bool		with_descriptors;	/* a buffer and its descriptor share a node */
 	int			refused;		/* errno of the call that failed, 0: none */
 	int			child_signal;	/* that ended a helper process, 0: none */
-	int			sampled;		/* pages that the kernel was asked about */
+	int			sampled;		/* pages, of buffers and of the descriptors
+								 * placed, that the kernel was asked about */
 	int			verified;		/* of these, pages where they should be */
+	int			memories_seen;	/* different memories that those lie on */
 } NxmPlacementResult;
 
 /* Defines nexusmem.shared_buffers_placement (only while preloading). */

@@ -192,8 +192,8 @@ placement_status(void)
 					   p->with_descriptors ? "with their descriptors" :
 					   "without their descriptors (shared_buffers is too small for pages of this size)",
 					   p->nodes, pages);
-	detail = psprintf("%s; %d of %d sampled pages verified", how, p->verified,
-					  p->sampled);
+	detail = psprintf("%s; %d of %d sampled pages verified, on %d memories",
+					  how, p->verified, p->sampled, p->memories_seen);
 	if (p->sampled == 0)
 		return row("degraded", HINT_CONTAINER,
 				   psprintf("%s; the kernel would not tell where pages lie", how));
