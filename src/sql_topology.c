@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "fmgr.h"
@@ -12,6 +13,7 @@
 #include "scheduler.h"
 #include "shmem.h"
 #include "storage/procarray.h"
+#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/tuplestore.h"
@@ -93,7 +95,24 @@ nxm_nodes(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* One row a slot that has a home; the view joins it to pg_stat_activity. */
+/*
+ * The rule of the view backends, for whoever calls the function behind it:
+ * everybody sees background processes, and others' sessions only with their
+ * rights or those of pg_read_all_stats.
+ */
+static bool
+may_see(const PGPROC *proc)
+{
+	Oid			role = proc->roleId;
+
+	return !OidIsValid(role) || has_privs_of_role(GetUserId(), role) ||
+		has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
+}
+
+/*
+ * One row for each of the pids that is a server process; the view joins them
+ * to pg_stat_activity.
+ */
 Datum
 nxm_backend_nodes(PG_FUNCTION_ARGS)
 {
@@ -116,7 +135,10 @@ nxm_backend_nodes(PG_FUNCTION_ARGS)
 
 		if (proc == NULL)
 			proc = AuxiliaryPidGetProc(pid[i]);
-		if (proc != NULL && nxm_shmem_available())
+		/* nothing of the machine's other processes is told */
+		if (proc == NULL || !may_see(proc))
+			continue;
+		if (nxm_shmem_available())
 		{
 			home = pg_atomic_read_u64(&nxm_slot(proc - ProcGlobal->allProcs)->home);
 			if (NXM_HOME_PID(home) != pid[i])
