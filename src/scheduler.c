@@ -7,8 +7,8 @@
  * ROLE/DATABASE settings are unknown there.  At its first statement for good.
  * Parallel query workers are placed in ExecutorStart, on their leader's node
  * unless it has as many processes as CPUs.  Other background processes run no
- * hook of ours: our worker sets their affinity from outside, and nobody can
- * set their memory policy.
+ * hook of ours, and neither do walsenders once they send: our worker sets their
+ * affinity from outside, and nobody can set their memory policy.
  *
  * The truth about a process is the home word of its slot.  Whoever wants it
  * elsewhere (the process, our worker, pin_backend() in another session)
@@ -371,15 +371,18 @@ leave_slot(int code, Datum arg)
 	pg_atomic_write_u32(&my_slot->self_placed, 0);
 }
 
-/* Finds the calling process's slot; false where it is not ours to place. */
+/*
+ * Finds the calling process's slot; false where the process does not look
+ * after itself.  A walsender may run no statement ever, and so would never
+ * follow a setting: that is our worker's.
+ */
 static bool
 enter_slot(void)
 {
 	if (my_slot != NULL)
 		return true;
 	if (shared == NULL || MyProc == NULL ||
-		(MyBackendType != B_BACKEND && MyBackendType != B_WAL_SENDER &&
-		 !IsParallelWorker()))
+		(MyBackendType != B_BACKEND && !IsParallelWorker()))
 		return false;
 	my_slot = nxm_slot_mine();
 	if (my_slot == NULL)

@@ -19,7 +19,8 @@ typedef enum NxmHomeReason
 	NXM_HOME_PREFERRED,			/* by nexusmem.preferred_node */
 	NXM_HOME_LEADER,			/* parallel worker, on its leader's node */
 	NXM_HOME_SPREAD,			/* parallel worker, its leader's node was full */
-	NXM_HOME_AFFINITY,			/* background process, by affinity only */
+	NXM_HOME_AFFINITY,			/* background process or walsender, by
+								 * affinity only */
 	NXM_HOME_MANUAL,			/* pin_backend() */
 	NXM_HOME_UNPINNED			/* unpin_backend(): stays unpinned */
 } NxmHomeReason;

@@ -70,6 +70,36 @@ foreach my $name (sort keys %failing)
 $node->backup('b');
 ok(counted(1), 'walsenders of a base backup are not counted when they have left');
 
+# one that only ever sends is placed, and follows a reload
+sub cpus_of
+{
+	my ($pid) = @_;
+	my ($cpus) = slurp_file("/proc/$pid/status") =~ /^Cpus_allowed_list:\s*(\S+)/m;
+	return $cpus;
+}
+sub set_pinning
+{
+	my ($on) = @_;
+	q1("ALTER SYSTEM SET nexusmem.enable_numa_optimizations = $on");
+	$node->reload;
+	return $node->poll_query_until('postgres', 'SHOW nexusmem.enable_numa_optimizations', $on);
+}
+my ($all) = slurp_file('/proc/self/status') =~ /^Cpus_allowed_list:\s*(\S+)/m;
+my $receiver = IPC::Run::start([ 'pg_receivewal', '-D', $node->archive_dir, '-d', $node->connstr('postgres'), '-n' ], '<', \'', '>&', \$out);
+my $sender = q{FROM nexusmem.backends JOIN nexusmem.nodes USING (node) WHERE backend_type = 'walsender' AND cpus_allowed = cpus AND reason = 'background'};
+{
+	local $PostgreSQL::Test::Utils::timeout_default = 20;
+	ok($node->poll_query_until('postgres', "SELECT count(*) = 1 $sender"), 'a physical walsender is placed by the worker');
+}
+my $sender_pid = q1(q{SELECT pid FROM pg_stat_replication});
+set_pinning('off');
+ok($node->poll_query_until('postgres', "SELECT cpus_allowed = '$all' AND node IS NULL FROM nexusmem.backends WHERE pid = $sender_pid"), 'turned off: it has its CPUs back');
+set_pinning('on');
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 $sender"), 'turned on: it is placed again');
+$receiver->signal('INT');
+$receiver->finish;
+ok(counted(1), 'it was never counted as a backend');
+
 # placed twice, counted once
 q1('ALTER ROLE fine SET nexusmem.preferred_node = 3');
 my @s = map { session($node, 'postgres', user => 'fine') } 1 .. 5;
@@ -122,7 +152,6 @@ my $force = $node->pg_version >= 16 ? 'debug_parallel_query' : 'force_parallel_m
 q1(q{CREATE FUNCTION my_cpus() RETURNS text LANGUAGE plpgsql PARALLEL SAFE AS
 	$$ BEGIN RETURN substring(pg_read_file('/proc/self/status') FROM 'Cpus_allowed_list:\s*(\S+)'); END $$});
 ask($leader, "SET $force = on");
-my ($all) = slurp_file('/proc/self/status') =~ /^Cpus_allowed_list:\s*(\S+)/m;
 is(ask($leader, 'SELECT my_cpus()'), $all, "pinning off: a worker has all CPUs");
 q1("SELECT nexusmem.pin_backend($leader->{pid}, 0)");
 is(q1("SELECT count(*) > 0 FROM nexusmem.nodes WHERE cpus = '" . ask($leader, 'SELECT my_cpus()') . "'"), 't', 'its leader pinned by hand: one node');
