@@ -55,8 +55,14 @@ typedef _Atomic uint64_t NxmAtomic;
 #define NXM_READS(p, n)			((void) 0)
 #define NXM_WRITES(p, n)		((void) 0)
 /* The object of n bytes at p is free memory from now on; or ours again. */
+#ifdef NXM_ASAN
+#include <sanitizer/asan_interface.h>
+#define NXM_POISON(p, n)		__asan_poison_memory_region(p, n)
+#define NXM_UNPOISON(p, n)		__asan_unpoison_memory_region(p, n)
+#else
 #define NXM_POISON(p, n)		((void) 0)
 #define NXM_UNPOISON(p, n)		((void) 0)
+#endif
 
 #endif							/* NXM_CHECKED */
 

@@ -93,7 +93,7 @@ typedef struct NxmMap
 	NxmAtomic	directory;		/* serial 63..40, depth 39..34, reference */
 	NxmAtomic	housekeeper;	/* process + 1; 0: nobody */
 	NxmAtomic	dead;			/* a directory cut off by clear, being drained */
-	NxmAtomic	dropped;
+	NxmAtomic	drained;		/* hint: its entries below are drained */
 	uint64_t	unused[4];
 	struct
 	{

@@ -897,7 +897,8 @@ nxm_epoch_poll(NxmSpace *space)
 void
 nxm_enter(NxmSpace *space)
 {
-	nxm_store_relaxed(&space->line->epoch, nxm_load(&space->shared->epoch));
+	/* release: who sees it sees the sections before as over.  See nxm_epoch_poll() */
+	nxm_store(&space->line->epoch, nxm_load(&space->shared->epoch));
 	/*
 	 * Pairs with the fences of nxm_retire_epoch() and nxm_epoch_poll(): what was
 	 * removed before is not found from here on, or the epoch is seen.
@@ -990,7 +991,13 @@ nxm_proc_detach(NxmSpace *space)
 		nxm_epoch_poll(space);
 	orphan_retired(space);
 	while (local->nready > 0)
-		nxm_free(space, local->ready[--local->nready]);
+	{
+		NxmRef		ref = local->ready[--local->nready];
+
+		/* it has been told to be free already */
+		NXM_UNPOISON(nxm_at(space, ref), nxm_ref_size(space, ref));
+		nxm_free(space, ref);
+	}
 	for (int i = 0; i < NXM_CLASSES; i++)
 	{
 		NxmMagazine *magazine = &local->magazine[i];

@@ -86,11 +86,15 @@ typedef uint64_t NxmRef;
 #define NXM_REF_UNIT		8
 #define NXM_CHUNK_SHIFT		28
 #define NXM_MAX_CHUNKS		64
+#ifndef NXM_PAGE_SIZE			/* the checker makes it small */
 #define NXM_PAGE_SIZE		65536
 #define NXM_PAGE_SHIFT		13	/* of a reference: 64 kB in units of 8 */
+#endif
 #define NXM_CHUNK_PAGE_SHIFT (NXM_CHUNK_SHIFT - NXM_PAGE_SHIFT)
 #define NXM_MAX_CHUNK_PAGES (1 << (NXM_CHUNK_SHIFT - NXM_PAGE_SHIFT))
+#ifndef NXM_SPACE_NODES
 #define NXM_SPACE_NODES		64
+#endif
 
 #define NXM_MIN_OBJECT		32
 #define NXM_MAX_OBJECT		16384
@@ -104,7 +108,9 @@ typedef uint64_t NxmRef;
 #ifndef NXM_READY
 #define NXM_READY			64	/* freed items a process keeps for its next ones */
 #endif
+#ifndef NXM_MAGAZINE_BYTES
 #define NXM_MAGAZINE_BYTES	8192	/* most that a magazine takes at once */
+#endif
 /* populated pages kept on a node's free stack rather than given back */
 #ifndef NXM_KEPT_PAGES
 #define NXM_KEPT_PAGES		16
