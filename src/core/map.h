@@ -65,7 +65,7 @@
  * no other insert takes one before the whole segment has migrated.
  *
  * An operation that meets a frozen bucket migrates it, no memory being needed,
- * and goes on: nobody waits for a resize.  Writers migrate two more buckets.
+ * and goes on: nobody waits for a resize.  Writers migrate four more buckets.
  *
  * Housekeeping, which no operation needs: putting the successors into the
  * directory, doubling it, retiring what was replaced, is done by whoever gets
@@ -76,8 +76,8 @@
  * it is copied anew from its successors; splits never change the order.  So an
  * entry that is present throughout is returned exactly once.
  *
- * Space.  12 entries a bucket when full, 8.7 on average: 16 bytes an entry, and
- * 8 of its header, 4 of rounding, 1 of page descriptor.
+ * Space.  12.4 entries a bucket when full, 8.8 on average: 16 bytes an entry, and
+ * 8 of its header, 4 of rounding, 1 of page descriptor, 1 or 2 of old segments.
  *
  * Every operation runs in a section that its caller entered.
  */

@@ -31,10 +31,13 @@ NxmResult
 nxm_queue_push(NxmSpace *space, NxmQueue *queue, const NxmValue *value)
 {
 	NxmRef		ref;
+	size_t		bytes;
 	NxmResult	result = nxm_item_new(space, NULL, value, true, &ref);
 
 	if (result != NXM_OK)
 		return result;
+	/* not to be read any more once it can be popped */
+	bytes = nxm_item_bytes(nxm_at(space, ref));
 	for (;;)
 	{
 		uint64_t	tail = nxm_load(&queue->tail);
@@ -53,8 +56,7 @@ nxm_queue_push(NxmSpace *space, NxmQueue *queue, const NxmValue *value)
 		/* release: publishes the item.  Pairs with the loads of links */
 		if (nxm_cas(NXM_ITEM_LINK(last), &link, ref))
 		{
-			nxm_fetch_add_relaxed(&queue->bytes,
-								  nxm_item_bytes(nxm_at(space, ref)));
+			nxm_fetch_add_relaxed(&queue->bytes, bytes);
 			(void) nxm_cas(&queue->tail, &tail, advance(tail, ref));
 			return NXM_OK;
 		}

@@ -672,9 +672,12 @@ hold_item(NxmSpace *space, NxmRef ref, int proc)
 		collect_held(space, (uint32_t) before - 1);
 }
 
-/* Frees the held items of a page, unless its hazard is still there. */
-static void
-collect_held(NxmSpace *space, uint32_t page)
+/*
+ * Frees the held items of a page, unless it is somebody's hazard still: then
+ * they stay held, and that process is returned.  -1: nothing is left to do.
+ */
+static int
+collect_page(NxmSpace *space, uint32_t page)
 {
 	NxmPage    *desc = page_at(space, page);
 	uint64_t	bits[NXM_PAGE_WORDS];
@@ -683,14 +686,21 @@ collect_held(NxmSpace *space, uint32_t page)
 
 	if (desc == NULL)
 	{
-		/* not ours to see: the note goes back for somebody else */
-		proc = hazard_on(space, page);
-		nxm_exchange(&space->lines[proc >= 0 ? proc : space->proc].held,
-					 (uint64_t) page + 1);
-		return;
+		int			n = (int) nxm_load(&space->shared->procs_used);
+
+		/* not ours to see: the note goes back for somebody else, anywhere */
+		for (int i = 0; i < n; i++)
+		{
+			uint64_t	none = 0;
+
+			if (nxm_cas(&space->lines[i].held, &none, (uint64_t) page + 1))
+				return -1;
+		}
+		nxm_fetch_add_relaxed(&space->shared->leaked, 1);
+		return -1;
 	}
 	if (nxm_exchange(&desc->held_any, 0) == 0)
-		return;
+		return -1;
 	class = state_class(nxm_load(&desc->state));
 	for (uint32_t w = 0; w < words_of(class); w++)
 		bits[w] = nxm_exchange(&desc->held[w], 0);
@@ -710,9 +720,24 @@ collect_held(NxmSpace *space, uint32_t page)
 		}
 	}
 	if (proc >= 0)
-	{
 		nxm_store(&desc->held_any, 1);
-		nxm_store(&space->lines[proc].held, (uint64_t) page + 1);
+	return proc;
+}
+
+/* Collects a page; and what its note displaces, should it have to be left. */
+static void
+collect_held(NxmSpace *space, uint32_t page)
+{
+	int			proc;
+
+	while ((proc = collect_page(space, page)) >= 0)
+	{
+		uint64_t	before = nxm_exchange(&space->lines[proc].held,
+										  (uint64_t) page + 1);
+
+		if (before == 0 || before == (uint64_t) page + 1)
+			return;
+		page = (uint32_t) before - 1;
 	}
 }
 
@@ -917,7 +942,7 @@ nxm_leave(NxmSpace *space)
 	if (local->nlimbo == NXM_LIMBO)
 		nxm_flush(space);
 	/* not at every leaving while a stopped process holds the epoch */
-	if (local->nretired >= NXM_EPOCH_LIMBO / 4 && local->nretired % 8 == 0)
+	if (local->nretired >= NXM_EPOCH_LIMBO / 16 && local->nretired % 4 == 0)
 		nxm_epoch_poll(space);
 }
 
