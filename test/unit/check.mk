@@ -1,0 +1,41 @@
+# The model checker's programs (check.h): core compiled with its operations
+# mapped to the checker's, and with everything small.  Included by Makefile.
+#
+# A program NAME is made of NAME.c, the checker, and the files of src/core that
+# NAME_CORE names.
+
+CHECKS = check_self check_space check_counter check_stack check_queue
+
+check_self_CORE =
+check_space_CORE = space item
+check_counter_CORE = space item counter
+check_stack_CORE = space item stack
+check_queue_CORE = space item queue
+
+CHECK_SMALL = -DNXM_PAGE_SIZE=2048 -DNXM_PAGE_SHIFT=8 -DNXM_SPACE_NODES=2 \
+	-DNXM_LIMBO=1 -DNXM_READY=1 -DNXM_EPOCH_LIMBO=16 -DNXM_MAGAZINE_BYTES=64 \
+	-DNXM_KEPT_PAGES=1
+CHECK_CFLAGS = -std=c11 -Wall -Wextra -Wmissing-prototypes \
+	-Wdeclaration-after-statement -Wvla -O2 -g -DNXM_CHECKED $(CHECK_SMALL) \
+	-I$(CORE) -I.
+CHECK_OBJECTS = $(addprefix bin/check/,check_memory.o check_run.o check_linear.o)
+CHECK_BINARIES = $(CHECKS:%=bin/%)
+CHECK_PROGRAMS = $(CHECK_BINARIES)
+
+all: $(CHECK_BINARIES)
+
+bin/check/%.o: %.c $(wildcard check*.h $(CORE)/*.h) check.mk
+	@mkdir -p bin/check
+	$(CC) $(CHECK_CFLAGS) -c -o $@ $<
+
+bin/check/%.o: $(CORE)/%.c $(wildcard check*.h $(CORE)/*.h) check.mk
+	@mkdir -p bin/check
+	$(CC) $(CHECK_CFLAGS) -c -o $@ $<
+
+bin/check_self: bin/check/check_self.o $(CHECK_OBJECTS)
+	$(CC) -o $@ $^
+
+$(filter-out bin/check_self,$(CHECK_BINARIES)): bin/%: bin/check/%.o \
+		bin/check/check_core.o $(CHECK_OBJECTS) \
+		$$(addprefix bin/check/,$$(addsuffix .o,$$($$*_CORE)))
+	$(CC) -o $@ $^

@@ -1,0 +1,159 @@
+/*
+ * check_core.c
+ *	  The space that the checker's programs run core in.
+ */
+#include <string.h>
+
+#include "check_core.h"
+#include "check_model.h"
+
+#define MAX_LEN 4096
+
+static NxmSpaceShared *shared;
+static NxmSpace spaces[CHECK_MAX_PROCS];
+static int	nprocs;
+static uint32_t npages_all;
+static char *chunk;
+
+static bool
+populate(NxmSpace *space, int number, void *page)
+{
+	(void) space;
+	(void) number;
+	memset(page, 0, NXM_PAGE_SIZE);
+	return true;
+}
+
+/* No object may be in it, and nobody may look at it any more. */
+static void
+depopulate(NxmSpace *space, int number, void *page)
+{
+	(void) space;
+	(void) number;
+	check_withdraw(page, NXM_PAGE_SIZE, CHECK_HERE);
+}
+
+void
+check_core_setup(int procs, int npages)
+{
+	uint32_t	first;
+
+	nprocs = procs;
+	shared = check_shared(nxm_space_size(procs), "space");
+	nxm_space_init(shared, procs, 1, (uint64_t) npages);
+	for (int i = 1; i <= procs; i++)
+	{
+		nxm_space_open(&spaces[i], shared);
+		spaces[i].populate = populate;
+		spaces[i].depopulate = depopulate;
+		nxm_proc_attach(&spaces[i], i - 1, 0, (uint64_t) i);
+	}
+	first = nxm_chunk_first_page((uint32_t) npages);
+	npages_all = first + (uint32_t) npages;
+	chunk = check_shared((size_t) npages_all * NXM_PAGE_SIZE, "chunk");
+	check_assert(nxm_chunk_add(&spaces[1], chunk, npages_all, 0, 0) == 0);
+	for (int i = 2; i <= procs; i++)
+		spaces[i].base[0] = chunk;
+}
+
+NxmSpace *
+check_space(void)
+{
+	int			self = check_self();
+
+	return &spaces[self == 0 ? 1 : self];
+}
+
+void
+check_reattach(void)
+{
+	NxmSpace   *space = check_space();
+	int			proc = space->proc;
+
+	nxm_proc_detach(space);
+	nxm_proc_attach(space, proc, 0, (uint64_t) proc + 1);
+}
+
+bool
+check_again(NxmResult result)
+{
+	NxmSpace   *space = check_space();
+
+	if (result != NXM_NEED_CHUNK)
+		return false;
+	check_assert(space->need_chunk == 0);
+	check_assert(space->base[0] == NULL);
+	space->base[0] = chunk;
+	return true;
+}
+
+void
+check_unmap(void)
+{
+	for (int i = 2; i <= nprocs; i++)
+		spaces[i].base[0] = NULL;
+}
+
+NxmValue
+check_value(int number, uint32_t len)
+{
+	static char bytes[CHECK_MAX_PROCS][MAX_LEN];
+	char	   *data = bytes[check_self()];
+	NxmValue	value = {data, len, NXM_BYTEA};
+
+	check_assert(len <= MAX_LEN);
+	memset(data, number, len);
+	return value;
+}
+
+int
+check_number(const char *data, size_t len)
+{
+	check_assert(len > 0);
+	for (size_t i = 1; i < len; i++)
+	{
+		if (data[i] != data[0])
+			check_fail("a value of %d has %d as its byte %zu", data[0], data[i], i);
+	}
+	return data[0];
+}
+
+/* Objects of a page that are handed out. */
+static int
+objects_out(uint32_t page)
+{
+	NxmPage    *desc = (NxmPage *) chunk + page;
+	uint64_t	status = nxm_load(&desc->state) & 7;
+	int			free = 0;
+
+	/* as in space.c: 1 is SLAB, 3 is RAW */
+	if (status != 1)
+		return status == 3;
+	for (int i = 0; i < NXM_PAGE_WORDS; i++)
+		free += __builtin_popcountll(nxm_load(&desc->free[i]));
+	return (int) (NXM_PAGE_SIZE /
+				  nxm_ref_size(&spaces[1], (NxmRef) page << NXM_PAGE_SHIFT)) - free;
+}
+
+void
+check_all_free(int objects_kept)
+{
+	int			out = 0;
+
+	for (int i = 1; i <= nprocs; i++)
+	{
+		spaces[i].base[0] = chunk;
+		nxm_proc_detach(&spaces[i]);
+	}
+	/* what one left for the others is found by any who flushes and polls */
+	nxm_proc_attach(&spaces[1], 0, 0, 1);
+	for (int i = 0; i < 4; i++)
+		nxm_epoch_poll(&spaces[1]);
+	nxm_proc_detach(&spaces[1]);
+	for (uint32_t page = shared->chunks[0].first_page; page < npages_all; page++)
+		out += objects_out(page);
+	if (out != objects_kept)
+		check_fail("%d objects are handed out at the end, not %d", out,
+				   objects_kept);
+	check_assert(nxm_load(&shared->leaked) == 0);
+}

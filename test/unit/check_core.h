@@ -1,0 +1,40 @@
+/*
+ * check_core.h
+ *	  A small space for the checker's programs: a few processes, a few pages.
+ */
+#ifndef NXM_CHECK_CORE_H
+#define NXM_CHECK_CORE_H
+
+#include "check.h"
+#include "item.h"
+
+#define LENGTH(a) ((int) (sizeof(a) / sizeof((a)[0])))
+
+/*
+ * Makes a space of one chunk, with room for npages pages, and attaches the
+ * processes 1 to procs.  Process 0 takes the place of process 1, which is not
+ * running while it is.
+ */
+extern void check_core_setup(int procs, int npages);
+
+/* This process's view. */
+extern NxmSpace *check_space(void);
+/* Ends the process's attachment, and begins a new one. */
+extern void check_reattach(void);
+
+/* The operation is to be repeated, for now the chunk is mapped. */
+extern bool check_again(NxmResult result);
+/* Only in cases that map on demand: chunks are no longer mapped in 2 and up. */
+extern void check_unmap(void);
+
+/* A value of len bytes that says `number` all over; and what it said. */
+extern NxmValue check_value(int number, uint32_t len);
+extern int	check_number(const char *data, size_t len);
+
+/*
+ * For finish(): all processes leave, and then no more objects may be handed
+ * out than these.
+ */
+extern void check_all_free(int objects_kept);
+
+#endif							/* NXM_CHECK_CORE_H */

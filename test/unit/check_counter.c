@@ -1,0 +1,243 @@
+/*
+ * check_counter.c
+ *	  Counters under the checker.
+ */
+#include <stdio.h>
+
+#include "check_core.h"
+#include "counter.h"
+
+enum
+{
+	ADD,
+	GET,
+	SET
+};
+
+static NxmCounter *counter;
+static int64_t added[CHECK_MAX_PROCS];
+static int64_t start;
+
+/* state[0]: the value less where it starts */
+static bool
+apply(int64_t *state, const CheckOp *op)
+{
+	int64_t		value = start + state[0];
+
+	switch (op->kind)
+	{
+		case ADD:
+			if (op->result[0] == NXM_OVERFLOW)
+				return __builtin_add_overflow(value, op->arg[0], &value);
+			if (__builtin_add_overflow(value, op->arg[0], &value))
+				return false;
+			state[0] = value - start;
+			return op->result[1] == value;
+		case GET:
+			return op->result[1] == value;
+		default:
+			state[0] = op->arg[0] - start;
+			return op->result[1] == value;
+	}
+}
+
+static const char *
+describe(const CheckOp *op)
+{
+	static const char *const kinds[] = {"add", "get", "set"};
+	static char text[100];
+
+	snprintf(text, sizeof(text), "%s %lld gave %d, %lld", kinds[op->kind],
+			 (long long) op->arg[0], (int) op->result[0],
+			 (long long) op->result[1]);
+	return text;
+}
+
+static const CheckSpec spec = {"counter", apply, describe};
+
+static NxmResult
+add(int64_t delta)
+{
+	CheckOp    *op = check_begin(ADD, 0, delta, 0);
+	int64_t		value = 0;
+	NxmResult	result;
+
+	do
+		result = nxm_counter_add(check_space(), counter, 0, delta, &value);
+	while (check_again(result));
+	check_end(op, result, value);
+	return result;
+}
+
+static void
+get(void)
+{
+	CheckOp    *op = check_begin(GET, 0, 0, 0);
+	int64_t		value = 0;
+
+	check_assert(nxm_counter_get(check_space(), counter, &value) == NXM_OK);
+	check_end(op, NXM_OK, value);
+}
+
+static void
+set(int64_t to)
+{
+	CheckOp    *op = check_begin(SET, 0, to, 0);
+	int64_t		value = 0;
+
+	check_assert(nxm_counter_set(check_space(), counter, to, &value) == NXM_OK);
+	check_end(op, NXM_OK, value);
+}
+
+static void
+setup(bool striped, int64_t value)
+{
+	int64_t		old;
+
+	start = value;
+	memset(added, 0, sizeof(added));
+	counter = check_shared(sizeof(*counter), "counter");
+	check_core_setup(3, 4);
+	check_assert(nxm_counter_init(check_space(), counter, striped, 1, 2) == NXM_OK);
+	check_assert(nxm_counter_set(check_space(), counter, value, &old) == NXM_OK);
+	check_assert(old == 0);
+}
+
+static void
+setup_exact(void)
+{
+	setup(false, 0);
+}
+
+static void
+setup_brink(void)
+{
+	setup(false, INT64_MAX - 2);
+}
+
+static void
+setup_striped(void)
+{
+	setup(true, 0);
+	check_unmap();
+}
+
+static void
+exact(int proc)
+{
+	for (int i = 0; i < 4; i++)
+	{
+		switch (check_pick(5))
+		{
+			case 0:
+				get();
+				break;
+			case 1:
+				set(100 * proc + i);
+				break;
+			default:
+				add(1 + check_pick(3));
+		}
+	}
+}
+
+static void
+brink(int proc)
+{
+	(void) proc;
+	for (int i = 0; i < 3; i++)
+		add(check_pick(3) == 0 ? -1 : 1);
+}
+
+static void
+fixed(int proc)
+{
+	if (proc == 1)
+	{
+		add(1);
+		set(10);
+	}
+	else
+	{
+		add(2);
+		get();
+		add(4);
+	}
+}
+
+static void
+brink_fixed(int proc)
+{
+	add(2);
+	add(proc == 1 ? -1 : 1);
+}
+
+static void
+exact_finish(void)
+{
+	get();
+	check_linearizable(&spec, -1);
+	check_all_free(0);
+}
+
+/*
+ * A striped counter: what is taken out by setting it to 0 and what is in it at
+ * the end is all that was added.
+ */
+static void
+striped(int proc)
+{
+	NxmSpace   *space = check_space();
+	int64_t		value = 0;
+
+	for (int i = 0; i < 3; i++)
+	{
+		int64_t		delta = 1 + check_pick(3);
+		NxmResult	result;
+
+		if (check_pick(3) > 0)
+		{
+			do
+				result = nxm_counter_add(space, counter, 0, delta, &value);
+			while (check_again(result));
+			check_assert(result == NXM_OK);
+			added[proc] += delta;
+		}
+		else
+		{
+			do
+				result = nxm_counter_set(space, counter, 0, &value);
+			while (check_again(result));
+			check_assert(result == NXM_OK && value >= 0);
+			added[proc] -= value;
+		}
+	}
+}
+
+static void
+striped_finish(void)
+{
+	int64_t		value;
+	int64_t		sum = 0;
+
+	for (int i = 1; i < CHECK_MAX_PROCS; i++)
+		sum += added[i];
+	check_assert(nxm_counter_get(check_space(), counter, &value) == NXM_OK);
+	check_assert(value == sum);
+	nxm_counter_fini(check_space(), counter);
+	check_all_free(0);
+}
+
+static const CheckCase cases[] = {
+	{"exact", 3, setup_exact, exact, exact_finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL},
+	{"exact, all schedules", 2, setup_exact, fixed, exact_finish, CHECK_EXHAUSTIVE, 0, 4, 2, NULL},
+	{"on the brink of overflow", 3, setup_brink, brink, exact_finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL},
+	{"on the brink of overflow, all schedules", 2, setup_brink, brink_fixed, exact_finish, CHECK_EXHAUSTIVE, 0, 4, 2, NULL},
+	{"striped", 3, setup_striped, striped, striped_finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL},
+};
+
+int
+main(int argc, char **argv)
+{
+	return check_main(argc, argv, "check_counter", cases, LENGTH(cases));
+}

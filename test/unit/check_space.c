@@ -1,0 +1,383 @@
+/*
+ * check_space.c
+ *	  Pages, objects and reclamation under the checker: no object is handed out
+ *	  twice, none is touched after it was freed, all memory comes back.
+ *
+ * The specification of the allocator is in the memory model: handing out an
+ * object that is in use fails, as does freeing one twice, and the owner writes
+ * to it, which is a race with whoever still has it.
+ */
+#include "check_core.h"
+
+#define SLOTS 3
+
+static struct
+{
+	NxmAtomic	slot[SLOTS];	/* references */
+}		   *table;
+
+/* one page has many of the small ones, few of the large ones */
+#define SMALL	32
+#define LARGE	(NXM_PAGE_SIZE / 2)
+
+static NxmRef
+alloc(size_t size, int number)
+{
+	NxmSpace   *space = check_space();
+	NxmRef		ref = nxm_alloc(space, size);
+	char	   *object;
+
+	if (ref == 0)
+	{
+		check_assert(nxm_no_object(space) == NXM_NEED_MEMORY);
+		return 0;
+	}
+	object = nxm_at(space, ref);
+	check_assert(nxm_object_size(size) >= size);
+	check_assert(nxm_ref_size(space, ref) == nxm_object_size(size));
+	NXM_WRITES(object, size);
+	memset(object, number, size);
+	return ref;
+}
+
+static void
+give_back(NxmRef ref, size_t size)
+{
+	char	   *object = nxm_at(check_space(), ref);
+
+	NXM_READS(object, size);
+	(void) check_number(object, size);
+	nxm_free(check_space(), ref);
+}
+
+static void
+setup_pages(int procs, int npages)
+{
+	table = check_shared(sizeof(*table), "table");
+	check_core_setup(procs, npages);
+}
+
+static void
+setup_two(void)
+{
+	setup_pages(2, 2);
+}
+
+static void
+setup_three(void)
+{
+	setup_pages(3, 4);
+}
+
+static void
+setup_one_page(void)
+{
+	setup_pages(2, 1);
+}
+
+static void
+finish(void)
+{
+	check_all_free(0);
+}
+
+/* Each takes and gives back on its own. */
+static void
+own_objects(int proc)
+{
+	NxmRef		refs[3];
+	size_t		size = check_pick(2) ? SMALL : LARGE;
+
+	for (int round = 0; round < 2; round++)
+	{
+		int			n = 1 + check_pick(3);
+
+		for (int i = 0; i < n; i++)
+			refs[i] = alloc(size, proc);
+		for (int i = 0; i < n; i++)
+			if (refs[i] != 0)
+				give_back(refs[i], size);
+	}
+}
+
+/* One page, as many lives as there are takers. */
+static void
+lives(int proc)
+{
+	static const size_t sizes[] = {LARGE, NXM_PAGE_SIZE / 4, NXM_PAGE_SIZE};
+
+	for (int i = 0; i < 3; i++)
+	{
+		size_t		size = sizes[check_pick(3)];
+		NxmRef		ref = alloc(size, proc);
+
+		if (ref != 0)
+			give_back(ref, size);
+		if (check_pick(4) == 0)
+			check_reattach();
+		if (check_pick(4) == 0)
+			nxm_trim(check_space());
+	}
+}
+
+static void
+lives_fixed(int proc)
+{
+	size_t		size = proc == 1 ? LARGE : NXM_PAGE_SIZE / 4;
+	NxmRef		ref = alloc(size, proc);
+
+	if (ref != 0)
+		give_back(ref, size);
+	nxm_flush(check_space());
+}
+
+/* What one takes another one gives back. */
+static void
+exchanged_objects(int proc)
+{
+	for (int i = 0; i < 4; i++)
+	{
+		NxmAtomic  *slot = &table->slot[check_pick(SLOTS)];
+		NxmRef		ref = alloc(LARGE, proc);
+		NxmRef		other = nxm_exchange(slot, ref);
+
+		if (other != 0)
+			give_back(other, LARGE);
+	}
+}
+
+static void
+exchanged_finish(void)
+{
+	for (int i = 0; i < SLOTS; i++)
+	{
+		NxmRef		ref = nxm_load(&table->slot[i]);
+
+		if (ref != 0)
+			give_back(ref, LARGE);
+	}
+	finish();
+}
+
+static NxmRef
+new_item(int number)
+{
+	NxmValue	value = check_value(number, 16);
+	NxmRef		ref;
+
+	if (nxm_item_new(check_space(), NULL, &value, false, &ref) != NXM_OK)
+		return 0;
+	return ref;
+}
+
+static void
+setup_items(int procs)
+{
+	setup_pages(procs, 6);
+	nxm_init(&table->slot[0], new_item(1));
+	nxm_init(&table->slot[1], new_item(2));
+}
+
+static void
+setup_items_two(void)
+{
+	setup_items(2);
+}
+
+static void
+setup_items_three(void)
+{
+	setup_items(3);
+}
+
+static void
+read_item(NxmAtomic *slot)
+{
+	NxmSpace   *space = check_space();
+	char		bytes[16];
+	NxmBuffer	buffer = {bytes, sizeof(bytes), 0, NXM_TEXT};
+	NxmRef		ref;
+
+	nxm_enter(space);
+	do
+	{
+		ref = nxm_load(slot);
+		nxm_protect(space, ref);
+	} while (nxm_load(slot) != ref);
+	check_assert(nxm_item_copy(space, nxm_at(space, ref), &buffer) == NXM_OK);
+	(void) check_number(buffer.data, buffer.len);
+	nxm_leave(space);
+}
+
+static void
+replace_item(NxmAtomic *slot, int number)
+{
+	NxmSpace   *space = check_space();
+	NxmRef		ref;
+
+	nxm_enter(space);
+	ref = new_item(number);
+	check_assert(ref != 0);
+	nxm_retire(space, nxm_exchange(slot, ref));
+	nxm_leave(space);
+}
+
+/* Items under hazards. */
+static void
+items(int proc)
+{
+	for (int i = 0; i < 3; i++)
+	{
+		NxmAtomic  *slot = &table->slot[check_pick(2)];
+
+		switch (check_pick(5))
+		{
+			case 0:
+			case 1:
+				replace_item(slot, 10 * proc + i);
+				break;
+			case 2:
+				check_reattach();
+				break;
+			default:
+				read_item(slot);
+		}
+	}
+}
+
+static void
+items_fixed(int proc)
+{
+	if (proc == 1)
+		read_item(&table->slot[0]);
+	else
+	{
+		replace_item(&table->slot[0], 3);
+		replace_item(&table->slot[0], 4);
+	}
+}
+
+static void
+items_finish(void)
+{
+	for (int i = 0; i < 2; i++)
+		nxm_item_free(check_space(), nxm_load(&table->slot[i]));
+	finish();
+}
+
+/* Index arrays: read for as long as a section lasts. */
+static void
+setup_arrays(int procs)
+{
+	setup_pages(procs, 8);
+	nxm_init(&table->slot[0], alloc(SMALL, 1));
+}
+
+static void
+setup_arrays_two(void)
+{
+	setup_arrays(2);
+}
+
+static void
+setup_arrays_three(void)
+{
+	setup_arrays(3);
+}
+
+static void
+read_array(void)
+{
+	NxmSpace   *space = check_space();
+	char	   *array;
+
+	nxm_enter(space);
+	array = nxm_at(space, nxm_load(&table->slot[0]));
+	for (int i = 0; i < 2; i++)
+	{
+		NXM_READS(array, SMALL);
+		(void) check_number(array, SMALL);
+		(void) nxm_load_relaxed(&table->slot[1]);
+	}
+	nxm_leave(space);
+}
+
+static void
+replace_array(int number)
+{
+	NxmSpace   *space = check_space();
+	NxmRef		ref;
+
+	nxm_enter(space);
+	ref = alloc(SMALL, number);
+	check_assert(ref != 0);
+	nxm_retire_epoch(space, nxm_exchange(&table->slot[0], ref));
+	nxm_leave(space);
+}
+
+static void
+arrays(int proc)
+{
+	for (int i = 0; i < 4; i++)
+	{
+		switch (check_pick(6))
+		{
+			case 0:
+			case 1:
+				replace_array(10 * proc + i);
+				break;
+			case 2:
+				nxm_epoch_poll(check_space());
+				break;
+			case 3:
+				check_reattach();
+				break;
+			default:
+				read_array();
+		}
+	}
+}
+
+static void
+arrays_fixed(int proc)
+{
+	if (proc == 1)
+		read_array();
+	else
+	{
+		replace_array(2);
+		nxm_epoch_poll(check_space());
+		nxm_epoch_poll(check_space());
+	}
+}
+
+static void
+arrays_finish(void)
+{
+	nxm_free(check_space(), nxm_load(&table->slot[0]));
+	finish();
+}
+
+#define OFTEN CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL
+#define ALL CHECK_EXHAUSTIVE
+
+static const CheckCase cases[] = {
+	{"objects of one's own", 3, setup_three, own_objects, finish, OFTEN},
+	{"objects given to others", 3, setup_three, exchanged_objects, exchanged_finish, OFTEN},
+	{"objects given to others, two processes", 2, setup_two, exchanged_objects, exchanged_finish, OFTEN},
+	{"lives of pages", 3, setup_three, lives, finish, OFTEN},
+	{"lives of one page", 2, setup_one_page, lives, finish, OFTEN},
+	{"lives of one page, all schedules", 2, setup_one_page, lives_fixed, finish, ALL, 0, 2, 1, NULL},
+	{"items under a hazard", 3, setup_items_three, items, items_finish, OFTEN},
+	{"items under a hazard, two processes", 2, setup_items_two, items, items_finish, OFTEN},
+	{"items under a hazard, all schedules", 2, setup_items_two, items_fixed, items_finish, ALL, 0, 2, 2, NULL},
+	{"arrays and the epoch", 3, setup_arrays_three, arrays, arrays_finish, OFTEN},
+	{"arrays and the epoch, two processes", 2, setup_arrays_two, arrays, arrays_finish, OFTEN},
+	{"arrays and the epoch, all schedules", 2, setup_arrays_two, arrays_fixed, arrays_finish, ALL, 0, 2, 2, NULL},
+};
+
+int
+main(int argc, char **argv)
+{
+	return check_main(argc, argv, "check_space", cases, LENGTH(cases));
+}

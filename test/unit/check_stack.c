@@ -1,0 +1,260 @@
+/*
+ * check_stack.c
+ *	  The stack under the checker.
+ */
+#include <stdio.h>
+
+#include "check_core.h"
+#include "stack.h"
+
+enum
+{
+	PUSH,
+	POP
+};
+
+static NxmStack *stack;
+
+/* Values take part in the choice of size classes: two pages at least. */
+static uint32_t
+length_of(int number)
+{
+	return number % 2 != 0 ? 8 : 600;
+}
+
+/* state[0]: how many; then the values, the lowest first */
+static bool
+apply(int64_t *state, const CheckOp *op)
+{
+	if (op->kind == PUSH)
+	{
+		if (state[0] == CHECK_STATE_WORDS - 1)
+			check_fail("the specification's stack is too small");
+		state[++state[0]] = op->arg[0];
+		return true;
+	}
+	if (state[0] == 0)
+		return op->result[0] == NXM_ABSENT;
+	if (op->result[0] != NXM_OK || op->result[1] != state[state[0]])
+		return false;
+	state[state[0]--] = 0;
+	return true;
+}
+
+static const char *
+describe(const CheckOp *op)
+{
+	static char text[60];
+
+	if (op->kind == PUSH)
+		snprintf(text, sizeof(text), "push %d", (int) op->arg[0]);
+	else if (op->result[0] == NXM_ABSENT)
+		snprintf(text, sizeof(text), "pop: empty");
+	else
+		snprintf(text, sizeof(text), "pop gave %d", (int) op->result[1]);
+	return text;
+}
+
+static const CheckSpec spec = {"stack", apply, describe};
+
+static void
+push(int number)
+{
+	NxmSpace   *space = check_space();
+	CheckOp    *op = check_begin(PUSH, 0, number, 0);
+	NxmValue	value = check_value(number, length_of(number));
+	NxmResult	result;
+
+	do
+	{
+		nxm_enter(space);
+		result = nxm_stack_push(space, stack, &value);
+		nxm_leave(space);
+	} while (check_again(result));
+	check_assert(result == NXM_OK);
+	check_end(op, result, 0);
+}
+
+static NxmResult
+pop(void)
+{
+	NxmSpace   *space = check_space();
+	CheckOp    *op = check_begin(POP, 0, 0, 0);
+	char		bytes[600];
+	NxmBuffer	buffer = {bytes, sizeof(bytes), 0, NXM_TEXT};
+	NxmResult	result;
+	int			number = 0;
+
+	do
+	{
+		nxm_enter(space);
+		result = nxm_stack_pop(space, stack, -1, &buffer);
+		nxm_leave(space);
+	} while (check_again(result));
+	if (result == NXM_OK)
+	{
+		number = check_number(buffer.data, buffer.len);
+		check_assert(buffer.len == length_of(number));
+		check_assert(buffer.type == NXM_BYTEA);
+	}
+	else
+		check_assert(result == NXM_ABSENT);
+	check_end(op, result, number);
+	return result;
+}
+
+static void
+setup(int procs, int n)
+{
+	stack = check_shared(sizeof(*stack), "stack");
+	check_core_setup(procs, 12);
+	nxm_stack_init(stack);
+	for (int i = 1; i <= n; i++)
+		push(i);
+}
+
+static void
+setup_two(void)
+{
+	setup(2, 2);
+}
+
+static void
+setup_three(void)
+{
+	setup(3, 2);
+}
+
+static void
+setup_unmapped(void)
+{
+	setup(3, 1);
+	check_unmap();
+}
+
+static void
+body(int proc)
+{
+	for (int i = 0; i < 4; i++)
+	{
+		if (check_pick(2))
+			push(10 * proc + i);
+		else
+			pop();
+		if (check_pick(8) == 0)
+			check_reattach();
+	}
+}
+
+/* what pops are most at odds with: the same memory pushed again */
+static void
+body_pops(int proc)
+{
+	pop();
+	pop();
+	push(2 * (5 * proc));
+	pop();
+	push(2 * (5 * proc + 1));
+}
+
+static void
+fixed(int proc)
+{
+	if (proc == 1)
+		pop();
+	else
+	{
+		pop();
+		push(11);
+	}
+}
+
+static void
+fixed_pushes(int proc)
+{
+	push(10 * proc + 1);
+	if (proc == 1)
+		pop();
+}
+
+/* Too short a buffer, or another type, takes nothing. */
+static void
+refused(int proc)
+{
+	NxmSpace   *space = check_space();
+	char		bytes[4];
+	NxmBuffer	buffer = {bytes, sizeof(bytes), 0, NXM_TEXT};
+	NxmResult	result;
+
+	nxm_enter(space);
+	result = nxm_stack_pop(space, stack, proc == 1 ? -1 : NXM_TEXT, &buffer);
+	nxm_leave(space);
+	check_assert(result == NXM_ABSENT ||
+				 result == (proc == 1 ? NXM_NEED_BUFFER : NXM_MISMATCH));
+	pop();
+	push(10 * proc);
+}
+
+static void
+finish(void)
+{
+	uint64_t	depth = nxm_stack_depth(stack);
+
+	while (pop() == NXM_OK)
+		depth--;
+	check_assert(depth == 0);
+	check_linearizable(&spec, -1);
+	check_assert(nxm_load(&stack->bytes) == 0);
+	check_all_free(0);
+}
+
+/* Several drain what is left. */
+static void
+drain(int proc)
+{
+	NxmSpace   *space = check_space();
+	NxmResult	result;
+
+	(void) proc;
+	do
+	{
+		nxm_enter(space);
+		result = nxm_stack_drain(space, stack, 1);
+		nxm_leave(space);
+	} while (result == NXM_OK || check_again(result));
+	check_assert(result == NXM_ABSENT);
+}
+
+static void
+drain_finish(void)
+{
+	check_assert(nxm_load(&stack->top) == 0);
+	check_assert(nxm_load(&stack->bytes) == 0);
+	check_all_free(0);
+}
+
+static void
+setup_drain(void)
+{
+	setup(3, 4);
+	check_unmap();
+}
+
+#define OFTEN CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL
+
+static const CheckCase cases[] = {
+	{"two processes", 2, setup_two, body, finish, OFTEN},
+	{"three processes", 3, setup_three, body, finish, OFTEN},
+	{"mapped on demand", 3, setup_unmapped, body, finish, OFTEN},
+	{"pops", 3, setup_three, body_pops, finish, OFTEN},
+	{"refused pops", 2, setup_two, refused, finish, OFTEN},
+	{"drain", 3, setup_drain, drain, drain_finish, OFTEN},
+	{"all schedules of pop and pop, push", 2, setup_two, fixed, finish, CHECK_EXHAUSTIVE, 0, 2, 2, NULL},
+	{"all schedules of push, pop and push", 2, setup_two, fixed_pushes, finish, CHECK_EXHAUSTIVE, 0, 2, 1, NULL},
+};
+
+int
+main(int argc, char **argv)
+{
+	return check_main(argc, argv, "check_stack", cases, LENGTH(cases));
+}
