@@ -157,25 +157,18 @@ root_is_ours(const Root *root)
 	return root->magic == ANCHOR_MAGIC && root->version == NXM_LAYOUT_VERSION;
 }
 
-static void
-raise_other_version(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("nexusmem's shared memory was made by another version of the library"),
-			 errhint("Restart the server.")));
-}
-
 /*
- * The anchor that the root leads to.  make: where there is none, make it.  NULL:
- * there is none, or not a valid one.
+ * Finds the anchor that the root leads to.  make: where there is none, makes it.
  */
-static NxmAnchor *
-anchor_of_root(Root *root, bool make)
+static NxmArenaState
+find_anchor(Root *root, bool make)
 {
 	dsm_segment *segment = NULL;
 	NxmAnchor  *a;
 
+	/* whoever makes an anchor here also made the lock */
+	if (!root_is_ours(root))
+		return NXM_ARENA_OTHER_VERSION;
 	LWLockAcquire(&root->lock, LW_EXCLUSIVE);
 	if (root->anchor != 0)
 	{
@@ -200,13 +193,14 @@ anchor_of_root(Root *root, bool make)
 	}
 	LWLockRelease(&root->lock);
 	if (segment == NULL)
-		return NULL;
+		return NXM_ARENA_NONE;
 
 	a = (NxmAnchor *) TYPEALIGN(NXM_CACHE_LINE, dsm_segment_address(segment));
 	if (a->magic != ANCHOR_MAGIC || a->version != NXM_LAYOUT_VERSION ||
 		a->size != nxm_arena_size())
-		return NULL;
-	return a;
+		return NXM_ARENA_OTHER_VERSION;
+	anchor = a;
+	return NXM_ARENA_READY;
 }
 
 static Root *
@@ -230,21 +224,28 @@ nxm_anchor(void)
 	{
 		if (!NXM_HAVE_DSM_REGISTRY)
 			nxm_shmem_require("this function");
-		if (!root_is_ours(find_root()))
-			raise_other_version();
-		anchor = anchor_of_root(find_root(), true);
-		if (anchor == NULL)
-			raise_other_version();
+		if (find_anchor(find_root(), true) != NXM_ARENA_READY)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("nexusmem's shared memory was made by another version of the library"),
+					 errhint("Restart the server.")));
 	}
 	return anchor;
+}
+
+NxmArenaState
+nxm_arena_state(void)
+{
+	if (anchor != NULL)
+		return NXM_ARENA_READY;
+	return NXM_HAVE_DSM_REGISTRY ? find_anchor(find_root(), false) :
+		NXM_ARENA_NONE;
 }
 
 NxmAnchor *
 nxm_anchor_if_any(void)
 {
-	if (anchor == NULL && NXM_HAVE_DSM_REGISTRY && root_is_ours(find_root()))
-		anchor = anchor_of_root(find_root(), false);
-	return anchor;
+	return nxm_arena_state() == NXM_ARENA_READY ? anchor : NULL;
 }
 
 /* This process */

@@ -39,6 +39,13 @@ typedef struct NxmAnchor
 	NxmSpaceShared *unused;		/* NULL: the space follows the anchor, aligned */
 } NxmAnchor;
 
+typedef enum NxmArenaState
+{
+	NXM_ARENA_NONE,				/* none here, or nobody has made one */
+	NXM_ARENA_OTHER_VERSION,	/* made by another version of the library */
+	NXM_ARENA_READY
+} NxmArenaState;
+
 /* nexusmem.memory_limit, kB */
 extern int	nxm_memory_limit;
 
@@ -59,6 +66,7 @@ extern NxmAnchor *nxm_anchor(void);
  * another version.
  */
 extern NxmAnchor *nxm_anchor_if_any(void);
+extern NxmArenaState nxm_arena_state(void);
 
 /*
  * What to do with the result of an operation of core: true: it is to be
@@ -126,8 +134,8 @@ typedef struct NxmArenaReport
 	uint32		unbound_flags;	/* NXM_CHUNK_UNBOUND_* of arena_chunks.h: why */
 } NxmArenaReport;
 
-/* false: there is no anchor, or nobody has made one. */
-extern bool nxm_arena_report(NxmArenaReport *report);
+/* The report is zero unless it is ready. */
+extern NxmArenaState nxm_arena_report(NxmArenaReport *report);
 
 /* In words; NULL: all are bound, or there is nothing to bind to. */
 extern const char *nxm_arena_why_unbound(const NxmArenaReport *report);

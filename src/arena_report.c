@@ -68,17 +68,17 @@ stopped_process(NxmSpaceShared *shared, uint64 *held_pages)
 	return stopped;
 }
 
-bool
+NxmArenaState
 nxm_arena_report(NxmArenaReport *report)
 {
-	NxmAnchor  *anchor = nxm_anchor_if_any();
+	NxmArenaState state = nxm_arena_state();
 	NxmSpaceShared *shared;
 	uint64		descriptors;
 
 	memset(report, 0, sizeof(*report));
-	if (anchor == NULL)
-		return false;
-	shared = nxm_arena_shared(anchor);
+	if (state != NXM_ARENA_READY)
+		return state;
+	shared = nxm_arena_shared(nxm_anchor_if_any());
 	report->chunks = (int) nxm_load(&shared->nchunks);
 	for (int i = 0; i < report->chunks; i++)
 	{
@@ -95,7 +95,7 @@ nxm_arena_report(NxmArenaReport *report)
 	report->stopped_pid = stopped_process(shared, &report->held_pages);
 	report->epoch_limbo = nxm_load(&shared->limbo);
 	report->leaked = nxm_load(&shared->leaked);
-	return true;
+	return state;
 }
 
 /*

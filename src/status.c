@@ -57,6 +57,8 @@ shared_memory_status(void)
 	if (nxm_shmem_available())
 		return row("active", NULL, "the library was preloaded");
 	return row("off", HINT_PRELOAD,
+			   NXM_HAVE_DSM_REGISTRY ?
+			   "the library was loaded by this session alone: nexusmem.num_nodes, node_source and shared_buffers_placement do not exist, and nothing but structures is shared" :
 			   "the library was loaded by this session alone: nexusmem.num_nodes, node_source and shared_buffers_placement do not exist, and nothing is shared");
 }
 
@@ -223,12 +225,18 @@ structure_memory_status(void)
 	uint64		elsewhere = 0;
 	const char *detail;
 
-	if (!nxm_arena_report(&report))
+	switch (nxm_arena_report(&report))
 	{
-		if (NXM_HAVE_DSM_REGISTRY)
-			return row("off", NULL,
-					   "not preloaded: made when a structure is first used");
-		return row("off", HINT_PRELOAD, "needs the library preloaded");
+		case NXM_ARENA_NONE:
+			if (NXM_HAVE_DSM_REGISTRY)
+				return row("off", NULL,
+						   "not preloaded: made when a structure is first used");
+			return row("off", HINT_PRELOAD, "needs the library preloaded");
+		case NXM_ARENA_OTHER_VERSION:
+			return row("off", "Restart the server.",
+					   "made by another version of the library");
+		case NXM_ARENA_READY:
+			break;
 	}
 	detail = psprintf("%.1f of %.1f MB in %d %s of %.1f MB",
 					  report.used / 1048576.0, report.limit / 1048576.0,
