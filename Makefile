@@ -5,8 +5,12 @@ EXTENSION = nexusmem
 MODULE_big = nexusmem
 DATA = $(wildcard sql/nexusmem--*.sql)
 OBJS = \
+	src/core/counter.o \
 	src/core/item.o \
+	src/core/map.o \
+	src/core/queue.o \
 	src/core/space.o \
+	src/core/stack.o \
 	src/core/topology.o \
 	src/core/topology_set.o \
 	src/core/topology_sysfs.o \
@@ -17,6 +21,8 @@ OBJS = \
 	src/arena.o \
 	src/arena_chunks.o \
 	src/arena_report.o \
+	src/registry.o \
+	src/registry_drain.o \
 	src/scheduler.o \
 	src/placement.o \
 	src/buffer_nodes.o \
@@ -28,6 +34,10 @@ OBJS = \
 	src/sql_topology.o \
 	src/sql_buffers.o \
 	src/sql_memory.o \
+	src/sql_structures.o \
+	src/sql_counters.o \
+	src/sql_maps.o \
+	src/sql_lists.o \
 	src/nexusmem.o
 
 PG_CFLAGS = -Wall -Wextra

@@ -108,6 +108,302 @@ LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION nexusmem.relation_nodes(regclass) IS
 'where the valid buffers of one relation lie';
 
+-- Lock-free structures
+--
+-- A NULL argument is an error of its own, so that none is STRICT.  Those that only
+-- read may run in parallel workers.
+
+CREATE FUNCTION nexusmem.counter_add(name text, delta bigint DEFAULT 1)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'nxm_sql_counter_add'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.counter_add(text, bigint) IS
+'adds to a counter, which is created if need be, and returns its new value, NULL for a striped one';
+
+CREATE FUNCTION nexusmem.counter_get(name text)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'nxm_sql_counter_get'
+LANGUAGE C VOLATILE PARALLEL SAFE;
+COMMENT ON FUNCTION nexusmem.counter_get(text) IS
+'value of a counter, NULL where there is none';
+
+CREATE FUNCTION nexusmem.counter_set(name text, value bigint)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'nxm_sql_counter_set'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.counter_set(text, bigint) IS
+'sets a counter, which is created if need be, and returns its old value';
+
+CREATE FUNCTION nexusmem.counter_create(name text, striped boolean DEFAULT false)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'nxm_sql_counter_create'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.counter_create(text, boolean) IS
+'creates a counter, a striped one spread over nodes; false: there is one of that name';
+
+CREATE FUNCTION nexusmem.counter_drop(name text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'nxm_sql_counter_drop'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.counter_drop(text) IS
+'drops a counter; false: there was none';
+
+CREATE FUNCTION nexusmem.counter_drain(pattern text DEFAULT '%', OUT name text, OUT value bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'nxm_sql_counter_drain'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.counter_drain(text) IS
+'reads and zeroes each counter with a name LIKE the pattern that one may write to; added back should the transaction abort';
+
+CREATE FUNCTION nexusmem.map_put(map text, key text, value text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'nxm_sql_map_put_text'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.map_put(text, text, text) IS
+'puts a value into a map, which is created if need be; true: the key is new';
+
+CREATE FUNCTION nexusmem.map_put(map text, key text, value bytea)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'nxm_sql_map_put_bytea'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.map_put(text, text, bytea) IS
+'puts a value into a map, which is created if need be; true: the key is new';
+
+CREATE FUNCTION nexusmem.map_put(map text, key text, value jsonb)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'nxm_sql_map_put_jsonb'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.map_put(text, text, jsonb) IS
+'puts a value into a map, which is created if need be; true: the key is new';
+
+CREATE FUNCTION nexusmem.map_get(map text, key text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'nxm_sql_map_get_text'
+LANGUAGE C VOLATILE PARALLEL SAFE;
+COMMENT ON FUNCTION nexusmem.map_get(text, text) IS
+'text value of a key in a map, NULL where there is none';
+
+CREATE FUNCTION nexusmem.map_get_bytea(map text, key text)
+RETURNS bytea
+AS 'MODULE_PATHNAME', 'nxm_sql_map_get_bytea'
+LANGUAGE C VOLATILE PARALLEL SAFE;
+COMMENT ON FUNCTION nexusmem.map_get_bytea(text, text) IS
+'bytea value of a key in a map, NULL where there is none';
+
+CREATE FUNCTION nexusmem.map_get_jsonb(map text, key text)
+RETURNS jsonb
+AS 'MODULE_PATHNAME', 'nxm_sql_map_get_jsonb'
+LANGUAGE C VOLATILE PARALLEL SAFE;
+COMMENT ON FUNCTION nexusmem.map_get_jsonb(text, text) IS
+'jsonb value of a key in a map, NULL where there is none';
+
+CREATE FUNCTION nexusmem.map_put_if(map text, key text, expected text, value text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'nxm_sql_map_put_if_text'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.map_put_if(text, text, text, text) IS
+'puts a value in place of the expected one, or, where that is NULL, only if the key is absent; false: it is not as expected';
+
+CREATE FUNCTION nexusmem.map_put_if(map text, key text, expected bytea, value bytea)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'nxm_sql_map_put_if_bytea'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.map_put_if(text, text, bytea, bytea) IS
+'puts a value in place of the expected one, or, where that is NULL, only if the key is absent; false: it is not as expected';
+
+CREATE FUNCTION nexusmem.map_put_if(map text, key text, expected jsonb, value jsonb)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'nxm_sql_map_put_if_jsonb'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.map_put_if(text, text, jsonb, jsonb) IS
+'puts a value in place of the expected one, or, where that is NULL, only if the key is absent; false: it is not as expected';
+
+CREATE FUNCTION nexusmem.map_delete(map text, key text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'nxm_sql_map_delete'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.map_delete(text, text) IS
+'removes a key from a map; false: there was none';
+
+CREATE FUNCTION nexusmem.map_add(map text, key text, delta bigint)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'nxm_sql_map_add'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.map_add(text, text, bigint) IS
+'adds to the decimal number that a key has as text, 0 where there is none, and returns the sum';
+
+CREATE FUNCTION nexusmem.map_size(map text)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'nxm_sql_map_size'
+LANGUAGE C VOLATILE PARALLEL SAFE;
+COMMENT ON FUNCTION nexusmem.map_size(text) IS
+'number of keys in a map, 0 where there is no such map';
+
+CREATE FUNCTION nexusmem.map_entries(map text, OUT key text, OUT value text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'nxm_sql_map_entries'
+LANGUAGE C VOLATILE PARALLEL SAFE;
+COMMENT ON FUNCTION nexusmem.map_entries(text) IS
+'keys and values of a map, bytea and jsonb in their text form; a key that is there throughout is returned once';
+
+CREATE FUNCTION nexusmem.map_clear(map text)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'nxm_sql_map_clear'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.map_clear(text) IS
+'removes all keys from a map; returns how many there were';
+
+CREATE FUNCTION nexusmem.map_drop(map text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'nxm_sql_map_drop'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.map_drop(text) IS
+'drops a map; false: there was none';
+
+CREATE FUNCTION nexusmem.stack_push(stack text, value text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'nxm_sql_stack_push_text'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.stack_push(text, text) IS
+'pushes a value to a stack, which is created if need be';
+
+CREATE FUNCTION nexusmem.stack_push(stack text, value bytea)
+RETURNS void
+AS 'MODULE_PATHNAME', 'nxm_sql_stack_push_bytea'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.stack_push(text, bytea) IS
+'pushes a value to a stack, which is created if need be';
+
+CREATE FUNCTION nexusmem.stack_push(stack text, value jsonb)
+RETURNS void
+AS 'MODULE_PATHNAME', 'nxm_sql_stack_push_jsonb'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.stack_push(text, jsonb) IS
+'pushes a value to a stack, which is created if need be';
+
+CREATE FUNCTION nexusmem.stack_pop(stack text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'nxm_sql_stack_pop_text'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.stack_pop(text) IS
+'takes the text value that was pushed last from a stack, NULL where it is empty';
+
+CREATE FUNCTION nexusmem.stack_pop_bytea(stack text)
+RETURNS bytea
+AS 'MODULE_PATHNAME', 'nxm_sql_stack_pop_bytea'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.stack_pop_bytea(text) IS
+'takes the bytea value that was pushed last from a stack, NULL where it is empty';
+
+CREATE FUNCTION nexusmem.stack_pop_jsonb(stack text)
+RETURNS jsonb
+AS 'MODULE_PATHNAME', 'nxm_sql_stack_pop_jsonb'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.stack_pop_jsonb(text) IS
+'takes the jsonb value that was pushed last from a stack, NULL where it is empty';
+
+CREATE FUNCTION nexusmem.stack_depth(stack text)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'nxm_sql_stack_depth'
+LANGUAGE C VOLATILE PARALLEL SAFE;
+COMMENT ON FUNCTION nexusmem.stack_depth(text) IS
+'number of values on a stack, 0 where there is no such stack';
+
+CREATE FUNCTION nexusmem.stack_drop(stack text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'nxm_sql_stack_drop'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.stack_drop(text) IS
+'drops a stack; false: there was none';
+
+CREATE FUNCTION nexusmem.queue_push(queue text, value text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'nxm_sql_queue_push_text'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.queue_push(text, text) IS
+'pushes a value to a queue, which is created if need be';
+
+CREATE FUNCTION nexusmem.queue_push(queue text, value bytea)
+RETURNS void
+AS 'MODULE_PATHNAME', 'nxm_sql_queue_push_bytea'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.queue_push(text, bytea) IS
+'pushes a value to a queue, which is created if need be';
+
+CREATE FUNCTION nexusmem.queue_push(queue text, value jsonb)
+RETURNS void
+AS 'MODULE_PATHNAME', 'nxm_sql_queue_push_jsonb'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.queue_push(text, jsonb) IS
+'pushes a value to a queue, which is created if need be';
+
+CREATE FUNCTION nexusmem.queue_pop(queue text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'nxm_sql_queue_pop_text'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.queue_pop(text) IS
+'takes the text value that was pushed first from a queue, NULL where it is empty';
+
+CREATE FUNCTION nexusmem.queue_pop_bytea(queue text)
+RETURNS bytea
+AS 'MODULE_PATHNAME', 'nxm_sql_queue_pop_bytea'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.queue_pop_bytea(text) IS
+'takes the bytea value that was pushed first from a queue, NULL where it is empty';
+
+CREATE FUNCTION nexusmem.queue_pop_jsonb(queue text)
+RETURNS jsonb
+AS 'MODULE_PATHNAME', 'nxm_sql_queue_pop_jsonb'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.queue_pop_jsonb(text) IS
+'takes the jsonb value that was pushed first from a queue, NULL where it is empty';
+
+CREATE FUNCTION nexusmem.queue_length(queue text)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'nxm_sql_queue_length'
+LANGUAGE C VOLATILE PARALLEL SAFE;
+COMMENT ON FUNCTION nexusmem.queue_length(text) IS
+'number of values in a queue, 0 where there is no such queue';
+
+CREATE FUNCTION nexusmem.queue_drop(queue text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'nxm_sql_queue_drop'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.queue_drop(text) IS
+'drops a queue; false: there was none';
+
+CREATE FUNCTION nexusmem.share(kind text, name text, role regrole, privilege text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'nxm_share'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.share(text, text, regrole, text) IS
+'lets a role (NULL: everyone with USAGE on the schema) read or write a structure; false: it may already';
+
+CREATE FUNCTION nexusmem.unshare(kind text, name text, role regrole,
+	privilege text DEFAULT NULL)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'nxm_unshare'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.unshare(text, text, regrole, text) IS
+'takes back what share() gave a role: write, or read and with it write; NULL: both; false: there was nothing';
+
+CREATE FUNCTION nexusmem.read_structures(OUT kind text, OUT name text,
+	OUT owner oid, OUT node int, OUT entries bigint, OUT bytes bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'nxm_structures'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.read_structures() IS
+'behind the view structures';
+
+CREATE VIEW nexusmem.structures AS
+SELECT s.kind, s.name, pg_catalog.pg_get_userbyid(s.owner) AS owner, s.node,
+	s.entries, s.bytes
+FROM nexusmem.read_structures() s;
+COMMENT ON VIEW nexusmem.structures IS
+'counters, maps, stacks and queues of this database that one may read, or all for pg_read_all_stats; bytes: of the structure and its entries, without a map''s index';
+
+GRANT SELECT ON nexusmem.structures TO PUBLIC;
+
 -- Prefetch
 
 CREATE FUNCTION nexusmem.read_stat_prefetch(OUT dbid oid, OUT relid oid,

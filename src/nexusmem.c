@@ -12,6 +12,7 @@
 #include "placement.h"
 #include "prefetch_index.h"
 #include "prefetch_stats.h"
+#include "registry.h"
 #include "scheduler.h"
 #include "shmem.h"
 #include "slot.h"
@@ -80,6 +81,7 @@ _PG_init(void)
 	nxm_scheduler_init();
 	nxm_placement_init();
 	nxm_arena_init();
+	nxm_registry_init();
 	nxm_prefetch_index_init();
 	nxm_prefetch_stats_init();
 	nxm_worker_init();

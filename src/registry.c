@@ -131,9 +131,8 @@ nxm_registry_attach(void)
 	nxm_registry_space = space;
 }
 
-/* Attaches, and waits for what was saved. */
-static void
-attach_loaded(void)
+void
+nxm_registry_use(void)
 {
 	if (unlikely(nxm_registry_space == NULL))
 		nxm_registry_attach();
@@ -310,13 +309,16 @@ nxm_object_free_contents(NxmObject *object)
 			return NXM_ABSENT;
 		case NXM_KIND_MAP:
 			{
-				NxmResult	result = NXM_OK;
+				NxmResult	dropped = nxm_map_drop(space, &object->u.map);
+				NxmResult	drained;
 
-				if (nxm_load(&object->u.map.dropped) == 0)
-					result = nxm_map_drop(space, &object->u.map);
-				if (result == NXM_OK || result == NXM_DROPPED)
-					result = nxm_map_drain(space, &object->u.map);
-				return result;
+				if (dropped != NXM_OK && dropped != NXM_EXISTS &&
+					dropped != NXM_DROPPED)
+					return dropped;
+				drained = nxm_map_drain(space, &object->u.map);
+				/* was that the rest of an earlier clear?  Then drop it now */
+				return drained == NXM_ABSENT && dropped == NXM_EXISTS ?
+					NXM_OK : drained;
 			}
 		case NXM_KIND_STACK:
 			return nxm_stack_drain(space, &object->u.stack, DRAIN_ITEMS);
@@ -468,7 +470,7 @@ nxm_object_create(NxmKind kind, const char *name, size_t len, bool striped)
 
 	nxm_check_enabled();
 	nxm_check_name(kind, len);
-	attach_loaded();
+	nxm_registry_use();
 	make_key(&k, MyDatabaseId, kind, name, len);
 	if (look_up(&k, &info))
 	{
@@ -525,7 +527,7 @@ nxm_object_open_slow(NxmSite *site, NxmKind kind, const char *name, size_t len,
 	CHECK_FOR_INTERRUPTS();
 	nxm_check_enabled();
 	nxm_check_name(kind, len);
-	attach_loaded();
+	nxm_registry_use();
 	site->object = NULL;
 	make_key(&k, MyDatabaseId, kind, name, len);
 	while (!look_up(&k, &info))
@@ -625,7 +627,7 @@ nxm_object_drop(NxmKind kind, const char *name, size_t len)
 
 	nxm_check_enabled();
 	nxm_check_name(kind, len);
-	attach_loaded();
+	nxm_registry_use();
 	make_key(&k, MyDatabaseId, kind, name, len);
 	if (!look_up(&k, &info))
 		return false;
@@ -742,7 +744,7 @@ nxm_object_share(NxmKind kind, const char *name, size_t len, Oid role,
 
 	nxm_check_enabled();
 	nxm_check_name(kind, len);
-	attach_loaded();
+	nxm_registry_use();
 	make_key(&k, MyDatabaseId, kind, name, len);
 	do
 	{

@@ -10,6 +10,7 @@
 #define NXM_REGISTRY_H
 
 #include "arena.h"
+#include "common/hashfn.h"
 #include "core/counter.h"
 #include "core/map.h"
 #include "core/queue.h"
@@ -126,6 +127,12 @@ extern int	nxm_role_limit;		/* kB, -1: none */
 extern void (*nxm_registry_load_hook) (void);
 
 /*
+ * Attaches this process and waits until what was saved is there.  The functions
+ * that take a name do it themselves.
+ */
+extern void nxm_registry_use(void);
+
+/*
  * Opening an object: of this name in this database, with the privilege checked,
  * remembered in *site, which the caller zeroed once and keeps as long as it
  * likes.  create: make it where there is none, owned by the current role.
@@ -240,6 +247,13 @@ nxm_check_role_limit(Oid owner, size_t bytes)
 {
 	if (unlikely(nxm_role_limit >= 0))
 		nxm_check_role_limit_slow(owner, bytes);
+}
+
+/* The hash of a map's key, for NxmKey.hash: the same for all who use a map. */
+static inline uint64
+nxm_hash(const char *key, size_t len)
+{
+	return hash_bytes_extended((const unsigned char *) key, (int) len, 0);
 }
 
 extern const char *nxm_kind_name(NxmKind kind);

@@ -1,0 +1,477 @@
+/*
+ * sql_maps.c
+ *	  SQL functions of maps.
+ *
+ * A map comes into being with the first key that is put into it; one that does
+ * not exist is like one that is empty.
+ *
+ * A value is read into a buffer on the stack, and where it is longer, into the
+ * result itself, as long as the map said it is; should it have grown meanwhile,
+ * once more.
+ *
+ * Values are compared byte by byte: to map_put_if(), jsonb numbers that are
+ * equal but written differently (1.0 and 1.00) are different.
+ */
+#include "sql_structures.h"
+
+#include "common/hashfn.h"
+#include "compat.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/tuplestore.h"
+
+PG_FUNCTION_INFO_V1(nxm_sql_map_put_text);
+PG_FUNCTION_INFO_V1(nxm_sql_map_put_bytea);
+PG_FUNCTION_INFO_V1(nxm_sql_map_put_jsonb);
+PG_FUNCTION_INFO_V1(nxm_sql_map_get_text);
+PG_FUNCTION_INFO_V1(nxm_sql_map_get_bytea);
+PG_FUNCTION_INFO_V1(nxm_sql_map_get_jsonb);
+PG_FUNCTION_INFO_V1(nxm_sql_map_put_if_text);
+PG_FUNCTION_INFO_V1(nxm_sql_map_put_if_bytea);
+PG_FUNCTION_INFO_V1(nxm_sql_map_put_if_jsonb);
+PG_FUNCTION_INFO_V1(nxm_sql_map_delete);
+PG_FUNCTION_INFO_V1(nxm_sql_map_add);
+PG_FUNCTION_INFO_V1(nxm_sql_map_size);
+PG_FUNCTION_INFO_V1(nxm_sql_map_entries);
+PG_FUNCTION_INFO_V1(nxm_sql_map_clear);
+PG_FUNCTION_INFO_V1(nxm_sql_map_drop);
+
+/* Values up to this length are read in one go. */
+#define SHORT_VALUE 1024
+
+/* What map_entries() reads of a bucket at first. */
+#define ENTRIES_BUFFER (64 * 1024)
+
+#define NAME_ARG() nxm_bytes_arg(fcinfo, 0, "name of a map", NULL)
+
+static inline NxmKey
+key_arg(FunctionCallInfo fcinfo, int n)
+{
+	NxmBytes	bytes = nxm_bytes_arg(fcinfo, n, "key", NULL);
+	NxmKey		key;
+
+	nxm_check_key(bytes.len);
+	key.data = bytes.data;
+	key.len = (uint32) bytes.len;
+	key.hash = hash_bytes_extended((const unsigned char *) bytes.data,
+								   (int) bytes.len, 0);
+	return key;
+}
+
+static inline Datum
+map_put(FunctionCallInfo fcinfo, NxmType type)
+{
+	NxmBytes	name = NAME_ARG();
+	NxmKey		key = key_arg(fcinfo, 1);
+	NxmValue	value = nxm_value_arg(fcinfo, 2, type,
+									  "Use map_delete() to remove a key.");
+	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmResult	r;
+
+	do
+	{
+		nxm_object_open(site, NXM_KIND_MAP, name.data, name.len, NXM_WRITE,
+						true);
+		nxm_check_role_limit(site->owner,
+							 key.len + value.len + NXM_ENTRY_OVERHEAD);
+		NXM_OPERATE(site, r, nxm_map_put(nxm_registry_space,
+										 &site->object->u.map, &key, &value));
+	} while (NXM_AGAIN(r));
+	PG_RETURN_BOOL(r == NXM_OK);
+}
+
+Datum
+nxm_sql_map_put_text(PG_FUNCTION_ARGS)
+{
+	return map_put(fcinfo, NXM_TEXT);
+}
+
+Datum
+nxm_sql_map_put_bytea(PG_FUNCTION_ARGS)
+{
+	return map_put(fcinfo, NXM_BYTEA);
+}
+
+Datum
+nxm_sql_map_put_jsonb(PG_FUNCTION_ARGS)
+{
+	return map_put(fcinfo, NXM_JSONB);
+}
+
+static inline Datum
+map_get(FunctionCallInfo fcinfo, NxmType type)
+{
+	NxmBytes	name = NAME_ARG();
+	NxmKey		key = key_arg(fcinfo, 1);
+	NxmSite    *site = nxm_call_site(fcinfo);
+	char		space[SHORT_VALUE];
+	NxmBuffer	buffer = {space, sizeof(space), 0, NXM_TEXT};
+	text	   *result = NULL;
+	NxmResult	r;
+
+	for (;;)
+	{
+		if (!nxm_object_open(site, NXM_KIND_MAP, name.data, name.len, NXM_READ,
+							 false))
+			PG_RETURN_NULL();
+		NXM_OPERATE(site, r, nxm_map_get(nxm_registry_space,
+										 &site->object->u.map, &key, &buffer));
+		if (likely(r == NXM_OK))
+			break;
+		if (r == NXM_ABSENT)
+			PG_RETURN_NULL();
+		if (r == NXM_NEED_BUFFER)
+		{
+			if (result != NULL)
+				pfree(result);
+			result = palloc(VARHDRSZ + buffer.len);
+			buffer.data = VARDATA(result);
+			buffer.size = buffer.len;
+		}
+		else if (!NXM_AGAIN(r))
+			elog(ERROR, "unexpected result %d of a map", (int) r);
+	}
+	if (unlikely(buffer.type != type))
+	{
+		NxmBytes	key_bytes = {key.data, key.len};
+
+		nxm_wrong_type(NXM_KIND_MAP, name, &key_bytes, buffer.type, type,
+					   "map_get");
+	}
+	if (result == NULL)
+	{
+		result = palloc(VARHDRSZ + buffer.len);
+		memcpy(VARDATA(result), space, buffer.len);
+	}
+	SET_VARSIZE(result, VARHDRSZ + buffer.len);
+	PG_RETURN_POINTER(result);
+}
+
+Datum
+nxm_sql_map_get_text(PG_FUNCTION_ARGS)
+{
+	return map_get(fcinfo, NXM_TEXT);
+}
+
+Datum
+nxm_sql_map_get_bytea(PG_FUNCTION_ARGS)
+{
+	return map_get(fcinfo, NXM_BYTEA);
+}
+
+Datum
+nxm_sql_map_get_jsonb(PG_FUNCTION_ARGS)
+{
+	return map_get(fcinfo, NXM_JSONB);
+}
+
+static Datum
+map_put_if(FunctionCallInfo fcinfo, NxmType type)
+{
+	NxmBytes	name = NAME_ARG();
+	NxmKey		key = key_arg(fcinfo, 1);
+	bool		absent = PG_ARGISNULL(2);
+	NxmValue	expected = {NULL, 0, type};
+	NxmValue	value = nxm_value_arg(fcinfo, 3, type,
+									  "Use map_delete() to remove a key.");
+	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmResult	r;
+
+	if (!absent)
+	{
+		NxmBytes	bytes = nxm_bytes_arg(fcinfo, 2, "value", NULL);
+
+		/* nothing so long is in any map */
+		if (bytes.len > NXM_MAX_VALUE)
+			PG_RETURN_BOOL(false);
+		expected.data = bytes.data;
+		expected.len = (uint32) bytes.len;
+	}
+	do
+	{
+		if (!nxm_object_open(site, NXM_KIND_MAP, name.data, name.len,
+							 NXM_WRITE, absent))
+			PG_RETURN_BOOL(false);
+		nxm_check_role_limit(site->owner,
+							 key.len + value.len + NXM_ENTRY_OVERHEAD);
+		NXM_OPERATE(site, r, nxm_map_put_if(nxm_registry_space,
+											&site->object->u.map, &key,
+											absent ? NULL : &expected, &value));
+	} while (NXM_AGAIN(r));
+	PG_RETURN_BOOL(r == NXM_OK);
+}
+
+Datum
+nxm_sql_map_put_if_text(PG_FUNCTION_ARGS)
+{
+	return map_put_if(fcinfo, NXM_TEXT);
+}
+
+Datum
+nxm_sql_map_put_if_bytea(PG_FUNCTION_ARGS)
+{
+	return map_put_if(fcinfo, NXM_BYTEA);
+}
+
+Datum
+nxm_sql_map_put_if_jsonb(PG_FUNCTION_ARGS)
+{
+	return map_put_if(fcinfo, NXM_JSONB);
+}
+
+Datum
+nxm_sql_map_delete(PG_FUNCTION_ARGS)
+{
+	NxmBytes	name = NAME_ARG();
+	NxmKey		key = key_arg(fcinfo, 1);
+	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmResult	r;
+
+	do
+	{
+		if (!nxm_object_open(site, NXM_KIND_MAP, name.data, name.len,
+							 NXM_WRITE, false))
+			PG_RETURN_BOOL(false);
+		NXM_OPERATE(site, r, nxm_map_delete(nxm_registry_space,
+											&site->object->u.map, &key));
+	} while (NXM_AGAIN(r));
+	PG_RETURN_BOOL(r == NXM_OK);
+}
+
+/* The value that map_add() found is no integer: says what it is. */
+_Noreturn static void
+not_a_number(NxmSite *site, NxmBytes name, const NxmKey *key)
+{
+	char		space[SHORT_VALUE];
+	NxmBuffer	buffer = {space, sizeof(space), 0, NXM_TEXT};
+	NxmBytes	key_bytes = {key->data, key->len};
+	NxmResult	r;
+
+	NXM_OPERATE(site, r, nxm_map_get(nxm_registry_space, &site->object->u.map,
+									 key, &buffer));
+	if (r == NXM_OK && buffer.type != NXM_TEXT)
+		nxm_wrong_type(NXM_KIND_MAP, name, &key_bytes, buffer.type, NXM_TEXT,
+					   "map_get");
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+			 errmsg("value of key \"%.*s\" in map \"%.*s\" is not an integer",
+					(int) key->len, key->data, (int) name.len, name.data),
+			 errhint("map_add() adds to decimal numbers that fit in a bigint.")));
+}
+
+Datum
+nxm_sql_map_add(PG_FUNCTION_ARGS)
+{
+	NxmBytes	name = NAME_ARG();
+	NxmKey		key = key_arg(fcinfo, 1);
+	int64		delta = nxm_int8_arg(fcinfo, 2, "delta");
+	NxmSite    *site = nxm_call_site(fcinfo);
+	int64		value = 0;
+	NxmResult	r;
+
+	do
+	{
+		nxm_object_open(site, NXM_KIND_MAP, name.data, name.len, NXM_WRITE,
+						true);
+		nxm_check_role_limit(site->owner, key.len + NXM_ENTRY_OVERHEAD);
+		NXM_OPERATE(site, r, nxm_map_add(nxm_registry_space,
+										 &site->object->u.map, &key, delta,
+										 &value));
+	} while (NXM_AGAIN(r));
+	if (unlikely(r == NXM_MISMATCH))
+		not_a_number(site, name, &key);
+	if (unlikely(r == NXM_OVERFLOW))
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("value of key \"%.*s\" in map \"%.*s\" is out of range",
+						(int) key.len, key.data, (int) name.len, name.data),
+				 errdetail("The sum would not fit in a bigint.")));
+	PG_RETURN_INT64(value);
+}
+
+Datum
+nxm_sql_map_size(PG_FUNCTION_ARGS)
+{
+	NxmBytes	name = NAME_ARG();
+	NxmSite    *site = nxm_call_site(fcinfo);
+	uint64		n = 0;
+	NxmResult	r;
+
+	do
+	{
+		if (!nxm_object_open(site, NXM_KIND_MAP, name.data, name.len, NXM_READ,
+							 false))
+			PG_RETURN_INT64(0);
+		NXM_OPERATE(site, r,
+					(n = nxm_map_entries(&site->object->u.map), NXM_OK));
+	} while (NXM_AGAIN(r));
+	PG_RETURN_INT64((int64) n);
+}
+
+/* A bucket's entries, one behind another: EntryHead, key, value. */
+typedef struct EntryHead
+{
+	uint32		key_len;
+	uint32		value_len;
+	NxmType		type;
+} EntryHead;
+
+typedef struct Entries
+{
+	char	   *data;
+	size_t		size;
+	size_t		used;
+	size_t		need;			/* when size was not enough */
+} Entries;
+
+static void
+entries_begin(void *context)
+{
+	((Entries *) context)->used = 0;
+}
+
+static NxmResult
+entries_add(NxmSpace *space, NxmRef ref, const NxmItem *item, void *context)
+{
+	Entries    *all = context;
+	EntryHead	head;
+	NxmBuffer	buffer;
+	char	   *at = all->data + all->used;
+	NxmResult	r;
+
+	(void) ref;
+	head.key_len = NXM_ITEM_KEY_LEN(item->header);
+	head.value_len = NXM_ITEM_LEN(item->header);
+	head.type = NXM_ITEM_TYPE(item->header);
+	all->need = all->used + sizeof(head) + head.key_len + head.value_len;
+	if (all->need > all->size)
+		return NXM_NEED_BUFFER;
+	memcpy(at, &head, sizeof(head));
+	nxm_copy_out(at + sizeof(head), nxm_item_key(item), head.key_len);
+	buffer.data = at + sizeof(head) + head.key_len;
+	buffer.size = head.value_len;
+	r = nxm_item_copy(space, item, &buffer);
+	if (r == NXM_OK)
+		all->used = all->need;
+	return r;
+}
+
+Datum
+nxm_sql_map_entries(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	NxmBytes	name = NAME_ARG();
+	NxmSite		site = {0};
+	Entries		all;
+	uint64		id = 0;
+	uint64		position = 0;
+	MemoryContext row_context;
+	MemoryContext old_context;
+	NxmResult	r;
+
+	InitMaterializedSRF(fcinfo, 0);
+	row_context = AllocSetContextCreate(CurrentMemoryContext,
+										"nexusmem map_entries",
+										ALLOCSET_DEFAULT_SIZES);
+	all.size = ENTRIES_BUFFER;
+	all.data = palloc(all.size);
+	do
+	{
+		uint64		at;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!nxm_object_open(&site, NXM_KIND_MAP, name.data, name.len,
+							 NXM_READ, false))
+			break;
+		/* dropped and made anew: that is another map */
+		if (id == 0)
+			id = site.id;
+		else if (id != site.id)
+			break;
+
+		at = position;
+		all.used = 0;
+		NXM_OPERATE(&site, r, nxm_map_scan(nxm_registry_space,
+										   &site.object->u.map, &at,
+										   entries_begin, entries_add, &all));
+		if (r == NXM_NEED_BUFFER)
+		{
+			all.size = Max(all.size * 2, all.need);
+			all.data = repalloc_huge(all.data, all.size);
+			continue;
+		}
+		if (NXM_AGAIN(r))
+		{
+			r = NXM_OK;
+			continue;
+		}
+		position = at;
+		for (size_t i = 0; i < all.used;)
+		{
+			EntryHead	head;
+			const char *key = all.data + i + sizeof(head);
+			Datum		values[2];
+			bool		nulls[2] = {false, false};
+
+			memcpy(&head, all.data + i, sizeof(head));
+			old_context = MemoryContextSwitchTo(row_context);
+			values[0] = PointerGetDatum(cstring_to_text_with_len(key,
+																 (int) head.key_len));
+			values[1] = nxm_value_as_text(key + head.key_len, head.value_len,
+										  head.type);
+			MemoryContextSwitchTo(old_context);
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
+								 nulls);
+			MemoryContextReset(row_context);
+			i += sizeof(head) + head.key_len + head.value_len;
+		}
+	} while (r == NXM_OK || r == NXM_NEED_BUFFER);
+	MemoryContextDelete(row_context);
+	pfree(all.data);
+	return (Datum) 0;
+}
+
+Datum
+nxm_sql_map_clear(PG_FUNCTION_ARGS)
+{
+	NxmBytes	name = NAME_ARG();
+	NxmSite    *site = nxm_call_site(fcinfo);
+	uint64		removed = 0;
+	bool		cleared = false;
+	NxmResult	r;
+
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!nxm_object_open(site, NXM_KIND_MAP, name.data, name.len,
+							 NXM_WRITE, false))
+			break;
+		if (!cleared)
+		{
+			/* should we not get to the end of draining */
+			nxm_registry_note_clear();
+			NXM_OPERATE(site, r, nxm_map_clear(nxm_registry_space,
+											   &site->object->u.map, &removed));
+			if (NXM_AGAIN(r))
+				continue;
+			cleared = r == NXM_OK;
+		}
+		/* ours, or one under way that ours has to wait for */
+		NXM_OPERATE(site, r, nxm_map_drain(nxm_registry_space,
+										   &site->object->u.map));
+		if (r == NXM_DROPPED && cleared)
+			break;
+		if (!NXM_AGAIN(r) && r == NXM_ABSENT && cleared)
+			break;
+	}
+	PG_RETURN_INT64((int64) removed);
+}
+
+Datum
+nxm_sql_map_drop(PG_FUNCTION_ARGS)
+{
+	NxmBytes	name = NAME_ARG();
+
+	PG_RETURN_BOOL(nxm_object_drop(NXM_KIND_MAP, name.data, name.len));
+}

@@ -1,0 +1,220 @@
+/*
+ * sql_structures.c
+ *	  What all kinds of structures have in common in SQL: sharing, the view
+ *	  structures, and the errors of arguments.
+ */
+#include "sql_structures.h"
+
+#include "catalog/pg_authid.h"
+#include "compat.h"
+#include "funcapi.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+#include "utils/syscache.h"
+#include "utils/tuplestore.h"
+
+PG_FUNCTION_INFO_V1(nxm_share);
+PG_FUNCTION_INFO_V1(nxm_unshare);
+PG_FUNCTION_INFO_V1(nxm_structures);
+
+void
+nxm_null_argument(const char *what, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			 errmsg("%s must not be null", what),
+			 hint == NULL ? 0 : errhint("%s", hint)));
+}
+
+void
+nxm_check_key(size_t len)
+{
+	if (likely(len > 0 && len <= NXM_MAX_KEY))
+		return;
+	if (len == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("key must not be empty")));
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("key is too long"),
+			 errdetail("It has %zu bytes; at most %d are allowed.", len,
+					   NXM_MAX_KEY)));
+}
+
+void
+nxm_value_too_long(size_t len)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("value is too long"),
+			 errdetail("It has %zu bytes; at most %d are allowed.", len,
+					   NXM_MAX_VALUE)));
+}
+
+const char *
+nxm_type_name(NxmType type)
+{
+	switch (type)
+	{
+		case NXM_TEXT:
+			return "text";
+		case NXM_BYTEA:
+			return "bytea";
+		case NXM_JSONB:
+			return "jsonb";
+		case NXM_INTERNAL:
+			break;
+	}
+	return "internal";
+}
+
+void
+nxm_wrong_type(NxmKind kind, NxmBytes name, const NxmBytes *key, NxmType is,
+			   NxmType wanted, const char *function)
+{
+	const char *suffix = is == NXM_BYTEA ? "_bytea" :
+		is == NXM_JSONB ? "_jsonb" : "";
+
+	if (key != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("value of key \"%.*s\" in %s \"%.*s\" is of type %s, not %s",
+						(int) key->len, key->data, nxm_kind_name(kind),
+						(int) name.len, name.data, nxm_type_name(is),
+						nxm_type_name(wanted)),
+				 errhint("Use %s%s().", function, suffix)));
+	ereport(ERROR,
+			(errcode(ERRCODE_DATATYPE_MISMATCH),
+			 errmsg("next value of %s \"%.*s\" is of type %s, not %s",
+					nxm_kind_name(kind), (int) name.len, name.data,
+					nxm_type_name(is), nxm_type_name(wanted)),
+			 errhint("Use %s%s().", function, suffix)));
+}
+
+Datum
+nxm_value_as_text(const char *data, size_t len, NxmType type)
+{
+	char	   *copy;
+	Datum		result;
+
+	if (type == NXM_TEXT)
+		return PointerGetDatum(cstring_to_text_with_len(data, (int) len));
+
+	/* aligned, and with a header */
+	copy = palloc(VARHDRSZ + len);
+	SET_VARSIZE(copy, VARHDRSZ + len);
+	memcpy(VARDATA(copy), data, len);
+	if (type == NXM_JSONB)
+	{
+		Jsonb	   *jsonb = (Jsonb *) copy;
+
+		result = CStringGetTextDatum(JsonbToCString(NULL, &jsonb->root,
+													(int) len));
+	}
+	else
+		result = CStringGetTextDatum(DatumGetCString(DirectFunctionCall1(byteaout,
+																		 PointerGetDatum(copy))));
+	pfree(copy);
+	return result;
+}
+
+/* share() and unshare(): kind, name, role, privilege */
+static bool
+change_sharing(FunctionCallInfo fcinfo, bool grant)
+{
+	NxmBytes	kind_name = nxm_bytes_arg(fcinfo, 0, "kind", NULL);
+	NxmBytes	name = nxm_bytes_arg(fcinfo, 1, "name", NULL);
+	Oid			role = InvalidOid;
+	uint32		privileges = NXM_READ | NXM_WRITE;
+	int			kind = nxm_kind_of_name(kind_name.data, kind_name.len);
+
+	if (kind < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("there is no kind of structure \"%.*s\"",
+						(int) kind_name.len, kind_name.data),
+				 errhint("Kinds are counter, map, stack and queue.")));
+	if (!PG_ARGISNULL(2))
+	{
+		role = PG_GETARG_OID(2);
+		/* 0, "-" as a regrole, must not come to mean everyone */
+		if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("role with OID %u does not exist", role),
+					 errhint("NULL means everyone.")));
+	}
+	if (grant || !PG_ARGISNULL(3))
+	{
+		NxmBytes	privilege = nxm_bytes_arg(fcinfo, 3, "privilege", NULL);
+
+		if (privilege.len == 4 && memcmp(privilege.data, "read", 4) == 0)
+			privileges = NXM_READ;
+		else if (privilege.len == 5 && memcmp(privilege.data, "write", 5) == 0)
+			privileges = NXM_WRITE;
+		else
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("there is no privilege \"%.*s\"",
+							(int) privilege.len, privilege.data),
+					 errhint("Privileges are read and write.")));
+	}
+	return nxm_object_share((NxmKind) kind, name.data, name.len, role,
+							privileges, grant);
+}
+
+Datum
+nxm_share(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(change_sharing(fcinfo, true));
+}
+
+Datum
+nxm_unshare(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(change_sharing(fcinfo, false));
+}
+
+typedef struct StructuresContext
+{
+	ReturnSetInfo *rsinfo;
+	bool		all;
+} StructuresContext;
+
+static void
+put_structure(const NxmObjectInfo *info, void *context)
+{
+	StructuresContext *c = context;
+	Datum		values[6];
+	bool		nulls[6] = {false};
+
+	if (info->database != MyDatabaseId ||
+		(!c->all && nxm_object_privileges(GetUserId(), info->owner,
+										  &info->acl) == 0))
+		return;
+	values[0] = CStringGetTextDatum(nxm_kind_name(info->kind));
+	values[1] = PointerGetDatum(cstring_to_text_with_len(info->name,
+														 (int) info->name_len));
+	values[2] = ObjectIdGetDatum(info->owner);
+	values[3] = Int32GetDatum(info->node);
+	values[4] = Int64GetDatum((int64) info->entries);
+	values[5] = Int64GetDatum((int64) info->bytes);
+	tuplestore_putvalues(c->rsinfo->setResult, c->rsinfo->setDesc, values,
+						 nulls);
+}
+
+Datum
+nxm_structures(PG_FUNCTION_ARGS)
+{
+	StructuresContext c;
+
+	c.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	c.all = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
+	InitMaterializedSRF(fcinfo, 0);
+	nxm_registry_use();
+	nxm_registry_scan(put_structure, &c);
+	return (Datum) 0;
+}

@@ -1,0 +1,87 @@
+/*
+ * sql_structures.h
+ *	  What the SQL functions of counters, maps, stacks and queues share: taking
+ *	  arguments, running an operation, returning values.
+ *
+ * The functions are not STRICT, since a NULL is an error and not a NULL result.
+ */
+#ifndef NXM_SQL_STRUCTURES_H
+#define NXM_SQL_STRUCTURES_H
+
+#include "registry.h"
+
+typedef struct NxmBytes
+{
+	const char *data;
+	size_t		len;
+} NxmBytes;
+
+/* Bytes of memory that an entry takes besides its key and value, about. */
+#define NXM_ENTRY_OVERHEAD 32
+
+/*
+ * Sets result to what an operation says of the object of *site, or to
+ * NXM_DROPPED.  To be repeated, with the object opened anew, NXM_WHILE_AGAIN().
+ */
+#define NXM_OPERATE(site, result, operation) \
+	do { \
+		nxm_begin_operation(); \
+		nxm_enter(nxm_registry_space); \
+		(result) = nxm_object_valid(site) ? (operation) : NXM_DROPPED; \
+		nxm_leave(nxm_registry_space); \
+		nxm_end_operation(); \
+	} while (0)
+
+#define NXM_AGAIN(result) \
+	(unlikely((result) == NXM_DROPPED) || nxm_again(nxm_registry_space, (result)))
+
+/* what: "name of a map must not be null" and the like */
+_Noreturn extern void nxm_null_argument(const char *what, const char *hint);
+extern void nxm_check_key(size_t len);
+_Noreturn extern void nxm_value_too_long(size_t len);
+/* The type that a value has is not the one that was asked for. */
+_Noreturn extern void nxm_wrong_type(NxmKind kind, NxmBytes name, const NxmBytes *key,
+						   NxmType is, NxmType wanted, const char *function);
+extern const char *nxm_type_name(NxmType type);
+/* A value in its text form, as a text datum. */
+extern Datum nxm_value_as_text(const char *data, size_t len, NxmType type);
+
+/* A text, bytea or jsonb argument, detoasted.  None may be done in a section. */
+static inline NxmBytes
+nxm_bytes_arg(FunctionCallInfo fcinfo, int n, const char *what,
+			  const char *hint)
+{
+	NxmBytes	bytes;
+	text	   *t;
+
+	if (unlikely(PG_ARGISNULL(n)))
+		nxm_null_argument(what, hint);
+	t = PG_GETARG_TEXT_PP(n);
+	bytes.data = VARDATA_ANY(t);
+	bytes.len = VARSIZE_ANY_EXHDR(t);
+	return bytes;
+}
+
+static inline int64
+nxm_int8_arg(FunctionCallInfo fcinfo, int n, const char *what)
+{
+	if (unlikely(PG_ARGISNULL(n)))
+		nxm_null_argument(what, NULL);
+	return PG_GETARG_INT64(n);
+}
+
+static inline NxmValue
+nxm_value_arg(FunctionCallInfo fcinfo, int n, NxmType type, const char *hint)
+{
+	NxmBytes	bytes = nxm_bytes_arg(fcinfo, n, "value", hint);
+	NxmValue	value;
+
+	if (unlikely(bytes.len > NXM_MAX_VALUE))
+		nxm_value_too_long(bytes.len);
+	value.data = bytes.data;
+	value.len = (uint32) bytes.len;
+	value.type = type;
+	return value;
+}
+
+#endif							/* NXM_SQL_STRUCTURES_H */
