@@ -1331,9 +1331,13 @@ cut_off(NxmSpace *space, NxmMap *map, uint64_t body)
 		nxm_store(&map->housekeeper, 0);
 		return (directory & NXM_REF_MASK) == 0 ? NXM_DROPPED : NXM_EXISTS;
 	}
-	nxm_store(&map->dead, directory);
+	/*
+	 * This one first: whoever finds the old body being drained must find the new
+	 * one in its place, or it would go round until we go on.
+	 */
 	nxm_store(&map->directory,
 			  ((directory & ~(SERIAL_ONE - 1)) + SERIAL_ONE) | body);
+	nxm_store(&map->dead, directory);
 	nxm_store(&map->housekeeper, 0);
 	return NXM_OK;
 }
