@@ -810,10 +810,11 @@ make_room(NxmSpace *space, NxmMap *map, const Place *place, uint64_t position)
 	Overflow   *overflow;
 	int			i;
 
-	if ((header & H_OVERFLOW) != 0)
-		return split(space, place);
-
-	/* until the parent has migrated overflow buckets are for its chains */
+	/*
+	 * Until the parent has migrated, overflow buckets are for its chains, and
+	 * there must be no successors: their helpers would freeze buckets that the
+	 * parent has yet to fill.
+	 */
 	if (place->parent != NULL && !has_migrated(place->parent))
 	{
 		NxmResult	result = migrate_all(space, place->parent);
@@ -822,6 +823,8 @@ make_room(NxmSpace *space, NxmMap *map, const Place *place, uint64_t position)
 			keep_house(space, map, position);
 		return result;
 	}
+	if ((header & H_OVERFLOW) != 0)
+		return split(space, place);
 	pool = nxm_load(&place->seg->pool);
 	do
 	{
