@@ -28,7 +28,11 @@ OBJS = \
 	src/buffer_nodes.o \
 	src/prefetch_index.o \
 	src/prefetch_stats.o \
+	src/save.o \
+	src/load.o \
 	src/worker.o \
+	src/memory_worker.o \
+	src/api.o \
 	src/stats.o \
 	src/status.o \
 	src/sql_topology.o \

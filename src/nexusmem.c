@@ -4,15 +4,18 @@
  */
 #include "postgres.h"
 
+#include "api.h"
 #include "arena.h"
 #include "executor/executor.h"
 #include "fmgr.h"
+#include "memory_worker.h"
 #include "miscadmin.h"
 #include "nodes.h"
 #include "placement.h"
 #include "prefetch_index.h"
 #include "prefetch_stats.h"
 #include "registry.h"
+#include "save.h"
 #include "scheduler.h"
 #include "shmem.h"
 #include "slot.h"
@@ -31,7 +34,10 @@ static const NxmShmemModule modules[] = {
 	{"nexusmem prefetch", nxm_prefetch_stats_size, nxm_prefetch_stats_extra,
 	nxm_prefetch_stats_shmem_init},
 	{"nexusmem arena", nxm_arena_size, NULL, nxm_arena_shmem_init},
+	{"nexusmem save", nxm_save_size, NULL, nxm_save_shmem_init},
 	{"nexusmem worker", nxm_worker_size, NULL, nxm_worker_shmem_init},
+	{"nexusmem memory worker", nxm_memory_worker_size, NULL,
+	nxm_memory_worker_shmem_init},
 };
 
 static ExecutorStart_hook_type prev_executor_start = NULL;
@@ -54,6 +60,7 @@ process_utility(PlannedStmt *stmt, const char *query, bool read_only,
 				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
 {
 	nxm_scheduler_statement();
+	nxm_memory_worker_utility(stmt->utilityStmt);
 	if (prev_process_utility)
 		prev_process_utility(stmt, query, read_only, context, params, env,
 							 dest, qc);
@@ -84,7 +91,10 @@ _PG_init(void)
 	nxm_registry_init();
 	nxm_prefetch_index_init();
 	nxm_prefetch_stats_init();
+	nxm_save_init();
 	nxm_worker_init();
+	nxm_memory_worker_init();
+	nxm_api_init();
 	nxm_shmem_init(modules, lengthof(modules), nxm_placement_apply);
 	nxm_status_init();
 	install_hooks();

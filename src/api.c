@@ -1,0 +1,678 @@
+/*
+ * api.c
+ *	  The C interface that nexusmem_api.h describes.
+ *
+ * A handle is a call site of the registry with its name: each call looks whether
+ * what the site remembers still holds, and resolves the name anew if not.  What a
+ * function gives back is copied into memory that was allocated before the
+ * section, so that no element is lost to a failing palloc.
+ *
+ * The types of the header have the values of core's, so that they are not
+ * translated; only checked, for a caller can pass anything.
+ */
+#include "nexusmem_api.h"
+
+#include "api.h"
+#include "sql_structures.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#define FIRST_BUFFER 256
+
+PGDLLEXPORT int nxm_api_version(void);
+
+struct NxmHandle
+{
+	NxmKind		kind;
+	int			flags;			/* NXM_API_... */
+	NxmSite		site;
+	size_t		name_len;
+	char		name[NXM_MAX_NAME + 1];
+};
+
+StaticAssertDecl((int) NXM_API_COUNTER == (int) NXM_KIND_COUNTER &&
+				 (int) NXM_API_MAP == (int) NXM_KIND_MAP &&
+				 (int) NXM_API_STACK == (int) NXM_KIND_STACK &&
+				 (int) NXM_API_QUEUE == (int) NXM_KIND_QUEUE &&
+				 (int) NXM_API_TEXT == (int) NXM_TEXT &&
+				 (int) NXM_API_BYTEA == (int) NXM_BYTEA &&
+				 (int) NXM_API_JSONB == (int) NXM_JSONB,
+				 "enums of the C interface have the values of ours");
+
+/* Opens the object; false: there is none, and it is not to be made. */
+static bool
+resolve(NxmHandle *handle, NxmPrivilege privilege, bool create)
+{
+	create = create && (handle->flags & NXM_API_CREATE) != 0;
+	if (create && (handle->flags & NXM_API_STRIPED) != 0 &&
+		!nxm_object_open(&handle->site, handle->kind, handle->name,
+						 handle->name_len, privilege, false))
+		(void) nxm_object_create(handle->kind, handle->name, handle->name_len,
+								 true);
+	return nxm_object_open(&handle->site, handle->kind, handle->name,
+						   handle->name_len, privilege, create);
+}
+
+static void
+check_handle(const NxmHandle *handle, NxmKind kind, int flags)
+{
+	if (handle == NULL || handle->kind != kind)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("handle is not one of a %s", nxm_kind_name(kind))));
+	if ((flags & NXM_API_WRITE) != 0 && (handle->flags & NXM_API_WRITE) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("handle of %s \"%s\" was opened for reading only",
+						nxm_kind_name(kind), handle->name)));
+}
+
+/*
+ * Does an operation, an expression of type NxmResult, on the object of a handle.
+ * result is NXM_ABSENT where there is none.
+ */
+#define OPERATE(handle, privilege, create, operation) \
+	do { \
+		if (!resolve(handle, privilege, create)) \
+		{ \
+			result = NXM_ABSENT; \
+			break; \
+		} \
+		space = nxm_registry_space; \
+		nxm_begin_operation(); \
+		nxm_enter(space); \
+		object = (handle)->site.object; \
+		result = nxm_object_valid(&(handle)->site) ? (operation) : NXM_DROPPED; \
+		nxm_leave(space); \
+		nxm_end_operation(); \
+	} while (result == NXM_DROPPED || nxm_again(space, result))
+
+_Noreturn static void
+raise_undefined(const NxmHandle *handle)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("%s \"%s\" does not exist", nxm_kind_name(handle->kind),
+					handle->name)));
+}
+
+_Noreturn static void
+raise_overflow(const NxmHandle *handle)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+			 errmsg("%s \"%s\" would be out of range",
+					nxm_kind_name(handle->kind), handle->name)));
+}
+
+/* What no caller expects. */
+static void
+check_result(const NxmHandle *handle, NxmResult result)
+{
+	if (result == NXM_NEED_MEMORY || result == NXM_NEED_CHUNK ||
+		result == NXM_TOO_LONG)
+		elog(ERROR, "unexpected result %d of %s \"%s\"", (int) result,
+			 nxm_kind_name(handle->kind), handle->name);
+}
+
+static void
+take_value(const NxmApiValue *from, NxmValue *to)
+{
+	if (from == NULL || (from->data == NULL && from->len > 0) ||
+		(unsigned) from->type > NXM_API_JSONB)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for a shared structure")));
+	if (from->len > NXM_MAX_VALUE)
+		nxm_value_too_long(from->len);
+	to->data = from->data;
+	to->len = (uint32_t) from->len;
+	to->type = (NxmType) from->type;
+}
+
+static void
+take_key(const char *data, size_t len, NxmKey *key)
+{
+	nxm_check_key(data == NULL ? 0 : len);
+	key->data = data;
+	key->len = (uint32_t) len;
+	key->hash = nxm_hash(data, len);
+}
+
+/* A buffer in the current context, with a byte to spare. */
+static void
+new_buffer(NxmBuffer *buffer, size_t size)
+{
+	buffer->data = palloc(size + 1);
+	buffer->size = size;
+	buffer->len = 0;
+}
+
+static void
+give_value(const NxmBuffer *buffer, NxmApiValue *value)
+{
+	buffer->data[buffer->len] = '\0';
+	value->data = buffer->data;
+	value->len = buffer->len;
+	value->type = (NxmApiType) buffer->type;
+}
+
+/*
+ * Objects
+ */
+
+static NxmHandle *
+api_open(NxmApiKind kind, const char *name, int flags)
+{
+	NxmHandle  *handle;
+	size_t		len = name == NULL ? 0 : strlen(name);
+
+	if ((unsigned) kind > NXM_API_QUEUE ||
+		(flags & (NXM_API_READ | NXM_API_WRITE)) == 0 ||
+		((flags & NXM_API_STRIPED) != 0 && kind != NXM_API_COUNTER))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid kind or flags for a shared structure")));
+	nxm_check_name((NxmKind) kind, len);
+	handle = palloc0(sizeof(NxmHandle));
+	handle->kind = (NxmKind) kind;
+	handle->flags = flags;
+	handle->name_len = len;
+	memcpy(handle->name, name, len);
+	(void) resolve(handle, (flags & NXM_API_WRITE) != 0 ? NXM_WRITE : NXM_READ,
+				   true);
+	return handle;
+}
+
+static void
+api_close(NxmHandle *handle)
+{
+	if (handle != NULL)
+		pfree(handle);
+}
+
+static bool
+api_exists(NxmHandle *handle)
+{
+	return resolve(handle, NXM_READ, false);
+}
+
+static bool
+api_drop(NxmApiKind kind, const char *name)
+{
+	if ((unsigned) kind > NXM_API_QUEUE)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid kind of a shared structure")));
+	return nxm_object_drop((NxmKind) kind, name, name == NULL ? 0 : strlen(name));
+}
+
+/*
+ * Counters
+ */
+
+static bool
+api_counter_add(NxmHandle *handle, int64 delta, int64 *value)
+{
+	NxmSpace   *space = NULL;
+	NxmObject  *object;
+	NxmResult	result;
+	int64_t		sum = 0;
+	bool		exact = false;
+
+	check_handle(handle, NXM_KIND_COUNTER, NXM_API_WRITE);
+	OPERATE(handle, NXM_WRITE, true,
+			(exact = object->u.counter.nstripes == 0,
+			 nxm_counter_add(space, &object->u.counter, nxm_memory_node(),
+							 delta, &sum)));
+	if (result == NXM_ABSENT)
+		raise_undefined(handle);
+	if (result == NXM_OVERFLOW)
+		raise_overflow(handle);
+	check_result(handle, result);
+	if (exact && value != NULL)
+		*value = sum;
+	return exact;
+}
+
+static bool
+api_counter_get(NxmHandle *handle, int64 *value)
+{
+	NxmSpace   *space = NULL;
+	NxmObject  *object;
+	NxmResult	result;
+	int64_t		sum = 0;
+
+	check_handle(handle, NXM_KIND_COUNTER, NXM_API_READ);
+	OPERATE(handle, NXM_READ, false,
+			nxm_counter_get(space, &object->u.counter, &sum));
+	if (result == NXM_OVERFLOW)
+		raise_overflow(handle);
+	check_result(handle, result);
+	if (result == NXM_OK && value != NULL)
+		*value = sum;
+	return result == NXM_OK;
+}
+
+static void
+api_counter_set(NxmHandle *handle, int64 value, int64 *old)
+{
+	NxmSpace   *space = NULL;
+	NxmObject  *object;
+	NxmResult	result;
+	int64_t		before = 0;
+
+	check_handle(handle, NXM_KIND_COUNTER, NXM_API_WRITE);
+	OPERATE(handle, NXM_WRITE, true,
+			nxm_counter_set(space, &object->u.counter, value, &before));
+	if (result == NXM_ABSENT)
+		raise_undefined(handle);
+	if (result == NXM_OVERFLOW)
+		raise_overflow(handle);
+	check_result(handle, result);
+	if (old != NULL)
+		*old = before;
+}
+
+/*
+ * Maps
+ */
+
+/* Before something is stored: the object is there, and its owner has room. */
+static void
+prepare_store(NxmHandle *handle, size_t bytes)
+{
+	if (!resolve(handle, NXM_WRITE, true))
+		raise_undefined(handle);
+	nxm_check_role_limit(handle->site.owner, sizeof(NxmItem) + bytes);
+}
+
+static bool
+api_map_put(NxmHandle *handle, const char *key, size_t key_len,
+			const NxmApiValue *value)
+{
+	NxmSpace   *space = NULL;
+	NxmObject  *object;
+	NxmResult	result;
+	NxmKey		k;
+	NxmValue	v;
+
+	check_handle(handle, NXM_KIND_MAP, NXM_API_WRITE);
+	take_key(key, key_len, &k);
+	take_value(value, &v);
+	prepare_store(handle, k.len + v.len);
+	OPERATE(handle, NXM_WRITE, true,
+			nxm_map_put(space, &object->u.map, &k, &v));
+	if (result == NXM_ABSENT)
+		raise_undefined(handle);
+	check_result(handle, result);
+	return result == NXM_OK;
+}
+
+static bool
+api_map_put_if(NxmHandle *handle, const char *key, size_t key_len,
+			   const NxmApiValue *expected, const NxmApiValue *value)
+{
+	NxmSpace   *space = NULL;
+	NxmObject  *object;
+	NxmResult	result;
+	NxmKey		k;
+	NxmValue	v;
+	NxmValue	e = {NULL, 0, NXM_TEXT};
+
+	check_handle(handle, NXM_KIND_MAP, NXM_API_WRITE);
+	take_key(key, key_len, &k);
+	take_value(value, &v);
+	if (expected != NULL)
+		take_value(expected, &e);
+	prepare_store(handle, k.len + v.len);
+	OPERATE(handle, NXM_WRITE, true,
+			nxm_map_put_if(space, &object->u.map, &k,
+						   expected != NULL ? &e : NULL, &v));
+	check_result(handle, result);
+	return result == NXM_OK;
+}
+
+static bool
+api_map_get(NxmHandle *handle, const char *key, size_t key_len,
+			NxmApiValue *value)
+{
+	NxmSpace   *space = NULL;
+	NxmObject  *object;
+	NxmResult	result;
+	NxmKey		k;
+	NxmBuffer	buffer;
+
+	check_handle(handle, NXM_KIND_MAP, NXM_API_READ);
+	take_key(key, key_len, &k);
+	new_buffer(&buffer, FIRST_BUFFER);
+	for (;;)
+	{
+		size_t		len;
+
+		OPERATE(handle, NXM_READ, false,
+				nxm_map_get(space, &object->u.map, &k, &buffer));
+		if (result != NXM_NEED_BUFFER)
+			break;
+		len = buffer.len;
+		pfree(buffer.data);
+		new_buffer(&buffer, len);
+	}
+	check_result(handle, result);
+	if (result == NXM_OK)
+		give_value(&buffer, value);
+	else
+		pfree(buffer.data);
+	return result == NXM_OK;
+}
+
+static bool
+api_map_delete(NxmHandle *handle, const char *key, size_t key_len)
+{
+	NxmSpace   *space = NULL;
+	NxmObject  *object;
+	NxmResult	result;
+	NxmKey		k;
+
+	check_handle(handle, NXM_KIND_MAP, NXM_API_WRITE);
+	take_key(key, key_len, &k);
+	OPERATE(handle, NXM_WRITE, false,
+			nxm_map_delete(space, &object->u.map, &k));
+	check_result(handle, result);
+	return result == NXM_OK;
+}
+
+static int64
+api_map_add(NxmHandle *handle, const char *key, size_t key_len, int64 delta)
+{
+	NxmSpace   *space = NULL;
+	NxmObject  *object;
+	NxmResult	result;
+	NxmKey		k;
+	int64_t		sum = 0;
+
+	check_handle(handle, NXM_KIND_MAP, NXM_API_WRITE);
+	take_key(key, key_len, &k);
+	prepare_store(handle, k.len + MAXINT8LEN);
+	OPERATE(handle, NXM_WRITE, true,
+			nxm_map_add(space, &object->u.map, &k, delta, &sum));
+	if (result == NXM_ABSENT)
+		raise_undefined(handle);
+	if (result == NXM_OVERFLOW)
+		raise_overflow(handle);
+	if (result == NXM_MISMATCH)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+				 errmsg("value in map \"%s\" is not a decimal number",
+						handle->name)));
+	check_result(handle, result);
+	return sum;
+}
+
+static uint64
+api_map_size(NxmHandle *handle)
+{
+	NxmSpace   *space = NULL;
+	NxmObject  *object;
+	NxmResult	result;
+	uint64		n = 0;
+
+	check_handle(handle, NXM_KIND_MAP, NXM_API_READ);
+	OPERATE(handle, NXM_READ, false,
+			(n = nxm_map_entries(&object->u.map), NXM_OK));
+	return result == NXM_OK ? n : 0;
+}
+
+/* What a scan has copied of a bucket: for each entry this, key, 0, value, 0. */
+typedef struct ScanEntry
+{
+	size_t		key_len;
+	size_t		value_len;
+	NxmType		type;
+} ScanEntry;
+
+typedef struct Scan
+{
+	char	   *data;
+	size_t		size;
+	size_t		used;
+	size_t		wanted;			/* what NXM_NEED_BUFFER was for */
+} Scan;
+
+static void
+scan_begin(void *context)
+{
+	((Scan *) context)->used = 0;
+}
+
+static NxmResult
+scan_add(NxmSpace *space, NxmRef ref, const NxmItem *item, void *context)
+{
+	Scan	   *scan = context;
+	ScanEntry	entry;
+	NxmBuffer	buffer;
+	NxmResult	result;
+	char	   *p = scan->data + scan->used;
+
+	(void) ref;
+	entry.key_len = NXM_ITEM_KEY_LEN(item->header);
+	entry.value_len = NXM_ITEM_LEN(item->header);
+	entry.type = NXM_ITEM_TYPE(item->header);
+	scan->wanted = scan->used + sizeof(entry) + entry.key_len +
+		entry.value_len + 2;
+	if (scan->wanted > scan->size)
+		return NXM_NEED_BUFFER;
+	memcpy(p, &entry, sizeof(entry));
+	p += sizeof(entry);
+	memcpy(p, nxm_item_key(item), entry.key_len);
+	p += entry.key_len;
+	*p++ = '\0';
+	buffer.data = p;
+	buffer.size = entry.value_len;
+	result = nxm_item_copy(space, item, &buffer);
+	if (result != NXM_OK)
+		return result;
+	p[entry.value_len] = '\0';
+	scan->used = scan->wanted;
+	return NXM_OK;
+}
+
+static void
+api_map_scan(NxmHandle *handle, NxmApiVisit visit, void *context)
+{
+	NxmSpace   *space = NULL;
+	NxmObject  *object;
+	NxmResult	result;
+	Scan		scan;
+	uint64		position = 0;
+	bool		go_on = true;
+	uint64		id = 0;
+
+	check_handle(handle, NXM_KIND_MAP, NXM_API_READ);
+	scan.size = 4096;
+	scan.data = palloc(scan.size);
+	do
+	{
+		uint64		at;
+		size_t		done = 0;
+
+		CHECK_FOR_INTERRUPTS();
+		scan.used = 0;
+		OPERATE(handle, NXM_READ, false,
+				(at = position,
+				 nxm_map_scan(space, &object->u.map, &at, scan_begin, scan_add,
+							  &scan)));
+		if (result == NXM_NEED_BUFFER)
+		{
+			pfree(scan.data);
+			scan.size = Max(scan.wanted, scan.size * 2);
+			scan.data = MemoryContextAllocHuge(CurrentMemoryContext, scan.size);
+			continue;
+		}
+		/* another map of that name: what was seen is the end of this one */
+		if (position != 0 && handle->site.id != id)
+			break;
+		id = handle->site.id;
+		position = at;
+		while (done < scan.used && go_on)
+		{
+			ScanEntry	entry;
+			const char *key;
+			NxmApiValue value;
+
+			memcpy(&entry, scan.data + done, sizeof(entry));
+			key = scan.data + done + sizeof(entry);
+			value.data = key + entry.key_len + 1;
+			value.len = entry.value_len;
+			value.type = (NxmApiType) entry.type;
+			done += sizeof(entry) + entry.key_len + entry.value_len + 2;
+			go_on = visit(key, entry.key_len, &value, context);
+		}
+	} while (go_on && (result == NXM_OK || result == NXM_NEED_BUFFER));
+	pfree(scan.data);
+}
+
+/*
+ * Stacks and queues
+ */
+
+static void
+push(NxmHandle *handle, NxmKind kind, const NxmApiValue *value)
+{
+	NxmSpace   *space = NULL;
+	NxmObject  *object;
+	NxmResult	result;
+	NxmValue	v;
+
+	check_handle(handle, kind, NXM_API_WRITE);
+	take_value(value, &v);
+	prepare_store(handle, sizeof(uint64) + v.len);
+	OPERATE(handle, NXM_WRITE, true,
+			kind == NXM_KIND_STACK ?
+			nxm_stack_push(space, &object->u.stack, &v) :
+			nxm_queue_push(space, &object->u.queue, &v));
+	if (result == NXM_ABSENT)
+		raise_undefined(handle);
+	check_result(handle, result);
+}
+
+static bool
+pop(NxmHandle *handle, NxmKind kind, NxmApiValue *value)
+{
+	NxmSpace   *space = NULL;
+	NxmObject  *object;
+	NxmResult	result;
+	NxmBuffer	buffer;
+
+	check_handle(handle, kind, NXM_API_WRITE);
+	new_buffer(&buffer, FIRST_BUFFER);
+	for (;;)
+	{
+		size_t		len;
+
+		OPERATE(handle, NXM_WRITE, false,
+				kind == NXM_KIND_STACK ?
+				nxm_stack_pop(space, &object->u.stack, -1, &buffer) :
+				nxm_queue_pop(space, &object->u.queue, -1, &buffer));
+		if (result != NXM_NEED_BUFFER)
+			break;
+		len = buffer.len;
+		pfree(buffer.data);
+		new_buffer(&buffer, len);
+	}
+	check_result(handle, result);
+	if (result == NXM_OK)
+		give_value(&buffer, value);
+	else
+		pfree(buffer.data);
+	return result == NXM_OK;
+}
+
+static uint64
+count(NxmHandle *handle, NxmKind kind)
+{
+	NxmSpace   *space = NULL;
+	NxmObject  *object;
+	NxmResult	result;
+	uint64		n = 0;
+
+	check_handle(handle, kind, NXM_API_READ);
+	OPERATE(handle, NXM_READ, false,
+			(n = kind == NXM_KIND_STACK ? nxm_stack_depth(&object->u.stack) :
+			 nxm_queue_length(&object->u.queue), NXM_OK));
+	return result == NXM_OK ? n : 0;
+}
+
+static void
+api_stack_push(NxmHandle *handle, const NxmApiValue *value)
+{
+	push(handle, NXM_KIND_STACK, value);
+}
+
+static bool
+api_stack_pop(NxmHandle *handle, NxmApiValue *value)
+{
+	return pop(handle, NXM_KIND_STACK, value);
+}
+
+static uint64
+api_stack_depth(NxmHandle *handle)
+{
+	return count(handle, NXM_KIND_STACK);
+}
+
+static void
+api_queue_push(NxmHandle *handle, const NxmApiValue *value)
+{
+	push(handle, NXM_KIND_QUEUE, value);
+}
+
+static bool
+api_queue_pop(NxmHandle *handle, NxmApiValue *value)
+{
+	return pop(handle, NXM_KIND_QUEUE, value);
+}
+
+static uint64
+api_queue_length(NxmHandle *handle)
+{
+	return count(handle, NXM_KIND_QUEUE);
+}
+
+static const NxmApi api = {
+	.version = NXM_API_VERSION,
+	.size = sizeof(NxmApi),
+	.open = api_open,
+	.close = api_close,
+	.exists = api_exists,
+	.drop = api_drop,
+	.counter_add = api_counter_add,
+	.counter_get = api_counter_get,
+	.counter_set = api_counter_set,
+	.map_put = api_map_put,
+	.map_put_if = api_map_put_if,
+	.map_get = api_map_get,
+	.map_delete = api_map_delete,
+	.map_add = api_map_add,
+	.map_size = api_map_size,
+	.map_scan = api_map_scan,
+	.stack_push = api_stack_push,
+	.stack_pop = api_stack_pop,
+	.stack_depth = api_stack_depth,
+	.queue_push = api_queue_push,
+	.queue_pop = api_queue_pop,
+	.queue_length = api_queue_length,
+};
+
+/* The newest version of the interface; calling it is enough to load the library. */
+int
+nxm_api_version(void)
+{
+	return NXM_API_VERSION;
+}
+
+void
+nxm_api_init(void)
+{
+	*find_rendezvous_variable(NXM_API_RENDEZVOUS) = (void *) &api;
+}

@@ -1,0 +1,542 @@
+/*
+ * load.c
+ *	  Reads the file of saved structures.
+ *
+ * The whole file is checked before anything is made, since half of what was
+ * saved is worse than nothing.  Then each structure is made and filled.  One that
+ * cannot be, mostly for want of memory, is dropped whole, and the rest go on.
+ *
+ * Nobody else sees the structures before all are there: save.c keeps the others
+ * waiting.  So nothing here needs a lock, and an attempt that was interrupted is
+ * undone by dropping all there is.
+ *
+ * A stack was saved from the top and is pushed from the bottom: the places of its
+ * frames are remembered, and read backward.
+ *
+ * Limits: a structure is loaded onto the node that it was made on, if there is
+ * such a node yet, by one process.
+ */
+#include "save_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "storage/lwlock.h"
+#include "utils/memutils.h"
+
+#define BLOCK_SIZE			(256 * 1024)
+#define MAX_WARNINGS		10	/* of single structures */
+
+/* The file, and the frame read last.  Private memory. */
+typedef struct Reader
+{
+	int			fd;
+	uint64		offset;			/* of the next frame */
+	uint64		length;
+	NxmSaveHeader header;
+	const char *broken;			/* not NULL: it cannot be read any further */
+
+	NxmSaveFrame frame;
+	char	   *data;			/* that follow the frame, and a 0 byte */
+	size_t		size;
+	bool		in_object;		/* the object's END was not read yet */
+	NxmSpace   *space;
+	MemoryContext context;		/* of all of this */
+} Reader;
+
+/* One entry of a frame; points into it. */
+typedef struct Entry
+{
+	const char *key;
+	NxmValue	value;
+	uint32		key_len;
+} Entry;
+
+/* Reads exactly len bytes. */
+static bool
+read_at(Reader *reader, void *to, size_t len, uint64 offset)
+{
+	char	   *p = to;
+
+	while (len > 0)
+	{
+		ssize_t		n = pg_pread(reader->fd, p, len, (off_t) offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+		{
+			reader->broken = n < 0 ? "it could not be read" : "it is truncated";
+			return false;
+		}
+		p += n;
+		offset += n;
+		len -= n;
+	}
+	return true;
+}
+
+/* NULL: the file is whole, ours, and can be read by this version. */
+static const char *
+check_header(Reader *reader)
+{
+	NxmSaveHeader *header = &reader->header;
+	pg_crc32c	crc;
+
+	if (reader->length < sizeof(*header))
+		return "it is truncated";
+	if (!read_at(reader, header, sizeof(*header), 0))
+		return reader->broken;
+	if (memcmp(header->magic, NXM_SAVE_MAGIC, sizeof(header->magic)) != 0)
+		return "it is not a file of saved structures, or was not finished";
+	if (header->byte_order != NXM_SAVE_BYTE_ORDER)
+		return "it was written on a machine of another byte order";
+	if (header->format != NXM_SAVE_FORMAT)
+		return psprintf("its format is %u, and this version of nexusmem reads %u",
+						header->format, NXM_SAVE_FORMAT);
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, header, offsetof(NxmSaveHeader, header_crc));
+	FIN_CRC32C(crc);
+	if (!EQ_CRC32C(crc, header->header_crc))
+		return "the checksum of its header is wrong";
+	if (header->alignment != MAXIMUM_ALIGNOF)
+		return "it was written on a machine of another alignment";
+	if (header->system_identifier != GetSystemIdentifier())
+		return psprintf("it belongs to the database system %llu, and this one is %llu",
+						(unsigned long long) header->system_identifier,
+						(unsigned long long) GetSystemIdentifier());
+	if (header->length != reader->length)
+		return psprintf("it has %llu bytes instead of %llu",
+						(unsigned long long) reader->length,
+						(unsigned long long) header->length);
+	return NULL;
+}
+
+static const char *
+check_body(Reader *reader)
+{
+	char	   *block = palloc(BLOCK_SIZE);
+	pg_crc32c	crc;
+
+	INIT_CRC32C(crc);
+	for (uint64 offset = sizeof(NxmSaveHeader); offset < reader->length;)
+	{
+		size_t		n = Min(BLOCK_SIZE, reader->length - offset);
+
+		CHECK_FOR_INTERRUPTS();
+		if (!read_at(reader, block, n, offset))
+			return reader->broken;
+		COMP_CRC32C(crc, block, n);
+		offset += n;
+	}
+	FIN_CRC32C(crc);
+	pfree(block);
+	return EQ_CRC32C(crc, reader->header.body_crc) ? NULL :
+		"its checksum is wrong";
+}
+
+/* Reads the frame at reader->offset.  false: reader->broken says why. */
+static bool
+next_frame(Reader *reader)
+{
+	NxmSaveFrame *frame = &reader->frame;
+	pg_crc32c	crc;
+
+	CHECK_FOR_INTERRUPTS();
+	if (!read_at(reader, frame, sizeof(*frame), reader->offset))
+		return false;
+	if (frame->length > NXM_FRAME_MAX)
+	{
+		reader->broken = "a part of it is too long";
+		return false;
+	}
+	if (frame->length >= reader->size)
+	{
+		reader->size = frame->length + 1;
+		if (reader->data != NULL)
+			pfree(reader->data);
+		reader->data = NULL;
+		reader->data = MemoryContextAlloc(reader->context, reader->size);
+	}
+	if (!read_at(reader, reader->data, frame->length,
+				 reader->offset + sizeof(*frame)))
+		return false;
+	reader->data[frame->length] = '\0';
+
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, &frame->type,
+				sizeof(*frame) - offsetof(NxmSaveFrame, type));
+	COMP_CRC32C(crc, reader->data, frame->length);
+	FIN_CRC32C(crc);
+	if (!EQ_CRC32C(crc, frame->crc))
+	{
+		reader->broken = "the checksum of a part of it is wrong";
+		return false;
+	}
+	reader->offset += sizeof(*frame) + frame->length;
+	if (frame->type == NXM_FRAME_OBJECT)
+		reader->in_object = true;
+	else if (frame->type == NXM_FRAME_END)
+		reader->in_object = false;
+	return true;
+}
+
+/* Takes the entry at *p, which is moved behind it.  false: there is no whole one. */
+static bool
+take_entry(const Reader *reader, const char **p, Entry *entry)
+{
+	NxmSaveEntry e;
+	size_t		left = reader->data + reader->frame.length - *p;
+
+	if (left < sizeof(e))
+		return false;
+	memcpy(&e, *p, sizeof(e));
+	left -= sizeof(e);
+	if (e.key_len > NXM_MAX_KEY || e.value_len > NXM_MAX_VALUE ||
+		e.key_len + (size_t) e.value_len > left || e.type > NXM_INTERNAL)
+		return false;
+	entry->key = *p + sizeof(e);
+	entry->key_len = e.key_len;
+	entry->value.data = entry->key + e.key_len;
+	entry->value.len = e.value_len;
+	entry->value.type = (NxmType) e.type;
+	*p = entry->value.data + e.value_len;
+	return true;
+}
+
+/* Stores an entry in the object that *site was restored with. */
+static void
+put_entry(Reader *reader, NxmSite *site, const Entry *entry)
+{
+	NxmSpace   *space = reader->space;
+	NxmKey		key;
+	NxmResult	r;
+
+	key.data = entry->key;
+	key.len = entry->key_len;
+	key.hash = site->kind == NXM_KIND_MAP ?
+		nxm_hash(entry->key, entry->key_len) : 0;
+	do
+	{
+		nxm_begin_operation();
+		nxm_enter(space);
+		if (!nxm_object_valid(site))
+			r = NXM_DROPPED;
+		else if (site->kind == NXM_KIND_MAP)
+			r = nxm_map_put(space, &site->object->u.map, &key, &entry->value);
+		else if (site->kind == NXM_KIND_STACK)
+			r = nxm_stack_push(space, &site->object->u.stack, &entry->value);
+		else
+			r = nxm_queue_push(space, &site->object->u.queue, &entry->value);
+		nxm_leave(space);
+		nxm_end_operation();
+	} while (nxm_again(space, r));
+
+	if (r != NXM_OK)
+		elog(ERROR, "could not restore an entry: %d", (int) r);
+}
+
+static void
+set_counter(Reader *reader, NxmSite *site, int64 value)
+{
+	NxmResult	r;
+
+	do
+	{
+		int64_t		old;
+
+		nxm_begin_operation();
+		nxm_enter(reader->space);
+		r = nxm_object_valid(site) ?
+			nxm_counter_set(reader->space, &site->object->u.counter, value,
+							&old) : NXM_DROPPED;
+		nxm_leave(reader->space);
+		nxm_end_operation();
+	} while (nxm_again(reader->space, r));
+
+	if (r != NXM_OK)
+		elog(ERROR, "could not restore a value: %d", (int) r);
+}
+
+/* The entries of the frame read last; into a stack from the last to the first. */
+static void
+put_entries(Reader *reader, NxmSite *site)
+{
+	const char *p = reader->data;
+	uint32		count = reader->frame.count;
+	Entry	   *entries = NULL;
+	Entry		entry;
+
+	if (site->kind == NXM_KIND_STACK)
+		entries = palloc_extended(sizeof(Entry) * count, MCXT_ALLOC_HUGE);
+	for (uint32 i = 0; i < count; i++)
+	{
+		if (!take_entry(reader, &p, &entry))
+			elog(ERROR, "could not restore an entry: it is malformed");
+		if (site->kind == NXM_KIND_STACK)
+			entries[i] = entry;
+		else
+			put_entry(reader, site, &entry);
+	}
+	if (entries == NULL)
+		return;
+	for (uint32 i = count; i > 0; i--)
+		put_entry(reader, site, &entries[i - 1]);
+	pfree(entries);
+}
+
+/* The stack's frames at these places, the top's first, then the END behind them. */
+static void
+put_stack(Reader *reader, NxmSite *site, const uint64 *offsets, int n)
+{
+	uint64		end = reader->offset;
+
+	for (int i = n - 1; i >= 0; i--)
+	{
+		reader->offset = offsets[i];
+		if (!next_frame(reader))
+			return;
+		put_entries(reader, site);
+	}
+	reader->offset = end;
+}
+
+/* What is in the OBJECT frame read last.  name: a copy, for messages. */
+static void
+take_object(const Reader *reader, NxmSaveObject *object, char *name, NxmAcl *acl)
+{
+	const char *p = reader->data;
+	size_t		want = sizeof(*object);
+
+	name[0] = '\0';
+	if (reader->frame.length >= want)
+	{
+		memcpy(object, p, sizeof(*object));
+		p += sizeof(*object);
+		want += object->name_len + (uint64) object->grants * sizeof(NxmSaveGrant);
+	}
+	if (reader->frame.length != want || object->name_len < 1 ||
+		object->name_len > NXM_MAX_NAME || object->grants > NXM_MAX_ACL ||
+		object->kind >= NXM_KIND_CACHE)
+		elog(ERROR, "could not restore a structure: it is malformed");
+
+	memcpy(name, p, object->name_len);
+	name[object->name_len] = '\0';
+	p += object->name_len;
+	acl->count = object->grants;
+	for (uint32 i = 0; i < object->grants; i++)
+	{
+		NxmSaveGrant grant;
+
+		memcpy(&grant, p, sizeof(grant));
+		p += sizeof(grant);
+		acl->entry[i].role = grant.role;
+		acl->entry[i].privileges = grant.privileges;
+	}
+}
+
+/*
+ * Makes the structure whose OBJECT frame was read last, and reads up to its END.
+ * Raises errors; *site then tells whether there is an object to drop.
+ */
+static void
+load_object(Reader *reader, NxmSite *site, char *name)
+{
+	NxmSaveObject object;
+	NxmAcl		acl;
+	uint64	   *offsets = NULL;
+	int			noffsets = 0;
+
+	take_object(reader, &object, name, &acl);
+	if (object.node < reader->space->shared->nnodes)
+		reader->space->local->node = object.node;
+	if (!nxm_object_restore(site, object.database, object.owner,
+							(NxmKind) object.kind, name, object.name_len,
+							object.striped != 0, &acl))
+		elog(ERROR, "could not restore a structure: there is one of this name");
+	/* nobody else has seen it */
+	site->object->node = reader->space->local->node;
+	if (site->kind == NXM_KIND_COUNTER)
+		set_counter(reader, site, object.value);
+
+	for (;;)
+	{
+		uint64		offset = reader->offset;
+
+		if (!next_frame(reader))
+			return;
+		if (reader->frame.type == NXM_FRAME_END)
+			break;
+		if (reader->frame.type != NXM_FRAME_ENTRIES ||
+			site->kind == NXM_KIND_COUNTER)
+			elog(ERROR, "could not restore a structure: it is malformed");
+		if (site->kind != NXM_KIND_STACK)
+		{
+			put_entries(reader, site);
+			continue;
+		}
+		if ((noffsets & (noffsets - 1)) == 0)	/* a power of two: double */
+		{
+			size_t		size = sizeof(uint64) * (noffsets == 0 ? 1 : noffsets * 2);
+
+			offsets = offsets == NULL ? palloc(size) : repalloc_huge(offsets, size);
+		}
+		offsets[noffsets++] = offset;
+	}
+	if (noffsets > 0)
+		put_stack(reader, site, offsets, noffsets);
+}
+
+static void
+drop_one(const NxmObjectInfo *info, void *context)
+{
+	const NxmSite *site = context;
+
+	if (site == NULL || site->id == info->id)
+		(void) nxm_object_drop_info(info);
+}
+
+/* Is this error about the process, rather than about what it was doing? */
+static bool
+is_cancellation(int sqlerrcode)
+{
+	return sqlerrcode == ERRCODE_QUERY_CANCELED ||
+		sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
+		sqlerrcode == ERRCODE_CRASH_SHUTDOWN;
+}
+
+/*
+ * load_object(), with errors told in the log.  false: there is no such structure
+ * now.  The error is caught without a subtransaction: nothing below uses more of
+ * PostgreSQL than memory, LWLocks, which are released here, and DSM segments,
+ * which stay with the space.
+ */
+static bool
+try_object(Reader *reader, uint32 dropped)
+{
+	NxmSite    *site = palloc0(sizeof(NxmSite));
+	char	   *name = palloc0(NXM_MAX_NAME + 1);
+	uint32		node = reader->space->local->node;
+	volatile bool ok = false;
+
+	PG_TRY();
+	{
+		load_object(reader, site, name);
+		ok = reader->broken == NULL;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		reader->space->local->node = node;
+		MemoryContextSwitchTo(reader->context);
+		error = CopyErrorData();
+		if (is_cancellation(error->sqlerrcode))
+			PG_RE_THROW();
+		FlushErrorState();
+		LWLockReleaseAll();
+		if (site->object != NULL)
+			nxm_registry_scan(drop_one, site);
+		while (nxm_registry_drain_some() == NXM_DRAIN_MORE)
+			;
+		if (dropped < MAX_WARNINGS)
+			ereport(WARNING,
+					(errcode(error->sqlerrcode),
+					 errmsg("saved %s \"%s\" was not loaded: %s",
+							site->object != NULL ? nxm_kind_name(site->kind) : "structure",
+							name, error->message)));
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	reader->space->local->node = node;
+	pfree(site);
+	pfree(name);
+	return ok;
+}
+
+/* All structures of a file that was found good.  false: stopped. */
+static bool
+load_objects(Reader *reader, volatile sig_atomic_t *stop, NxmLoadResult *result)
+{
+	MemoryContext each = AllocSetContextCreate(reader->context,
+											   "nexusmem saved structure",
+											   ALLOCSET_DEFAULT_SIZES);
+	bool		stopped = false;
+
+	reader->offset = sizeof(NxmSaveHeader);
+	for (uint32 i = 0; i < reader->header.objects && reader->broken == NULL; i++)
+	{
+		MemoryContext old;
+
+		if (stop != NULL && *stop)
+		{
+			stopped = true;
+			break;
+		}
+		if (!next_frame(reader))
+			break;
+		old = MemoryContextSwitchTo(each);
+		if (!try_object(reader, result->dropped))
+			result->dropped++;
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(each);
+
+		/* what is left of one that was given up */
+		while (reader->broken == NULL && reader->in_object)
+			(void) next_frame(reader);
+	}
+	MemoryContextDelete(each);
+	return !stopped;
+}
+
+void
+nxm_load_file(bool again, volatile sig_atomic_t *stop, NxmLoadResult *result)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "nexusmem saved structures",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Reader	   *reader = palloc0(sizeof(Reader));
+	struct stat st;
+	const char *refused;
+
+	memset(result, 0, sizeof(*result));
+	reader->context = context;
+	reader->space = nxm_space();
+	if (again)
+		nxm_registry_scan(drop_one, NULL);
+
+	reader->fd = OpenTransientFile(NXM_SAVE_FILE, O_RDONLY | PG_BINARY);
+	if (reader->fd < 0 || fstat(reader->fd, &st) != 0)
+		refused = psprintf("it could not be opened: %m");
+	else
+	{
+		reader->length = (uint64) st.st_size;
+		refused = check_header(reader);
+		if (refused == NULL)
+			refused = check_body(reader);
+		if (refused == NULL)
+		{
+			result->objects = reader->header.objects;
+			if (!load_objects(reader, stop, result))
+				result->stopped = true;
+			refused = reader->broken;
+		}
+	}
+	if (reader->fd >= 0)
+		CloseTransientFile(reader->fd);
+	if (refused != NULL && result->objects > 0)
+		nxm_registry_scan(drop_one, NULL);
+
+	MemoryContextSwitchTo(old);
+	if (refused != NULL)
+	{
+		result->refused = pstrdup(refused);
+		result->objects = result->dropped = 0;
+	}
+	MemoryContextDelete(context);
+}

@@ -1,0 +1,274 @@
+/*
+ * memory_worker.c
+ *	  The background worker "nexusmem memory".
+ *
+ * It loads what the last shutdown saved, frees what others left half freed, puts
+ * a new memory_limit into force, drops the structures of dropped databases, gives
+ * those of dropped roles away, and saves when the server stops.
+ *
+ * It is connected to no database, so that it stands in nobody's way, and reads
+ * shared catalogs only; it works on a standby as well.  DROP DATABASE waits for
+ * every process to answer a barrier: so everything here that takes long looks for
+ * interrupts.
+ *
+ * It passes once a second as long as there is any memory of ours, and looks at the
+ * catalogs every RECONCILE_INTERVAL_MS or when somebody said that a role or a
+ * database may be gone.  Without memory there is nothing to look after, and it
+ * sleeps until its latch is set: by whoever is about to use structures, just
+ * before there is memory, so it passes some times more before it sleeps again.
+ *
+ * Limits: where max_worker_processes leaves no room PostgreSQL does not start it
+ * and says nothing; status does.  Then backends load what was saved, and nothing
+ * is saved.
+ */
+#include "memory_worker.h"
+
+#include "access/xact.h"
+#include "arena.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "port/atomics.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "registry.h"
+#include "save.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#define PASS_INTERVAL_MS		1000
+#define RECONCILE_INTERVAL_MS	10000
+/* passes that the worker makes after it was told to expect memory */
+#define PASSES_TO_EXPECT		10
+
+typedef struct MemoryWorkerShared
+{
+	pg_atomic_uint32 pid;		/* single writer: the worker */
+	/* set by anybody, taken by the worker: catalogs may have changed */
+	pg_atomic_uint32 reconcile;
+	/* set by the worker, taken by anybody: it sleeps for want of memory */
+	pg_atomic_uint32 idle;
+} MemoryWorkerShared;
+
+static MemoryWorkerShared *shared = NULL;
+
+/* In a backend: its transaction has dropped a database or a role. */
+static bool drop_pending = false;
+static bool xact_callback_registered = false;
+
+int
+nxm_memory_worker_pid(void)
+{
+	return shared == NULL ? 0 : (int) pg_atomic_read_u32(&shared->pid);
+}
+
+void
+nxm_memory_worker_wake(void)
+{
+	int			pid = nxm_memory_worker_pid();
+	PGPROC	   *proc = pid == 0 ? NULL : BackendPidGetProc(pid);
+
+	/* should it have ended meanwhile, somebody else looks up once */
+	if (proc != NULL)
+		SetLatch(&proc->procLatch);
+}
+
+/* For the registry, before a name is looked up. */
+static void
+before_use(void)
+{
+	nxm_load_wait();
+	if (shared != NULL && unlikely(pg_atomic_read_u32(&shared->idle) != 0) &&
+		pg_atomic_exchange_u32(&shared->idle, 0) != 0)
+		nxm_memory_worker_wake();
+}
+
+static void
+at_commit(XactEvent event, void *arg)
+{
+	(void) arg;
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PREPARE:
+			if (drop_pending)
+			{
+				pg_atomic_write_u32(&shared->reconcile, 1);
+				nxm_memory_worker_wake();
+			}
+			drop_pending = false;
+			break;
+		case XACT_EVENT_ABORT:
+			drop_pending = false;
+			break;
+		default:
+			break;
+	}
+}
+
+void
+nxm_memory_worker_utility(const Node *statement)
+{
+	if (shared == NULL ||
+		!(IsA(statement, DropdbStmt) || IsA(statement, DropRoleStmt) ||
+		  IsA(statement, DropOwnedStmt)))
+		return;
+	if (!xact_callback_registered)
+	{
+		RegisterXactCallback(at_commit, NULL);
+		xact_callback_registered = true;
+	}
+	drop_pending = true;
+}
+
+static void
+leave(int code, Datum arg)
+{
+	(void) code;
+	(void) arg;
+	pg_atomic_write_u32(&shared->pid, 0);
+}
+
+static void
+reconcile(void)
+{
+	pgstat_report_activity(STATE_RUNNING, "reconciling shared structures");
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	(void) nxm_registry_reconcile();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/* Does what there is to do.  false: there is no memory to look after. */
+static bool
+pass(TimestampTz *reconciled)
+{
+	NxmAnchor  *anchor = nxm_anchor_if_any();
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (anchor == NULL)
+		return false;
+	nxm_arena_tick();
+	if (nxm_load(&nxm_space()->shared->nchunks) == 0)
+		return false;
+
+	if (pg_atomic_exchange_u32(&shared->reconcile, 0) != 0 ||
+		TimestampDifferenceExceeds(*reconciled, now, RECONCILE_INTERVAL_MS))
+	{
+		*reconciled = now;
+		reconcile();
+	}
+	while (!ShutdownRequestPending &&
+		   nxm_registry_drain_some() == NXM_DRAIN_MORE)
+		CHECK_FOR_INTERRUPTS();
+	return true;
+}
+
+void
+nxm_memory_worker_main(Datum arg)
+{
+	TimestampTz reconciled = 0;
+	int			passes = 0;		/* since there was no memory */
+	MemoryContext context;
+
+	(void) arg;
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+
+	before_shmem_exit(leave, 0);
+	pg_atomic_write_u32(&shared->pid, MyProcPid);
+	pg_atomic_write_u32(&shared->idle, 0);
+	context = AllocSetContextCreate(TopMemoryContext, "nexusmem memory worker",
+									ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(context);
+
+	nxm_save_reopen();
+	(void) nxm_load_now(&ShutdownRequestPending);
+
+	for (;;)
+	{
+		bool		busy = pass(&reconciled);
+
+		/* the first time, too: an idle server is woken a few times only */
+		if (busy)
+			passes = 0;
+		else if (++passes < PASSES_TO_EXPECT &&
+				 pg_atomic_read_u32(&shared->idle) == 0)
+			busy = true;
+		else
+		{
+			passes = 0;
+			pg_atomic_exchange_u32(&shared->idle, 1);
+		}
+		MemoryContextSwitchTo(context);
+		MemoryContextReset(context);
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
+						 (busy ? WL_TIMEOUT : 0),
+						 busy ? PASS_INTERVAL_MS : -1,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ShutdownRequestPending)
+		{
+			if (nxm_server_stopping())
+				nxm_save_now();
+			/* not 0, or the postmaster would never start it again */
+			proc_exit(1);
+		}
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+	}
+}
+
+Size
+nxm_memory_worker_size(void)
+{
+	return sizeof(MemoryWorkerShared);
+}
+
+void
+nxm_memory_worker_shmem_init(void *ptr, bool found)
+{
+	shared = ptr;
+	if (found)
+		return;
+	pg_atomic_init_u32(&shared->pid, 0);
+	pg_atomic_init_u32(&shared->reconcile, 0);
+	pg_atomic_init_u32(&shared->idle, 0);
+}
+
+void
+nxm_memory_worker_init(void)
+{
+	BackgroundWorker worker;
+
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
+		BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_ConsistentState;
+	worker.bgw_restart_time = 5;
+	strlcpy(worker.bgw_library_name, "nexusmem", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "nxm_memory_worker_main", BGW_MAXLEN);
+	strlcpy(worker.bgw_name, "nexusmem memory", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "nexusmem memory", BGW_MAXLEN);
+	RegisterBackgroundWorker(&worker);
+	nxm_registry_load_hook = before_use;
+}

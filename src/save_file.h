@@ -1,0 +1,123 @@
+/*
+ * save_file.h
+ *	  The file of saved structures: what save.c writes and load.c reads.
+ *
+ *	+--------+-------+-------+-----+-------+
+ *	| header | frame | frame | ... | frame |
+ *	+--------+-------+-------+-----+-------+
+ *
+ * For each structure a frame OBJECT, frames ENTRIES, a frame END.  A frame is
+ * followed by `length` bytes, and its checksum covers them and the rest of itself;
+ * the header's body_crc covers all behind the header.  The header is written last,
+ * so a file that was not finished has none.
+ *
+ * OBJECT is followed by NxmSaveObject, the name, and the NxmSaveGrants.  ENTRIES
+ * by `count` times NxmSaveEntry, key, value: a map's in any order, a queue's from
+ * the oldest, a stack's from the top.  END by nothing; `count` says how many
+ * entries there were, modulo 2^32.
+ *
+ * Numbers are the machine's own, and so is jsonb: a file is for the cluster that
+ * wrote it, which the header names.
+ */
+#ifndef NXM_SAVE_FILE_H
+#define NXM_SAVE_FILE_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "port/pg_crc32c.h"
+#include "registry.h"
+
+/* Relative to the data directory, where server processes work. */
+#define NXM_SAVE_DIR		"pg_nexusmem"
+#define NXM_SAVE_FILE		NXM_SAVE_DIR "/structures"
+#define NXM_SAVE_TMP		NXM_SAVE_FILE ".tmp"
+#define NXM_SAVE_REFUSED	NXM_SAVE_FILE ".refused"
+
+#define NXM_SAVE_MAGIC		"NXMSAVE"
+#define NXM_SAVE_FORMAT		1	/* raised when anything below changes */
+#define NXM_SAVE_BYTE_ORDER	0x01020304
+
+typedef struct NxmSaveHeader
+{
+	char		magic[8];
+	uint32		byte_order;
+	uint32		format;
+	uint64		system_identifier;	/* pg_control's */
+	uint64		length;			/* of the file */
+	TimestampTz saved_at;
+	uint32		objects;
+	uint32		alignment;		/* MAXIMUM_ALIGNOF */
+	pg_crc32c	body_crc;
+	pg_crc32c	header_crc;		/* of the fields above */
+} NxmSaveHeader;
+
+StaticAssertDecl(sizeof(NxmSaveHeader) == 56, "NxmSaveHeader has no padding");
+
+typedef enum NxmSaveFrameType
+{
+	NXM_FRAME_OBJECT = 1,
+	NXM_FRAME_ENTRIES,
+	NXM_FRAME_END
+} NxmSaveFrameType;
+
+typedef struct NxmSaveFrame
+{
+	pg_crc32c	crc;
+	uint32		type;
+	uint32		length;
+	uint32		count;
+} NxmSaveFrame;
+
+/* ENTRIES are closed when they have this many bytes. */
+#define NXM_FRAME_FILL		65536
+/* An entry is at most a key and a value of the longest. */
+#define NXM_FRAME_MAX \
+	(NXM_FRAME_FILL + sizeof(NxmSaveEntry) + NXM_MAX_KEY + NXM_MAX_VALUE)
+
+typedef struct NxmSaveObject
+{
+	uint32		kind;
+	Oid			database;
+	Oid			owner;
+	uint32		node;
+	uint32		striped;
+	uint32		name_len;
+	uint32		grants;
+	uint32		unused;
+	int64		value;			/* of a counter */
+} NxmSaveObject;
+
+typedef struct NxmSaveGrant
+{
+	Oid			role;
+	uint32		privileges;
+} NxmSaveGrant;
+
+typedef struct NxmSaveEntry
+{
+	uint32		value_len;
+	uint16		key_len;		/* 0: none */
+	uint16		type;
+} NxmSaveEntry;
+
+StaticAssertDecl(NXM_MAX_KEY <= PG_UINT16_MAX, "a key's length has 16 bits");
+
+/* Of load.c: outcome of reading the file. */
+typedef struct NxmLoadResult
+{
+	const char *refused;		/* why nothing was loaded; NULL: it was */
+	bool		stopped;		/* by *stop: nothing was loaded, the file is good */
+	uint32		objects;
+	uint32		dropped;		/* of these, that could not be loaded */
+} NxmLoadResult;
+
+/*
+ * Makes the structures of the file.  again: what an attempt before made is
+ * there yet.  Raises query_canceled and the like; what it cannot make it tells
+ * in the log.
+ */
+extern void nxm_load_file(bool again, volatile sig_atomic_t *stop,
+						  NxmLoadResult *result);
+
+#endif							/* NXM_SAVE_FILE_H */
