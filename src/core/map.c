@@ -519,23 +519,31 @@ migrate(NxmSpace *space, Segment *seg, uint32_t b)
 	return NXM_OK;
 }
 
+static bool
+has_migrated(Segment *seg)
+{
+	return nxm_load(&seg->migrated) >= UINT64_C(1) << NXM_GET(seg->log);
+}
+
 static NxmResult
 migrate_all(NxmSpace *space, Segment *seg)
 {
-	for (uint32_t b = 0; b < UINT32_C(1) << NXM_GET(seg->log); b++)
+	uint32_t	n = UINT32_C(1) << NXM_GET(seg->log);
+
+	for (uint32_t b = 0; b < n; b++)
 	{
 		NxmResult	result = migrate(space, seg, b);
 
 		if (result != NXM_OK)
 			return result;
 	}
+	/*
+	 * All have, though somebody may have been stopped before counting one; who
+	 * counts yet makes it more than there are.  Release: what they did is done.
+	 */
+	if (!has_migrated(seg))
+		nxm_store(&seg->migrated, n);
 	return NXM_OK;
-}
-
-static bool
-has_migrated(Segment *seg)
-{
-	return nxm_load(&seg->migrated) == UINT64_C(1) << NXM_GET(seg->log);
 }
 
 /* Finds the OPEN bucket of a position, migrating what is on the way to it. */
