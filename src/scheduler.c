@@ -14,8 +14,9 @@
  * elsewhere (the process, our worker, pin_backend() in another session)
  * exchanges the word and sets the affinity by pid.  The process compares the
  * word with the one it last acted on at every statement, and then sets its
- * affinity again and its memory policy, which only it can set.  So whatever
- * order two such changes come in, the last word wins at the next statement.
+ * affinity again and its memory policy, which only it can set.  Somebody else
+ * looks at the word again after setting the affinity, and follows it if it has
+ * changed.  So whatever order two such changes come in, the last word wins.
  *
  * Load is a counter a node.  It moves with the home word: whoever's
  * compare-and-exchange succeeded counts the new node and uncounts the old one.
@@ -310,12 +311,10 @@ apply_home(NxmHome home)
 	seen_home = home;
 	if (node < 0)
 	{
-		if (applied_node >= 0)
-		{
-			restore_affinity(MyProcPid);
-			if (policy_saved)
-				(void) nxm_seam_set_policy(&saved_policy);
-		}
+		/* even if we never pinned ourselves: our worker may have, before */
+		restore_affinity(MyProcPid);
+		if (policy_saved)
+			(void) nxm_seam_set_policy(&saved_policy);
 	}
 	else if (nxm_topology()->nnodes > 1)
 	{
@@ -323,6 +322,31 @@ apply_home(NxmHome home)
 		prefer_memory(node);
 	}
 	applied_node = node;
+}
+
+/*
+ * Sets the affinity of another process to what its home word, last seen as
+ * home, says; or of whoever has the slot by now, if it is that one's word.
+ */
+static void
+apply_home_of(NxmSlot *slot, NxmHome home)
+{
+	NxmHome		done;
+
+	do
+	{
+		int			node = NXM_HOME_NODE(home);
+
+		if (home == 0)
+			return;				/* it has left */
+		if (node < 0)
+			restore_affinity(NXM_HOME_PID(home));
+		else if (nxm_topology()->nnodes > 1)
+			set_affinity(NXM_HOME_PID(home),
+						 &nxm_topology()->node[node].cpus);
+		done = home;
+		home = pg_atomic_read_u64(&slot->home);
+	} while (home != done);
 }
 
 /*
@@ -407,6 +431,15 @@ reserve_by_policy(NxmHomeReason reason)
 	return reserve_least_loaded(reason, -1);
 }
 
+/* Undoes what our worker did to this process before it came to a hook. */
+static void
+leave_home(NxmHome home)
+{
+	if (NXM_HOME_PID(home) == MyProcPid && NXM_HOME_NODE(home) >= 0 &&
+		NXM_HOME_REASON(home) != NXM_HOME_MANUAL)
+		apply_home(set_home(my_slot, MyProcPid, -1, NXM_HOME_NONE));
+}
+
 static void
 place_parallel_worker(void)
 {
@@ -422,7 +455,10 @@ place_parallel_worker(void)
 		 NXM_HOME_REASON(home) == NXM_HOME_MANUAL))
 		node = NXM_HOME_NODE(home);
 	if (node < 0)
+	{
+		leave_home(pg_atomic_read_u64(&my_slot->home));
 		return;
+	}
 
 	if (pg_atomic_read_u32(load_of(node, NXM_HOME_LEADER)) <
 		(uint32) nxm_topology()->node[node].cpu_count)
@@ -451,10 +487,8 @@ place_backend(void)
 
 	if (!nxm_enable_numa_optimizations)
 	{
-		if (mine && node >= 0)
-			apply_home(set_home(my_slot, MyProcPid, -1, NXM_HOME_NONE));
-		else
-			seen_home = home;
+		seen_home = home;
+		leave_home(home);
 		return;
 	}
 
@@ -589,7 +623,13 @@ nxm_scheduler_background_pass(void)
 			else if (pid == MyProcPid)
 				apply_home(set_home(slot, pid, -1, NXM_HOME_NONE));
 			else if (release_home(slot, home))
+			{
 				restore_affinity(pid);
+				/* it may have placed itself meanwhile */
+				home = pg_atomic_read_u64(&slot->home);
+				if (home != 0)
+					apply_home_of(slot, home);
+			}
 			continue;
 		}
 		if (!nxm_enable_numa_optimizations || !is_live_proc(proc, pid))
@@ -600,8 +640,8 @@ nxm_scheduler_background_pass(void)
 		home = set_home(slot, pid, node, NXM_HOME_AFFINITY);
 		if (pid == MyProcPid)
 			apply_home(home);
-		else if (nxm_topology()->nnodes > 1)
-			set_affinity(pid, &nxm_topology()->node[node].cpus);
+		else
+			apply_home_of(slot, home);
 		placed++;
 	}
 	return placed;
@@ -645,6 +685,8 @@ nxm_scheduler_pin(int pid, int node)
 	home = set_home(slot, pid, reserve(node, NXM_HOME_MANUAL), NXM_HOME_MANUAL);
 	if (pid == MyProcPid && enter_slot())
 		apply_home(home);
+	else
+		apply_home_of(slot, home);
 	return true;
 }
 
@@ -660,7 +702,7 @@ nxm_scheduler_unpin(int pid)
 	if (pid == MyProcPid && enter_slot())
 		apply_home(home);
 	else
-		restore_affinity(pid);
+		apply_home_of(slot, home);
 	return true;
 }
 
@@ -727,8 +769,8 @@ nxm_scheduler_rebalance(void)
 			pg_atomic_fetch_sub_u32(load_of(from, NXM_HOME_POLICY), 1);
 			if (NXM_HOME_PID(new) == MyProcPid)
 				apply_home(new);
-			else if (topo->nnodes > 1)
-				set_affinity(NXM_HOME_PID(new), &topo->node[to].cpus);
+			else
+				apply_home_of(slot, new);
 			moved++;
 		}
 	}
