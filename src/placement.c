@@ -380,9 +380,15 @@ sample_runs(Range r, int *run, void **pages)
 static bool
 ask(void **pages, int n, int *node)
 {
+	int			err = 0;
+
 	for (int i = 0; i < n; i++)
 		(void) *(volatile char *) pages[i];
-	return n == 0 || nxm_seam_page_nodes(pages, n, node) == 0;
+	if (n > 0)
+		err = nxm_seam_page_nodes(pages, n, node);
+	if (err != 0)
+		result.ask_refused = err;
+	return err == 0;
 }
 
 /* Counts a page that is where it should be, and its memory if it is new. */
@@ -516,7 +522,16 @@ nxm_placement_apply(void)
 						"a helper process was killed"),
 				 errhint("See the view nexusmem.status.")));
 	}
-	else if (result.verified < result.sampled || result.sampled == 0)
+	else if (result.ask_refused != 0)
+	{
+		if (result.ask_refused != EPERM ||
+			(nxm_seam_support()->refused & NXM_CALL_MOVE_PAGES) == 0)
+			ereport(LOG,
+					(errmsg("nexusmem placed shared_buffers, but cannot find out where it lies: %s",
+							strerror(result.ask_refused)),
+					 errhint("See the view nexusmem.status.")));
+	}
+	else if (result.verified < result.sampled)
 		ereport(LOG,
 				(errmsg("nexusmem placed shared_buffers, but %d of %d sampled pages lie elsewhere",
 						result.sampled - result.verified, result.sampled),

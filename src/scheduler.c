@@ -60,14 +60,17 @@ typedef struct NodeLoad
 {
 	pg_atomic_uint32 backends;
 	pg_atomic_uint32 background;
-	char		pad[PG_CACHE_LINE_SIZE - 2 * sizeof(pg_atomic_uint32)];
+
+	/* errno of the last call for this node, 0 where it succeeded: for status */
+	pg_atomic_uint32 affinity_errno;
+	pg_atomic_uint32 policy_errno;
+	char		pad[PG_CACHE_LINE_SIZE - 4 * sizeof(pg_atomic_uint32)];
 } NodeLoad;
 
 typedef struct SchedulerShared
 {
 	pg_atomic_uint32 round_robin;	/* next node to try */
-	pg_atomic_uint32 affinity_errno;	/* last refusal, for status */
-	pg_atomic_uint32 policy_errno;
+	pg_atomic_uint32 told;		/* NxmSysCall bits of failures in the log */
 
 	/* database OID << 32 | node + 1; an entry is set once, by CAS from 0 */
 	pg_atomic_uint64 database[NXM_DATABASES];
@@ -235,31 +238,38 @@ node_of_database(Oid database)
 	return -1;
 }
 
+/* Keeps how a call went, 0 or an errno value, for status and the log. */
 static void
-note_failure(pg_atomic_uint32 *where, NxmSysCall call, const char *what,
-			 int err)
+note_result(pg_atomic_uint32 *where, NxmSysCall call, const char *what,
+			int err)
 {
-	uint32		none = 0;
+	/* the line is shared by all: written only when something has changed */
+	if (pg_atomic_read_u32(where) != (uint32) err)
+		pg_atomic_write_u32(where, err);
 
 	/*
 	 * One LOG line a server run, by whoever meets it first; none where the
 	 * postmaster has already told that the call is refused.
 	 */
-	if (pg_atomic_compare_exchange_u32(where, &none, err) &&
-		(nxm_seam_support()->refused & call) == 0)
+	if (err != 0 && (nxm_seam_support()->refused & call) == 0 &&
+		(pg_atomic_read_u32(&shared->told) & call) == 0 &&
+		(pg_atomic_fetch_or_u32(&shared->told, call) & call) == 0)
 		ereport(LOG,
 				(errmsg("nexusmem cannot %s: %s", what, strerror(err)),
 				 errhint("See the view nexusmem.status.")));
 }
 
-static void
-set_affinity(int pid, const NxmCpuSet *cpus)
+/* Returns 0 or an errno value; ESRCH, a process that has ended, is no failure. */
+static int
+set_affinity(int pid, int node)
 {
-	int			err = nxm_seam_set_affinity(pid == MyProcPid ? 0 : pid, cpus);
+	int			err = nxm_seam_set_affinity(pid == MyProcPid ? 0 : pid,
+											&nxm_topology()->node[node].cpus);
 
-	if (err != 0 && err != ESRCH)
-		note_failure(&shared->affinity_errno, NXM_CALL_SETAFFINITY,
-					 "pin processes to nodes", err);
+	if (err != ESRCH)
+		note_result(&shared->load[node].affinity_errno, NXM_CALL_SETAFFINITY,
+					"pin processes to nodes", err);
+	return err;
 }
 
 /* What a process is started with: the postmaster's affinity. */
@@ -270,7 +280,7 @@ restore_affinity(int pid)
 
 	if (nxm_seam_get_affinity(PostmasterPid, &cpus) != 0)
 		cpus = nxm_topology()->allowed;
-	set_affinity(pid, &cpus);
+	(void) nxm_seam_set_affinity(pid == MyProcPid ? 0 : pid, &cpus);
 }
 
 static void
@@ -287,8 +297,8 @@ prefer_memory(int node)
 		err = nxm_seam_get_policy(&saved_policy);
 		if (err != 0)
 		{
-			note_failure(&shared->policy_errno, NXM_CALL_GET_MEMPOLICY,
-						 "set memory policies", err);
+			note_result(&shared->load[node].policy_errno,
+						NXM_CALL_GET_MEMPOLICY, "set memory policies", err);
 			return;
 		}
 		policy_saved = true;
@@ -297,9 +307,8 @@ prefer_memory(int node)
 		err = nxm_seam_prefer(nxm_osnodeset_next(mems, -1));
 	else
 		err = nxm_seam_set_policy(&saved_policy);
-	if (err != 0)
-		note_failure(&shared->policy_errno, NXM_CALL_SET_MEMPOLICY,
-					 "set memory policies", err);
+	note_result(&shared->load[node].policy_errno, NXM_CALL_SET_MEMPOLICY,
+				"set memory policies", err);
 }
 
 /* Makes the calling process be where its home word says. */
@@ -318,7 +327,7 @@ apply_home(NxmHome home)
 	}
 	else if (nxm_topology()->nnodes > 1)
 	{
-		set_affinity(MyProcPid, &nxm_topology()->node[node].cpus);
+		(void) set_affinity(MyProcPid, node);
 		prefer_memory(node);
 	}
 	applied_node = node;
@@ -342,8 +351,7 @@ apply_home_of(NxmSlot *slot, NxmHome home)
 		if (node < 0)
 			restore_affinity(NXM_HOME_PID(home));
 		else if (nxm_topology()->nnodes > 1)
-			set_affinity(NXM_HOME_PID(home),
-						 &nxm_topology()->node[node].cpus);
+			(void) set_affinity(NXM_HOME_PID(home), node);
 		done = home;
 		home = pg_atomic_read_u64(&slot->home);
 	} while (home != done);
@@ -673,7 +681,7 @@ nxm_scheduler_pin(int pid, int node)
 	slot = slot_of_pid(pid);
 	nxm_check_backend_node(node);
 
-	err = nxm_seam_set_affinity(pid, &nxm_topology()->node[node].cpus);
+	err = set_affinity(pid, node);
 	if (err != 0)
 	{
 		ereport(WARNING,
@@ -803,15 +811,17 @@ nxm_scheduler_backends_on(int node)
 }
 
 int
-nxm_scheduler_affinity_errno(void)
+nxm_scheduler_affinity_errno(int node)
 {
-	return shared == NULL ? 0 : pg_atomic_read_u32(&shared->affinity_errno);
+	return shared == NULL ? 0 :
+		(int) pg_atomic_read_u32(&shared->load[node].affinity_errno);
 }
 
 int
-nxm_scheduler_policy_errno(void)
+nxm_scheduler_policy_errno(int node)
 {
-	return shared == NULL ? 0 : pg_atomic_read_u32(&shared->policy_errno);
+	return shared == NULL ? 0 :
+		(int) pg_atomic_read_u32(&shared->load[node].policy_errno);
 }
 
 const char *
@@ -854,14 +864,15 @@ nxm_scheduler_shmem_init(void *ptr, bool found)
 	if (found)
 		return;
 	pg_atomic_init_u32(&shared->round_robin, 0);
-	pg_atomic_init_u32(&shared->affinity_errno, 0);
-	pg_atomic_init_u32(&shared->policy_errno, 0);
+	pg_atomic_init_u32(&shared->told, 0);
 	for (int i = 0; i < NXM_DATABASES; i++)
 		pg_atomic_init_u64(&shared->database[i], 0);
 	for (int i = 0; i < NXM_MAX_NODES; i++)
 	{
 		pg_atomic_init_u32(&shared->load[i].backends, 0);
 		pg_atomic_init_u32(&shared->load[i].background, 0);
+		pg_atomic_init_u32(&shared->load[i].affinity_errno, 0);
+		pg_atomic_init_u32(&shared->load[i].policy_errno, 0);
 	}
 }
 

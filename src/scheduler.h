@@ -54,8 +54,8 @@ extern void nxm_scheduler_reconcile(void);
 extern int	nxm_scheduler_backends_on(int node);
 extern const char *nxm_home_reason_name(NxmHomeReason reason);
 
-/* errno of the last refused call, 0: none was. */
-extern int	nxm_scheduler_affinity_errno(void);
-extern int	nxm_scheduler_policy_errno(void);
+/* errno of the last call for node; 0: it succeeded, or there was none. */
+extern int	nxm_scheduler_affinity_errno(int node);
+extern int	nxm_scheduler_policy_errno(int node);
 
 #endif							/* NXM_SCHEDULER_H */

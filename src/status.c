@@ -28,6 +28,8 @@
 PG_FUNCTION_INFO_V1(nxm_status);
 
 #define HINT_PRELOAD "Add nexusmem to shared_preload_libraries and restart the server."
+#define HINT_KERNEL "Use a kernel with CONFIG_NUMA."
+#define HINT_LIBNUMA "Build nexusmem with libnuma's headers installed."
 #define HINT_CONTAINER "In a container, grant the capability SYS_NICE or a seccomp profile that allows these calls."
 
 /* of the structures' memory, when status is asked */
@@ -49,6 +51,38 @@ row(const char *state, const char *hint, const char *detail)
 	r.detail = detail;
 	r.hint = hint;
 	return r;
+}
+
+/* What to do about a system call that failed so. */
+static const char *
+hint_for(int err)
+{
+	switch (err)
+	{
+		case EPERM:
+		case EACCES:
+			return HINT_CONTAINER;
+		case ENOSYS:
+			return nxm_seam_support()->libnuma ? HINT_KERNEL : HINT_LIBNUMA;
+		case EINVAL:
+			return "CPUs or memories that were there when the server started may be gone: restart it.";
+		default:
+			return "See the server's log.";
+	}
+}
+
+/* The first node for which the last call failed, and *err; or -1, and 0. */
+static int
+failing_node(int (*errno_of) (int node), int *err)
+{
+	*err = 0;
+	for (int i = 0; i < nxm_topology()->nnodes; i++)
+	{
+		*err = errno_of(i);
+		if (*err != 0)
+			return i;
+	}
+	return -1;
 }
 
 static StatusRow
@@ -86,15 +120,23 @@ numa_calls_status(void)
 	char		names[128];
 
 	if (!support->libnuma)
-		return row("off", "Build nexusmem with libnuma's headers installed.",
-				   "nexusmem was built without libnuma: no memory policies");
+	{
+		const char *without = "nexusmem was built without libnuma: no memory policies";
+
+		if (support->refused != 0)
+			return row("degraded", HINT_CONTAINER,
+					   psprintf("%s; refused (%s): %s", without, strerror(EPERM),
+								nxm_seam_call_names(support->refused, names,
+													sizeof(names))));
+		return row("off", HINT_LIBNUMA, without);
+	}
 	if (support->refused != 0)
 		return row("degraded", HINT_CONTAINER,
 				   psprintf("refused (%s): %s", strerror(EPERM),
 							nxm_seam_call_names(support->refused, names,
 												sizeof(names))));
 	if (support->missing != 0)
-		return row("off", "Use a kernel with CONFIG_NUMA.",
+		return row("off", HINT_KERNEL,
 				   psprintf("this kernel does not have: %s",
 							nxm_seam_call_names(support->missing, names,
 												sizeof(names))));
@@ -105,17 +147,22 @@ static StatusRow
 pinning_status(void)
 {
 	const NxmTopology *topo = nxm_topology();
-	int			err = nxm_scheduler_affinity_errno();
+	int			err;
+	int			node = failing_node(nxm_scheduler_affinity_errno, &err);
 
 	if (!nxm_shmem_available())
 		return row("off", HINT_PRELOAD, "needs shared memory");
 	if (!nxm_enable_numa_optimizations)
 		return row("off", "Set nexusmem.enable_numa_optimizations = on and reload.",
 				   "nexusmem.enable_numa_optimizations is off");
-	if (err != 0 || (nxm_seam_support()->refused & NXM_CALL_SETAFFINITY) != 0)
+	if ((nxm_seam_support()->refused & NXM_CALL_SETAFFINITY) != 0)
 		return row("degraded", HINT_CONTAINER,
 				   psprintf("backends could not be pinned: %s",
-							strerror(err != 0 ? err : EPERM)));
+							strerror(EPERM)));
+	if (node >= 0)
+		return row("degraded", hint_for(err),
+				   psprintf("backends could not be pinned to node %d: %s", node,
+							strerror(err)));
 	if (topo->nnodes == 1)
 		return row("active", "Set nexusmem.num_nodes or node_source to divide this machine.",
 				   "there is one node, so every process may use all CPUs");
@@ -137,7 +184,7 @@ memory_policy_status(void)
 {
 	const NxmTopology *topo = nxm_topology();
 	unsigned	needed = NXM_CALL_GET_MEMPOLICY | NXM_CALL_SET_MEMPOLICY;
-	int			err = nxm_scheduler_policy_errno();
+	int			err;
 
 	if (!nxm_shmem_available())
 		return row("off", HINT_PRELOAD, "needs shared memory");
@@ -146,12 +193,13 @@ memory_policy_status(void)
 				   "nexusmem.enable_numa_optimizations is off");
 	if (!topo->numa)
 		return row("off", NULL, "there is one memory to choose from");
+	(void) failing_node(nxm_scheduler_policy_errno, &err);
 	if (err == 0 && (nxm_seam_support()->refused & needed) != 0)
 		err = EPERM;
 	if (err == 0 && (nxm_seam_support()->missing & needed) != 0)
 		err = ENOSYS;
 	if (err != 0)
-		return row("degraded", HINT_CONTAINER,
+		return row("degraded", hint_for(err),
 				   psprintf("backends keep the kernel's memory policy: %s",
 							strerror(err)));
 	return row("active", NULL, "backends prefer their node's memory");
@@ -174,8 +222,7 @@ placement_status(void)
 	if (p->nodes < 2)
 		return row("off", NULL, "there is one memory to choose from");
 	if (!p->done)
-		return row("degraded", p->refused == EPERM ? HINT_CONTAINER :
-				   "See the server's log.",
+		return row("degraded", hint_for(p->refused),
 				   p->refused ?
 				   psprintf("shared_buffers was not placed: %s",
 							strerror(p->refused)) :
@@ -196,9 +243,13 @@ placement_status(void)
 					   p->nodes, pages);
 	detail = psprintf("%s; %d of %d sampled pages verified, on %d memories",
 					  how, p->verified, p->sampled, p->memories_seen);
+	if (p->ask_refused != 0)
+		return row("degraded", hint_for(p->ask_refused),
+				   psprintf("%s; the kernel would not tell where pages lie: %s",
+							how, strerror(p->ask_refused)));
 	if (p->sampled == 0)
-		return row("degraded", HINT_CONTAINER,
-				   psprintf("%s; the kernel would not tell where pages lie", how));
+		return row("degraded", "Raise shared_buffers, or use smaller pages.",
+				   psprintf("%s; there is not one whole page to place", how));
 	if (p->verified < p->sampled)
 		return row("degraded",
 				   "A node may be short of memory or of huge pages: see the view nexusmem.shared_buffers_nodes.",

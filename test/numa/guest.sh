@@ -145,6 +145,13 @@ nexusmem.shared_buffers_placement = interleave" || return
 	tell a "SELECT 1" >/dev/null
 	is "$(sed -n 's/^Cpus_allowed_list:\t//p' "/proc/$pid/status")" 0-3 "it has its CPUs back"
 	is "$(grep -c prefer "/proc/$pid/numa_maps")" 0 "and its memory policy"
+	# a CPU that goes away, and comes back
+	echo 0 >/sys/devices/system/cpu/cpu3/online
+	like "$(q "SELECT nexusmem.pin_backend($pid, 3)")" "could not pin process $pid to node 3: Invalid argument" "pin_backend to a node whose CPU is offline"
+	like "$(q "SELECT state || hint FROM nexusmem.status WHERE feature = 'pinning'")" "^degraded.*restart" "status: degraded, and what to do"
+	echo 1 >/sys/devices/system/cpu/cpu3/online
+	like "$(q "SELECT nexusmem.pin_backend($pid, 3)")" "^t$" "online again: it is pinned"
+	like "$(status pinning)" "^active" "status: active again"
 	for n in a b c d; do close_session $n; done
 
 	is "$(fill_buffers 8400)" "" "shared_buffers filled"
