@@ -17,9 +17,12 @@
  * those of this database at the latest when somebody reads the view: the hook
  * sees only sessions that have loaded the library, and MAX_DROPPED drops.
  *
+ * Without preloading there is no shared table.  The view then shows what this
+ * session did, from an array of MAX_SESSION entries that works by the same
+ * rules.  It is static, for at a transaction's end nothing may be allocated.
+ *
  * Limits: a transaction counts up to MAX_LOCAL relations one by one, those
- * past it only in the session's totals.  Without preloading there is no shared
- * table: the view then shows what this session did.
+ * past it only in the session's totals.
  */
 #include "prefetch_stats.h"
 
@@ -34,6 +37,7 @@
 #include "utils/syscache.h"
 
 #define MAX_RELATIONS 4096
+#define MAX_SESSION 512
 #define MAX_LOCAL 64
 #define MAX_DROPPED 64
 
@@ -50,6 +54,14 @@ typedef struct StatEntry
 	pg_atomic_uint32 age;		/* shared->clock when last counted */
 	pg_atomic_uint64 stat[NXM_NUM_PREFETCH_STATS];
 } StatEntry;
+
+/* The same without shared memory: this process's own. */
+typedef struct SessionEntry
+{
+	StatKey		key;
+	uint32		age;			/* session_clock when last counted */
+	int64		stat[NXM_NUM_PREFETCH_STATS];
+} SessionEntry;
 
 typedef struct StatShared
 {
@@ -69,8 +81,10 @@ static int	nlocal = 0;
 /* for relations past MAX_LOCAL, and what earlier transactions counted */
 static NxmPrefetchCounts overflow[NXM_NUM_PREFETCH_KINDS];
 static int64 session[NXM_NUM_PREFETCH_KINDS][NXM_NUM_PREFETCH_STATS];
-/* without shared memory, this session's relations; made on first use */
-static HTAB *session_table = NULL;
+/* used only where shared is NULL */
+static SessionEntry session_entry[MAX_SESSION];
+static int	nsession_entries = 0;
+static uint32 session_clock = 0;
 static char local_off_reason[128];
 
 static Oid	dropped[MAX_DROPPED];
@@ -98,20 +112,6 @@ nxm_prefetch_counts(Oid relation, NxmPrefetchKind kind)
 	return c;
 }
 
-static HTAB *
-make_table(const char *name, bool in_shmem)
-{
-	HASHCTL		ctl = {
-		.keysize = sizeof(StatKey),
-		.entrysize = sizeof(StatEntry)
-	};
-
-	if (in_shmem)
-		return nxm_shmem_init_hash(name, MAX_RELATIONS, &ctl,
-								   HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
-	return hash_create(name, 64, &ctl, HASH_ELEM | HASH_BLOBS);
-}
-
 /* Makes room by dropping the entry not counted for longest.  Lock exclusive. */
 static void
 evict_oldest(void)
@@ -136,11 +136,12 @@ evict_oldest(void)
 	hash_search(table, &oldest, HASH_REMOVE, NULL);
 }
 
+/* NULL where there is no room.  Lock exclusive. */
 static StatEntry *
-insert_entry(HTAB *where, const StatKey *key)
+insert_entry(const StatKey *key)
 {
 	bool		found;
-	StatEntry  *entry = hash_search(where, key, HASH_ENTER_NULL, &found);
+	StatEntry  *entry = hash_search(table, key, HASH_ENTER_NULL, &found);
 
 	if (entry != NULL && !found)
 	{
@@ -175,7 +176,7 @@ flush_shared(const NxmPrefetchCounts *c)
 		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 		if (hash_get_num_entries(table) >= MAX_RELATIONS)
 			evict_oldest();
-		entry = insert_entry(table, &key);
+		entry = insert_entry(&key);
 	}
 	if (entry != NULL)
 	{
@@ -190,14 +191,28 @@ static void
 flush_session(const NxmPrefetchCounts *c)
 {
 	StatKey		key = {MyDatabaseId, c->relation, c->kind};
-	StatEntry  *entry;
+	SessionEntry *entry = NULL;
+	SessionEntry *oldest = &session_entry[0];
 
-	if (session_table == NULL ||
-		hash_get_num_entries(session_table) >= MAX_RELATIONS)
-		return;
-	entry = insert_entry(session_table, &key);
-	if (entry != NULL)
-		add_counts(entry, c);
+	for (int i = 0; i < nsession_entries && entry == NULL; i++)
+	{
+		SessionEntry *e = &session_entry[i];
+
+		if (memcmp(&e->key, &key, sizeof(key)) == 0)
+			entry = e;
+		else if (session_clock - e->age > session_clock - oldest->age)
+			oldest = e;
+	}
+	if (entry == NULL)
+	{
+		entry = nsession_entries < MAX_SESSION ?
+			&session_entry[nsession_entries++] : oldest;
+		entry->key = key;
+		memset(entry->stat, 0, sizeof(entry->stat));
+	}
+	entry->age = session_clock++;
+	for (int i = 0; i < NXM_NUM_PREFETCH_STATS; i++)
+		entry->stat[i] += c->stat[i];
 }
 
 static void
@@ -234,7 +249,25 @@ flush(void)
 	}
 }
 
-/* Forgets what cond says of database and relation.  Takes the lock. */
+/* Is key of these relations of database, or (relations NULL) of any of it? */
+static bool
+is_one_of(const StatKey *key, Oid database, const Oid *relations,
+		  int nrelations)
+{
+	if (key->database != database)
+		return false;
+	for (int i = 0; i < nrelations; i++)
+	{
+		if (key->relation == relations[i])
+			return true;
+	}
+	return relations == NULL;
+}
+
+/*
+ * Forgets these relations of database, or (relations NULL) all of it.  Takes
+ * the lock.
+ */
 static void
 forget(Oid database, const Oid *relations, int nrelations)
 {
@@ -242,17 +275,23 @@ forget(Oid database, const Oid *relations, int nrelations)
 	StatEntry  *entry;
 
 	if (shared == NULL)
+	{
+		int			n = 0;
+
+		for (int i = 0; i < nsession_entries; i++)
+		{
+			if (!is_one_of(&session_entry[i].key, database, relations,
+						   nrelations))
+				session_entry[n++] = session_entry[i];
+		}
+		nsession_entries = n;
 		return;
+	}
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	hash_seq_init(&seq, table);
 	while ((entry = hash_seq_search(&seq)) != NULL)
 	{
-		bool		gone = entry->key.database == database && relations == NULL;
-
-		for (int i = 0; i < nrelations && !gone; i++)
-			gone = entry->key.database == database &&
-				entry->key.relation == relations[i];
-		if (gone)
+		if (is_one_of(&entry->key, database, relations, nrelations))
 			hash_search(table, &entry->key, HASH_REMOVE, NULL);
 	}
 	LWLockRelease(&shared->lock);
@@ -312,7 +351,7 @@ object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
 	if (prev_object_access_hook)
 		prev_object_access_hook(access, class_id, object_id, sub_id, arg);
 
-	if (access != OAT_DROP || shared == NULL)
+	if (access != OAT_DROP)
 		return;
 	if (class_id == RelationRelationId && sub_id == 0)
 	{
@@ -338,38 +377,59 @@ nxm_session_prefetch(NxmPrefetchKind kind, int64 stat[NXM_NUM_PREFETCH_STATS])
 	}
 }
 
-NxmPrefetchRow *
-nxm_prefetch_rows(int *nrows)
+static void
+set_row(NxmPrefetchRow *row, const StatKey *key)
 {
-	HTAB	   *from = shared != NULL ? table : session_table;
-	NxmPrefetchRow *rows = palloc(sizeof(NxmPrefetchRow) * MAX_RELATIONS);
-	Oid		   *gone = palloc(sizeof(Oid) * MAX_RELATIONS);
+	row->database = key->database;
+	row->relation = key->relation;
+	row->kind = key->kind;
+}
+
+/* Copies the table, at most MAX_RELATIONS entries.  Takes the lock. */
+static int
+copy_shared(NxmPrefetchRow *rows)
+{
 	HASH_SEQ_STATUS seq;
 	StatEntry  *entry;
-	int			ngone = 0;
 	int			n = 0;
 
-	*nrows = 0;
-	if (from == NULL)
-		return rows;
-
-	if (shared != NULL)
-		LWLockAcquire(&shared->lock, LW_SHARED);
-	hash_seq_init(&seq, from);
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	hash_seq_init(&seq, table);
 	while ((entry = hash_seq_search(&seq)) != NULL && n < MAX_RELATIONS)
 	{
 		NxmPrefetchRow *row = &rows[n++];
 
-		row->database = entry->key.database;
-		row->relation = entry->key.relation;
-		row->kind = entry->key.kind;
+		set_row(row, &entry->key);
 		for (int i = 0; i < NXM_NUM_PREFETCH_STATS; i++)
 			row->stat[i] = pg_atomic_read_u64(&entry->stat[i]);
 	}
 	if (entry != NULL)
 		hash_seq_term(&seq);
-	if (shared != NULL)
-		LWLockRelease(&shared->lock);
+	LWLockRelease(&shared->lock);
+	return n;
+}
+
+static int
+copy_session(NxmPrefetchRow *rows)
+{
+	for (int i = 0; i < nsession_entries; i++)
+	{
+		set_row(&rows[i], &session_entry[i].key);
+		memcpy(rows[i].stat, session_entry[i].stat, sizeof(rows[i].stat));
+	}
+	return nsession_entries;
+}
+
+NxmPrefetchRow *
+nxm_prefetch_rows(int *nrows)
+{
+	int			max = shared != NULL ? MAX_RELATIONS : MAX_SESSION;
+	NxmPrefetchRow *rows = palloc(sizeof(NxmPrefetchRow) * max);
+	Oid		   *gone = palloc(sizeof(Oid) * max);
+	int			ngone = 0;
+	int			n = shared != NULL ? copy_shared(rows) : copy_session(rows);
+
+	*nrows = 0;
 
 	/* catalog look-ups may do anything: not under the lock */
 	for (int i = 0; i < n; i++)
@@ -389,19 +449,19 @@ nxm_prefetch_rows(int *nrows)
 void
 nxm_prefetch_stats_reset(void)
 {
-	HTAB	   *from = shared != NULL ? table : session_table;
 	HASH_SEQ_STATUS seq;
 	StatEntry  *entry;
 
-	if (from == NULL)
+	if (shared == NULL)
+	{
+		nsession_entries = 0;
 		return;
-	if (shared != NULL)
-		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	hash_seq_init(&seq, from);
+	}
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	hash_seq_init(&seq, table);
 	while ((entry = hash_seq_search(&seq)) != NULL)
-		hash_search(from, &entry->key, HASH_REMOVE, NULL);
-	if (shared != NULL)
-		LWLockRelease(&shared->lock);
+		hash_search(table, &entry->key, HASH_REMOVE, NULL);
+	LWLockRelease(&shared->lock);
 }
 
 const char *
@@ -467,6 +527,11 @@ nxm_prefetch_stats_extra(void)
 void
 nxm_prefetch_stats_shmem_init(void *ptr, bool found)
 {
+	HASHCTL		ctl = {
+		.keysize = sizeof(StatKey),
+		.entrysize = sizeof(StatEntry)
+	};
+
 	shared = ptr;
 	if (!found)
 	{
@@ -476,7 +541,8 @@ nxm_prefetch_stats_shmem_init(void *ptr, bool found)
 		pg_atomic_init_u32(&shared->off, 0);
 		shared->off_reason[0] = '\0';
 	}
-	table = make_table("nexusmem stat_prefetch", true);
+	table = nxm_shmem_init_hash("nexusmem stat_prefetch", MAX_RELATIONS, &ctl,
+								HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
 }
 
 void
@@ -485,6 +551,4 @@ nxm_prefetch_stats_init(void)
 	RegisterXactCallback(xact_callback, NULL);
 	prev_object_access_hook = object_access_hook;
 	object_access_hook = object_access;
-	if (!process_shared_preload_libraries_in_progress)
-		session_table = make_table("nexusmem session_prefetch", false);
 }

@@ -48,7 +48,8 @@ typedef struct NxmPrefetchRow
  */
 typedef struct NxmPrefetchCounts
 {
-	Oid			relation;		/* InvalidOid: an unused entry */
+	Oid			relation;		/* the table; InvalidOid: counted in the
+								 * session's totals alone */
 	NxmPrefetchKind kind;
 	int64		stat[NXM_NUM_PREFETCH_STATS];
 } NxmPrefetchCounts;

@@ -17,6 +17,7 @@ nexusmem.num_nodes = 2
 nexusmem.shared_buffers_placement = 'partition'
 nexusmem.enable_numa_optimizations = on
 nexusmem.prefetch_distance = 16
+shared_buffers = 1MB
 });
 $node->start;
 
@@ -48,6 +49,28 @@ is(ask($s, q{LOAD 'nexusmem'}), '', 'LOAD');
 ask($s, q{CREATE TABLE t AS SELECT k, repeat('x', 100) AS pad FROM generate_series(1, 20000) k; CREATE INDEX ON t (k); ANALYZE t; SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off});
 is(ask($s, q{SELECT count(*), sum(length(pad)) FROM (SELECT pad FROM t WHERE k > 100 ORDER BY k) s}), '19900|1990000', 'an index scan after LOAD');
 close_session($s);
+
+# the session's own table of counts: bounded, the newest stay, dropped ones leave
+$s = session($node);
+ask($s, q{LOAD 'nexusmem'; SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off});
+ask($s, q{DO $$ BEGIN
+	FOR i IN 1 .. 530 LOOP
+		EXECUTE format('CREATE UNLOGGED TABLE c%s AS SELECT k, repeat(''x'', 1500) AS pad FROM generate_series(1, 30) k', i);
+		EXECUTE format('CREATE INDEX ON c%s (k)', i);
+		COMMIT;
+	END LOOP; END $$});
+ask($s, q{DO $$ BEGIN
+	FOR i IN 1 .. 530 LOOP
+		EXECUTE format('SELECT sum(length(pad)) FROM (SELECT pad FROM c%s WHERE k > 0 ORDER BY k) s', i);
+		COMMIT;
+	END LOOP; END $$});
+my $counted = q{FROM nexusmem.stat_prefetch s JOIN pg_class c ON c.oid = s.relid WHERE relname ~ '^c[0-9]+$'};
+is(ask($s, "SELECT count(*), bool_or(relname = 'c1'), bool_or(relname = 'c530') $counted"), '512|f|t', 'without shared memory: 512 tables are counted, the newest');
+is(ask($s, "DROP TABLE c529, c530; SELECT count(*), bool_or(relname = 'c528') $counted"), '510|t', 'dropped ones leave');
+is(ask($s, "SELECT sum(length(pad)) FROM (SELECT pad FROM c1 WHERE k > 0 ORDER BY k) s; SELECT count(*), bool_or(relname = 'c1') $counted"), "45000\n511|t", 'and make room');
+is(ask($s, 'SELECT nexusmem.stat_prefetch_reset(); SELECT count(*) FROM nexusmem.stat_prefetch'), "\n0", 'reset');
+close_session($s);
+
 $node->append_conf('postgresql.conf', q{session_preload_libraries = 'nexusmem'});
 $node->reload;
 $node->poll_query_until('postgres', 'SHOW session_preload_libraries', 'nexusmem');
