@@ -435,7 +435,7 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'nxm_session_prefetch_stats'
 LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION nexusmem.session_prefetch() IS
-'blocks that this session has read ahead since it began';
+'blocks that this session has read ahead since it began; wasted ones are known at the end of their transaction';
 
 -- Whoever is given USAGE on the schema may look; changing the server is for
 -- superusers until they grant it.

@@ -63,7 +63,10 @@ extern void nxm_prefetch_stats_shmem_init(void *ptr, bool found);
 extern NxmPrefetchCounts *nxm_prefetch_counts(Oid relation,
 											  NxmPrefetchKind kind);
 
-/* This session's totals since it began. */
+/*
+ * This session's totals since it began.  What is wasted is known when a
+ * transaction ends: until then issued may be more than used + wasted.
+ */
 extern void nxm_session_prefetch(NxmPrefetchKind kind,
 								 int64 stat[NXM_NUM_PREFETCH_STATS]);
 /*
