@@ -301,21 +301,6 @@ nxm_seam_resident(void *addr, size_t len, unsigned char *pages)
 	return mincore(addr, len, pages) != 0 ? errno : 0;
 }
 
-int
-nxm_seam_mappings(void)
-{
-	FILE	   *f = fopen("/proc/self/maps", "re");
-	int			lines = 0;
-	int			c;
-
-	if (f == NULL)
-		return -1;
-	while ((c = getc(f)) != EOF)
-		lines += c == '\n';
-	fclose(f);
-	return lines;
-}
-
 void
 nxm_seam_die_with_parent(void)
 {

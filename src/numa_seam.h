@@ -101,8 +101,6 @@ extern int	nxm_seam_resident(void *addr, size_t len, unsigned char *pages);
 
 /* Is the process stopped, by a signal or a debugger? */
 extern bool nxm_seam_stopped(pid_t pid);
-/* Mappings of the calling process, or -1. */
-extern int	nxm_seam_mappings(void);
 /* The calling process dies with its parent. */
 extern void nxm_seam_die_with_parent(void);
 

@@ -9,8 +9,9 @@
 
 /*
  * One shared-memory module.  size() is asked when MaxBackends is known, and
- * extra(), where there is one, for what init() will allocate besides; init() runs under AddinShmemInitLock in the postmaster, at startup and again
- * after a crash, with found telling whether somebody initialized it already.
+ * extra(), where there is one, for what init() will allocate besides.  init()
+ * runs under AddinShmemInitLock in the postmaster, at startup and again after
+ * a crash, with found telling whether somebody initialized it already.
  */
 typedef struct NxmShmemModule
 {
