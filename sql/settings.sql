@@ -100,6 +100,14 @@ RESET nexusmem.enable_prefetch;
 SET nexusmem.prefetch_distance = 0;
 SELECT state, hint FROM nexusmem.status WHERE feature = 'index look-ahead';
 RESET nexusmem.prefetch_distance;
+-- where somebody has set it, the server's own setting tells
+SET effective_io_concurrency = 0;
+SELECT state, detail, hint FROM nexusmem.status WHERE feature = 'index look-ahead';
+SET nexusmem.prefetch_distance = 8;
+SELECT state FROM nexusmem.status WHERE feature = 'index look-ahead';
+RESET nexusmem.prefetch_distance;
+RESET effective_io_concurrency;
+SELECT state FROM nexusmem.status WHERE feature = 'index look-ahead';
 -- states are the three of the surface, with a reason; what can be done is told
 SELECT feature, state, detail FROM nexusmem.status
 WHERE state NOT IN ('active', 'degraded', 'off') OR coalesce(detail, '') = '';

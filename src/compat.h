@@ -16,6 +16,7 @@
 #endif
 #include "storage/buf_internals.h"
 #include "storage/bufmgr.h"
+#include "storage/fd.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
@@ -95,6 +96,17 @@ nxm_make_locator(NxmLocator *locator, Oid spc, Oid db, NxmFileNumber number)
 	locator->spcNode = spc;
 	locator->dbNode = db;
 	locator->relNode = number;
+#endif
+}
+
+/* 16 (d4e71df6d): data files can be read past the operating system's cache. */
+static inline bool
+nxm_direct_io(void)
+{
+#if PG_VERSION_NUM >= 160000
+	return (io_direct_flags & IO_DIRECT_DATA) != 0;
+#else
+	return false;
 #endif
 }
 

@@ -67,6 +67,7 @@
 #include "prefetch_index.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <unistd.h>
 
 #include "access/nbtree.h"
@@ -208,7 +209,7 @@ io_concurrency_is_default(void)
 }
 
 static void
-forget_tablespace(Datum arg, int cache_id, uint32 hash)
+forget_tablespace(Datum arg, NxmSysCacheId cache_id, uint32 hash)
 {
 	(void) arg;
 	(void) cache_id;
@@ -218,54 +219,74 @@ forget_tablespace(Datum arg, int cache_id, uint32 hash)
 
 /*
  * What the tablespace itself sets effective_io_concurrency to, or -1.  Asked
- * by every scan, so the last answer is kept until pg_tablespace changes.
+ * by every scan, so the last answer is kept until pg_tablespace changes, be it
+ * while the answer is being found.  last names a tablespace only when answer
+ * is its own: looking may throw.
  */
 static int
 tablespace_io_concurrency(Oid tablespace)
 {
+	static bool registered = false;
 	static Oid	last = InvalidOid;
 	static int	answer;
 	HeapTuple	tuple;
 	Datum		options;
 	bool		isnull;
 
+	if (!OidIsValid(tablespace))
+		tablespace = MyDatabaseTableSpace;
 	if (tablespace_known && tablespace == last)
 		return answer;
-	last = tablespace;
+
+	if (!registered)
+	{
+		CacheRegisterSyscacheCallback(TABLESPACEOID, forget_tablespace,
+									  (Datum) 0);
+		registered = true;
+	}
+	last = InvalidOid;
 	answer = -1;
 	tablespace_known = true;
-	tuple = SearchSysCache1(TABLESPACEOID,
-							ObjectIdGetDatum(OidIsValid(tablespace) ?
-											 tablespace :
-											 MyDatabaseTableSpace));
-	if (!HeapTupleIsValid(tuple))
-		return answer;
-	options = SysCacheGetAttr(TABLESPACEOID, tuple,
-							  Anum_pg_tablespace_spcoptions, &isnull);
-	if (!isnull)
+	tuple = SearchSysCache1(TABLESPACEOID, ObjectIdGetDatum(tablespace));
+	if (HeapTupleIsValid(tuple))
 	{
-		TableSpaceOpts *opts = (TableSpaceOpts *)
-			tablespace_reloptions(options, false);
+		options = SysCacheGetAttr(TABLESPACEOID, tuple,
+								  Anum_pg_tablespace_spcoptions, &isnull);
+		if (!isnull)
+		{
+			TableSpaceOpts *opts = (TableSpaceOpts *)
+				tablespace_reloptions(options, false);
 
-		if (opts != NULL)
-			answer = opts->effective_io_concurrency;
+			if (opts != NULL)
+				answer = opts->effective_io_concurrency;
+		}
+		ReleaseSysCache(tuple);
 	}
-	ReleaseSysCache(tuple);
+	last = tablespace;
 	return answer;
 }
 
+/* Of a table in a tablespace, InvalidOid: the database's own. */
 static int
-distance_for(Relation heap)
+distance_in(Oid tablespace)
 {
 	int			concurrency;
 
+	if (nxm_direct_io())
+		return 0;				/* there is no cache to read into */
 	if (nxm_prefetch_distance >= 0)
 		return nxm_prefetch_distance;
-	concurrency = tablespace_io_concurrency(heap->rd_rel->reltablespace);
+	concurrency = tablespace_io_concurrency(tablespace);
 	if (concurrency < 0)
 		concurrency = io_concurrency_is_default() ? DEFAULT_DISTANCE :
 			effective_io_concurrency;
 	return Min(concurrency, MAX_DISTANCE);
+}
+
+int
+nxm_prefetch_distance_here(void)
+{
+	return distance_in(InvalidOid);
 }
 
 /* The self-check's first half, once a process. */
@@ -317,7 +338,7 @@ begin_look_ahead(IndexScanDesc scan, BTScanPosData *pos)
 		scan->xs_snapshot != NULL &&
 		scan->xs_snapshot->snapshot_type == SNAPSHOT_MVCC;
 	if (eligible)
-		max_distance = distance_for(scan->heapRelation);
+		max_distance = distance_in(scan->heapRelation->rd_rel->reltablespace);
 	while (ring_size <= max_distance)
 		ring_size *= 2;
 
@@ -649,11 +670,11 @@ take_seat(Relation index)
 		IndexAmRoutine *copy = MemoryContextAlloc(TopMemoryContext,
 												  2 * sizeof(IndexAmRoutine));
 
-		copy[0] = copy[1] = *routine;
+		/* with its padding, which the comparison below looks at too */
+		memcpy(&copy[0], routine, sizeof(IndexAmRoutine));
+		memcpy(&copy[1], routine, sizeof(IndexAmRoutine));
 		copy[1].amgettuple = look_ahead_gettuple;
 		copy[1].amrescan = look_ahead_rescan;
-		CacheRegisterSyscacheCallback(TABLESPACEOID, forget_tablespace,
-									  (Datum) 0);
 		btree_routine = &copy[0];
 		our_routine = &copy[1];
 	}
@@ -690,6 +711,20 @@ nxm_prefetch_index_start(QueryDesc *query, int eflags)
 #endif
 }
 
+/* In place of the range that PostgreSQL checks: its message has no hint. */
+static bool
+check_distance(int *newval, void **extra, GucSource source)
+{
+	(void) extra;
+	(void) source;
+	if (*newval >= -1 && *newval <= MAX_DISTANCE)
+		return true;
+	GUC_check_errmsg("%d is outside the valid range for parameter \"%s\" (%d .. %d)",
+					 *newval, "nexusmem.prefetch_distance", -1, MAX_DISTANCE);
+	GUC_check_errhint("0 reads nothing ahead, -1 takes effective_io_concurrency where somebody has set it.");
+	return false;
+}
+
 void
 nxm_prefetch_index_init(void)
 {
@@ -701,12 +736,12 @@ nxm_prefetch_index_init(void)
 							 PGC_USERSET,
 							 GUC_EXPLAIN, NULL, NULL, NULL);
 	DefineCustomIntVariable("nexusmem.prefetch_distance",
-							"Most blocks in flight for one scan.",
+							"Most blocks in flight for one scan, at most 1000.",
 							"-1 takes effective_io_concurrency where somebody has set it, and 32 where nobody has.",
 							&nxm_prefetch_distance,
-							-1, -1, MAX_DISTANCE,
+							-1, INT_MIN, INT_MAX,
 							PGC_USERSET,
-							GUC_EXPLAIN, NULL, NULL, NULL);
+							GUC_EXPLAIN, check_distance, NULL, NULL);
 	if (process_shared_preload_libraries_in_progress)
 		calibrate();
 }

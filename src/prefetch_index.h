@@ -18,6 +18,9 @@ extern void nxm_prefetch_index_init(void);
 /* Gives the plan's indexes our routine.  To be called after ExecutorStart. */
 extern void nxm_prefetch_index_start(QueryDesc *query, int eflags);
 
+/* Most blocks in flight for a scan of a table in the database's tablespace. */
+extern int	nxm_prefetch_distance_here(void);
+
 /*
  * Microseconds from which a read-ahead call counts as having gone to the
  * disk; 0 where that could not be found out.

@@ -893,6 +893,7 @@ assign_number(int newval, void *extra)
 }
 
 /*
+ * In place of the range that PostgreSQL checks, for its message has no hint.
  * Refuses a node that does not exist where somebody is there to read it.  A
  * value kept from another machine (postgresql.conf, ALTER ROLE) must not keep
  * the server or a session from starting: it counts as -1, and status says so.
@@ -942,7 +943,7 @@ nxm_scheduler_init(void)
 							"This session's home node.",
 							"-1 leaves the choice to nexusmem.scheduling_policy.",
 							&nxm_preferred_node,
-							-1, -1, NXM_MAX_NODES - 1,
+							-1, INT_MIN, INT_MAX,
 							PGC_SUSET,
 							0, check_preferred_node, assign_number, NULL);
 

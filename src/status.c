@@ -166,8 +166,8 @@ pinning_status(void)
 	if (topo->nnodes == 1)
 		return row("active", "Set nexusmem.num_nodes or node_source to divide this machine.",
 				   "there is one node, so every process may use all CPUs");
-	if (nxm_preferred_node >= topo->nnodes ||
-		(nxm_preferred_node >= 0 &&
+	if (nxm_preferred_node != -1 &&
+		(nxm_preferred_node < 0 || nxm_preferred_node >= topo->nnodes ||
 		 topo->node[nxm_preferred_node].cpu_count == 0))
 		return row("degraded", "Set nexusmem.preferred_node to a node of the view nexusmem.nodes that has CPUs.",
 				   psprintf("this session's preferred_node %d takes no backends; the policy decides",
@@ -353,6 +353,12 @@ prefetch_status(void)
 	if (nxm_prefetch_distance == 0)
 		return row("off", "Set nexusmem.prefetch_distance.",
 				   "nexusmem.prefetch_distance is 0");
+	if (nxm_direct_io())
+		return row("off", "Take data out of debug_io_direct and restart the server.",
+				   "debug_io_direct bypasses the operating system's cache, which look-ahead reads into");
+	if (nxm_prefetch_distance_here() == 0)
+		return row("off", "Set effective_io_concurrency or nexusmem.prefetch_distance.",
+				   "effective_io_concurrency is 0 for this database's tablespace");
 	if (threshold <= 0)
 		return row("degraded", NULL,
 				   "could not be calibrated: blocks in the operating system's cache are asked for in vain");

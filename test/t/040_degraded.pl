@@ -49,6 +49,19 @@ SKIP:
 	system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
 }
 
+# PostgreSQL reads past the operating system's cache
+SKIP:
+{
+	skip 'no debug_io_direct before PostgreSQL 16', 1 if $node->pg_version < 16;
+	$node->append_conf('postgresql.conf', "debug_io_direct = data");
+	my $started = $node->start(fail_ok => 1);
+	my $got = $started ? $node->safe_psql('postgres', q{SELECT state, hint FROM nexusmem.status WHERE feature = 'index look-ahead'}) : '';
+	$node->stop if $started;
+	$node->append_conf('postgresql.conf', "debug_io_direct = ''");
+	skip 'no direct I/O on this file system', 1 if !$started;
+	is($got, 'off|Take data out of debug_io_direct and restart the server.', 'direct I/O: look-ahead is off, and status says why');
+}
+
 # bad values
 $node->start;
 foreach my $bad ([ 'nexusmem.prefetch_distance = -2', 'outside the valid range' ], [ 'nexusmem.prefetch_distance = 1001', 'outside the valid range' ],
