@@ -36,14 +36,15 @@
  *	insufficient_privilege				the current role may not
  *	cannot_connect_now					the server is shutting down
  *	query_canceled						while waiting for the load at the start
- *	invalid_parameter_value				an empty name or key; a handle of another kind
+ *	invalid_parameter_value				an empty name; a key of 0 or of over 1,024 bytes;
+ *		flags, types and handles that do not fit
  *	name_too_long						more than 63 bytes
  *
  * and whatever stores something
  *
  *	configuration_limit_exceeded		nexusmem.memory_limit or role_limit
  *	out_of_memory						the operating system has no shared memory
- *	program_limit_exceeded				key over 1,024 bytes, value over 1 MB
+ *	program_limit_exceeded				a value of over 1 MB
  *	undefined_object					no such object, and no NXM_API_CREATE
  *
  * What further errors a function has is told at the function.

@@ -1,0 +1,95 @@
+-- The C interface of nexusmem, called from another extension. Kinds: 0 counter,
+-- 1 map, 2 stack, 3 queue. Flags: 1 read, 2 write, 4 create, 8 striped.
+\set VERBOSITY sqlstate
+SELECT user_version();
+
+-- counters
+SELECT user_value('hits');
+SELECT user_exists(0, 'hits');
+SELECT user_add('hits', 5, 2);
+SELECT user_add('hits', 5, 2 | 4), user_add('hits', -2, 2), nexusmem.counter_add('hits', 10);
+SELECT user_value('hits'), nexusmem.counter_get('hits'), user_exists(0, 'hits');
+SELECT user_add('hits', 1, 1);
+SELECT user_set('hits', 9223372036854775807), user_value('hits');
+SELECT user_add('hits', 1, 2);
+SELECT user_value('hits');
+SELECT user_drop(0, 'hits'), user_drop(0, 'hits'), user_value('hits');
+SELECT user_add('striped', 3, 2 | 4 | 8), user_add('striped', 4, 2), user_value('striped');
+
+-- a handle outlives transactions, drops and another object of its name
+SELECT user_kept_add(1), user_kept_add(1);
+BEGIN; SELECT user_kept_add(1); ROLLBACK;
+SELECT user_kept_add(1);
+SELECT nexusmem.counter_drop('kept');
+SELECT user_kept_add(1);
+SELECT user_drop(0, 'kept'), nexusmem.counter_set('kept', 41), user_kept_add(1);
+
+-- maps
+SELECT user_size('m'), user_get('m', 'a'), user_delete('m', 'a'), user_exists(1, 'm');
+SELECT user_put('m', 'a', 'one'), user_put('m', 'a', 'two'), user_put('m', 'b', 'bytes', 1);
+SELECT * FROM user_get('m', 'a');
+SELECT * FROM user_get('m', 'b');
+SELECT nexusmem.map_get('m', 'a'), nexusmem.map_get_bytea('m', 'b');
+SELECT nexusmem.map_put('m', 'j', '{"k": 1}'::jsonb), (user_get('m', 'j')).type;
+SELECT user_put_if('m', 'a', NULL, 'three'), user_put_if('m', 'a', 'one', 'three'), user_put_if('m', 'a', 'two', 'three'), user_put_if('m', 'c', NULL, 'new'), user_put_if('m', 'd', 'x', 'new');
+SELECT (user_get('m', 'a')).value, (user_get('m', 'c')).value, user_get('m', 'd');
+SELECT user_map_add('m', 'n', 5), user_map_add('m', 'n', -7), (user_get('m', 'n')).value;
+SELECT user_map_add('m', 'a', 1);
+SELECT user_map_add('m', 'n', -9223372036854775806);
+SELECT user_map_add('m', 'n', -1);
+SELECT user_delete('m', 'n'), user_delete('m', 'n'), user_size('m');
+
+-- scans, values of every length up to the limit
+SELECT count(*) FROM (SELECT user_put('big', 'key ' || i, repeat('v', i)) FROM generate_series(1, 3000) i OFFSET 0) s;
+SELECT * FROM user_scan('big', 10000);
+SELECT sum(length('key ' || i) + i) FROM generate_series(1, 3000) i;
+SELECT entries FROM user_scan('big', 10);
+SELECT * FROM user_scan('none', 10);
+SELECT user_put('big', repeat('k', 1024), repeat('v', 1048576));
+SELECT length((user_get('big', repeat('k', 1024))).value), entries FROM user_scan('big', 10000);
+SELECT user_put('big', repeat('k', 1025), 'v');
+SELECT user_put('big', 'k', repeat('v', 1048577));
+SELECT user_put('big', '', 'v');
+SELECT user_put('big', 'k', 'v', 7);
+SELECT bool_and((user_get('big', 'key ' || i)).value = repeat('v', i)) FROM generate_series(1, 3000) i;
+
+-- stacks and queues
+SELECT user_pop(2, 's'), user_length(2, 's'), user_pop(3, 'q'), user_length(3, 'q');
+SELECT user_push(2, 's', v), user_push(3, 'q', v) FROM unnest(ARRAY['a', 'b', repeat('long', 10000)]) v;
+SELECT user_length(2, 's'), user_length(3, 'q'), nexusmem.stack_depth('s'), nexusmem.queue_length('q');
+SELECT length(user_pop(2, 's')), user_pop(2, 's'), nexusmem.stack_pop('s'), user_pop(2, 's');
+SELECT user_pop(3, 'q'), nexusmem.queue_pop('q'), length(user_pop(3, 'q')), user_pop(3, 'q');
+
+-- names and kinds
+SELECT user_exists(0, '');
+SELECT user_exists(0, repeat('n', 63)), user_exists(0, repeat('n', 64));
+SELECT user_exists(4, 'n');
+SELECT user_drop(-1, 'n');
+SELECT user_add('n', 1, 0);
+SELECT user_exists(0, 'm'), user_exists(1, 'm');
+
+-- privileges are the current role's
+CREATE ROLE nxm_user_other;
+SET ROLE nxm_user_other;
+SELECT user_value('kept');
+SELECT user_put('m', 'a', 'x');
+SELECT user_drop(1, 'm');
+SELECT user_add('own', 1, 2 | 4);
+RESET ROLE;
+SELECT nexusmem.share('counter', 'kept', 'nxm_user_other', 'read');
+SET ROLE nxm_user_other;
+SELECT user_value('kept');
+SELECT user_add('kept', 1, 2);
+RESET ROLE;
+
+-- errors change nothing, and handles go on
+DO $$
+BEGIN
+	PERFORM user_kept_add(9223372036854775807);
+EXCEPTION WHEN numeric_value_out_of_range THEN
+	RAISE NOTICE 'out of range';
+END $$;
+SELECT user_kept_add(0);
+
+SELECT user_drop(0, 'kept'), user_drop(0, 'striped'), user_drop(0, 'own'), user_drop(1, 'm'), user_drop(1, 'big'), user_drop(2, 's'), user_drop(3, 'q');
+DROP ROLE nxm_user_other;

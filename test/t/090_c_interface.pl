@@ -1,0 +1,70 @@
+# The C interface: an extension that links nothing of nexusmem, built from the header
+# alone, and run through pg_regress in a database of its own.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use File::Copy;
+use NxmTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $module = "$FindBin::RealBin/../modules/nxm_user";
+my $dir = PostgreSQL::Test::Utils::tempdir();
+my $pgxs = `pg_config --pgxs`;
+chomp $pgxs;
+
+# the installed header if there is one; where only the library could be installed, ours
+my $include = `pg_config --includedir-server`;
+chomp $include;
+$include .= '/extension';
+if (!-e "$include/nexusmem/nexusmem_api.h")
+{
+	note('the header is not installed: taking that of the source tree');
+	$include = "$dir/include";
+	mkdir $_ for $include, "$include/nexusmem";
+	copy("$FindBin::RealBin/../../src/nexusmem_api.h", "$include/nexusmem/");
+}
+
+system("cp -r '$module' '$dir/nxm_user' && rm -f '$dir'/nxm_user/*.o '$dir'/nxm_user/*.so") == 0 or die;
+my $make = "make -C '$dir/nxm_user' PG_CONFIG=pg_config NEXUSMEM_INCLUDE='$include' with_llvm=no COPT=-Werror";
+my $output = `$make 2>&1`;
+is($?, 0, 'builds with the installed header, without warnings') or BAIL_OUT($output);
+unlike(`ldd '$dir/nxm_user/nxm_user.so'`, qr/nexusmem/, 'is not linked with nexusmem');
+
+my $node = PostgreSQL::Test::Cluster->new('c_interface');
+$node->init;
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'nexusmem'");
+$node->start;
+$node->safe_psql('postgres', 'CREATE DATABASE regression_nxm_user');
+
+# Its script as CREATE EXTENSION would run it, which wants an installed one.
+my $script = slurp_file("$dir/nxm_user/nxm_user--1.0.sql");
+$script =~ s/^\\echo.*\n//m;
+$script =~ s/MODULE_PATHNAME/$dir\/nxm_user\/nxm_user/g;
+$node->safe_psql('regression_nxm_user', "CREATE EXTENSION nexusmem; GRANT USAGE ON SCHEMA nexusmem TO PUBLIC; $script");
+
+my $regress = $ENV{PG_REGRESS} // ($pgxs =~ s{/makefiles/pgxs\.mk$}{/test/regress/pg_regress}r);
+my $ok = system($regress, '--inputdir', "$dir/nxm_user", '--outputdir', "$dir/nxm_user", '--use-existing',
+	'--dbname', 'regression_nxm_user', '--host', $node->host, '--port', $node->port, 'nxm_user') == 0;
+ok($ok, 'pg_regress');
+diag(slurp_file("$dir/nxm_user/regression.diffs")) if !$ok && -e "$dir/nxm_user/regression.diffs";
+
+# Without preloading the user's first call loads the library.
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+$node->restart;
+my ($stdout, $stderr);
+is($node->safe_psql('regression_nxm_user', 'SELECT user_version()'), 1, 'not preloaded: the library comes with the first call');
+$node->psql('regression_nxm_user', q{SELECT user_add('a', 1, 6)}, stdout => \$stdout, stderr => \$stderr);
+if ($node->pg_version >= 17)
+{
+	is($stdout, '1', 'not preloaded: structures work');
+}
+else
+{
+	like($stderr, qr/ERROR:.*shared memory.*HINT:.*shared_preload_libraries/s, 'not preloaded: the documented error');
+}
+$node->stop;
+unlike(server_log($node), qr/terminated by signal|TRAP|PANIC/, 'no complaint in the log');
+done_testing();
