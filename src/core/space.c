@@ -297,10 +297,13 @@ unlist_top(NxmSpace *space, NxmAtomic *stack, uint64_t top, uint32_t page,
 		free_page(space, page, desc, state);
 		return;
 	}
-	/* somebody may have freed an object and seen it still listed */
+	/*
+	 * Somebody may have freed an object and seen it still listed.  A load might
+	 * miss that; this sees it, or is seen by put_bits() and LISTED gone with it.
+	 */
 	for (uint32_t w = 0; w < words_of(state_class(state)); w++)
 	{
-		if (nxm_load(&desc->free[w]) != 0)
+		if (nxm_fetch_or(&desc->free[w], 0) != 0)
 		{
 			list_page(space, page, desc, state);
 			return;
