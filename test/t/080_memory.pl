@@ -1,0 +1,214 @@
+# Node memory: growth, the limit, giving back, every kind of dynamic shared memory,
+# a /dev/shm that is too small, stopped and killed processes, no preloading.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use NxmTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $MB = 1048576;
+my $node;
+
+sub q1 { return $node->safe_psql('postgres', $_[0]); }
+
+# sql($sql): what psql says to it, errors with their SQLSTATE.
+sub sql
+{
+	my ($rc, $out, $err) = $node->psql('postgres', $_[0], extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+	return "$out$err";
+}
+
+# fill($map, $from, $to): that many values of 1,000 bytes.
+sub fill
+{
+	my ($map, $from, $to) = @_;
+	return sql("SELECT count(nexusmem.map_put('$map', k::text, repeat('x', 1000))) FROM generate_series($from, $to) k");
+}
+sub used { return q1('SELECT sum(used_bytes) FROM nexusmem.node_memory'); }
+sub resident { return q1('SELECT sum(resident_bytes) FROM nexusmem.node_memory'); }
+sub status { return q1(q{SELECT state || ': ' || detail FROM nexusmem.status WHERE feature = 'structure memory'}); }
+
+# wait_for($sql): until it is true.
+sub wait_for
+{
+	local $PostgreSQL::Test::Utils::timeout_default = 20;
+	return $node->poll_query_until('postgres', $_[0]);
+}
+
+sub set_limit
+{
+	my ($limit) = @_;
+	q1("ALTER SYSTEM SET nexusmem.memory_limit = '$limit'");
+	$node->reload;
+	return wait_for("SELECT current_setting('nexusmem.memory_limit') = '$limit'");
+}
+
+sub make
+{
+	my ($name, $conf) = @_;
+	$node = PostgreSQL::Test::Cluster->new($name);
+	$node->init;
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'nexusmem'\n$conf");
+	return;
+}
+
+# growth
+make('memory', "nexusmem.memory_limit = '64MB'\nnexusmem.num_nodes = 1\nrestart_after_crash = on\n");
+$node->start;
+q1('CREATE EXTENSION nexusmem');
+is(q1('SELECT node, owner, reserved_bytes, used_bytes, resident_bytes FROM nexusmem.node_memory'), '0|structures|0|0|0', 'nothing is taken before it is needed');
+like(status(), qr/^active: 0\.0 of 64\.0 MB/, 'status of nothing');
+is(fill('m', 1, 20000), '20000', '20,000 values of 1,000 bytes');
+cmp_ok(used(), '>', 20 * $MB, 'take memory');
+cmp_ok(used(), '<', 26 * $MB, 'and little more than they must');
+is(q1('SELECT used_bytes = resident_bytes FROM nexusmem.node_memory'), 't', 'as much as the kernel says there is');
+like(q1('SELECT coalesce(on_node_bytes::text, used_bytes::text) = used_bytes::text FROM nexusmem.node_memory'), qr/^t$/, 'on its node');
+like(status(), qr/in [2-9] segments/, 'in several segments, for it grew');
+is(q1(q{SELECT count(*) FROM generate_series(1, 20000) k WHERE nexusmem.map_get('m', k::text) = repeat('x', 1000)}), '20000', 'another session maps them all');
+
+# the limit
+my $full = fill('m', 20001, 100000);
+like($full, qr/ERROR:  53400: shared structures have reached their memory limit/, 'full: configuration_limit_exceeded');
+like($full, qr/DETAIL:  The limit is 65536 kB/, 'which tells the limit');
+like($full, qr/HINT:  .*nexusmem\.memory_limit/, 'and the setting');
+my $size = q1(q{SELECT nexusmem.map_size('m')});
+cmp_ok($size, '>', 50000, 'it was full');
+cmp_ok(used(), '<=', 64 * $MB, 'and took no more than allowed');
+is(q1(qq{SELECT count(*) FROM generate_series(1, $size) k WHERE nexusmem.map_get('m', k::text) = repeat('x', 1000)}), $size, 'nothing that was stored is lost');
+set_limit('96MB');
+is(fill('m', 90001, 90100), '100', 'raised while the server runs');
+set_limit('32MB');
+like(fill('m', 90101, 95000), qr/ERROR:  53400/, 'lowered below what is used: no more');
+is(q1(q{SELECT nexusmem.map_get('m', '90100') = repeat('x', 1000)}), 't', 'and what is stored stays');
+q1(qq{SELECT count(nexusmem.map_delete('m', k::text)) FROM generate_series(1, $size) k});
+ok(wait_for("SELECT sum(resident_bytes) < 16 * $MB FROM nexusmem.node_memory"), 'deleted: the kernel has the memory again')
+  or diag(used() . ' used, ' . resident() . ' resident');
+is(fill('m', 1, 10000), '10000', 'and there is room below the new limit');
+q1(q{SELECT nexusmem.map_clear('m')});
+ok(wait_for("SELECT sum(resident_bytes) < 8 * $MB FROM nexusmem.node_memory"), 'cleared');
+like(sql('SET nexusmem.memory_limit = 1'), qr/55P02|cannot be changed now/, 'only in the configuration');
+like(sql("ALTER SYSTEM SET nexusmem.memory_limit = '100kB'"), qr/22023/, 'a limit too small');
+set_limit('64MB');
+
+# many come and go
+my $before = used();
+foreach my $round (1 .. 3)
+{
+	my @sessions = map { session($node) } 1 .. 10;
+	ask($_, q{SELECT count(nexusmem.map_put('r', k::text || pg_backend_pid(), repeat('y', 100))) FROM generate_series(1, 200) k}) foreach @sessions;
+	ask($_, q{SELECT count(nexusmem.map_delete('r', k::text || pg_backend_pid())) FROM generate_series(1, 200) k}) foreach @sessions;
+	close_session($_) foreach @sessions;
+}
+ok(wait_for("SELECT sum(used_bytes) < $before + 3 * $MB FROM nexusmem.node_memory"), 'thirty backends leave nothing behind') or diag("$before, now " . used());
+is(q1(q{SELECT nexusmem.map_size('r')}), 0, 'no entry');
+
+# a process stopped in the middle
+q1(q{SELECT nexusmem.map_put('s', 'k', 'v')});
+my $reader = session($node);
+$reader->{in} .= "SELECT count(v) FROM (SELECT nexusmem.map_get('s', 'k') AS v, generate_series(1, 1000000000)) x;\n";
+$reader->{h}->pump_nb;
+ok(wait_for("SELECT state = 'active' FROM pg_stat_activity WHERE pid = $reader->{pid}"), 'a reader at work');
+my $seen = '';
+foreach my $try (1 .. 40)
+{
+	kill 'STOP', $reader->{pid};
+	# four changes of the epoch's mind, and items retired
+	q1(q{SELECT count(nexusmem.map_put('s', (k % 500)::text, repeat('z', 50))) FROM generate_series(1, 3000) k; SELECT nexusmem.map_clear('s'); SELECT nexusmem.map_put('s', 'k', 'v')});
+	$seen = status();
+	last if $seen =~ /^degraded/;
+	kill 'CONT', $reader->{pid};
+	select(undef, undef, undef, 0.003);
+}
+like($seen, qr/^degraded: .*process $reader->{pid} is stopped/, 'status names a stopped process that holds memory back');
+is(fill('s', 1, 1000), '1000', 'while others go on');
+kill 'CONT', $reader->{pid};
+ok(wait_for(q{SELECT state = 'active' FROM nexusmem.status WHERE feature = 'structure memory'}), 'until it goes on');
+q1("SELECT pg_terminate_backend($reader->{pid})");
+eval { $reader->{h}->finish };
+
+# a crash
+is(fill('m', 1, 10000), '10000', 'before a crash');
+my $victim = session($node);
+my $log_size = -s $node->logfile;
+kill 'KILL', $victim->{pid};
+eval { $victim->{h}->finish };
+ok($node->wait_for_log(qr/database system is ready to accept connections/, $log_size), 'a backend is killed: the server recovers');
+wait_for('SELECT true');
+cmp_ok(used(), '<', 8 * $MB, 'and has forgotten the structures');
+is(fill('m', 1, 10000), '10000', 'and can be filled again');
+$node->stop;
+
+# what memory can be made of
+my %kind = (
+	'dynamic_shared_memory_type = mmap' => 'mmap',
+	'dynamic_shared_memory_type = sysv' => 'sysv',
+	'min_dynamic_shared_memory = 20MB' => 'slices');
+foreach my $conf (sort keys %kind)
+{
+	make($kind{$conf}, "$conf\nnexusmem.memory_limit = '32MB'\n");
+	$node->start;
+	q1('CREATE EXTENSION nexusmem');
+	is(fill('m', 1, 15000), '15000', "$conf: filled");
+	is(q1(q{SELECT count(*) FROM generate_series(1, 15000) k WHERE nexusmem.map_get('m', k::text) = repeat('x', 1000)}), '15000', 'and read');
+	like(fill('m', 15001, 60000), qr/ERROR:  53400/, 'to its limit');
+	q1(q{SELECT nexusmem.map_clear('m')});
+	ok(wait_for("SELECT sum(used_bytes) < 8 * $MB FROM nexusmem.node_memory"), 'and given back');
+	is(fill('m', 1, 15000), '15000', 'and filled again');
+	like(status(), qr/^(active|degraded)/, 'status knows it');
+	unlike(server_log($node), qr/terminated by signal|TRAP|PANIC|leak/, 'and the log nothing');
+	$node->stop;
+}
+
+# /dev/shm too small, in a mount namespace with a small one of its own
+SKIP:
+{
+	my ($uid, $gid) = ($>, (split ' ', $))[0]);
+	my $mount = 'mount -t tmpfs -o size=16m,mode=1777 tmpfs /dev/shm';
+	skip 'not allowed to mount here', 9
+	  if system("unshare --user --map-root-user --mount sh -c '$mount && unshare --user --map-user=$uid --map-group=$gid true' 2>/dev/null") != 0;
+	make('small', "nexusmem.num_nodes = 1\n");
+	my $start = "pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null";
+	is(system('unshare', '--user', '--map-root-user', '--mount', 'sh', '-c', "$mount && exec unshare --user --map-user=$uid --map-group=$gid sh -c \"$start\""), 0,
+		'/dev/shm of 16 MB: the server starts');
+	q1('CREATE EXTENSION nexusmem');
+	my $no_space = fill('m', 1, 60000);
+	like($no_space, qr/ERROR:  53200: the operating system has no more shared memory/, 'full: out_of_memory');
+	like($no_space, qr{HINT:  .*/dev/shm}, 'with a hint');
+	$size = q1(q{SELECT nexusmem.map_size('m')});
+	cmp_ok($size, '>', 5000, 'most of it was used');
+	is(q1(qq{SELECT count(*) FROM generate_series(1, $size) k WHERE nexusmem.map_get('m', k::text) = repeat('x', 1000)}), $size, 'nothing that was stored is lost');
+	q1(qq{SELECT count(nexusmem.map_delete('m', k::text)) FROM generate_series(1, $size) k});
+	ok(wait_for("SELECT sum(resident_bytes) < 8 * $MB FROM nexusmem.node_memory"), 'and given back');
+	is(fill('m', 1, 5000), '5000', 'and filled again');
+	like(status(), qr/^active/, 'status');
+	unlike(server_log($node), qr/terminated by signal|TRAP|PANIC/, 'no SIGBUS');
+	system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
+}
+
+# not preloaded
+make('plain', "shared_preload_libraries = ''\n");
+$node->start;
+q1('CREATE EXTENSION nexusmem');
+if ($node->pg_version < 17)
+{
+	foreach my $call (q{map_put('m', 'k', 'v')}, q{map_get('m', 'k')})
+	{
+		like(sql("SELECT nexusmem.$call"), qr/ERROR:  55000:.*HINT:  .*shared_preload_libraries/s, "not preloaded: $call");
+	}
+	like(status(), qr/^off: /, 'status: off');
+}
+else
+{
+	is(status(), 'off: not preloaded: made when a structure is first used', 'status before it is used');
+	is(fill('m', 1, 10000), '10000', 'not preloaded: filled');
+	is(q1(q{SELECT count(*) FROM generate_series(1, 10000) k WHERE nexusmem.map_get('m', k::text) = repeat('x', 1000)}), '10000', 'and read by another session');
+	like(status(), qr/^active: 1\d\.\d of 256\.0 MB/, 'status');
+	set_limit('4MB');
+	like(fill('m', 10001, 20000), qr/ERROR:  53400/, 'the limit holds');
+}
+unlike(server_log($node), qr/terminated by signal|TRAP|PANIC|FATAL/, 'the log is quiet');
+$node->stop;
+done_testing();
