@@ -24,6 +24,10 @@
 #include "utils/guc_tables.h"
 #include "utils/rel.h"
 #include "utils/relmapper.h"
+/* 16 (d952373a9): VARDATA_ANY() and its like left postgres.h. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
 #include "utils/syscache.h"
 
 #if PG_VERSION_NUM < 150000
