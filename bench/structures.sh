@@ -1,0 +1,235 @@
+#!/bin/bash
+# bench/structures.sh: counters and maps in a server, against a sequence, a row
+# that all update, an unlogged table, and dshash.
+#
+#	PAIRS=5		pairs of runs of each case
+#	ENTRIES=1000000	of map and table, with values of 100 bytes
+#	ROWS=100000	operations of a run in a statement or loop
+#	UPDATES=2000	of one row in one transaction, in a run
+#	CLIENTS=4	of what runs at the same time
+#	SECONDS_A_RUN=3	of pgbench
+#	CASES=counter,map,commit,dshash
+#
+# One session's figures are its CPU time (/proc/self/schedstat): nanoseconds of one
+# operation, in a statement over generate_series or in a loop in PL/pgSQL. The
+# "floor" is the same statement that only makes the keys. The session has touched
+# all memory before; what the first touches cost is told apart. Figures of several
+# clients are operations a second by the clock.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+param PAIRS 5
+param ENTRIES 1000000
+param ROWS 100000
+param UPDATES 2000
+param CLIENTS 4
+param SECONDS_A_RUN 3
+param CASES counter,map,commit,dshash
+bench_begin structures "$@"
+
+as_postgres mkdir -p "$NXM_TMP/tree/bench" "$NXM_TMP/tree/src"
+as_postgres cp -r "$NXM_BUILD/bench/dshash_user" "$NXM_TMP/tree/bench/"
+as_postgres cp "$NXM_BUILD/src/nexusmem_api.h" "$NXM_TMP/tree/src/"
+nxm_log build as_postgres make -C "$NXM_TMP/tree/bench/dshash_user" PG_CONFIG="$PG_CONFIG" with_llvm=no
+DSHASH=$NXM_TMP/tree/bench/dshash_user/dshash_user
+
+nxm_cluster_start main "shared_preload_libraries = 'nexusmem,$DSHASH'
+shared_buffers = 1GB
+max_wal_size = 8GB
+autovacuum = off
+jit = off
+max_parallel_workers_per_gather = 0
+nexusmem.memory_limit = 1GB
+nexusmem.save = off"
+nxm_psql <<-SQL
+	CREATE EXTENSION nexusmem;
+	CREATE FUNCTION dshash_put(text, text) RETURNS bool LANGUAGE c STRICT AS '$DSHASH';
+	CREATE FUNCTION dshash_get(text) RETURNS text LANGUAGE c STRICT AS '$DSHASH';
+	CREATE FUNCTION dshash_run(bigint, int, int, bigint) RETURNS bigint LANGUAGE c STRICT AS '$DSHASH';
+	CREATE FUNCTION nexusmem_count(bigint, text) RETURNS bigint LANGUAGE c STRICT AS '$DSHASH';
+	CREATE FUNCTION nexusmem_run(bigint, int, int, bigint) RETURNS bigint LANGUAGE c STRICT AS '$DSHASH';
+	CREATE FUNCTION cpu(command text, n bigint) RETURNS numeric LANGUAGE plpgsql AS \$\$
+	DECLARE
+		began bigint := $CPU_NS;
+	BEGIN
+		EXECUTE command;
+		RETURN round(($CPU_NS - began)::numeric / n, 1);
+	END \$\$;
+	CREATE UNLOGGED TABLE kv (k text PRIMARY KEY, v text);
+	CREATE TABLE hot (id int PRIMARY KEY, n bigint);
+	INSERT INTO hot VALUES (1, 0);
+	CREATE SEQUENCE s;
+	DO \$\$ BEGIN PERFORM nexusmem.counter_create('exact'), nexusmem.counter_create('striped', true); END \$\$;
+SQL
+
+has_case() { [[ ,$CASES, == *,$1,* ]]; }
+
+# in_one_session: pairs of CPU ns of an operation, of all cases in the array ALL: CASE A
+# N B M, where A is a command of N operations and B one of M, in which @ is a number that
+# differs with each run. WARM is run first, BETWEEN after each pair.
+in_one_session() {
+	local p a b n m name
+	{
+		echo "$WARM"
+		for ((p = 0; p <= PAIRS; p++)); do
+			set -- "${ALL[@]}"
+			while [ $# -gt 0 ]; do
+				name=$1 a=${2//@/$((p * 7919 + RANDOM))} n=$3 b=${4//@/$((p * 104729 + RANDOM))} m=$5
+				shift 5
+				printf "SELECT '%s', cpu(\$cmd\$%s\$cmd\$, %d), cpu(\$cmd\$%s\$cmd\$, %d);\n" "$name" "$a" "$n" "$b" "$m"
+				[ -z "${BETWEEN:-}" ] || echo "$BETWEEN"
+			done
+		done
+	} >"$NXM_TMP/script"
+	chmod a+r "$NXM_TMP/script"
+	# the first pair plans and warms up
+	nxm_psql -At -F'	' -f "$NXM_TMP/script" >"$NXM_TMP/out"
+	awk -F'\t' 'NF == 3 && seen[$1]++' "$NXM_TMP/out" >"$NXM_TMP/out2"
+	while IFS='	' read -r name a b; do pair "$name" "$a" "$b"; done <"$NXM_TMP/out2"
+}
+
+# minus FLOOR CASE: a case of the pairs of CASE less the first figures of FLOOR.
+minus() {
+	local f a b
+	while read -r f a b; do
+		pair "$2, floor subtracted" "$(awk -v x="$a" -v f="$f" 'BEGIN { print x - f }')" "$(awk -v x="$b" -v f="$f" 'BEGIN { print x - f }')"
+	done < <(paste -d' ' <(cut -d' ' -f1 "$(pairs_of "$1")") "$(pairs_of "$2")")
+}
+
+# figure CASE: the medians of both of its columns.
+figure() {
+	printf '%-44s %10.1f %10.1f ns\n' "$1" "$(cut -d' ' -f1 "$(pairs_of "$1")" | median)" "$(cut -d' ' -f2 "$(pairs_of "$1")" | median)"
+}
+
+over() { printf 'SELECT count(%s) FROM generate_series(1, %s) i' "$1" "$2"; }
+# keys in random order: 611953 is a prime that divides no usual number of entries
+KEY="('k' || ((i::bigint * 611953 + @) % $ENTRIES))"
+ORDERED="('k' || ((i::bigint + @ * 1000) % $ENTRIES))"
+VALUE="'$(printf 'v%.0s' {1..100})'"
+loop() { printf 'DO $do$ DECLARE x text; y bigint; b bool; i bigint; BEGIN FOR i IN 1..%s LOOP %s; END LOOP; END $do$' "$2" "$1"; }
+
+# clients CASE: operations a second of CLIENTS at the same time, for what they do in a
+# script; $2 commands in it count as so many operations each.
+clients() {
+	as_postgres "$PG_BIN/pgbench" -n -M prepared -c "$CLIENTS" -j 2 -T "$SECONDS_A_RUN" -f "$1" |
+		awk -v n="${2:-1}" '/^tps/ { print $3 * n }'
+}
+
+if has_case counter; then
+	echo "counters"
+	WARM="SELECT 1;"
+	ALL=("counter_add against nextval" "$(over "nexusmem.counter_add('exact')" "$ROWS")" "$ROWS" "$(over "nextval('s')" "$ROWS")" "$ROWS"
+		"floor of counters" "$(over "i" "$ROWS")" "$ROWS" "$(over "i" "$ROWS")" "$ROWS"
+		"striped against exact" "$(over "nexusmem.counter_add('striped') IS NULL" "$ROWS")" "$ROWS" "$(over "nexusmem.counter_add('exact') IS NULL" "$ROWS")" "$ROWS"
+		"counter_add against UPDATE, no commits" "$(loop "y := nexusmem.counter_add('exact')" "$ROWS")" "$ROWS" "$(loop "UPDATE hot SET n = n + 1 WHERE id = 1" "$UPDATES")" "$UPDATES")
+	BETWEEN="VACUUM hot;"
+	in_one_session
+	BETWEEN=
+	minus "floor of counters" "counter_add against nextval"
+	figure "floor of counters"
+	report "counter_add against nextval" A/B "ns" '<=' 0.5
+	report "counter_add against nextval, floor subtracted" A/B "ns" '<=' 0.5
+	report "striped against exact" B/A "ns"
+	report "counter_add against UPDATE, no commits" B/A "ns" '>=' 20
+	for which in exact striped; do
+		echo "$(over "nexusmem.counter_add('$which')" 10000);" | as_postgres tee "$NXM_TMP/$which.sql" >/dev/null
+		echo "SELECT nexusmem_count(100000, '$which');" | as_postgres tee "$NXM_TMP/$which-c.sql" >/dev/null
+	done
+	for ((p = 1; p <= PAIRS; p++)); do
+		pair "striped against exact, $CLIENTS clients, SQL" "$(clients "$NXM_TMP/striped.sql" 10000)" "$(clients "$NXM_TMP/exact.sql" 10000)"
+		pair "striped against exact, $CLIENTS clients, C" "$(clients "$NXM_TMP/striped-c.sql" 100000)" "$(clients "$NXM_TMP/exact-c.sql" 100000)"
+	done
+	report "striped against exact, $CLIENTS clients, SQL" A/B "a second"
+	report "striped against exact, $CLIENTS clients, C" A/B "a second" '>=' 1
+	echo
+fi
+
+if has_case commit; then
+	echo "counters, a commit each"
+	echo "SELECT nexusmem.counter_add('exact');" | as_postgres tee "$NXM_TMP/counter.sql" >/dev/null
+	echo "UPDATE hot SET n = n + 1 WHERE id = 1;" | as_postgres tee "$NXM_TMP/update.sql" >/dev/null
+	for ((p = 1; p <= PAIRS; p++)); do
+		pair "counter_add against UPDATE" "$(clients "$NXM_TMP/counter.sql")" "$(clients "$NXM_TMP/update.sql")"
+		nxm_psql -c 'VACUUM hot'
+		nxm_psql -c 'ALTER DATABASE postgres SET synchronous_commit = off'
+		pair "and synchronous_commit off" "$(clients "$NXM_TMP/counter.sql")" "$(clients "$NXM_TMP/update.sql")"
+		nxm_psql -c 'ALTER DATABASE postgres RESET synchronous_commit' -c 'VACUUM hot'
+	done
+	report "counter_add against UPDATE" A/B "a second" '>=' 5
+	report "and synchronous_commit off" A/B "a second"
+	echo
+fi
+
+fill() {
+	nxm_psql -At -F'	' <<-SQL
+		SELECT 'filling, first touches', cpu(\$\$SELECT count(nexusmem.map_put('bench', 'k' || i, $VALUE)) FROM generate_series(0, $ENTRIES - 1) i\$\$, $ENTRIES);
+		SELECT 'filling again, no first touches', cpu(\$\$SELECT count(nexusmem.map_put('bench', 'k' || i, $VALUE)) FROM generate_series(0, $ENTRIES - 1) i\$\$, $ENTRIES);
+	SQL
+}
+
+if has_case map; then
+	echo "maps: $ENTRIES values of 100 bytes"
+	nxm_psql -c "INSERT INTO kv SELECT 'k' || i, $VALUE FROM generate_series(0, $ENTRIES - 1) i" -c 'VACUUM (ANALYZE) kv' -c CHECKPOINT
+	used_before=$(nxm_psql -Atc 'SELECT sum(used_bytes) FROM nexusmem.node_memory')
+	fill | awk -F'\t' '{ printf "%-44s %10.1f ns\n", $1, $2 }'
+	nxm_psql -At -F'	' <<-SQL | awk -F'\t' '{ printf "%-44s %10.1f ns\n", $1, $2 }'
+		SELECT 'a new session reads all, first touches', cpu(\$\$SELECT count(nexusmem.map_get('bench', 'k' || i)) FROM generate_series(0, $ENTRIES - 1) i\$\$, $ENTRIES);
+		SELECT 'the same session again', cpu(\$\$SELECT count(nexusmem.map_get('bench', 'k' || i)) FROM generate_series(0, $ENTRIES - 1) i\$\$, $ENTRIES);
+	SQL
+	nxm_psql -At -F' ' <<-SQL | awk -v n="$ENTRIES" '{ printf "%-44s %10.1f  (table and index %.1f)%s\n", "bytes of overhead an entry", $1, $2, $1 <= 32 ? "  <= 32: met" : "  <= 32: MISSED" }'
+		WITH payload AS (SELECT avg(length(k) + length(v)) AS p FROM kv)
+		SELECT ((SELECT sum(used_bytes) FROM nexusmem.node_memory) - $used_before)::numeric / $ENTRIES - p,
+			pg_total_relation_size('kv')::numeric / $ENTRIES - p FROM payload;
+	SQL
+	upsert="INSERT INTO kv VALUES ($KEY, $VALUE) ON CONFLICT (k) DO UPDATE SET v = excluded.v"
+	WARM="SELECT count(nexusmem.map_get('bench', k)), count(nexusmem.map_put('bench', k, v)) FROM kv;"
+	few=$((ROWS / 5))
+	ALL=("floor of maps" "$(over "$KEY" "$ROWS")" "$ROWS" "$(over "$KEY" "$ROWS")" "$ROWS"
+		"map_get, random order" "$(over "nexusmem.map_get('bench', $KEY)" "$ROWS")" "$ROWS" "$(over "(SELECT v FROM kv WHERE k = $KEY)" "$ROWS")" "$ROWS"
+		"map_get, key order" "$(over "nexusmem.map_get('bench', $ORDERED)" "$ROWS")" "$ROWS" "$(over "(SELECT v FROM kv WHERE k = $ORDERED)" "$ROWS")" "$ROWS"
+		"map_get, loop" "$(loop "x := nexusmem.map_get('bench', $KEY)" "$ROWS")" "$ROWS" "$(loop "SELECT v INTO x FROM kv WHERE k = $KEY" "$ROWS")" "$ROWS"
+		"map_put, loop" "$(loop "b := nexusmem.map_put('bench', $KEY, $VALUE)" "$ROWS")" "$ROWS" "$(loop "$upsert" "$few")" "$few"
+		"map_put, statement" "$(over "nexusmem.map_put('bench', $KEY, $VALUE)" "$ROWS")" "$ROWS" "INSERT INTO kv SELECT $KEY, $VALUE FROM generate_series(1, $few) i ON CONFLICT (k) DO UPDATE SET v = excluded.v" "$few")
+	BETWEEN="VACUUM kv;"
+	in_one_session
+	BETWEEN=
+	minus "floor of maps" "map_get, random order"
+	figure "floor of maps"
+	report "map_get, loop" B/A ns '>=' 8
+	report "map_get, random order, floor subtracted" B/A ns '>=' 7
+	report "map_get, random order" B/A ns '>=' 5
+	report "map_get, key order" B/A ns
+	report "map_put, loop" B/A ns '>=' 10
+	report "map_put, statement" B/A ns
+	echo
+fi
+
+if has_case dshash; then
+	echo "maps against dshash, $CLIENTS clients"
+	has_case map || fill >/dev/null
+	nxm_psql -Atc "SELECT count(dshash_put('k' || i, $VALUE)) FROM generate_series(0, $ENTRIES - 1) i" >/dev/null
+	for reads in 100 95 50; do
+		for which in nexusmem dshash; do
+			echo "SELECT ${which}_run(100000, $reads, $ENTRIES, (random() * 1e9)::bigint);" | as_postgres tee "$NXM_TMP/$which$reads.sql" >/dev/null
+		done
+	done
+	share="i % 20 = 0"
+	for which in "nexusmem nexusmem.map_get('bench', @k) nexusmem.map_put('bench', @k, $VALUE)" "dshash dshash_get(@k) dshash_put(@k, $VALUE)"; do
+		name=${which%% *} rest=${which#* }
+		get=${rest%%) *}\) put=${rest#*) }
+		key="('k' || ((i::bigint * 611953 + :seed) % $ENTRIES))"
+		printf '\\set seed random(1, 1000000000)\nSELECT count(CASE WHEN %s THEN (%s)::text ELSE %s END) FROM generate_series(1, 50000) i;\n' \
+			"$share" "${put//@k/$key}" "${get//@k/$key}" | as_postgres tee "$NXM_TMP/sql-$name.sql" >/dev/null
+	done
+	for ((p = 0; p <= PAIRS; p++)); do
+		for reads in 100 95 50; do
+			a=$(clients "$NXM_TMP/nexusmem$reads.sql" 100000) b=$(clients "$NXM_TMP/dshash$reads.sql" 100000)
+			# the first pair touches the memory
+			if [ $p -gt 0 ]; then pair "C, $reads % reads" "$a" "$b"; fi
+		done
+		a=$(clients "$NXM_TMP/sql-nexusmem.sql" 50000) b=$(clients "$NXM_TMP/sql-dshash.sql" 50000)
+		if [ $p -gt 0 ]; then pair "SQL, 95 % reads" "$a" "$b"; fi
+	done
+	for reads in 100 95 50; do report "C, $reads % reads" A/B "a second" '>=' 1.5; done
+	report "SQL, 95 % reads" A/B "a second"
+fi
