@@ -359,7 +359,7 @@ sample_runs(Range r, int *run, void **pages)
 	size_t		runs;
 	int			n = 0;
 
-	*run = (int) Min(Min(npages, MAX_SAMPLE), result.nodes);
+	*run = (int) Min(Min(npages, MAX_SAMPLE), (size_t) result.nodes);
 	if (*run == 0)
 		return 0;
 	runs = Min(npages, MAX_SAMPLE) / *run;
