@@ -24,11 +24,12 @@
 #include "utils/guc_tables.h"
 #include "utils/rel.h"
 #include "utils/relmapper.h"
+#include "utils/syscache.h"
+
 /* 16 (d952373a9): VARDATA_ANY() and its like left postgres.h. */
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"
 #endif
-#include "utils/syscache.h"
 
 #if PG_VERSION_NUM < 150000
 #error "nexusmem needs PostgreSQL 15 or newer"

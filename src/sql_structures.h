@@ -8,6 +8,7 @@
 #ifndef NXM_SQL_STRUCTURES_H
 #define NXM_SQL_STRUCTURES_H
 
+#include "compat.h"
 #include "registry.h"
 
 typedef struct NxmBytes
