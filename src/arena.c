@@ -353,6 +353,8 @@ make_room(NxmSpace *space)
 	nxm_begin_operation();
 	nxm_flush(space);
 	nxm_epoch_poll(space);
+	/* a few objects may keep as many pages */
+	nxm_give_back(space);
 	nxm_trim(space);
 	nxm_end_operation();
 	return nxm_load(&space->shared->pages) < before;
@@ -468,17 +470,27 @@ void
 nxm_arena_tick(void)
 {
 	NxmAnchor  *a = nxm_anchor_if_any();
+	NxmSpaceShared *shared;
 	NxmSpace   *space;
+	uint64		waiting;
 
 	if (a == NULL)
 		return;
-	put_limit_into_force(nxm_arena_shared(a));
-	if (nxm_load(&nxm_arena_shared(a)->nchunks) == 0)
+	shared = nxm_arena_shared(a);
+	put_limit_into_force(shared);
+	if (nxm_load(&shared->nchunks) == 0)
 		return;
 	space = nxm_space();
 	/* what is retired may lie anywhere */
 	nxm_chunk_map_all(space);
-	(void) make_room(space);
+	/* what others left is taken over a list at a time, and freed two epochs on */
+	do
+	{
+		waiting = nxm_load(&shared->limbo);
+		CHECK_FOR_INTERRUPTS();
+		for (int i = 0; i < 3; i++)
+			(void) make_room(space);
+	} while (nxm_load(&shared->limbo) < waiting);
 }
 
 /* Settings */

@@ -11,6 +11,11 @@
  * with the others to an orphan record, an object of its own, on a stack that
  * any process takes from when it polls.  Where there is no memory for the record
  * the objects are lost until the server restarts, and counted as leaked.
+ *
+ * A list that its process left with others in it may be wanted by several, one of
+ * which may be the new process in that place, who then writes to it.  So who
+ * wants it copies it first, and then sees by the CAS of `left`, which has a
+ * serial, whether it was all the time what it read of.
  */
 #include "space.h"
 
@@ -36,10 +41,20 @@
 /* Epoch-retired objects that their process could not keep. */
 typedef struct NxmOrphans
 {
-	uint64_t	next;			/* reference */
+	uint64_t	header;			/* of an item: 0 */
+	NxmRef		next;
 	uint64_t	count;
-	NxmRetired	retired[NXM_EPOCH_LIMBO];
+	struct
+	{
+		NxmRef		ref;
+		uint64_t	epoch;
+	}			retired[NXM_EPOCH_LIMBO];
 } NxmOrphans;
+
+/* NxmProcLine.left */
+#define LEFT_COUNT UINT64_C(0xFF)
+#define LEFT_SERIAL_ONE UINT64_C(0x100)
+_Static_assert(NXM_EPOCH_LIMBO <= LEFT_COUNT, "the count of a list fits");
 
 static size_t
 class_size(int class)
@@ -794,18 +809,33 @@ nxm_retire(NxmSpace *space, NxmRef ref)
 	space->local->limbo[space->local->nlimbo++] = ref;
 }
 
+static NxmProcLocal *
+local_of(NxmSpace *space, int proc)
+{
+	size_t		stride = (sizeof(NxmProcLocal) + NXM_CACHE_LINE - 1) &
+		~(size_t) (NXM_CACHE_LINE - 1);
+
+	return (NxmProcLocal *) ((char *) space->locals + (size_t) proc * stride);
+}
+
+/* The i-th of this process's epoch limbo. */
+static inline void
+set_retired(NxmProcLocal *local, uint32_t i, NxmRef ref, uint64_t epoch)
+{
+	/* relaxed: `left` publishes them */
+	nxm_store_relaxed(&local->retired[i].ref, ref);
+	nxm_store_relaxed(&local->retired[i].epoch, epoch);
+}
+
 /* Moves the whole epoch limbo to an orphan record. */
 static void
 orphan_retired(NxmSpace *space)
 {
 	NxmProcLocal *local = space->local;
-	NxmRef		ref;
+	NxmRef		ref = nxm_alloc(space, sizeof(NxmOrphans));
 	NxmOrphans *orphans;
 	uint64_t	top;
 
-	if (local->nretired == 0)
-		return;
-	ref = nxm_alloc(space, sizeof(NxmOrphans));
 	if (ref == 0)
 	{
 		nxm_fetch_add_relaxed(&space->shared->leaked, local->nretired);
@@ -814,8 +844,13 @@ orphan_retired(NxmSpace *space)
 	}
 	orphans = nxm_at(space, ref);
 	NXM_WRITES(orphans, sizeof(NxmOrphans));
+	orphans->header = 0;
 	orphans->count = local->nretired;
-	memcpy(orphans->retired, local->retired, sizeof(local->retired));
+	for (uint32_t i = 0; i < local->nretired; i++)
+	{
+		orphans->retired[i].ref = nxm_load_relaxed(&local->retired[i].ref);
+		orphans->retired[i].epoch = nxm_load_relaxed(&local->retired[i].epoch);
+	}
 	local->nretired = 0;
 	top = nxm_load_relaxed(&space->shared->orphans);
 	do
@@ -825,49 +860,67 @@ orphan_retired(NxmSpace *space)
 }
 
 /*
- * Takes one orphan record's objects, if the list is empty.  Taking the whole
- * stack, putting back what is below the top, needs no look at a record that
- * somebody else may have freed.
+ * Takes one orphan record's objects.  A record is popped and retired as an item
+ * is, for others may be reading it.  Not in a section: the hazard is free.
  */
 static void
 adopt_orphans(NxmSpace *space)
 {
 	NxmProcLocal *local = space->local;
 	uint64_t	top = nxm_load(&space->shared->orphans);
-	NxmRef		ref;
-	NxmRef		rest;
+	NxmRef		ref = top & NXM_REF_MASK;
 	NxmOrphans *orphans;
+	bool		taken = false;
 
-	if (local->nretired != 0 || (top & NXM_REF_MASK) == 0)
+	if (ref == 0)
 		return;
-	if (nxm_at(space, top & NXM_REF_MASK) == NULL ||
-		!nxm_cas(&space->shared->orphans, &top, (top & ~NXM_REF_MASK) +
-				 (UINT64_C(1) << NXM_REF_BITS)))
-		return;
-	ref = top & NXM_REF_MASK;
 	orphans = nxm_at(space, ref);
-	NXM_READS(orphans, sizeof(NxmOrphans));
-	rest = orphans->next;
-	local->nretired = (uint32_t) orphans->count;
-	memcpy(local->retired, orphans->retired, sizeof(local->retired));
-	nxm_free(space, ref);
-
-	/* records that were below go back one by one */
-	while (rest != 0)
+	if (orphans == NULL)
+		return;
+	nxm_protect(space, ref);
+	if (nxm_load(&space->shared->orphans) == top)
+		taken = nxm_cas(&space->shared->orphans, &top,
+						((top & ~NXM_REF_MASK) +
+						 (UINT64_C(1) << NXM_REF_BITS)) |
+						NXM_GET(orphans->next));
+	if (taken)
 	{
-		orphans = nxm_at(space, rest);
-		if (orphans == NULL)
+		NXM_READS(orphans, sizeof(NxmOrphans));
+		local->nretired = (uint32_t) orphans->count;
+		for (uint32_t i = 0; i < local->nretired; i++)
+			set_retired(local, i, orphans->retired[i].ref,
+						orphans->retired[i].epoch);
+	}
+	/* release: it has been read */
+	nxm_store(&space->line->hazard, 0);
+	if (taken)
+		nxm_retire(space, ref);
+}
+
+/* Takes over what a process left in its epoch limbo. */
+static void
+adopt_left(NxmSpace *space)
+{
+	NxmProcLocal *local = space->local;
+	int			n = (int) nxm_load(&space->shared->procs_used);
+
+	for (int i = 0; i < n; i++)
+	{
+		NxmAtomic  *word = &space->lines[i].left;
+		uint64_t	left = nxm_load(word);
+		NxmProcLocal *theirs = local_of(space, i);
+
+		if ((left & LEFT_COUNT) == 0)
+			continue;
+		for (uint32_t j = 0; j < (left & LEFT_COUNT); j++)
+			set_retired(local, j, nxm_load_relaxed(&theirs->retired[j].ref),
+						nxm_load_relaxed(&theirs->retired[j].epoch));
+		/* release: they were read before, so all of them were what was left */
+		if (nxm_cas(word, &left, left & ~LEFT_COUNT))
 		{
-			nxm_fetch_add_relaxed(&space->shared->leaked, 1);
+			local->nretired = (uint32_t) (left & LEFT_COUNT);
 			return;
 		}
-		ref = rest;
-		rest = NXM_GET(orphans->next);
-		top = nxm_load_relaxed(&space->shared->orphans);
-		do
-			NXM_SET(orphans->next, top & NXM_REF_MASK);
-		while (!nxm_cas(&space->shared->orphans, &top,
-						((top & ~NXM_REF_MASK) + (UINT64_C(1) << NXM_REF_BITS)) | ref));
 	}
 }
 
@@ -880,8 +933,7 @@ nxm_retire_epoch(NxmSpace *space, NxmRef ref)
 		orphan_retired(space);
 	/* the removal comes before the epoch is read: pairs with nxm_enter() */
 	nxm_fence();
-	local->retired[local->nretired].ref = ref;
-	local->retired[local->nretired++].epoch = nxm_load(&space->shared->epoch);
+	set_retired(local, local->nretired++, ref, nxm_load(&space->shared->epoch));
 	nxm_fetch_add_relaxed(&space->shared->limbo, 1);
 }
 
@@ -894,7 +946,10 @@ nxm_epoch_poll(NxmSpace *space)
 	uint32_t	kept = 0;
 	bool		all = true;
 
-	adopt_orphans(space);
+	if (local->nretired == 0)
+		adopt_orphans(space);
+	if (local->nretired == 0)
+		adopt_left(space);
 	/* pairs with nxm_enter(): an epoch published before is seen below */
 	nxm_fence();
 	nprocs = (int) nxm_load(&space->shared->procs_used);
@@ -909,10 +964,16 @@ nxm_epoch_poll(NxmSpace *space)
 
 	for (uint32_t i = 0; i < local->nretired; i++)
 	{
-		NxmRetired	retired = local->retired[i];
+		struct
+		{
+			NxmRef		ref;
+			uint64_t	epoch;
+		}			retired;
 
+		retired.ref = nxm_load_relaxed(&local->retired[i].ref);
+		retired.epoch = nxm_load_relaxed(&local->retired[i].epoch);
 		if (retired.epoch + 2 > epoch || nxm_at(space, retired.ref) == NULL)
-			local->retired[kept++] = retired;
+			set_retired(local, kept++, retired.ref, retired.epoch);
 		else
 		{
 			nxm_fetch_add_relaxed(&space->shared->limbo, (uint64_t) -1);
@@ -978,15 +1039,6 @@ nxm_space_open(NxmSpace *space, NxmSpaceShared *shared)
 	space->need_chunk = -1;
 }
 
-static NxmProcLocal *
-local_of(NxmSpace *space, int proc)
-{
-	size_t		stride = (sizeof(NxmProcLocal) + NXM_CACHE_LINE - 1) &
-		~(size_t) (NXM_CACHE_LINE - 1);
-
-	return (NxmProcLocal *) ((char *) space->locals + (size_t) proc * stride);
-}
-
 void
 nxm_proc_attach(NxmSpace *space, int proc, int node, uint64_t owner)
 {
@@ -998,8 +1050,13 @@ nxm_proc_attach(NxmSpace *space, int proc, int node, uint64_t owner)
 	nxm_store(&space->line->owner, owner);
 	nxm_store(&space->line->hazard, 0);
 	nxm_store(&space->line->epoch, 0);
-	memset(space->local, 0, sizeof(NxmProcLocal));
+	space->local->nlimbo = 0;
+	space->local->nready = 0;
 	space->local->node = (uint32_t) node;
+	memset(space->local->magazine, 0, sizeof(space->local->magazine));
+	/* what the one before left is ours now, unless it was taken already */
+	space->local->nretired = (uint32_t)
+		(nxm_fetch_and(&space->line->left, ~LEFT_COUNT) & LEFT_COUNT);
 	/* before our first hazard or epoch: pairs with the loads of procs_used */
 	while (used < (uint64_t) proc + 1 &&
 		   !nxm_cas(&space->shared->procs_used, &used, (uint64_t) proc + 1))
@@ -1007,17 +1064,10 @@ nxm_proc_attach(NxmSpace *space, int proc, int node, uint64_t owner)
 }
 
 void
-nxm_proc_detach(NxmSpace *space)
+nxm_give_back(NxmSpace *space)
 {
 	NxmProcLocal *local = space->local;
 
-	nxm_store(&space->line->hazard, 0);
-	nxm_store(&space->line->epoch, 0);
-	nxm_flush(space);
-	/* alone, three are enough for all */
-	for (int i = 0; i < 3 && local->nretired > 0; i++)
-		nxm_epoch_poll(space);
-	orphan_retired(space);
 	while (local->nready > 0)
 	{
 		NxmRef		ref = local->ready[--local->nready];
@@ -1037,6 +1087,25 @@ nxm_proc_detach(NxmSpace *space)
 		put_bits(space, magazine->page, desc, magazine->word, magazine->bits);
 		magazine->bits = 0;
 	}
+}
+
+void
+nxm_proc_detach(NxmSpace *space)
+{
+	NxmProcLocal *local = space->local;
+
+	nxm_store(&space->line->hazard, 0);
+	nxm_store(&space->line->epoch, 0);
+	nxm_flush(space);
+	/* alone, three are enough for all */
+	for (int i = 0; i < 3 && local->nretired > 0; i++)
+		nxm_epoch_poll(space);
+	/* release: publishes the list */
+	if (local->nretired > 0)
+		nxm_store(&space->line->left,
+				  ((nxm_load_relaxed(&space->line->left) & ~LEFT_COUNT) +
+				   LEFT_SERIAL_ONE) | local->nretired);
+	nxm_give_back(space);
 	/* the last note of ours, should it be of a page held for another */
 	nxm_store(&space->line->owner, 0);
 	space->proc = -1;

@@ -61,8 +61,10 @@
  * caller can look there whether the structure still exists.
  *
  * Ends of processes.  nxm_proc_detach() gives everything back that the process
- * has in its limbos and magazines.  It must not run in the middle of an
- * operation: the caller keeps signals that end the process away for as long.
+ * has in its limbos and magazines.  What must still wait for the epoch stays
+ * where it is, and is taken over by whoever polls with an empty epoch limbo, or
+ * by the next process in that place.  A detaching process must not be in the
+ * middle of an operation: the caller keeps signals that end it away for as long.
  *
  * Errors.  Nothing here raises one.  An operation that meets a chunk that this
  * process has not mapped sets space->need_chunk and says NXM_NEED_CHUNK; one
@@ -168,7 +170,9 @@ typedef struct NxmProcLine
 	NxmAtomic	hazard;			/* page, + 1; 0: none.  The process */
 	NxmAtomic	held;			/* page, + 1, that others hold back for it */
 	NxmAtomic	owner;			/* pid; 0: free */
-	uint64_t	unused[4];
+	NxmAtomic	left;			/* objects in the epoch limbo that the last owner left,
+								 * 7..0; a serial above */
+	uint64_t	unused[3];
 } NxmProcLine;
 
 /* Bits of one bitmap word, ours to hand out. */
@@ -179,10 +183,11 @@ typedef struct NxmMagazine
 	uint64_t	bits;
 } NxmMagazine;
 
+/* The process's own, until it has left it. */
 typedef struct NxmRetired
 {
-	NxmRef		ref;
-	uint64_t	epoch;
+	NxmAtomic	ref;
+	NxmAtomic	epoch;
 } NxmRetired;
 
 #ifndef NXM_EPOCH_LIMBO
@@ -362,6 +367,9 @@ extern void nxm_epoch_poll(NxmSpace *space);
 /* Bytes of the object that a request of size gets, or that ref is. */
 extern size_t nxm_object_size(size_t size);
 extern size_t nxm_ref_size(NxmSpace *space, NxmRef ref);
+
+/* Frees what this process keeps for its next objects. */
+extern void nxm_give_back(NxmSpace *space);
 
 /* Gives pages kept populated on free stacks back, down to the limit. */
 extern void nxm_trim(NxmSpace *space);
