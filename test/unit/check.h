@@ -37,7 +37,7 @@
 #include <stdint.h>
 
 #define CHECK_MAX_PROCS	5		/* process 0 included */
-#define CHECK_MAX_OPS	48		/* recorded in one run */
+#define CHECK_MAX_OPS	128		/* recorded in one run */
 
 /* How a case is run. */
 #define CHECK_RANDOM		1
@@ -52,10 +52,11 @@ typedef struct CheckCase
 	void		(*body) (int proc);
 	void		(*finish) (void);	/* or NULL */
 	int			modes;
-	int			schedules;		/* of random and PCT each; 0: as usual */
+	int			schedules;		/* most of each kind; 0: as usual */
 	int			preemptions;	/* exhaustive: most of them */
 	int			stale;			/* exhaustive: most loads of older stores */
 	const char *expect;			/* must fail, with these words in the message */
+	const char *const *focus;	/* switch in these functions alone; NULL: in all */
 } CheckCase;
 
 /* Runs the cases.  The exit status of the program. */

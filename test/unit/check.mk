@@ -2,25 +2,27 @@
 # mapped to the checker's, and with everything small.  Included by Makefile.
 #
 # A program NAME is made of NAME.c, the checker, and the files of src/core that
-# NAME_CORE names.
+# NAME_CORE names.  check_mutants.sh compiles core with errors put in.
 
-CHECKS = check_self check_space check_counter check_stack check_queue
+CHECKS = check_self check_space check_counter check_stack check_queue check_map
 
 check_self_CORE =
 check_space_CORE = space item
 check_counter_CORE = space item counter
 check_stack_CORE = space item stack
 check_queue_CORE = space item queue
+check_map_CORE = space item map
 
 CHECK_SMALL = -DNXM_PAGE_SIZE=2048 -DNXM_PAGE_SHIFT=8 -DNXM_SPACE_NODES=2 \
 	-DNXM_LIMBO=1 -DNXM_READY=1 -DNXM_EPOCH_LIMBO=16 -DNXM_MAGAZINE_BYTES=64 \
-	-DNXM_KEPT_PAGES=1
+	-DNXM_KEPT_PAGES=1 -DNXM_BUCKET_SLOTS=3 -DNXM_OVERFLOW_SLOTS=2 \
+	-DNXM_MIN_LOG=0 -DNXM_MAX_LOG=2 -D"POOL_OF(log)=1"
 CHECK_CFLAGS = -std=c11 -Wall -Wextra -Wmissing-prototypes \
 	-Wdeclaration-after-statement -Wvla -O2 -g -DNXM_CHECKED $(CHECK_SMALL) \
 	-I$(CORE) -I.
 CHECK_OBJECTS = $(addprefix bin/check/,check_memory.o check_run.o check_linear.o)
 CHECK_BINARIES = $(CHECKS:%=bin/%)
-CHECK_PROGRAMS = $(CHECK_BINARIES)
+CHECK_PROGRAMS = $(CHECK_BINARIES) ./check_mutants.sh
 
 all: $(CHECK_BINARIES)
 
@@ -39,3 +41,11 @@ $(filter-out bin/check_self,$(CHECK_BINARIES)): bin/%: bin/check/%.o \
 		bin/check/check_core.o $(CHECK_OBJECTS) \
 		$$(addprefix bin/check/,$$(addsuffix .o,$$($$*_CORE)))
 	$(CC) -o $@ $^
+
+# what check_mutants.sh compiles with
+export CC CHECK_CFLAGS $(foreach check,$(CHECKS),$(check)_CORE)
+
+check-mutants: $(CHECK_BINARIES)
+	./check_mutants.sh
+
+.PHONY: check-mutants

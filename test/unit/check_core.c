@@ -136,6 +136,21 @@ objects_out(uint32_t page)
 }
 
 void
+check_listed(void)
+{
+	for (uint32_t page = shared->chunks[0].first_page; page < npages_all; page++)
+	{
+		const NxmPage *desc = (const NxmPage *) chunk + page;
+		uint64_t	state = nxm_load(&desc->state);
+
+		/* 1 is SLAB, 8 is LISTED */
+		for (int i = 0; i < NXM_PAGE_WORDS; i++)
+			check_assert((state & 7) != 1 || (state & 8) != 0 ||
+						 nxm_load(&desc->free[i]) == 0);
+	}
+}
+
+void
 check_all_free(int objects_kept)
 {
 	int			out = 0;

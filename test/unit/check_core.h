@@ -31,6 +31,9 @@ extern void check_unmap(void);
 extern NxmValue check_value(int number, uint32_t len);
 extern int	check_number(const char *data, size_t len);
 
+/* For finish(): pages with free objects can be found. */
+extern void check_listed(void);
+
 /*
  * For finish(): all processes leave, and then no more objects may be handed
  * out than these.

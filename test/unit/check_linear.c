@@ -142,8 +142,13 @@ check_linearizable(const CheckSpec *by, int key)
 	last_spec = spec = by;
 	nchosen = 0;
 	for (int i = 0; i < nops; i++)
-		if (key < 0 || ops[i].key == key)
-			chosen[nchosen++] = &ops[i];
+	{
+		if (key >= 0 && ops[i].key != key)
+			continue;
+		if (nchosen == 64)
+			check_fail("more than 64 operations to put in order");
+		chosen[nchosen++] = &ops[i];
+	}
 	for (int i = 0; i < nchosen; i++)
 	{
 		before[i] = 0;

@@ -456,7 +456,7 @@ check_load(const NxmAtomic *p, CheckOrder order, const char *func, int line)
 	uint32_t	chosen;
 	const Store *store;
 
-	check_point(p, false);
+	check_point(p, false, func);
 	self = check_self();
 	location = location_of(p, &cell, func, line);
 	clock = check_memory_tick();
@@ -483,7 +483,7 @@ check_store(NxmAtomic *p, uint64_t value, CheckOrder order, const char *func,
 	Location   *location;
 	uint32_t	clock;
 
-	check_point(p, true);
+	check_point(p, true, func);
 	self = check_self();
 	location = location_of(p, &cell, func, line);
 	clock = check_memory_tick();
@@ -507,7 +507,7 @@ check_cas(NxmAtomic *p, uint64_t *expected, uint64_t value, CheckOrder order,
 	const Store *store;
 	uint64_t	wanted = *expected;
 
-	check_point(p, true);
+	check_point(p, true, func);
 	self = check_self();
 	location = location_of(p, &cell, func, line);
 	clock = check_memory_tick();
@@ -549,7 +549,7 @@ check_rmw(NxmAtomic *p, CheckRmw op, uint64_t value, CheckOrder order,
 	uint64_t	old;
 	uint64_t	new = value;
 
-	check_point(p, true);
+	check_point(p, true, func);
 	self = check_self();
 	location = location_of(p, &cell, func, line);
 	clock = check_memory_tick();
@@ -582,7 +582,7 @@ check_fence(const char *func, int line)
 {
 	Process    *process;
 
-	check_point(NULL, true);
+	check_point(NULL, true, func);
 	process = &processes[check_self()];
 	check_memory_tick();
 	join(&process->now, &process->acq);

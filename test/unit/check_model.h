@@ -16,7 +16,7 @@ typedef struct CheckClock
 /* check_run.c */
 
 /* The next operation of this process: others may go first. */
-extern void check_point(const void *address, bool writes);
+extern void check_point(const void *address, bool writes, const char *func);
 /* One of n stores, 0 the newest. */
 extern int	check_choose_store(int n);
 extern void check_finish_run(void) __attribute__((noreturn));

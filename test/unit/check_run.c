@@ -13,7 +13,7 @@
  * point; the next run repeats all up to the last one that has another choice.
  * Where nobody but one process ever touches a word, or nobody stores to it, who
  * goes first makes no difference, so only words known to be shared are points of
- * choice.  When runs find more of those, the search is made again with them.
+ * choice.  When a run finds more of those, the search begins anew with them.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -40,9 +40,9 @@
 #define MAX_CHANGES		5		/* of priorities, PCT */
 
 /* unless the case or the environment says otherwise */
-#define SCHEDULES		4000
+#define SCHEDULES		1500
 #define EXHAUSTIVE_MAX	300000	/* runs, of a fixed-length check */
-#define MUTANT_SECONDS	20
+#define MUTANT_MAX		6400	/* random ones of a mutant in the last round */
 
 typedef struct Fiber
 {
@@ -61,6 +61,7 @@ static int	mode;
 static int	self;
 static unsigned alive;			/* bits of processes 1.. that have not ended */
 static int	steps;
+static int	focused;			/* of these, where the case may switch */
 static int	stale_loads;
 static bool failed;
 static char message[512];
@@ -85,7 +86,7 @@ static int	preemptions;
 static uint8_t *touched_by;		/* for each granule, which processes */
 static uint8_t *stored_by;
 static bool *is_shared;
-static bool found_shared;
+static bool found_shared;		/* more of them, for the next search */
 
 #ifdef __x86_64__
 /* Saves what a call must, leaves this stack for the other. */
@@ -200,7 +201,11 @@ choose(int n)
 	if (nchoices == MAX_CHOICES)
 		check_fail("too many choices for an exhaustive search");
 	if (nchoices < nfixed)
+	{
 		c = choice[nchoices];
+		if (c >= n || (nchoices < nfixed - 1 && n != choices[nchoices]))
+			check_fail("the case is not the same every time");
+	}
 	choice[nchoices] = (uint16_t) c;
 	choices[nchoices++] = (uint16_t) n;
 	return c;
@@ -260,6 +265,13 @@ highest_priority(void)
 	return best;
 }
 
+static inline bool
+touched_by_many(long granule)
+{
+	return stored_by[granule] != 0 &&
+		(touched_by[granule] & (touched_by[granule] - 1)) != 0;
+}
+
 /* Does it matter who touches this word first? */
 static bool
 matters(const void *address, bool writes)
@@ -274,17 +286,38 @@ matters(const void *address, bool writes)
 	touched_by[granule] |= (uint8_t) (1 << self);
 	if (writes)
 		stored_by[granule] |= (uint8_t) (1 << self);
-	if (!is_shared[granule] && stored_by[granule] != 0 &&
-		(touched_by[granule] & (touched_by[granule] - 1)) != 0)
-	{
-		is_shared[granule] = true;
+	if (!is_shared[granule] && touched_by_many(granule))
 		found_shared = true;
-	}
 	return is_shared[granule];
 }
 
+/* May the case switch in this function? */
+static bool
+in_focus(const char *func)
+{
+	/* names are few and their addresses stay: what was found for each */
+	static const char *known[256];
+	static bool answer[256];
+	static const CheckCase *of;
+	size_t		i = ((uintptr_t) func >> 2) & 255;
+
+	if (of != running)
+	{
+		of = running;
+		memset(known, 0, sizeof(known));
+	}
+	if (known[i] != func)
+	{
+		known[i] = func;
+		answer[i] = false;
+		for (const char *const *name = running->focus; *name != NULL; name++)
+			answer[i] |= strcmp(*name, func) == 0;
+	}
+	return answer[i];
+}
+
 void
-check_point(const void *address, bool writes)
+check_point(const void *address, bool writes, const char *func)
 {
 	int			next = self;
 
@@ -293,6 +326,14 @@ check_point(const void *address, bool writes)
 	if (++steps > MAX_STEPS)
 		check_fail("no end after %d operations: waiting for another process?",
 				   MAX_STEPS);
+	if (running->focus != NULL)
+	{
+		if (!in_focus(func))
+			return;
+		focused++;
+	}
+	else
+		focused = steps;
 	switch (mode)
 	{
 		case CHECK_RANDOM:
@@ -302,7 +343,7 @@ check_point(const void *address, bool writes)
 			break;
 		case CHECK_PCT:
 			for (int i = 0; i < nchanges; i++)
-				if (change_at[i] == steps)
+				if (change_at[i] == focused)
 					priority[self] = -1 - i;
 			next = highest_priority();
 			break;
@@ -388,6 +429,7 @@ run_once(void)
 {
 	failed = false;
 	steps = 0;
+	focused = 0;
 	stale_loads = 0;
 	preemptions = 0;
 	nchoices = 0;
@@ -429,7 +471,7 @@ run_seed(uint64_t seed)
 			priority[j] = swap;
 		}
 		/* not of the steps that runs before took: a seed alone makes the run */
-		horizon = 16U << random_number(8);
+		horizon = 8U << random_number(9);
 		nchanges = 1 + (int) random_number(MAX_CHANGES);
 		for (int i = 0; i < nchanges; i++)
 			change_at[i] = 1 + (int) random_number(horizon);
@@ -505,7 +547,6 @@ typedef struct Outcome
 	uint64_t	runs[5];		/* by mode */
 	uint64_t	stale;			/* runs with stale loads */
 	bool		complete;		/* the exhaustive search came to its end */
-	int			shared;			/* searches that it took */
 	uint64_t	seed;			/* of the failure; exhaustive: number of the run */
 } Outcome;
 
@@ -542,34 +583,38 @@ exhaustive_runs(Outcome *outcome, uint64_t max, double until)
 	memset(touched_by, 0, CHECK_ARENA_BYTES / 8);
 	memset(stored_by, 0, CHECK_ARENA_BYTES / 8);
 	memset(is_shared, 0, CHECK_ARENA_BYTES / 8 * sizeof(bool));
-	do
+	nfixed = 0;
+	found_shared = false;
+	for (;;)
 	{
-		found_shared = false;
-		outcome->shared++;
-		nfixed = 0;
-		for (;;)
+		if (*runs == max || (until > 0 && (*runs & 63) == 0 &&
+							 seconds() > until))
+			return;
+		++*runs;
+		if (!run_once())
 		{
-			if (*runs == max || (until > 0 && (*runs & 63) == 0 &&
-								 seconds() > until))
-				return;
-			++*runs;
-			if (!run_once())
-			{
-				outcome->failed = true;
-				outcome->seed = *runs;
-				return;
-			}
-			if (stale_loads > 0)
-				outcome->stale++;
-			/* the last choice that has another one */
-			while (nchoices > 0 && choice[nchoices - 1] + 1 >= choices[nchoices - 1])
-				nchoices--;
-			if (nchoices == 0)
-				break;
-			choice[nchoices - 1]++;
-			nfixed = nchoices;
+			outcome->failed = true;
+			outcome->seed = *runs;
+			return;
 		}
-	} while (found_shared);
+		if (stale_loads > 0)
+			outcome->stale++;
+		if (found_shared)
+		{
+			for (long g = 0; g < CHECK_ARENA_BYTES / 8; g++)
+				is_shared[g] = touched_by_many(g);
+			found_shared = false;
+			nfixed = 0;
+			continue;
+		}
+		/* the last choice that has another one */
+		while (nchoices > 0 && choice[nchoices - 1] + 1 >= choices[nchoices - 1])
+			nchoices--;
+		if (nchoices == 0)
+			break;
+		choice[nchoices - 1]++;
+		nfixed = nchoices;
+	}
 	outcome->complete = true;
 }
 
@@ -621,7 +666,7 @@ check_case(const char *program, uint64_t base, double for_seconds)
 
 		if ((running->modes & modes[i]) == 0)
 			continue;
-		if (modes[i] == CHECK_EXHAUSTIVE)
+		if (modes[i] == CHECK_EXHAUSTIVE && running->schedules == 0)
 			max = EXHAUSTIVE_MAX;
 		if (for_seconds > 0)
 			max = UINT64_MAX;
@@ -668,10 +713,10 @@ static int
 check_mutant(const CheckCase *cases, int ncases, uint64_t base)
 {
 	Outcome    *outcomes = calloc((size_t) ncases, sizeof(Outcome));
-	double		until = seconds() + MUTANT_SECONDS;
 	uint64_t	schedules = 0;
 
-	for (uint64_t max = 200; seconds() < until; max *= 2)
+	/* bounded by numbers, not by time, on which a busy machine has a say */
+	for (uint64_t max = 200; max <= MUTANT_MAX; max *= 2)
 	{
 		for (int i = 0; i < ncases; i++)
 		{
@@ -686,12 +731,20 @@ check_mutant(const CheckCase *cases, int ncases, uint64_t base)
 			{
 				uint64_t	was = outcome->runs[m];
 
-				if ((running->modes & m) == 0)
+				if ((running->modes & m) == 0 || outcome->complete)
 					continue;
 				if (m == CHECK_EXHAUSTIVE)
-					outcome->runs[m] = 0;
-				run_mode(outcome, m, base, max, until);
-				schedules += outcome->runs[m] - (m == CHECK_EXHAUSTIVE ? 0 : was);
+				{
+					/* it begins anew each time: a short one and a long one */
+					if (max > 400)
+						continue;
+					outcome->runs[m] = was = 0;
+					run_mode(outcome, m, base, max > 200 ? EXHAUSTIVE_MAX :
+							 MUTANT_MAX, 0);
+				}
+				else
+					run_mode(outcome, m, base, max, 0);
+				schedules += outcome->runs[m] - was;
 			}
 			if (outcome->failed)
 			{

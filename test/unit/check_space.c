@@ -19,6 +19,8 @@ static struct
 /* one page has many of the small ones, few of the large ones */
 #define SMALL	32
 #define LARGE	(NXM_PAGE_SIZE / 2)
+/* a page of its own, of which we use as much as of a small one */
+#define RAW		(NXM_MAX_OBJECT + 1)
 
 static NxmRef
 alloc(size_t size, int number)
@@ -33,8 +35,10 @@ alloc(size_t size, int number)
 		return 0;
 	}
 	object = nxm_at(space, ref);
-	check_assert(nxm_object_size(size) >= size);
+	check_assert(nxm_object_size(size) >= (size == RAW ? NXM_PAGE_SIZE : size));
 	check_assert(nxm_ref_size(space, ref) == nxm_object_size(size));
+	if (size == RAW)
+		size = SMALL;
 	NXM_WRITES(object, size);
 	memset(object, number, size);
 	return ref;
@@ -45,6 +49,8 @@ give_back(NxmRef ref, size_t size)
 {
 	char	   *object = nxm_at(check_space(), ref);
 
+	if (size == RAW)
+		size = SMALL;
 	NXM_READS(object, size);
 	(void) check_number(object, size);
 	nxm_free(check_space(), ref);
@@ -104,7 +110,7 @@ own_objects(int proc)
 static void
 lives(int proc)
 {
-	static const size_t sizes[] = {LARGE, NXM_PAGE_SIZE / 4, NXM_PAGE_SIZE};
+	static const size_t sizes[] = {LARGE, NXM_PAGE_SIZE / 4, RAW};
 
 	for (int i = 0; i < 3; i++)
 	{
@@ -131,6 +137,45 @@ lives_fixed(int proc)
 	nxm_flush(check_space());
 }
 
+/* Three pages on the free stack: one takes one, the other two and one back. */
+static NxmRef kept[CHECK_MAX_PROCS];
+
+static void
+setup_free_pages(void)
+{
+	NxmRef		refs[3];
+
+	setup_pages(2, 3);
+	for (int i = 0; i < 3; i++)
+		refs[i] = alloc(RAW, 1);
+	for (int i = 0; i < 3; i++)
+		give_back(refs[i], RAW);
+}
+
+static void
+free_pages(int proc)
+{
+	NxmRef		ref = 0;
+
+	if (proc == 2)
+		ref = alloc(RAW, 2);
+	kept[proc] = alloc(RAW, proc);
+	if (ref != 0)
+		give_back(ref, RAW);
+}
+
+static void
+free_pages_finish(void)
+{
+	NxmRef		ref = alloc(RAW, 3);
+
+	check_assert(ref != 0);
+	give_back(ref, RAW);
+	give_back(kept[1], RAW);
+	give_back(kept[2], RAW);
+	finish();
+}
+
 /* What one takes another one gives back. */
 static void
 exchanged_objects(int proc)
@@ -149,6 +194,7 @@ exchanged_objects(int proc)
 static void
 exchanged_finish(void)
 {
+	check_listed();
 	for (int i = 0; i < SLOTS; i++)
 	{
 		NxmRef		ref = nxm_load(&table->slot[i]);
@@ -338,6 +384,25 @@ arrays(int proc)
 	}
 }
 
+/* One reads, one replaces, one just moves the epoch on. */
+static void
+arrays_three(int proc)
+{
+	switch (proc)
+	{
+		case 1:
+			read_array();
+			break;
+		case 2:
+			replace_array(2);
+			nxm_epoch_poll(check_space());
+			break;
+		default:
+			nxm_epoch_poll(check_space());
+			nxm_epoch_poll(check_space());
+	}
+}
+
 static void
 arrays_fixed(int proc)
 {
@@ -362,18 +427,20 @@ arrays_finish(void)
 #define ALL CHECK_EXHAUSTIVE
 
 static const CheckCase cases[] = {
-	{"objects of one's own", 3, setup_three, own_objects, finish, OFTEN},
-	{"objects given to others", 3, setup_three, exchanged_objects, exchanged_finish, OFTEN},
-	{"objects given to others, two processes", 2, setup_two, exchanged_objects, exchanged_finish, OFTEN},
-	{"lives of pages", 3, setup_three, lives, finish, OFTEN},
-	{"lives of one page", 2, setup_one_page, lives, finish, OFTEN},
-	{"lives of one page, all schedules", 2, setup_one_page, lives_fixed, finish, ALL, 0, 2, 1, NULL},
-	{"items under a hazard", 3, setup_items_three, items, items_finish, OFTEN},
-	{"items under a hazard, two processes", 2, setup_items_two, items, items_finish, OFTEN},
-	{"items under a hazard, all schedules", 2, setup_items_two, items_fixed, items_finish, ALL, 0, 2, 2, NULL},
-	{"arrays and the epoch", 3, setup_arrays_three, arrays, arrays_finish, OFTEN},
-	{"arrays and the epoch, two processes", 2, setup_arrays_two, arrays, arrays_finish, OFTEN},
-	{"arrays and the epoch, all schedules", 2, setup_arrays_two, arrays_fixed, arrays_finish, ALL, 0, 2, 2, NULL},
+	{"objects of one's own", 3, setup_three, own_objects, finish, OFTEN, NULL},
+	{"objects given to others", 3, setup_three, exchanged_objects, exchanged_finish, OFTEN, NULL},
+	{"objects given to others, two processes", 2, setup_two, exchanged_objects, exchanged_finish, OFTEN, NULL},
+	{"lives of pages", 3, setup_three, lives, finish, OFTEN, NULL},
+	{"lives of one page", 2, setup_one_page, lives, finish, OFTEN, NULL},
+	{"free pages, all schedules", 2, setup_free_pages, free_pages, free_pages_finish, ALL, 0, 2, 1, NULL, NULL},
+	{"lives of one page, all schedules", 2, setup_one_page, lives_fixed, finish, ALL, 0, 2, 1, NULL, NULL},
+	{"items under a hazard", 3, setup_items_three, items, items_finish, OFTEN, NULL},
+	{"items under a hazard, two processes", 2, setup_items_two, items, items_finish, OFTEN, NULL},
+	{"items under a hazard, all schedules", 2, setup_items_two, items_fixed, items_finish, ALL, 0, 2, 2, NULL, NULL},
+	{"arrays and the epoch", 3, setup_arrays_three, arrays, arrays_finish, OFTEN, NULL},
+	{"arrays and the epoch, two processes", 2, setup_arrays_two, arrays, arrays_finish, OFTEN, NULL},
+	{"arrays, and the epoch moved on by a third", 3, setup_arrays_three, arrays_three, arrays_finish, ALL, 0, 2, 2, NULL, NULL},
+	{"arrays and the epoch, all schedules", 2, setup_arrays_two, arrays_fixed, arrays_finish, ALL, 0, 2, 2, NULL, NULL},
 };
 
 int

@@ -243,14 +243,14 @@ setup_drain(void)
 #define OFTEN CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL
 
 static const CheckCase cases[] = {
-	{"two processes", 2, setup_two, body, finish, OFTEN},
-	{"three processes", 3, setup_three, body, finish, OFTEN},
-	{"mapped on demand", 3, setup_unmapped, body, finish, OFTEN},
-	{"pops", 3, setup_three, body_pops, finish, OFTEN},
-	{"refused pops", 2, setup_two, refused, finish, OFTEN},
-	{"drain", 3, setup_drain, drain, drain_finish, OFTEN},
-	{"all schedules of pop and pop, push", 2, setup_two, fixed, finish, CHECK_EXHAUSTIVE, 0, 2, 2, NULL},
-	{"all schedules of push, pop and push", 2, setup_two, fixed_pushes, finish, CHECK_EXHAUSTIVE, 0, 2, 1, NULL},
+	{"two processes", 2, setup_two, body, finish, OFTEN, NULL},
+	{"three processes", 3, setup_three, body, finish, OFTEN, NULL},
+	{"mapped on demand", 3, setup_unmapped, body, finish, OFTEN, NULL},
+	{"pops", 3, setup_three, body_pops, finish, OFTEN, NULL},
+	{"refused pops", 2, setup_two, refused, finish, OFTEN, NULL},
+	{"drain", 3, setup_drain, drain, drain_finish, OFTEN, NULL},
+	{"all schedules of pop and pop, push", 2, setup_two, fixed, finish, CHECK_EXHAUSTIVE, 0, 2, 2, NULL, NULL},
+	{"all schedules of push, pop and push", 2, setup_two, fixed_pushes, finish, CHECK_EXHAUSTIVE, 0, 2, 1, NULL, NULL},
 };
 
 int

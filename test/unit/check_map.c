@@ -1,0 +1,661 @@
+/*
+ * check_map.c
+ *	  The map under the checker: buckets of 3 slots, 2 more in an overflow bucket,
+ *	  segments of one to four buckets, so that a dozen keys take it through
+ *	  overflow, growth, splits and the doubling of its directory.
+ *
+ * Operations on one key must be linearizable; a clear counts as one on each.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "check_core.h"
+#include "map.h"
+
+#define KEYS 12
+
+enum
+{
+	GET,
+	PUT,
+	PUT_IF,						/* arg: expected, -1 for absent; new */
+	DELETE,
+	ADD,
+	CLEAR,						/* result 0: it was not done */
+	NKINDS
+};
+
+static NxmMap *map;
+static bool dropped;
+
+/* state: is it there, its value */
+static bool
+apply(int64_t *state, const CheckOp *op)
+{
+	bool		there = state[0] != 0;
+
+	switch (op->kind)
+	{
+		case GET:
+			return there ? op->result[0] == NXM_OK && op->result[1] == state[1] :
+				op->result[0] == NXM_ABSENT;
+		case PUT:
+			state[0] = 1;
+			state[1] = op->arg[0];
+			return op->result[0] == (there ? NXM_EXISTS : NXM_OK);
+		case PUT_IF:
+			if (there != (op->arg[0] >= 0) || (there && state[1] != op->arg[0]))
+				return op->result[0] == (op->arg[0] < 0 ? NXM_EXISTS :
+										 there ? NXM_MISMATCH : NXM_ABSENT);
+			state[0] = 1;
+			state[1] = op->arg[1];
+			return op->result[0] == NXM_OK;
+		case DELETE:
+			state[0] = state[1] = 0;
+			return op->result[0] == (there ? NXM_OK : NXM_ABSENT);
+		case ADD:
+			state[0] = 1;
+			state[1] += op->arg[0];
+			return op->result[0] == NXM_OK && op->result[1] == state[1];
+		default:
+			if (op->result[0] != 0)
+				state[0] = state[1] = 0;
+			return true;
+	}
+}
+
+static const char *
+describe(const CheckOp *op)
+{
+	static const char *const kinds[] = {
+		"get", "put", "put_if", "delete", "add", "clear"
+	};
+	static char text[100];
+
+	snprintf(text, sizeof(text), "key %d %s %d %d gave %d, %d", op->key,
+			 kinds[op->kind], (int) op->arg[0], (int) op->arg[1],
+			 (int) op->result[0], (int) op->result[1]);
+	return text;
+}
+
+static const CheckSpec spec = {"map", apply, describe};
+
+/*
+ * The first bits of the hash say where a key goes.  Keys 0 to 5 stay together
+ * for four splits, and two of them for good.
+ */
+static NxmKey
+key_of(int number)
+{
+	static char names[KEYS][4];
+	static const uint64_t hashes[KEYS] = {
+		UINT64_C(0x1000000000000000), UINT64_C(0x1100000000000000),
+		UINT64_C(0x1200000000000000), UINT64_C(0x1300000000000000),
+		UINT64_C(0x1400000000000000), UINT64_C(0x1400000000000000),
+		UINT64_C(0x4000000000000000), UINT64_C(0x6000000000000000),
+		UINT64_C(0x9000000000000000), UINT64_C(0xb000000000000000),
+		UINT64_C(0xd000000000000000), UINT64_C(0xf000000000000000)
+	};
+	NxmKey		key = {names[number], 0, hashes[number]};
+
+	key.len = (uint32_t) snprintf(names[number], sizeof(names[number]), "k%d",
+								  number);
+	return key;
+}
+
+static NxmValue
+text_of(int number, char *text)
+{
+	NxmValue	value = {text, 0, NXM_TEXT};
+
+	value.len = (uint32_t) snprintf(text, 12, "%d", number);
+	return value;
+}
+
+/* One operation, recorded. */
+static NxmResult
+operate(int kind, int number, int arg0, int arg1)
+{
+	NxmSpace   *space = check_space();
+	CheckOp    *op = check_begin(kind, number, arg0, arg1);
+	NxmKey		key = key_of(number);
+	char		text[2][12];
+	NxmValue	first = text_of(arg0, text[0]);
+	NxmValue	second = text_of(arg1, text[1]);
+	char		bytes[16];
+	NxmBuffer	buffer = {bytes, sizeof(bytes) - 1, 0, NXM_BYTEA};
+	NxmResult	result;
+	int64_t		value = 0;
+
+	do
+	{
+		nxm_enter(space);
+		switch (kind)
+		{
+			case GET:
+				result = nxm_map_get(space, map, &key, &buffer);
+				break;
+			case PUT:
+				result = nxm_map_put(space, map, &key, &first);
+				break;
+			case PUT_IF:
+				result = nxm_map_put_if(space, map, &key,
+										arg0 < 0 ? NULL : &first, &second);
+				break;
+			case DELETE:
+				result = nxm_map_delete(space, map, &key);
+				break;
+			default:
+				result = nxm_map_add(space, map, &key, arg0, &value);
+				break;
+		}
+		nxm_leave(space);
+	} while (check_again(result));
+	if (kind == GET && result == NXM_OK)
+	{
+		bytes[buffer.len] = '\0';
+		value = atoi(bytes);
+	}
+	if (result == NXM_DROPPED)
+		check_assert(dropped);
+	check_assert(result != NXM_NEED_MEMORY && result != NXM_NEED_BUFFER);
+	check_end(op, result, value);
+	return result;
+}
+
+/* Tries to empty it; another one may be at it. */
+static void
+clear(void)
+{
+	NxmSpace   *space = check_space();
+	CheckOp    *ops[KEYS];
+	uint64_t	removed;
+	NxmResult	result;
+
+	for (int i = 0; i < KEYS; i++)
+		ops[i] = check_begin(CLEAR, i, 0, 0);
+	nxm_enter(space);
+	result = nxm_map_clear(space, map, &removed);
+	nxm_leave(space);
+	check_assert(result == NXM_OK || result == NXM_EXISTS);
+	for (int i = 0; i < KEYS; i++)
+		check_end(ops[i], result == NXM_OK, 0);
+}
+
+/* A step of draining, or all of it. */
+static void
+drain(bool all)
+{
+	NxmSpace   *space = check_space();
+	NxmResult	result;
+
+	do
+	{
+		nxm_enter(space);
+		result = nxm_map_drain(space, map);
+		nxm_leave(space);
+	} while (check_again(result) || (all && result == NXM_OK));
+	check_assert(result == NXM_OK || result == NXM_ABSENT);
+}
+
+/* Iteration. */
+typedef struct Scan
+{
+	int			seen[KEYS];		/* in the buckets before */
+	int			bucket[KEYS];	/* in this one */
+} Scan;
+
+static void
+scan_begin(void *context)
+{
+	Scan	   *scan = context;
+
+	memset(scan->bucket, 0, sizeof(scan->bucket));
+}
+
+static NxmResult
+scan_each(NxmSpace *space, NxmRef ref, const NxmItem *item, void *context)
+{
+	Scan	   *scan = context;
+	char		bytes[16];
+	NxmBuffer	buffer = {bytes, sizeof(bytes), 0, NXM_BYTEA};
+	char		name[8] = {0};
+	int			number;
+
+	(void) ref;
+	memcpy(name, nxm_item_key(item), NXM_ITEM_KEY_LEN(NXM_GET(item->header)));
+	number = atoi(name + 1);
+	check_assert(number >= 0 && number < KEYS);
+	scan->bucket[number]++;
+	return nxm_item_copy(space, item, &buffer);
+}
+
+/* Each key is seen once at most; those of the bits of `all` are seen. */
+static void
+scan(unsigned all)
+{
+	NxmSpace   *space = check_space();
+	Scan		found = {{0}, {0}};
+	uint64_t	position = 0;
+	NxmResult	result;
+
+	do
+	{
+		uint64_t	before = position;
+
+		nxm_enter(space);
+		result = nxm_map_scan(space, map, &position, scan_begin, scan_each, &found);
+		nxm_leave(space);
+		if (check_again(result))
+		{
+			check_assert(position == before);
+			result = NXM_OK;
+			continue;
+		}
+		check_assert(result == NXM_OK || result == NXM_ABSENT);
+		if (result == NXM_OK && position == before)
+			continue;			/* to be tried again */
+		for (int i = 0; i < KEYS; i++)
+			found.seen[i] += found.bucket[i];
+	} while (result == NXM_OK);
+	for (int i = 0; i < KEYS; i++)
+	{
+		if (found.seen[i] > 1)
+			check_fail("iteration returned key %d %d times", i, found.seen[i]);
+		if ((all >> i & 1) != 0 && found.seen[i] == 0)
+			check_fail("iteration did not return key %d", i);
+	}
+}
+
+/* With the keys 0 to n - 1 in it. */
+static void
+setup(int procs, int n)
+{
+	dropped = false;
+	map = check_shared(sizeof(*map), "map");
+	check_core_setup(procs, 40);
+	check_assert(nxm_map_init(check_space(), map) == NXM_OK);
+	for (int i = 0; i < n; i++)
+		operate(PUT, i, i, 0);
+}
+
+static void
+setup_empty(void)
+{
+	setup(3, 0);
+}
+
+static void
+setup_some(void)
+{
+	setup(3, check_pick(8));
+}
+
+static void
+setup_full(void)
+{
+	/* the next one takes it over an edge */
+	setup(3, check_pick(2) ? 3 : 5);
+}
+
+static void
+setup_unmapped(void)
+{
+	setup(3, 5);
+	check_unmap();
+}
+
+static void
+random_operation(int proc, int i, int nkeys)
+{
+	int			key = check_pick(nkeys);
+	int			value = 100 * proc + 10 * i;
+
+	switch (check_pick(8))
+	{
+		case 0:
+		case 1:
+			operate(GET, key, 0, 0);
+			break;
+		case 2:
+		case 3:
+			operate(PUT, key, value, 0);
+			break;
+		case 4:
+		case 5:
+			operate(DELETE, key, 0, 0);
+			break;
+		case 6:
+			operate(PUT_IF, key, check_pick(2) ? -1 : key, value);
+			break;
+		default:
+			operate(ADD, key, value, 0);
+	}
+}
+
+/* On few keys. */
+static void
+body_few(int proc)
+{
+	for (int i = 0; i < 4; i++)
+		random_operation(proc, i, 2);
+}
+
+static void
+body(int proc)
+{
+	for (int i = 0; i < 4; i++)
+	{
+		random_operation(proc, i, KEYS);
+		if (check_pick(8) == 0)
+			check_reattach();
+	}
+}
+
+/* Inserts mostly. */
+static void
+body_growth(int proc)
+{
+	for (int i = 0; i < 4; i++)
+	{
+		if (check_pick(3) > 0)
+			operate(PUT, check_pick(KEYS), 100 * proc + i, 0);
+		else
+			random_operation(proc, i, KEYS);
+	}
+}
+
+/* One half of the map grows again and again, while the other half is filled. */
+static void
+setup_halves(void)
+{
+	setup(3, 5);
+	operate(PUT, 8, 8, 0);
+	operate(PUT, 10, 10, 0);
+}
+
+static void
+body_halves(int proc)
+{
+	if (proc == 1)
+		operate(PUT, 5, 500, 0);
+	else
+	{
+		for (int i = 0; i < 2; i++)
+			random_operation(proc, i, KEYS);
+		operate(check_pick(2) ? GET : PUT, 8 + check_pick(4), proc, 0);
+	}
+}
+
+/* The same key by all, into a bucket that grows. */
+static void
+body_same(int proc)
+{
+	operate(PUT_IF, 6, -1, proc);
+	operate(PUT, check_pick(6), proc, 0);
+	operate(DELETE, 6, 0, 0);
+	operate(PUT_IF, 6, -1, 10 * proc);
+}
+
+static void
+body_clear(int proc)
+{
+	for (int i = 0; i < 2; i++)
+	{
+		random_operation(proc, i, 7);
+		if (check_pick(4) == 0)
+			clear();
+		if (check_pick(2) == 0)
+			drain(false);
+	}
+}
+
+/* Iterates over 0 to 4, while the others come and go. */
+static void
+setup_scan(void)
+{
+	setup(3, 5);
+}
+
+static void
+body_scan(int proc)
+{
+	if (proc == 1)
+	{
+		scan(0x1f);
+		return;
+	}
+	for (int i = 0; i < 5; i++)
+	{
+		int			key = 5 + check_pick(KEYS - 5);
+
+		if (check_pick(4) == 0)
+			operate(PUT, check_pick(5), 100 * proc + i, 0);
+		else
+			operate(check_pick(3) > 0 ? PUT : DELETE, key, 100 * proc + i, 0);
+	}
+}
+
+static void
+finish(void)
+{
+	uint64_t	entries = 0;
+	int			here = 0;
+	unsigned	all = 0;
+
+	/* what a clear has cut off still counts until it is drained */
+	drain(true);
+	for (int i = 0; i < KEYS; i++)
+	{
+		if (operate(GET, i, 0, 0) == NXM_OK)
+		{
+			here++;
+			all |= 1U << i;
+		}
+	}
+	entries = nxm_map_entries(map);
+	scan(all);
+	for (int i = 0; i < KEYS; i++)
+		check_linearizable(&spec, i);
+	if (entries != (uint64_t) here)
+		check_fail("%d entries are counted, %d are there", (int) entries, here);
+
+	nxm_enter(check_space());
+	check_assert(nxm_map_drop(check_space(), map) == NXM_OK);
+	dropped = true;
+	nxm_leave(check_space());
+	drain(true);
+	check_assert(nxm_map_entries(map) == 0);
+	check_assert(nxm_map_bytes(map) == 0);
+	check_all_free(0);
+}
+
+/* Small ones for all schedules. */
+static void
+setup_one(void)
+{
+	setup(2, 1);
+}
+
+static void
+setup_three_keys(void)
+{
+	setup(2, 3);
+}
+
+static void
+setup_five_keys(void)
+{
+	setup(2, 5);
+}
+
+static void
+insert_insert(int proc)
+{
+	operate(PUT_IF, 1, -1, proc);
+}
+
+static void
+insert_delete(int proc)
+{
+	if (proc == 1)
+		operate(PUT, 1, 1, 0);
+	else
+	{
+		operate(DELETE, 1, 0, 0);
+		operate(PUT_IF, 1, -1, 2);
+	}
+}
+
+static void
+replace_get(int proc)
+{
+	if (proc == 1)
+	{
+		operate(PUT, 0, 1, 0);
+		operate(PUT, 0, 2, 0);
+	}
+	else
+		operate(GET, 0, 0, 0);
+}
+
+static void
+grow_delete(int proc)
+{
+	if (proc == 1)
+		operate(PUT, 6, 1, 0);
+	else
+		operate(DELETE, 1, 0, 0);
+}
+
+static void
+grow_grow(int proc)
+{
+	operate(PUT, 5 + proc, proc, 0);
+}
+
+/*
+ * What happens between the reservation of a slot and the end of its insert, with
+ * three keys of one bucket: switches elsewhere only make it rare.
+ */
+static const char *const insertion[] = {
+	"insert", "complete_pending", "look_up", "nxm_map_write", "locate", NULL
+};
+
+/* less, for more switches */
+static const char *const reservation[] = {"insert", "look_up", NULL};
+
+static void
+setup_bucket(void)
+{
+	setup(3, 0);
+}
+
+static void
+pending_deleted(int proc)
+{
+	switch (proc)
+	{
+		case 1:
+			operate(PUT_IF, 1, -1, 1);
+			operate(DELETE, 1, 0, 0);
+			break;
+		case 2:
+			operate(GET, 1, 0, 0);
+			operate(PUT, 3, 2, 0);
+			break;
+		default:
+			operate(PUT_IF, 2, -1, 3);
+	}
+}
+
+static void
+pending_again(int proc)
+{
+	switch (proc)
+	{
+		case 1:
+			operate(PUT_IF, 1, -1, 1);
+			break;
+		case 2:
+			operate(DELETE, 1, 0, 0);
+			operate(PUT_IF, 1, -1, 2);
+			break;
+		default:
+			operate(PUT, 3, 3, 0);
+	}
+}
+
+static void
+pending_changed(int proc)
+{
+	switch (proc)
+	{
+		case 1:
+			operate(DELETE, 1, 0, 0);
+			operate(GET, 2, 0, 0);
+			break;
+		case 2:
+			operate(PUT_IF, 2, -1, 2);
+			break;
+		default:
+			operate(PUT_IF, 1, -1, 3);
+	}
+}
+
+/* A key that comes again in another slot. */
+static void
+scan_moved(int proc)
+{
+	if (proc == 1)
+		scan(0);
+	else
+	{
+		operate(DELETE, 0, 0, 0);
+		operate(PUT, 1, 1, 0);
+		operate(PUT, 0, 2, 0);
+	}
+}
+
+static void
+clear_get(int proc)
+{
+	if (proc == 1)
+		clear();
+	else
+	{
+		drain(false);
+		operate(GET, 0, 0, 0);
+	}
+}
+
+#define OFTEN CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL
+#define ALL CHECK_EXHAUSTIVE, 0
+
+static const CheckCase cases[] = {
+	{"few keys", 3, setup_empty, body_few, finish, OFTEN, NULL},
+	{"many keys", 3, setup_some, body, finish, OFTEN, NULL},
+	{"mapped on demand", 3, setup_unmapped, body, finish, OFTEN, NULL},
+	{"growth", 3, setup_full, body_growth, finish, OFTEN, NULL},
+	{"growth of one half", 3, setup_halves, body_halves, finish, OFTEN, NULL},
+	{"the same key while it grows", 3, setup_full, body_same, finish, OFTEN, NULL},
+	{"clear and drain", 3, setup_some, body_clear, finish, OFTEN, NULL},
+	{"iteration", 3, setup_scan, body_scan, finish, OFTEN, NULL},
+	{"all schedules of inserts, deleted before they are complete", 3, setup_bucket, pending_changed, finish, CHECK_EXHAUSTIVE, 40000, 5, 0, NULL, reservation},
+	{"all schedules of inserts, completed by others", 3, setup_bucket, pending_deleted, finish, CHECK_EXHAUSTIVE, 40000, 3, 0, NULL, insertion},
+	{"all schedules of inserts into the same slot", 3, setup_bucket, pending_again, finish, CHECK_EXHAUSTIVE, 40000, 3, 0, NULL, insertion},
+	{"all schedules of iteration and an entry that moves", 2, setup_one, scan_moved, finish, ALL, 2, 1, NULL, NULL},
+	{"all schedules of clear and drain, get", 2, setup_one, clear_get, finish, ALL, 1, 1, NULL, NULL},
+	{"all schedules of insert and insert", 2, setup_one, insert_insert, finish, ALL, 2, 1, NULL, NULL},
+	{"all schedules of insert and delete, insert", 2, setup_one, insert_delete, finish, ALL, 2, 1, NULL, NULL},
+	{"all schedules of replace, replace and get", 2, setup_one, replace_get, finish, ALL, 2, 2, NULL, NULL},
+	{"all schedules of overflow and delete", 2, setup_three_keys, grow_delete, finish, ALL, 2, 1, NULL, NULL},
+	{"all schedules of growth and delete", 2, setup_five_keys, grow_delete, finish, ALL, 1, 1, NULL, NULL},
+	{"all schedules of growth and growth", 2, setup_five_keys, grow_grow, finish, ALL, 1, 1, NULL, NULL},
+};
+
+int
+main(int argc, char **argv)
+{
+	return check_main(argc, argv, "check_map", cases, LENGTH(cases));
+}

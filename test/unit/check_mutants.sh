@@ -1,0 +1,205 @@
+#!/bin/bash
+# check_mutants.sh: errors put into core one at a time, each of which the checker
+# must find. Started by make, which tells how to compile.
+#
+# A mutant is a name, the program that is to find it, the file of core, and two
+# texts: what stands there, once or more, and what to put in its place. A text that
+# is not found is a failure too: a mutant must not go stale unseen.
+#
+# MUTANT=part-of-a-name runs some of them.
+set -u
+cd "$(dirname "$0")"
+: "${CHECK_CFLAGS:?make check-mutants starts this with what it needs}"
+eval "flags=($CHECK_CFLAGS)"
+read -r -a cc <<<"${CC:-cc}"
+core=../../src/core
+jobs=$(nproc 2>/dev/null || echo 1)
+dir=bin/check/mutants
+rm -rf "$dir"
+mkdir -p "$dir"
+names=()
+
+# mutant NAME PROGRAM FILE FROM TO
+mutant() {
+	local name=$1 program=$2 file=$3 from=$4 to=$5 number=${#names[@]}
+	[[ $name == *"${MUTANT-}"* ]] || return 0
+	names+=("$name")
+	while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
+	one "$dir/$number" "$program" "$file" "$from" "$to" >"$dir/$number.log" 2>&1 &
+}
+
+# Exits with 0 if the mutant is found.
+one() {
+	local at=$1 program=$2 file=$3 from=$4 to=$5 text object sources=() objects=() cores=${2}_CORE
+	mkdir -p "$at/core"
+	cp "$core"/*.h "$at/core/"
+	for c in ${!cores}; do cp "$core/$c.c" "$at/core/"; done
+	text=$(<"$at/core/$file")
+	if [[ $text != *"$from"* ]]; then
+		echo "$file has no such text: $from"
+		exit 1
+	fi
+	printf '%s\n' "${text//"$from"/"$to"}" >"$at/core/$file"
+	case $file in
+		*.c) sources=("$at/core/$file") ;;
+		*.h) sources=("$at"/core/*.c "$program.c" check_core.c) ;;
+	esac
+	for object in "$program" check_core ${!cores}; do
+		case " ${sources[*]} " in
+			*"/$object.c "* | *" $object.c "*) ;;
+			*) objects+=("bin/check/$object.o") ;;
+		esac
+	done
+	"${cc[@]}" -I"$at/core" "${flags[@]}" -O1 -w -o "$at/$program" "${sources[@]}" "${objects[@]}" \
+		bin/check/check_{memory,run,linear}.o || exit 1
+	"$at/$program" mutant
+	[ $? = 3 ]
+}
+
+# Reclamation.
+mutant "no fence in nxm_protect" check_space space.h \
+	'	nxm_fence();' ''
+mutant "no fence in nxm_enter" check_space space.c \
+	'or the epoch is seen.
+	 */
+	nxm_fence();' '*/'
+mutant "no fence in nxm_flush" check_space space.c \
+	'	/* pairs with nxm_protect(): it sees the removal, or we its hazard */
+	nxm_fence();' ''
+mutant "no fence in nxm_epoch_poll" check_space space.c \
+	'nxm_enter(): an epoch published before is seen below */
+	nxm_fence();' '*/'
+mutant "no fence in nxm_retire_epoch" check_space space.c \
+	'	/* the removal comes before the epoch is read: pairs with nxm_enter() */
+	nxm_fence();' ''
+mutant "epoch advanced one early" check_space space.c \
+	'retired.epoch + 2 > epoch' 'retired.epoch + 1 > epoch'
+mutant "epoch advanced past a section" check_space space.c \
+	'theirs == 0 || theirs == epoch' 'true'
+mutant "items freed without a look at the hazards" check_space space.c \
+	'proc = hazard_on(space, nxm_ref_page(limbo[i]));' ''
+mutant "hazard withdrawn without release" check_space space.c \
+	'nxm_store(&space->line->hazard, 0);
+	nxm_store(&space->line->epoch, 0);
+	if' 'nxm_store_relaxed(&space->line->hazard, 0);
+	nxm_store_relaxed(&space->line->epoch, 0);
+	if'
+mutant "note of a held page overwritten" check_queue space.c \
+	'		if (before == 0 || before == (uint64_t) page + 1)
+			return;' '		if (true) return;'
+
+# The allocator.
+mutant "magazine bits taken without CAS" check_space space.c \
+	'!nxm_cas(&desc->free[w], &free, free & ~bits)' \
+	'(nxm_store(&desc->free[w], free & ~bits), false)'
+mutant "no tag in stacks of pages" check_space space.c \
+	'((top & ~PAGE_MASK) + TAG_ONE)' '(top & ~PAGE_MASK)'
+mutant "life of a page not looked at after taking bits" check_space space.c \
+	'if (((nxm_load(&desc->state) ^ state) & LIFE_MASK) == 0)' 'if (true)'
+mutant "page unlisted with an object freed meanwhile" check_space space.c \
+	'if (nxm_fetch_or(&desc->free[w], 0) != 0)' 'if (false)'
+mutant "page unlisted with an object freed unseen" check_space space.c \
+	'if (nxm_fetch_or(&desc->free[w], 0) != 0)' 'if (nxm_load(&desc->free[w]) != 0)'
+mutant "page released with objects out" check_space space.c \
+	'if (taken[n] != full_word(class, n))' 'if (false)'
+
+# Counters.
+mutant "add without a read-modify-write" check_counter counter.c \
+	'nxm_fetch_add_relaxed(word, (uint64_t) delta)' \
+	'(old = nxm_load_relaxed(word), nxm_store_relaxed(word, old + (uint64_t) delta), old)'
+mutant "overflow not looked for" check_counter counter.c \
+	'(int64_t) old < SAFE_VALUE && (int64_t) old > -SAFE_VALUE' 'true'
+
+# The stack.
+mutant "relaxed publish of an item" check_stack stack.c \
+	'while (!nxm_cas(&stack->top, &top,
+					  ((top & ~NXM_REF_MASK) + DEPTH_ONE) | ref));' \
+	'while (!check_cas(&stack->top, &top,
+					  ((top & ~NXM_REF_MASK) + DEPTH_ONE) | ref, CHECK_RELAXED, CHECK_HERE));'
+mutant "no second look after the hazard, stack" check_stack stack.c \
+	'if (again != top)' 'if (false)'
+mutant "double pop" check_stack stack.c \
+	'if (!nxm_cas(&stack->top, &top,
+					 ((top & ~NXM_REF_MASK) - DEPTH_ONE) | link))' \
+	'nxm_store(&stack->top, ((top & ~NXM_REF_MASK) - DEPTH_ONE) | link);
+		if (false)'
+
+# The queue.
+mutant "no tag in the queue's head" check_queue queue.c \
+	'nxm_cas(&queue->head, &head, advance(head, link))' \
+	'nxm_cas(&queue->head, &head, (head & ~NXM_REF_MASK) | link)'
+mutant "no tags in the queue" check_queue queue.c \
+	'+ COUNT_ONE' ''
+mutant "head passes tail" check_queue queue.c \
+	'if (tail == head)' 'if (false)'
+mutant "no second look after the second hazard, queue" check_queue queue.c \
+	'nxm_protect(space, link);
+		if (nxm_load(&queue->head) != head)' 'nxm_protect(space, link);
+		if (false)'
+mutant "item read after it was published" check_queue queue.c \
+	'nxm_fetch_add_relaxed(&queue->bytes, bytes);' \
+	'nxm_fetch_add_relaxed(&queue->bytes, nxm_item_bytes(nxm_at(space, ref)));'
+
+# The map.
+mutant "UNINIT = EMPTY" check_map map.c \
+	'#define EMPTY			OPEN' '#define EMPTY UINT64_C(0)'
+mutant "insert that commits without the version" check_map map.c \
+	'	uint64_t	header = place->header;
+	uint64_t	committed' '	uint64_t	header = nxm_load(&place->bucket->header);
+	uint64_t	committed'
+mutant "growth before the one before is over" check_map map.c \
+	'	if (place->parent != NULL && !has_migrated(place->parent))' \
+	'	if ((header & H_OVERFLOW) != 0)
+		return split(space, place);
+	if (place->parent != NULL && !has_migrated(place->parent))'
+mutant "inserts held up by a process before counting a bucket" check_map map.c \
+	'	if (!has_migrated(seg))
+		nxm_store(&seg->migrated, n);' ''
+mutant "pending not rechecked in completion" check_map map.c \
+	'		if (nxm_load(&place->bucket->header) != header)
+			return;' ''
+mutant "LIVE slot changed while pending" check_map map.c \
+	'if (pending_slot(header) == slot)' 'if (false)'
+mutant "slots not frozen in growth" check_map map.c \
+	'			if (nxm_cas(slot, &word, frozen))
+				word = frozen;' '			word = frozen;'
+mutant "growth not helped" check_map map.c \
+	'if ((place->header & H_MIGRATED) == 0)' 'if (false)'
+mutant "gate of a migration not looked at" check_map map.c \
+	'			if ((nxm_load(&place.bucket->header) & H_MIGRATED) != 0)
+				return NXM_OK;
+			side' '			side'
+mutant "no second look after the hazard, map" check_map map.c \
+	'if (confirmed != w)' 'if (false)'
+mutant "insert without a hazard" check_map map.c \
+	'	nxm_protect(space, ref);
+	if (!nxm_cas(at' '	if (!nxm_cas(at'
+mutant "old segment freed at once" check_map map.c \
+	'		nxm_retire_epoch(space, ref);
+	}
+	nxm_store(&map->housekeeper, 0);' '		nxm_free(space, ref);
+	}
+	nxm_store(&map->housekeeper, 0);'
+mutant "bucket not read anew in iteration" check_map map.c \
+	'if (!changed && nxm_load(&place.bucket->header) == place.header)' 'if (!changed)'
+mutant "cleared map drained before the new one is there" check_map map.c \
+	'	nxm_store(&map->directory,
+			  ((directory & ~(SERIAL_ONE - 1)) + SERIAL_ONE) | body);
+	nxm_store(&map->dead, directory);' '	nxm_store(&map->dead, directory);
+	nxm_store(&map->directory,
+			  ((directory & ~(SERIAL_ONE - 1)) + SERIAL_ONE) | body);'
+
+wait
+status=0
+for i in "${!names[@]}"; do
+	if grep -q '^found by' "$dir/$i.log"; then
+		printf 'ok %d - check_mutants: %s\n' $((i + 1)) "${names[i]}"
+		sed -n 's/^found by/# found by/p' "$dir/$i.log"
+	else
+		status=1
+		printf 'not ok %d - check_mutants: %s\n' $((i + 1)) "${names[i]}"
+		sed 's/^/# /' "$dir/$i.log"
+	fi
+done
+echo "1..${#names[@]}"
+exit $status
