@@ -45,6 +45,7 @@
 
 #define PASS_INTERVAL_MS		1000
 #define RECONCILE_INTERVAL_MS	10000
+#define STOP_INTERVAL_MS		10
 /* passes that the worker makes after it was told to expect memory */
 #define PASSES_TO_EXPECT		10
 
@@ -173,11 +174,30 @@ pass(TimestampTz *reconciled)
 	return true;
 }
 
+/* How long to sleep after a pass, in ms; -1: until there is something to do. */
+static long
+sleep_time(bool memory)
+{
+	static int	passes = 0;		/* without memory */
+
+	/* at first, too: an idle server is woken a few times only */
+	if (memory)
+		passes = 0;
+	else if (pg_atomic_read_u32(&shared->idle) != 0 ||
+			 ++passes >= PASSES_TO_EXPECT)
+	{
+		passes = 0;
+		pg_atomic_exchange_u32(&shared->idle, 1);
+		return -1;
+	}
+	return PASS_INTERVAL_MS;
+}
+
 void
 nxm_memory_worker_main(Datum arg)
 {
 	TimestampTz reconciled = 0;
-	int			passes = 0;		/* since there was no memory */
+	TimestampTz stopping = 0;	/* since when we know that the server stops */
 	MemoryContext context;
 
 	(void) arg;
@@ -198,34 +218,29 @@ nxm_memory_worker_main(Datum arg)
 
 	for (;;)
 	{
-		bool		busy = pass(&reconciled);
+		long		timeout = stopping != 0 ? STOP_INTERVAL_MS :
+			sleep_time(pass(&reconciled));
 
-		/* the first time, too: an idle server is woken a few times only */
-		if (busy)
-			passes = 0;
-		else if (++passes < PASSES_TO_EXPECT &&
-				 pg_atomic_read_u32(&shared->idle) == 0)
-			busy = true;
-		else
-		{
-			passes = 0;
-			pg_atomic_exchange_u32(&shared->idle, 1);
-		}
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
-						 (busy ? WL_TIMEOUT : 0),
-						 busy ? PASS_INTERVAL_MS : -1,
-						 PG_WAIT_EXTENSION);
+						 (timeout >= 0 ? WL_TIMEOUT : 0),
+						 timeout, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		if (ShutdownRequestPending)
 		{
-			if (nxm_server_stopping())
-				nxm_save_now();
 			/* not 0, or the postmaster would never start it again */
-			proc_exit(1);
+			if (stopping == 0 && !nxm_server_stopping())
+				proc_exit(1);
+			if (stopping == 0)
+				stopping = GetCurrentTimestamp();
+			if (nxm_save_may_begin(stopping))
+			{
+				nxm_save_now();
+				proc_exit(1);
+			}
 		}
 		if (ConfigReloadPending)
 		{

@@ -17,13 +17,17 @@
  *
  * Shutdown.  Our worker is told by SIGTERM, and tells a shutdown of the server from
  * a signal to itself by the line in postmaster.pid that the postmaster writes
- * before it signals anybody.  It waits for the clients to be gone, bounded, as they
- * may have something to undo when they abort.  Then it says CLOSED, raises the
- * registry's generation and looks at every process's epoch until it was in no
- * section once.  A section that begins later sees the new generation (both sides
- * have a fence between their store and their load), so its process looks the name
- * up anew, comes here, and gets an error.  From then on the structures stand still,
- * even if a client is left.
+ * before it signals anybody.  It waits until no process is left that has used the
+ * structures, for these may have something to undo when they abort.  That does not
+ * prolong a shutdown, since the postmaster waits for the same processes.  (For
+ * connections that have used nothing it waits only CLIENTS_LIMIT_MS: they cannot
+ * be told from a kind of process that ends after us.)
+ *
+ * Then the worker says CLOSED, raises the registry's generation and looks at every
+ * process's epoch until it was in no section once.  A section that begins later
+ * sees the new generation (both sides have a fence between their store and their
+ * load), so its process looks the name up anew, comes here, and gets an error.
+ * From then on the structures stand still.
  *
  * Should the worker be started again in the same life of the server, it was no
  * shutdown: the worker removes the file and says DONE.
@@ -62,13 +66,11 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#define CLIENTS_LIMIT_MS	10000	/* for clients to end */
+#define CLIENTS_LIMIT_MS	10000	/* for connections to end that used nothing */
 #define SECTIONS_LIMIT_MS	2000	/* for sections to end */
 #define WRITE_LIMIT_MS		30000	/* for writing, fsync not counted */
 #define POLL_MS				10
 #define BLOCK_SIZE			(256 * 1024)
-
-#define HINT_BESIDE "The structures start empty. The file is kept as \"%s\" until the next one is refused."
 
 typedef struct SaveShared
 {
@@ -156,21 +158,26 @@ static void
 put_beside(const char *why)
 {
 	pg_atomic_write_u32(&shared->refused, 1);
-	if (durable_rename(NXM_SAVE_FILE, NXM_SAVE_REFUSED, LOG) != 0)
-	{
-		/* It must not be loaded another time, so rather none. */
-		(void) durable_unlink(NXM_SAVE_FILE, LOG);
+	/* what is no file at all cannot be renamed durably */
+	if (durable_rename(NXM_SAVE_FILE, NXM_SAVE_REFUSED, DEBUG1) == 0 ||
+		rename(NXM_SAVE_FILE, NXM_SAVE_REFUSED) == 0)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),
 				 errmsg("saved structures in file \"%s\" were not loaded: %s",
-						NXM_SAVE_FILE, why)));
-		return;
+						NXM_SAVE_FILE, why),
+				 errhint("The file is kept as \"%s\" until another one is refused.",
+						 NXM_SAVE_REFUSED)));
+	else
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("saved structures in file \"%s\" were not loaded: %s",
+						NXM_SAVE_FILE, why),
+				 errdetail("Could not rename it to \"%s\": %m",
+						   NXM_SAVE_REFUSED)));
+		/* It must not be loaded another time, so rather none. */
+		(void) durable_unlink(NXM_SAVE_FILE, LOG);
 	}
-	ereport(WARNING,
-			(errcode(ERRCODE_CONFIG_FILE_ERROR),
-			 errmsg("saved structures in file \"%s\" were not loaded: %s",
-					NXM_SAVE_FILE, why),
-			 errhint(HINT_BESIDE, NXM_SAVE_REFUSED)));
 }
 
 /* Does pg_control, not yet changed by this start, tell of a clean shutdown? */
@@ -350,12 +357,31 @@ is_walsender(int pid)
 	return false;
 }
 
-/* Connections, and other processes that have used structures, apart from us. */
-static int
-clients_left(NxmSpace *space)
+/* Is there a process, apart from us and walsenders, that has used structures? */
+static bool
+users_left(NxmSpace *space)
+{
+	uint64		lines = nxm_load_relaxed(&space->shared->procs_used);
+
+	for (uint64 i = 0; i < lines; i++)
+	{
+		int			pid = (int) nxm_load_relaxed(&space->lines[i].owner);
+
+		if (pid != 0 && pid != MyProcPid && !is_walsender(pid) &&
+			BackendPidGetProc(pid) != NULL)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Connections.  A backend that has detached from the space and has yet to abort is
+ * one until that is done.
+ */
+static bool
+connections_left(void)
 {
 	int			n = CountDBConnections(InvalidOid);
-	uint64		lines = nxm_load_relaxed(&space->shared->procs_used);
 
 	for (int i = 0; i < max_wal_senders; i++)
 	{
@@ -364,15 +390,18 @@ clients_left(NxmSpace *space)
 		if (pid != 0 && BackendPidGetProc(pid) != NULL)
 			n--;
 	}
-	for (uint64 i = 0; i < lines; i++)
-	{
-		int			pid = (int) nxm_load_relaxed(&space->lines[i].owner);
+	return n > 0;
+}
 
-		if (pid != 0 && pid != MyProcPid && !is_walsender(pid) &&
-			BackendPidGetProc(pid) != NULL)
-			return Max(n, 1);
-	}
-	return n;
+bool
+nxm_save_may_begin(TimestampTz since)
+{
+	if (shared == NULL || nxm_save_what == NXM_SAVE_OFF)
+		return true;
+	return !users_left(nxm_space()) &&
+		(!connections_left() ||
+		 TimestampDifferenceExceeds(since, GetCurrentTimestamp(),
+									CLIENTS_LIMIT_MS));
 }
 
 /* Sleeps for a poll.  false: the time since start is over. */
@@ -824,11 +853,8 @@ save(void)
 {
 	NxmSpace   *space = nxm_space();
 	Saver	   *saver;
-	TimestampTz start = GetCurrentTimestamp();
 	bool		ok;
 
-	while (clients_left(space) > 0 && poll_until(start, CLIENTS_LIMIT_MS))
-		;
 	if (state_now() != NXM_LOAD_DONE)
 		return;					/* the file is there yet, and nothing else is */
 

@@ -10,6 +10,8 @@
 
 #include <signal.h>
 
+#include "datatype/timestamp.h"
+
 /* nexusmem.save */
 typedef enum NxmSaveWhat
 {
@@ -61,9 +63,12 @@ extern bool nxm_load_now(volatile sig_atomic_t *stop);
 extern bool nxm_server_stopping(void);
 
 /*
- * For the worker, at a shutdown of the server: waits until the clients are gone,
- * keeps everybody out and writes the file.  Raises no errors.
+ * For the worker, at a shutdown of the server that it has known of for so long: are
+ * the clients gone?  To be asked until they are.
  */
+extern bool nxm_save_may_begin(TimestampTz since);
+
+/* Then: keeps everybody out and writes the file.  Raises no errors. */
 extern void nxm_save_now(void);
 
 /*
