@@ -178,6 +178,9 @@ nxm_registry_drain_some(void)
 				nxm_store_relaxed(&object->draining, 0);
 			nxm_leave(space);
 			LWLockRelease(lock);
+			/* the last items may be large: do not keep them in limbo */
+			if (result == NXM_ABSENT)
+				nxm_flush(space);
 		}
 		nxm_end_operation();
 	} while (nxm_again(space, result));

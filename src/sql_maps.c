@@ -465,6 +465,13 @@ nxm_sql_map_clear(PG_FUNCTION_ARGS)
 		if (!NXM_AGAIN(r) && r == NXM_ABSENT && cleared)
 			break;
 	}
+	if (cleared)
+	{
+		/* the last items may be large: do not keep them in limbo */
+		nxm_begin_operation();
+		nxm_flush(nxm_registry_space);
+		nxm_end_operation();
+	}
 	PG_RETURN_INT64((int64) removed);
 }
 

@@ -1,0 +1,184 @@
+# Counters, maps, stacks and queues among sessions, databases, roles, servers.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use NxmTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = PostgreSQL::Test::Cluster->new('structures');
+$node->init(allows_streaming => 1);
+$node->append_conf('postgresql.conf', q{
+shared_preload_libraries = 'nexusmem'
+autovacuum = off
+});
+$node->start;
+
+sub sql { return $node->safe_psql($_[1] // 'postgres', "SET search_path = public, nexusmem; $_[0]") }
+
+# runs pgbench scripts at once; all must end well
+sub bench
+{
+	my ($name, $args, @scripts) = @_;
+	my $dir = PostgreSQL::Test::Utils::tempdir();
+	my @files;
+	for my $i (0 .. $#scripts)
+	{
+		my $file = "$dir/script$i.sql";
+		open(my $fh, '>', $file) or die $!;
+		print $fh $scripts[$i];
+		close $fh;
+		push @files, '-f', $file;
+	}
+	my ($out, $err) = ('', '');
+	my $ok = IPC::Run::run([ 'pgbench', '-n', '-d', $node->connstr('postgres'), @$args, @files ], '>', \$out, '2>', \$err);
+	ok($ok && $err !~ /error|aborted/i, $name) or diag("$out\n$err");
+	return;
+}
+
+# waits until a query says 't'
+sub wait_for
+{
+	my ($query, $name, $db) = @_;
+	ok($node->poll_query_until($db // 'postgres', $query), $name);
+	return;
+}
+
+sql('CREATE EXTENSION nexusmem');
+
+# sums are exact, and each value is given out once
+sql(q{SELECT counter_create('sum'), counter_create('striped', true); CREATE TABLE seen (v bigint)});
+bench('8 clients add to counters', [ '-c', 8, '-t', 500 ], q{
+SELECT nexusmem.counter_add('sum');
+SELECT nexusmem.counter_add('striped', 2), nexusmem.map_add('map', 'key', 3);
+INSERT INTO seen SELECT nexusmem.counter_add('seen');
+});
+is(sql(q{SELECT counter_get('sum'), counter_get('striped'), map_get('map', 'key'), counter_get('seen'), count(DISTINCT v), max(v) FROM seen}),
+	'4000|8000|12000|4000|4000|4000', 'sums are exact');
+
+# what is pushed is popped, once
+sql('CREATE TABLE popped (v text)');
+bench('clients push and pop', [ '-c', 8, '-t', 500 ], q{
+SELECT nexusmem.stack_push('stack', pg_backend_pid() || ' ' || nexusmem.counter_add('pushed'));
+SELECT nexusmem.queue_push('queue', pg_backend_pid() || ' ' || nexusmem.counter_add('pushed'));
+INSERT INTO popped VALUES (nexusmem.stack_pop('stack')), (nexusmem.queue_pop('queue'));
+});
+is(sql(q{INSERT INTO popped SELECT stack_pop('stack') FROM generate_series(1, stack_depth('stack'));
+	INSERT INTO popped SELECT queue_pop('queue') FROM generate_series(1, queue_length('queue'));
+	SELECT count(v), count(DISTINCT v), stack_depth('stack'), queue_length('queue') FROM popped}),
+	'8000|8000|0|0', 'every value is popped once');
+
+# names come and go under those who use them
+bench('structures are dropped while others use them', [ '-c', 8, '-t', 400 ],
+	q{
+\set n random(1, 5)
+SELECT nexusmem.counter_add('c' || :n), nexusmem.map_put('m' || :n, 'k' || :client_id, repeat('v', :n * 100)), nexusmem.map_get('m' || :n, 'k1');
+SELECT nexusmem.stack_push('s' || :n, 'v'), nexusmem.queue_push('q' || :n, 'v'), nexusmem.stack_pop('s' || :n), nexusmem.queue_pop('q' || :n);
+}, q{
+\set n random(1, 5)
+SELECT nexusmem.counter_drop('c' || :n), nexusmem.map_drop('m' || :n), nexusmem.stack_drop('s' || :n), nexusmem.queue_drop('q' || :n);
+}, q{
+\set n random(1, 5)
+SELECT count(*) FROM nexusmem.structures, nexusmem.map_entries('m' || :n);
+SELECT nexusmem.map_clear('m' || :n), nexusmem.share('map', 'm' || :n, NULL, 'read') WHERE nexusmem.map_put('m' || :n, 'x', 'y') AND false;
+});
+is(sql(q{SELECT count(DISTINCT (kind, name)) = count(*) FROM structures}), 't', 'a name is there once');
+sql(q{SELECT CASE kind WHEN 'counter' THEN counter_drop(name) WHEN 'map' THEN map_drop(name)
+	WHEN 'stack' THEN stack_drop(name) ELSE queue_drop(name) END FROM structures});
+is(sql('SELECT count(*) FROM structures'), 0, 'all dropped');
+
+# a session that ends in the middle of a transaction gives back what it drained
+sql(q{SELECT counter_set('drained', 5)});
+my $s = session($node);
+ask($s, 'BEGIN');
+is(ask($s, q{SELECT value FROM nexusmem.counter_drain('drained')}), 5, 'drained');
+is(sql(q{SELECT counter_get('drained')}), 0, 'at once for all to see');
+sql("SELECT pg_terminate_backend($s->{pid})");
+wait_for(q{SELECT nexusmem.counter_get('drained') = 5}, 'given back by a session that was terminated');
+close_session($s);
+$s = session($node);
+ask($s, 'BEGIN');
+ask($s, q{SELECT value FROM nexusmem.counter_drain('drained')});
+close_session($s);
+wait_for(q{SELECT nexusmem.counter_get('drained') = 5}, 'and by one that left');
+
+# each database has its own names
+$node->safe_psql('postgres', 'CREATE DATABASE other');
+sql('CREATE EXTENSION nexusmem', 'other');
+is(sql(q{SELECT counter_get('drained') IS NULL, counter_add('drained', 3)}, 'other'), 't|3', 'another counter in another database');
+is(sql(q{SELECT counter_get('drained')}), 5, 'not this one');
+is(sql('SELECT count(*) FROM counter_drain()', 'other'), 1, 'draining stays in the database');
+sql(q{SELECT count(map_put('big', i::text, repeat('x', 1000))) FROM generate_series(1, 20000) i}, 'other');
+my $used = sql('SELECT sum(used_bytes) FROM node_memory');
+cmp_ok($used, '>', 20_000_000, 'memory is used');
+$node->safe_psql('postgres', 'DROP DATABASE other');
+wait_for(q{SELECT sum(used_bytes) < 10000000 FROM nexusmem.node_memory}, 'DROP DATABASE frees it');
+
+# a dropped role's go to the database's owner
+$node->safe_psql('postgres', q{
+CREATE ROLE boss; CREATE ROLE worker; CREATE ROLE guest;
+CREATE DATABASE owned OWNER boss});
+sql('CREATE EXTENSION nexusmem; GRANT USAGE ON SCHEMA nexusmem TO PUBLIC', 'owned');
+sql(q{SET ROLE worker; SELECT counter_add('mine', 4), share('counter', 'mine', 'guest', 'read')}, 'owned');
+sql(q{SET ROLE boss; SELECT counter_add('shared', 4), share('counter', 'shared', 'worker', 'read'), share('counter', 'shared', 'guest', 'read')}, 'owned');
+sql('DROP OWNED BY worker; DROP ROLE worker', 'owned');
+wait_for(q{SELECT owner = 'boss' FROM nexusmem.structures WHERE name = 'mine'}, 'a dropped role\'s counter is the database owner\'s', 'owned');
+is(sql(q{SET ROLE boss; SELECT counter_add('mine')}, 'owned'), 5, 'who can use it');
+is(sql(q{SET ROLE guest; SELECT counter_get('mine'), counter_get('shared')}, 'owned'), '5|4', 'as those it was shared with');
+
+# a role that is not committed yet keeps what it made
+$s = session($node, 'owned');
+ask($s, 'BEGIN');
+ask($s, 'CREATE ROLE young; SET ROLE young');
+is(ask($s, q{SELECT nexusmem.counter_add('early')}), 1, 'made by a role of this transaction');
+$node->safe_psql('postgres', 'CREATE ROLE x; DROP ROLE x');
+sleep 2;
+is(sql(q{SELECT owner FROM structures WHERE name = 'early'}, 'owned'), 'unknown (OID=' . sql(q{SELECT substring(owner::text FROM '\d+') FROM structures WHERE name = 'early'}, 'owned') . ')',
+	'owned by a role that others do not see');
+ask($s, 'COMMIT');
+is(sql(q{SELECT owner FROM structures WHERE name = 'early'}, 'owned'), 'young', 'which it stays');
+close_session($s);
+
+# an interrupted clear is finished by somebody else
+sql(q{SELECT count(map_put('cleared', i::text, repeat('x', 1000))) FROM generate_series(1, 20000) i});
+my ($rc, $out, $err) = $node->psql('postgres', q{SET statement_timeout = 1; SELECT nexusmem.map_clear('cleared')});
+wait_for(q{SELECT nexusmem.map_size('cleared') IN (0, 20000) AND
+	(nexusmem.map_size('cleared') > 0 OR sum(used_bytes) < 10000000) FROM nexusmem.node_memory}, 'a clear that was timed out');
+sql(q{SELECT map_drop('cleared')});
+
+# switched off
+$node->append_conf('postgresql.conf', 'nexusmem.enable_lock_free_structures = off');
+$s = session($node);
+is(ask($s, q{SELECT nexusmem.counter_add('drained')}), 6, 'a session uses a counter');
+$node->reload;
+wait_for(q{SELECT current_setting('nexusmem.enable_lock_free_structures') = 'off'}, 'reloaded');
+like(ask($s, q{SELECT nexusmem.counter_add('drained')}), qr/lock-free structures are disabled/, 'and no more');
+close_session($s);
+foreach my $call (q{counter_get('drained')}, q{counter_create('x')}, q{counter_drop('drained')}, q{counter_drain()}, q{map_put('m', 'k', 'v')},
+	q{map_get('m', 'k')}, q{map_entries('m')}, q{stack_pop('s')}, q{queue_push('q', 'v')}, q{share('counter', 'drained', NULL, 'read')})
+{
+	($rc, $out, $err) = $node->psql('postgres', "SELECT nexusmem.$call", extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+	like($err, qr/55000: lock-free structures are disabled.*HINT:  Set nexusmem.enable_lock_free_structures = on/s, "$call says so");
+}
+is(sql(q{SELECT kind, name FROM structures}), 'counter|drained', 'the view shows what there is');
+$node->adjust_conf('postgresql.conf', 'nexusmem.enable_lock_free_structures', 'on');
+$node->reload;
+wait_for(q{SELECT current_setting('nexusmem.enable_lock_free_structures') = 'on'}, 'on again');
+is(sql(q{SELECT counter_get('drained')}), 6, 'nothing was lost');
+
+# on a hot standby
+$node->backup('backup');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($node, 'backup', has_streaming => 1);
+$standby->start;
+is($standby->safe_psql('postgres', q{SET search_path = nexusmem;
+	SELECT pg_is_in_recovery(), counter_get('drained') IS NULL, counter_add('s', 2), map_put('m', 'k', 'v'), map_get('m', 'k'), stack_push('s', 'v'), stack_pop('s'), queue_push('q', 'v'), queue_pop('q')}),
+	't|t|2|t|v||v||v', 'a standby has its own');
+is($standby->safe_psql('postgres', q{SET search_path = nexusmem; SELECT * FROM counter_drain();
+	SELECT counter_get('s'), share('map', 'm', NULL, 'read'), map_clear('m'), map_drop('m'), counter_drop('s'), stack_drop('s'), queue_drop('q');
+	SELECT count(*) FROM structures}), "s|2\n0|t|1|t|t|t|t\n0", 'all functions work there');
+$standby->stop;
+$node->stop;
+done_testing();
