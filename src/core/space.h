@@ -99,7 +99,9 @@ typedef uint64_t NxmRef;
 #endif
 
 #define NXM_MIN_OBJECT		32
+#ifndef NXM_MAX_OBJECT			/* the checker makes it small */
 #define NXM_MAX_OBJECT		16384
+#endif
 #define NXM_CLASSES			125
 #define NXM_PAGE_WORDS		(NXM_PAGE_SIZE / NXM_MIN_OBJECT / 64)
 
@@ -243,6 +245,15 @@ typedef struct NxmSpaceShared
 
 typedef struct NxmSpace NxmSpace;
 
+/* What the last allocation that failed was in want of. */
+typedef enum NxmWant
+{
+	NXM_WANT_NOTHING,			/* NEED_MEMORY: the structure is at its own limit */
+	NXM_WANT_CHUNK,				/* pages on need_node: one newer than need_newest */
+	NXM_WANT_LIMIT,				/* a higher page_limit */
+	NXM_WANT_SPACE				/* memory that populate() can have */
+} NxmWant;
+
 /* A process's view of a space.  Private memory. */
 struct NxmSpace
 {
@@ -256,6 +267,8 @@ struct NxmSpace
 
 	int			need_chunk;		/* -1: none */
 	int			need_node;
+	uint64_t	need_newest;	/* the node's chunk word when there was no page */
+	NxmWant		want;			/* reset by whoever acts on it */
 	bool		no_space;		/* NEED_MEMORY for want of memory, not of room */
 
 	/*

@@ -11,11 +11,11 @@ check_space_CORE = space item
 check_counter_CORE = space item counter
 check_stack_CORE = space item stack
 check_queue_CORE = space item queue
-check_map_CORE = space item map
+check_map_CORE = space item map map_grow map_drain
 
 CHECK_SMALL = -DNXM_PAGE_SIZE=2048 -DNXM_PAGE_SHIFT=8 -DNXM_SPACE_NODES=2 \
 	-DNXM_LIMBO=1 -DNXM_READY=1 -DNXM_EPOCH_LIMBO=16 -DNXM_MAGAZINE_BYTES=64 \
-	-DNXM_KEPT_PAGES=1 -DNXM_BUCKET_SLOTS=3 -DNXM_OVERFLOW_SLOTS=2 \
+	-DNXM_KEPT_PAGES=1 -DNXM_MAX_OBJECT=1024 -DNXM_BUCKET_SLOTS=3 -DNXM_OVERFLOW_SLOTS=2 \
 	-DNXM_MIN_LOG=0 -DNXM_MAX_LOG=2 -D"POOL_OF(log)=1"
 CHECK_CFLAGS = -std=c11 -Wall -Wextra -Wmissing-prototypes \
 	-Wdeclaration-after-statement -Wvla -O2 -g -DNXM_CHECKED $(CHECK_SMALL) \

@@ -141,31 +141,31 @@ mutant "item read after it was published" check_queue queue.c \
 	'nxm_fetch_add_relaxed(&queue->bytes, nxm_item_bytes(nxm_at(space, ref)));'
 
 # The map.
-mutant "UNINIT = EMPTY" check_map map.c \
+mutant "UNINIT = EMPTY" check_map map_internal.h \
 	'#define EMPTY			OPEN' '#define EMPTY UINT64_C(0)'
 mutant "insert that commits without the version" check_map map.c \
 	'	uint64_t	header = place->header;
 	uint64_t	committed' '	uint64_t	header = nxm_load(&place->bucket->header);
 	uint64_t	committed'
-mutant "growth before the one before is over" check_map map.c \
+mutant "growth before the one before is over" check_map map_grow.c \
 	'	if (place->parent != NULL && !has_migrated(place->parent))' \
 	'	if ((header & H_OVERFLOW) != 0)
 		return split(space, place);
 	if (place->parent != NULL && !has_migrated(place->parent))'
-mutant "inserts held up by a process before counting a bucket" check_map map.c \
+mutant "inserts held up by a process before counting a bucket" check_map map_grow.c \
 	'	if (!has_migrated(seg))
 		nxm_store(&seg->migrated, n);' ''
-mutant "pending not rechecked in completion" check_map map.c \
+mutant "pending not rechecked in completion" check_map map_grow.c \
 	'		if (nxm_load(&place->bucket->header) != header)
 			return;' ''
 mutant "LIVE slot changed while pending" check_map map.c \
 	'if (pending_slot(header) == slot)' 'if (false)'
-mutant "slots not frozen in growth" check_map map.c \
+mutant "slots not frozen in growth" check_map map_grow.c \
 	'			if (nxm_cas(slot, &word, frozen))
 				word = frozen;' '			word = frozen;'
 mutant "growth not helped" check_map map.c \
 	'if ((place->header & H_MIGRATED) == 0)' 'if (false)'
-mutant "gate of a migration not looked at" check_map map.c \
+mutant "gate of a migration not looked at" check_map map_grow.c \
 	'			if ((nxm_load(&place.bucket->header) & H_MIGRATED) != 0)
 				return NXM_OK;
 			side' '			side'
@@ -174,7 +174,7 @@ mutant "no second look after the hazard, map" check_map map.c \
 mutant "insert without a hazard" check_map map.c \
 	'	nxm_protect(space, ref);
 	if (!nxm_cas(at' '	if (!nxm_cas(at'
-mutant "old segment freed at once" check_map map.c \
+mutant "old segment freed at once" check_map map_grow.c \
 	'		nxm_retire_epoch(space, ref);
 	}
 	nxm_store(&map->housekeeper, 0);' '		nxm_free(space, ref);
@@ -182,7 +182,7 @@ mutant "old segment freed at once" check_map map.c \
 	nxm_store(&map->housekeeper, 0);'
 mutant "bucket not read anew in iteration" check_map map.c \
 	'if (!changed && nxm_load(&place.bucket->header) == place.header)' 'if (!changed)'
-mutant "cleared map drained before the new one is there" check_map map.c \
+mutant "cleared map drained before the new one is there" check_map map_drain.c \
 	'	nxm_store(&map->directory,
 			  ((directory & ~(SERIAL_ONE - 1)) + SERIAL_ONE) | body);
 	nxm_store(&map->dead, directory);' '	nxm_store(&map->dead, directory);

@@ -15,11 +15,13 @@ enum
 
 static NxmQueue *queue;
 
-/* Values take part in the choice of size classes: two pages at least. */
+/* Some small, some with a page for three, some in pieces: a page and an object. */
 static uint32_t
 length_of(int number)
 {
-	return number % 2 != 0 ? 8 : 600;
+	static const uint32_t lengths[] = {600, 8, NXM_PAGE_SIZE + 40, 16};
+
+	return lengths[number % 4];
 }
 
 /* state[0]: how many; then the values, the oldest first */
@@ -82,7 +84,7 @@ pop(void)
 {
 	NxmSpace   *space = check_space();
 	CheckOp    *op = check_begin(POP, 0, 0, 0);
-	char		bytes[600];
+	char		bytes[NXM_PAGE_SIZE + 40];
 	NxmBuffer	buffer = {bytes, sizeof(bytes), 0, NXM_TEXT};
 	NxmResult	result;
 	int			number = 0;
@@ -229,6 +231,9 @@ finish(void)
 
 	while (pop() == NXM_OK)
 		length--;
+	/* the last one popped stays as the dummy: a small one, of one object */
+	push(1);
+	check_assert(pop() == NXM_OK);
 	check_assert(length == 0);
 	check_linearizable(&spec, -1);
 	check_assert(nxm_load(&queue->bytes) ==

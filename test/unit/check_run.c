@@ -25,7 +25,9 @@
 #include <sys/mman.h>
 #include <sys/time.h>
 #include <time.h>
-#ifndef __x86_64__
+#if defined(__x86_64__) && !defined(CHECK_UCONTEXT)
+#define BY_HAND
+#else
 #include <ucontext.h>
 #endif
 
@@ -46,7 +48,7 @@
 
 typedef struct Fiber
 {
-#ifdef __x86_64__
+#ifdef BY_HAND
 	void	   *sp;
 #else
 	ucontext_t	context;
@@ -88,7 +90,7 @@ static uint8_t *stored_by;
 static bool *is_shared;
 static bool found_shared;		/* more of them, for the next search */
 
-#ifdef __x86_64__
+#ifdef BY_HAND
 /* Saves what a call must, leaves this stack for the other. */
 extern void check_switch(void **from, void *to);
 
@@ -144,7 +146,7 @@ switch_to(int next)
 	if (next == old)
 		return;
 	self = next;
-#ifdef __x86_64__
+#ifdef BY_HAND
 	check_switch(&fibers[old].sp, fibers[next].sp);
 #else
 	swapcontext(&fibers[old].context, &fibers[next].context);
@@ -405,7 +407,7 @@ fiber_make(int i)
 {
 	Fiber	   *fiber = &fibers[i];
 
-#ifdef __x86_64__
+#ifdef BY_HAND
 	/* as check_switch() leaves it: six registers and where to go on */
 	void	  **top = (void **) (fiber->stack + STACK_BYTES) - 2;
 

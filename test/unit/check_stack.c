@@ -15,11 +15,13 @@ enum
 
 static NxmStack *stack;
 
-/* Values take part in the choice of size classes: two pages at least. */
+/* Some small, some with a page for three, some in pieces: a page and an object. */
 static uint32_t
 length_of(int number)
 {
-	return number % 2 != 0 ? 8 : 600;
+	static const uint32_t lengths[] = {600, 8, NXM_PAGE_SIZE + 40, 16};
+
+	return lengths[number % 4];
 }
 
 /* state[0]: how many; then the values, the lowest first */
@@ -80,7 +82,7 @@ pop(void)
 {
 	NxmSpace   *space = check_space();
 	CheckOp    *op = check_begin(POP, 0, 0, 0);
-	char		bytes[600];
+	char		bytes[NXM_PAGE_SIZE + 40];
 	NxmBuffer	buffer = {bytes, sizeof(bytes), 0, NXM_TEXT};
 	NxmResult	result;
 	int			number = 0;
