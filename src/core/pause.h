@@ -1,0 +1,37 @@
+/*
+ * pause.h
+ *	  Named places in the middle of operations, at which a test can stop a process.
+ *
+ * Nothing in a normal build.  In one with NXM_PAUSE_POINTS a process that comes
+ * to the place whose name is in nxm_pause_at, a private variable of the process,
+ * stops as if by SIGSTOP, once.  test/modules/nxm_torture sets the variable;
+ * test/t/120_structures_death.pl makes the build.
+ */
+#ifndef NXM_PAUSE_H
+#define NXM_PAUSE_H
+
+#ifdef NXM_PAUSE_POINTS
+
+#include <signal.h>
+#include <string.h>
+
+/* Weak, so that each file that has a place may define it: they share one. */
+__attribute__((weak, visibility("default"))) char nxm_pause_at[32];
+
+static inline void
+nxm_pause(const char *name)
+{
+	if (strcmp(nxm_pause_at, name) == 0)
+	{
+		nxm_pause_at[0] = '\0';
+		(void) raise(SIGSTOP);
+	}
+}
+
+#define NXM_PAUSE(name) nxm_pause(name)
+
+#else
+#define NXM_PAUSE(name) ((void) 0)
+#endif
+
+#endif							/* NXM_PAUSE_H */

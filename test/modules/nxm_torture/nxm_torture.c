@@ -1,0 +1,220 @@
+/*
+ * nxm_torture.c
+ *	  Ends and stops processes in the middle of operations.
+ *
+ * A background worker that keeps PostgreSQL's own handler of SIGTERM dies from
+ * within that handler, at whatever instruction it is.  The one here operates on
+ * structures without end, and does nothing else, so that is mostly in an operation.
+ *
+ * torture_pause_at() names a place of src/core/pause.h, where the process then
+ * stops; false: the library was built without these.
+ *
+ * Limits: one worker a session at a time.  Dying in a signal handler is never safe
+ * outside of what nexusmem protects: so the loop allocates no memory after its
+ * first round but what its context keeps.
+ */
+#include "postgres.h"
+
+#include <dlfcn.h>
+
+#include "access/xact.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nexusmem/nexusmem_api.h"
+#include "postmaster/bgworker.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+PG_MODULE_MAGIC;
+
+PG_FUNCTION_INFO_V1(torture_pause_at);
+PG_FUNCTION_INFO_V1(torture_worker_start);
+PG_FUNCTION_INFO_V1(torture_worker_end);
+
+extern PGDLLEXPORT void torture_worker_main(Datum arg);
+
+#define NAME_SIZE 32
+#define KEYS 20000
+
+/* In bgw_extra. */
+typedef struct Order
+{
+	Oid			database;
+	char		work[NAME_SIZE];	/* "map", "queue", "stack", "all" */
+	char		place[NAME_SIZE];	/* or "" */
+} Order;
+
+StaticAssertDecl(sizeof(Order) <= BGW_EXTRALEN, "an order fits");
+
+static BackgroundWorkerHandle *worker = NULL;
+
+static bool
+pause_at(const char *place)
+{
+	char	   *at = dlsym(RTLD_DEFAULT, "nxm_pause_at");
+
+	if (at == NULL)
+		return false;
+	strlcpy(at, place, NAME_SIZE);
+	return true;
+}
+
+Datum
+torture_pause_at(PG_FUNCTION_ARGS)
+{
+	/* loads the library */
+	(void) nxm_api();
+	PG_RETURN_BOOL(pause_at(text_to_cstring(PG_GETARG_TEXT_PP(0))));
+}
+
+/*
+ * One round.  At whatever instruction it ends, the sum in the map is not below
+ * `done` and not above `begun`.
+ */
+static void
+round_of_map(const NxmApi *nxm, NxmHandle *map, NxmHandle *begun,
+			 NxmHandle *done, uint64 i)
+{
+	char		key[32];
+	int			len = snprintf(key, sizeof(key), "w%d", (int) (i * 7919 % KEYS));
+	char		bytes[300] = {0};
+	NxmApiValue value = {bytes, i % sizeof(bytes), NXM_API_BYTEA};
+
+	if (i % 3 == 0)
+		nxm->map_delete(map, key, len);
+	else
+		nxm->map_put(map, key, len, &value);
+	(void) nxm->map_get(map, key, len, &value);
+	nxm->counter_add(begun, 1, NULL);
+	nxm->map_add(map, "sum", 3, 1);
+	nxm->counter_add(done, 1, NULL);
+}
+
+/* The same of the length of a queue or stack. */
+static void
+round_of_list(const NxmApi *nxm, bool queue, NxmHandle *list,
+			  NxmHandle *begun, NxmHandle *done, uint64 i)
+{
+	char		bytes[300] = {0};
+	NxmApiValue value = {bytes, i % sizeof(bytes), NXM_API_BYTEA};
+	void		(*push) (NxmHandle *, const NxmApiValue *) =
+		queue ? nxm->queue_push : nxm->stack_push;
+	bool		(*pop) (NxmHandle *, NxmApiValue *) =
+		queue ? nxm->queue_pop : nxm->stack_pop;
+
+	nxm->counter_add(begun, 1, NULL);
+	push(list, &value);
+	nxm->counter_add(done, 1, NULL);
+	for (uint64 j = 0; j < i % 3; j++)
+	{
+		nxm->counter_add(done, -1, NULL);
+		if (pop(list, &value))
+			nxm->counter_add(begun, -1, NULL);
+		else
+			nxm->counter_add(done, 1, NULL);
+	}
+}
+
+void
+torture_worker_main(Datum arg)
+{
+	const NxmApi *nxm;
+	NxmHandle  *map;
+	NxmHandle  *queue;
+	NxmHandle  *stack;
+	NxmHandle  *begun[3];
+	NxmHandle  *done[3];
+	NxmHandle  *rounds;
+	MemoryContext context;
+	Order		order;
+	bool		all;
+
+	(void) arg;
+	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
+	all = strcmp(order.work, "all") == 0;
+	/* nothing else is set: SIGTERM ends the process where it is */
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(order.database, InvalidOid, 0);
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+
+	nxm = nxm_api();
+	MemoryContextSwitchTo(TopMemoryContext);
+	map = nxm->open(NXM_API_MAP, "torture", NXM_API_WRITE | NXM_API_CREATE);
+	queue = nxm->open(NXM_API_QUEUE, "torture", NXM_API_WRITE | NXM_API_CREATE);
+	stack = nxm->open(NXM_API_STACK, "torture", NXM_API_WRITE | NXM_API_CREATE);
+	for (int i = 0; i < 3; i++)
+	{
+		begun[i] = nxm->open(NXM_API_COUNTER, psprintf("begun %d", i),
+							 NXM_API_WRITE | NXM_API_CREATE);
+		done[i] = nxm->open(NXM_API_COUNTER, psprintf("done %d", i),
+							NXM_API_WRITE | NXM_API_CREATE);
+	}
+	rounds = nxm->open(NXM_API_COUNTER, "rounds", NXM_API_WRITE | NXM_API_CREATE);
+	context = AllocSetContextCreate(TopMemoryContext, "torture",
+									ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(context);
+	(void) pause_at(order.place);
+	for (uint64 i = (uint64) MyProcPid;; i++)
+	{
+		if (all || strcmp(order.work, "map") == 0)
+			round_of_map(nxm, map, begun[0], done[0], i);
+		if (all || strcmp(order.work, "queue") == 0)
+			round_of_list(nxm, true, queue, begun[1], done[1], i);
+		if (all || strcmp(order.work, "stack") == 0)
+			round_of_list(nxm, false, stack, begun[2], done[2], i);
+		nxm->counter_add(rounds, 1, NULL);
+		MemoryContextReset(context);
+	}
+}
+
+Datum
+torture_worker_start(PG_FUNCTION_ARGS)
+{
+	char	   *work = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *place = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	BackgroundWorker w;
+	Order		order;
+	MemoryContext old_context;
+	pid_t		pid;
+
+	memset(&order, 0, sizeof(order));
+	order.database = MyDatabaseId;
+	strlcpy(order.work, work, NAME_SIZE);
+	strlcpy(order.place, place, NAME_SIZE);
+	memset(&w, 0, sizeof(w));
+	w.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	w.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	w.bgw_restart_time = BGW_NEVER_RESTART;
+	w.bgw_notify_pid = MyProcPid;
+	strlcpy(w.bgw_library_name, "nxm_torture", BGW_MAXLEN);
+	strlcpy(w.bgw_function_name, "torture_worker_main", BGW_MAXLEN);
+	strlcpy(w.bgw_name, "nxm_torture", BGW_MAXLEN);
+	strlcpy(w.bgw_type, "nxm_torture", BGW_MAXLEN);
+	memcpy(w.bgw_extra, &order, sizeof(order));
+
+	old_context = MemoryContextSwitchTo(TopMemoryContext);
+	if (!RegisterDynamicBackgroundWorker(&w, &worker))
+		elog(ERROR, "no room for a background worker");
+	MemoryContextSwitchTo(old_context);
+	if (WaitForBackgroundWorkerStartup(worker, &pid) != BGWH_STARTED)
+		elog(ERROR, "the background worker did not start");
+	PG_RETURN_INT32((int32) pid);
+}
+
+/* Sends SIGTERM and waits for the end. */
+Datum
+torture_worker_end(PG_FUNCTION_ARGS)
+{
+	bool		ended;
+
+	(void) fcinfo;
+	if (worker == NULL)
+		PG_RETURN_BOOL(false);
+	TerminateBackgroundWorker(worker);
+	ended = WaitForBackgroundWorkerShutdown(worker) == BGWH_STOPPED;
+	pfree(worker);
+	worker = NULL;
+	PG_RETURN_BOOL(ended);
+}
