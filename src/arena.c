@@ -35,6 +35,7 @@
 #include "access/parallel.h"
 #include "arena_chunks.h"
 #include "compat.h"
+#include "miscadmin.h"
 #include "nodes.h"
 #include "scheduler.h"
 #include "shmem.h"
@@ -75,7 +76,11 @@ bool		nxm_signals_matter = false;
 static NxmAnchor *anchor = NULL;
 static NxmSpace my_space;
 static bool attached = false;
-static bool limit_changed = false;	/* and not put into force by this process */
+/*
+ * The setting is not known to be in force.  True in a process that was not
+ * preloaded: it may be the first that loads the library since a reload.
+ */
+static bool limit_changed = false;
 static int	my_node = 0;		/* of the space */
 static NxmSlot *my_slot = NULL;
 static NxmHome seen_home = 0;
@@ -344,20 +349,42 @@ nxm_let_signals(void)
 
 /* More memory */
 
-/* Gives back what is kept for later; says whether that made a difference. */
-static bool
-make_room(NxmSpace *space)
+/* What this process could free: retired by it, or kept for later on nodes. */
+static uint64
+reclaimable(NxmSpace *space, int but_node)
 {
-	uint64		before = nxm_load(&space->shared->pages);
+	uint64		n = space->local->nlimbo + space->local->nretired;
 
+	for (int i = 0; i < (int) space->shared->nnodes; i++)
+	{
+		if (i != but_node)
+			n += nxm_load(&space->shared->nodes[i].nfree);
+	}
+	return n;
+}
+
+static void
+reclaim(NxmSpace *space)
+{
 	nxm_begin_operation();
 	nxm_flush(space);
 	nxm_epoch_poll(space);
-	/* a few objects may keep as many pages */
-	nxm_give_back(space);
 	nxm_trim(space);
 	nxm_end_operation();
-	return nxm_load(&space->shared->pages) < before;
+}
+
+/*
+ * Frees what can be freed for an allocation on a node.  false: nothing was.  The
+ * pages kept on that very node do not count: the allocation would have had
+ * them, or gave them back itself when it failed.
+ */
+static bool
+make_room(NxmSpace *space, int node)
+{
+	uint64		before = reclaimable(space, node);
+
+	reclaim(space);
+	return reclaimable(space, node) < before;
 }
 
 /*
@@ -410,13 +437,14 @@ raise_no_memory(const char *reason)
 }
 
 static void
-grow(NxmSpace *space, int node)
+grow(NxmSpace *space)
 {
+	int			node = space->need_node;
 	NxmGrowth	growth;
 	char	   *reason;
 
 	nxm_begin_operation();
-	growth = nxm_chunk_grow(space, &anchor->grow_lock, node, &reason);
+	growth = nxm_chunk_grow(space, &anchor->grow_lock, &reason);
 	nxm_end_operation();
 
 	if (growth == NXM_GROWN || borrow(space, node))
@@ -438,7 +466,7 @@ grow(NxmSpace *space, int node)
 bool
 nxm_again_slow(NxmSpace *space, NxmResult result)
 {
-	NxmSpaceShared *shared = space->shared;
+	NxmWant		want = space->want;
 
 	if (result == NXM_NEED_CHUNK)
 	{
@@ -450,19 +478,28 @@ nxm_again_slow(NxmSpace *space, NxmResult result)
 		return true;
 	}
 
-	if (space->no_space)
+	/* every turn frees or adds something, and others may use it up */
+	CHECK_FOR_INTERRUPTS();
+	space->want = NXM_WANT_NOTHING;
+	switch (want)
 	{
-		if (!make_room(space))
-			raise_no_memory(NULL);
+		case NXM_WANT_CHUNK:
+			grow(space);
+			break;
+		case NXM_WANT_LIMIT:
+			if (!make_room(space, space->need_node))
+				raise_limit_reached(space->shared);
+			break;
+		case NXM_WANT_SPACE:
+			if (!make_room(space, space->need_node))
+				raise_no_memory(NULL);
+			break;
+		case NXM_WANT_NOTHING:
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("the structure cannot have more entries"),
+					 errhint("Divide them among several structures.")));
 	}
-	else if (nxm_load(&shared->pages) >= nxm_load(&shared->page_limit))
-	{
-		(void) make_room(space);
-		if (nxm_load(&shared->pages) >= nxm_load(&shared->page_limit))
-			raise_limit_reached(shared);
-	}
-	else if (!nxm_chunk_room(space, space->need_node))
-		grow(space, space->need_node);
 	return true;
 }
 
@@ -489,7 +526,7 @@ nxm_arena_tick(void)
 		waiting = nxm_load(&shared->limbo);
 		CHECK_FOR_INTERRUPTS();
 		for (int i = 0; i < 3; i++)
-			(void) make_room(space);
+			reclaim(space);
 	} while (nxm_load(&shared->limbo) < waiting);
 }
 
@@ -513,5 +550,4 @@ nxm_arena_init(void)
 							DEFAULT_LIMIT_KB, LEAST_LIMIT_KB, MOST_LIMIT_KB,
 							PGC_SIGHUP,
 							GUC_UNIT_KB, NULL, assign_memory_limit, NULL);
-	limit_changed = false;
 }

@@ -347,13 +347,19 @@ add_chunk(NxmSpace *space, int node, char **reason)
 }
 
 NxmGrowth
-nxm_chunk_grow(NxmSpace *space, LWLock *lock, int node, char **reason)
+nxm_chunk_grow(NxmSpace *space, LWLock *lock, char **reason)
 {
+	int			node = space->need_node;
 	NxmGrowth	growth;
 
 	*reason = NULL;
 	LWLockAcquire(lock, LW_EXCLUSIVE);
-	if (nxm_chunk_room(space, node))
+
+	/*
+	 * Not: unless there is room.  A value of many pages gave those that it got
+	 * back when there were not enough, and would get the same ones again.
+	 */
+	if (nxm_load(&space->shared->nodes[node].chunk) != space->need_newest)
 		growth = NXM_GROWN;
 	else if (nxm_load(&space->shared->nchunks) >= NXM_MAX_CHUNKS)
 		growth = NXM_GROW_TABLE_FULL;

@@ -47,11 +47,11 @@ extern void nxm_chunk_map_all(NxmSpace *space);
 extern bool nxm_chunk_room(NxmSpace *space, int node);
 
 /*
- * Adds a chunk on the node, unless it has room.  Raises no error; for
- * NXM_GROW_NO_MEMORY *reason, in the current memory context, tells more.
+ * Adds a chunk on the node that space wants one on, unless somebody has done so
+ * since.  Raises no error; for NXM_GROW_NO_MEMORY *reason, in the current memory
+ * context, tells more.
  */
-extern NxmGrowth nxm_chunk_grow(NxmSpace *space, LWLock *lock, int node,
-								char **reason);
+extern NxmGrowth nxm_chunk_grow(NxmSpace *space, LWLock *lock, char **reason);
 
 /* NxmSpace's callbacks. */
 extern bool nxm_chunk_populate(NxmSpace *space, int chunk, void *page);

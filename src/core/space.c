@@ -210,6 +210,7 @@ take_page(NxmSpace *space, int node_no)
 	uint32_t	page;
 	NxmPage    *desc;
 	uint64_t	top;
+	uint64_t	newest;
 
 	for (;;)
 	{
@@ -224,8 +225,8 @@ take_page(NxmSpace *space, int node_no)
 			goto have_page;
 	}
 
+	newest = nxm_load(&node->chunk);
 	{
-		uint64_t	newest = nxm_load(&node->chunk);
 		NxmChunk   *chunk;
 		uint64_t	bump;
 
@@ -261,6 +262,7 @@ have_page:
 		{
 			count_page(space, -1);
 			push_page(&node->free_pages, desc, page);
+			space->want = room ? NXM_WANT_SPACE : NXM_WANT_LIMIT;
 			space->no_space = room;
 			space->need_node = node_no;
 			return UINT32_MAX;
@@ -270,6 +272,8 @@ have_page:
 	return page;
 
 need_memory:
+	space->want = NXM_WANT_CHUNK;
+	space->need_newest = newest;
 	space->no_space = false;
 	space->need_node = node_no;
 	return UINT32_MAX;
