@@ -8,6 +8,8 @@ OBJS = \
 	src/core/counter.o \
 	src/core/item.o \
 	src/core/map.o \
+	src/core/map_grow.o \
+	src/core/map_drain.o \
 	src/core/queue.o \
 	src/core/space.o \
 	src/core/stack.o \

@@ -125,9 +125,10 @@ mutant "double pop" check_stack stack.c \
 		if (false)'
 
 # The queue.
-mutant "no tag in the queue's head" check_queue queue.c \
-	'nxm_cas(&queue->head, &head, advance(head, link))' \
-	'nxm_cas(&queue->head, &head, (head & ~NXM_REF_MASK) | link)'
+mutant "tag of the queue's head not compared" check_queue queue.c \
+	'!nxm_cas(&queue->head, &head, advance(head, link))' \
+	'({ uint64_t seen = nxm_load(&queue->head);
+		((seen ^ head) & NXM_REF_MASK) != 0 || !nxm_cas(&queue->head, &seen, advance(seen, link)); })'
 mutant "no tags in the queue" check_queue queue.c \
 	'+ COUNT_ONE' ''
 mutant "head passes tail" check_queue queue.c \

@@ -1,0 +1,226 @@
+/*
+ * map_drain.c
+ *	  Clearing and dropping a map: its body is cut off at once, and freed in
+ *	  steps.  map.h has the design.
+ *
+ * A segment that was cut off has CUT for a successor, so that it can't grow, and
+ * its buckets freeze as those of a growing one do; an operation that meets one
+ * begins anew, in the body that the directory names by then.
+ */
+#include "map_internal.h"
+
+/* Puts another body, or none, in place of the present one. */
+static NxmResult
+cut_off(NxmSpace *space, NxmMap *map, uint64_t body)
+{
+	uint64_t	nobody = 0;
+	uint64_t	directory;
+
+	/* the housekeeper would go on changing the directory that is cut off */
+	if (nxm_load(&map->dead) != 0 ||
+		!nxm_cas(&map->housekeeper, &nobody, (uint64_t) space->proc + 1))
+		return NXM_EXISTS;
+	directory = nxm_load(&map->directory);
+	if (nxm_load(&map->dead) != 0 || (directory & NXM_REF_MASK) == 0)
+	{
+		nxm_store(&map->housekeeper, 0);
+		return (directory & NXM_REF_MASK) == 0 ? NXM_DROPPED : NXM_EXISTS;
+	}
+	/*
+	 * This one first: whoever finds the old body being drained must find the new
+	 * one in its place, or it would go round until we go on.
+	 */
+	nxm_store(&map->directory,
+			  ((directory & ~(SERIAL_ONE - 1)) + SERIAL_ONE) | body);
+	nxm_store(&map->dead, directory);
+	nxm_store(&map->housekeeper, 0);
+	return NXM_OK;
+}
+
+NxmResult
+nxm_map_clear(NxmSpace *space, NxmMap *map, uint64_t *removed)
+{
+	uint64_t	body;
+	NxmResult	result;
+
+	*removed = nxm_map_entries(map);
+	if (nxm_load(&map->dead) != 0)
+		return NXM_EXISTS;
+	body = nxm_map_new_body(space);
+	if (body == 0)
+		return nxm_no_object(space);
+	result = cut_off(space, map, body);
+	if (result != NXM_OK)
+	{
+		NxmAtomic  *entry = nxm_at(space, body);
+
+		nxm_free(space, nxm_load_relaxed(entry) & NXM_REF_MASK);
+		nxm_free(space, body);
+	}
+	return result;
+}
+
+NxmResult
+nxm_map_drop(NxmSpace *space, NxmMap *map)
+{
+	return cut_off(space, map, 0);
+}
+
+/*
+ * Takes all items out of a segment of a dead body and of its successors.  Any
+ * number of processes may at once; an item is retired by whoever's CAS takes it
+ * out.
+ */
+static NxmResult
+drain_segment(NxmSpace *space, NxmMap *map, NxmSegment *seg)
+{
+	uint32_t	log = NXM_GET(seg->log);
+	NxmPlace		place = {.overflow = overflows_of(seg, log)};
+	uint64_t	next = 0;
+
+	if (!nxm_cas(&seg->next, &next, CUT) && next != CUT)
+	{
+		NxmSegment    *first;
+		NxmResult	result = nxm_map_migrate_all(space, seg);
+
+		if (result != NXM_OK)
+			return result;
+		first = nxm_at(space, next);
+		if (first == NULL)
+			return NXM_NEED_CHUNK;
+		result = drain_segment(space, map, first);
+		if (result == NXM_OK && NXM_GET(first->sibling) != 0)
+		{
+			NxmSegment    *second = nxm_at(space, NXM_GET(first->sibling));
+
+			if (second == NULL)
+				return NXM_NEED_CHUNK;
+			result = drain_segment(space, map, second);
+		}
+		return result;
+	}
+
+	for (uint32_t b = 0; b < UINT32_C(1) << log; b++)
+	{
+		uint64_t	header;
+
+		place.bucket = &seg->bucket[b];
+		header = nxm_load(&place.bucket->header);
+		while ((header & H_STATUS) != H_FROZEN)
+		{
+			if ((header & H_PENDING) != 0)
+			{
+				nxm_map_complete_pending(space, &place, header);
+				header = nxm_load(&place.bucket->header);
+			}
+			else if (nxm_cas(&place.bucket->header, &header,
+							 next_version((header & ~H_STATUS) | H_FROZEN)))
+				header = next_version((header & ~H_STATUS) | H_FROZEN);
+		}
+		for (int i = 0; i < chain_slots(header); i++)
+		{
+			NxmAtomic  *slot = slot_at(&place, header, i);
+			uint64_t	word = nxm_load(slot);
+
+			while (word != FROZEN)
+			{
+				NxmRef		ref = (word & STATE_MASK) == OPEN ? word & NXM_REF_MASK : 0;
+				size_t		bytes = 0;
+
+				if (ref != 0)
+				{
+					NxmItem    *item = nxm_at(space, ref);
+
+					if (item == NULL)
+						return NXM_NEED_CHUNK;
+					nxm_protect(space, ref);
+					if (nxm_load(slot) != word)
+					{
+						word = nxm_load(slot);
+						continue;
+					}
+					bytes = nxm_item_bytes(item);
+				}
+				if (nxm_cas(slot, &word, FROZEN))
+				{
+					if (ref != 0)
+					{
+						nxm_retire(space, ref);
+						nxm_map_count(space, map, -1, -(int64_t) bytes);
+					}
+					break;
+				}
+			}
+		}
+	}
+	return NXM_OK;
+}
+
+/* Retires a drained segment with its successors. */
+static void
+retire_segments(NxmSpace *space, NxmRef ref)
+{
+	NxmSegment    *seg = nxm_at(space, ref);
+	uint64_t	next = nxm_load(&seg->next);
+
+	if (next != CUT)
+	{
+		NxmSegment    *first = nxm_at(space, next);
+		NxmRef		sibling = NXM_GET(first->sibling);
+
+		retire_segments(space, next);
+		if (sibling != 0)
+			retire_segments(space, sibling);
+	}
+	nxm_retire_epoch(space, ref);
+}
+
+NxmResult
+nxm_map_drain(NxmSpace *space, NxmMap *map)
+{
+	uint64_t	dead = nxm_load(&map->dead);
+	uint32_t	depth = directory_depth(dead);
+	uint64_t	first;
+
+	if (dead == 0)
+		return NXM_ABSENT;
+	if (!nxm_map_directory_is_mapped(space, dead))
+		return NXM_NEED_CHUNK;
+
+again:
+	first = nxm_load_relaxed(&map->drained);
+	for (uint64_t i = first; i < UINT64_C(1) << depth; i++)
+	{
+		NxmAtomic  *entry = directory_entry(space, dead, i);
+		uint64_t	word = nxm_load(entry);
+		NxmSegment    *seg;
+		uint64_t	n;
+		NxmResult	result;
+
+		if (word == 0)
+			continue;
+		seg = nxm_at(space, word & NXM_REF_MASK);
+		if (seg == NULL)
+			return NXM_NEED_CHUNK;
+		result = drain_segment(space, map, seg);
+		if (result != NXM_OK)
+			return result;
+		n = UINT64_C(1) << (depth - NXM_GET(seg->depth));
+		/* the last of its entries first, so that the first one decides */
+		while (--n > 0)
+			nxm_store(directory_entry(space, dead, i + n), 0);
+		if (nxm_cas(entry, &word, 0))
+			retire_segments(space, word & NXM_REF_MASK);
+		nxm_store_relaxed(&map->drained, i);
+		return NXM_OK;
+	}
+	if (first != 0)
+	{
+		/* a process that was held up may have set it for a body before */
+		nxm_store_relaxed(&map->drained, 0);
+		goto again;
+	}
+	if (nxm_cas(&map->dead, &dead, 0))
+		nxm_map_retire_directory(space, dead);
+	return NXM_ABSENT;
+}

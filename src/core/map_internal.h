@@ -1,0 +1,247 @@
+/*
+ * map_internal.h
+ *	  What the files of the map share: the layout of slots, headers, segments and
+ *	  directories, and the steps of growth.  map.h has the design.
+ */
+#ifndef NXM_MAP_INTERNAL_H
+#define NXM_MAP_INTERNAL_H
+
+#include "map.h"
+
+/* The checker makes these small. */
+#ifndef NXM_BUCKET_SLOTS
+#define NXM_BUCKET_SLOTS 15
+#define NXM_OVERFLOW_SLOTS 8
+#define NXM_MIN_LOG 2			/* buckets of the first segment */
+#define NXM_MAX_LOG 6			/* buckets of a segment of a large map */
+/* what fills up the size class of the segment: 15 for 64 buckets, 9,216 bytes */
+#define POOL_OF(log) \
+	((log) == 6 ? 15 : (log) == 5 ? 7 : (log) == 4 ? 3 : 1)
+#endif
+
+/*
+ * Buckets that a writer migrates besides its own.  With 2 the old segments of
+ * 1,000,000 growing entries took 1 byte an entry more; 8 is no better than 4.
+ */
+#define HELP 4
+
+#define CHAIN_SLOTS (NXM_BUCKET_SLOTS + NXM_OVERFLOW_SLOTS)
+
+/* Slots. */
+#define STATE_SHIFT		62
+#define OPEN			(UINT64_C(1) << STATE_SHIFT)
+#define TENTATIVE		(UINT64_C(2) << STATE_SHIFT)
+#define FROZEN			(UINT64_C(3) << STATE_SHIFT)
+#define STATE_MASK		FROZEN
+#define FREQ_MASK		(UINT64_C(3) << 60)
+#define TAG_BITS		26
+#define TAG_MASK		(((UINT64_C(1) << TAG_BITS) - 1) << NXM_REF_BITS)
+#define EMPTY			OPEN
+
+/* Headers. */
+#define H_STATUS		UINT64_C(3)
+#define H_UNINIT		UINT64_C(0)
+#define H_OPEN			UINT64_C(1)
+#define H_FROZEN		UINT64_C(2)
+#define H_MIGRATED		UINT64_C(4)
+#define H_PENDING_SHIFT 3
+#define H_PENDING		(UINT64_C(0x3F) << H_PENDING_SHIFT)
+#define H_OVERFLOW_SHIFT 9
+#define H_OVERFLOW		(UINT64_C(0x7F) << H_OVERFLOW_SHIFT)
+#define H_VERSION_ONE	(UINT64_C(1) << 16)
+
+/* Directory word and entries. */
+#define DEPTH_SHIFT		34
+#define SERIAL_ONE		(UINT64_C(1) << 40)
+#define ENTRY_LOG_SHIFT 34
+#define ENTRY_DEPTH_SHIFT 40
+#define PAGE_ENTRIES_LOG 13
+#define PAGE_ENTRIES	(1 << PAGE_ENTRIES_LOG)
+#define FLAT_DEPTH		11		/* a directory of one object up to here */
+#define MAX_DEPTH		24
+#define FIRST_TAG_BIT	6
+#define MAX_BUCKET_DEPTH 32
+
+/* In `next` of a segment of a body that clear cut off: there is no successor. */
+#define CUT				UINT64_C(1)
+
+typedef struct NxmBucket
+{
+	NxmAtomic	header;
+	NxmAtomic	slot[NXM_BUCKET_SLOTS];
+} NxmBucket;
+
+typedef struct NxmOverflow
+{
+	NxmAtomic	slot[NXM_OVERFLOW_SLOTS];
+} NxmOverflow;
+
+/*
+ * 64 bytes, the buckets, the overflow buckets.  With 64 buckets 9,216 bytes.
+ */
+typedef struct NxmSegment
+{
+	NxmAtomic	next;			/* first successor; 0: none */
+	NxmAtomic	migrated;		/* buckets */
+	NxmAtomic	pool;			/* bit i: overflow bucket i is used */
+	NxmAtomic	cursor;			/* next bucket for a helper */
+	uint64_t	prefix;			/* first position; immutable */
+	uint32_t	log;			/* of the number of buckets; immutable */
+	uint32_t	depth;			/* bits of prefix; immutable */
+	uint64_t	sibling;		/* of a first successor: the second one, or 0 */
+	uint64_t	unused;
+	NxmBucket		bucket[];
+} NxmSegment;
+
+/* Where a position is: an OPEN bucket, when looked up. */
+typedef struct NxmPlace
+{
+	NxmSegment    *seg;
+	NxmSegment    *parent;			/* of seg, if reached by way of it */
+	NxmBucket     *bucket;
+	NxmOverflow   *overflow;		/* the first one of seg */
+	uint64_t	header;
+	uint32_t	log;
+	uint32_t	depth;
+} NxmPlace;
+
+static inline uint64_t
+position_of(uint64_t hash)
+{
+	unsigned __int128 x = hash;
+	uint64_t	z = hash - ((uint64_t) (x * x >> 64) >> 2);
+
+	return z + (uint64_t) ((unsigned __int128) z * UINT64_C(0x5555555555555555) >> 64);
+}
+
+static inline uint64_t
+tag_of(uint64_t position)
+{
+	return (position >> 32 << NXM_REF_BITS) & TAG_MASK;
+}
+
+static inline uint64_t
+first_bits(uint64_t position, uint32_t n)
+{
+	return n == 0 ? 0 : position >> (64 - n);
+}
+
+static inline uint64_t
+bucket_number(uint64_t position, uint32_t depth, uint32_t log)
+{
+	return first_bits(position << depth, log);
+}
+
+static inline NxmOverflow *
+overflows_of(NxmSegment *seg, uint32_t log)
+{
+	return (NxmOverflow *) &seg->bucket[(size_t) 1 << log];
+}
+
+/* Slot i of a chain; the header tells whether there are more than the first. */
+static inline NxmAtomic *
+slot_at(const NxmPlace *place, uint64_t header, int i)
+{
+	if (i < NXM_BUCKET_SLOTS)
+		return &place->bucket->slot[i];
+	return &place->overflow[((header & H_OVERFLOW) >> H_OVERFLOW_SHIFT) - 1]
+		.slot[i - NXM_BUCKET_SLOTS];
+}
+
+static inline int
+chain_slots(uint64_t header)
+{
+	return (header & H_OVERFLOW) != 0 ? CHAIN_SLOTS : NXM_BUCKET_SLOTS;
+}
+
+static inline int
+pending_slot(uint64_t header)
+{
+	return (int) ((header & H_PENDING) >> H_PENDING_SHIFT) - 1;
+}
+
+static inline uint64_t
+next_version(uint64_t header)
+{
+	return header + H_VERSION_ONE;
+}
+
+static inline uint32_t
+directory_depth(uint64_t directory)
+{
+	return (uint32_t) (directory >> DEPTH_SHIFT) & 0x3F;
+}
+
+static inline uint32_t
+directory_pages(uint32_t depth)
+{
+	return depth <= FLAT_DEPTH ? 0 :
+		depth <= PAGE_ENTRIES_LOG ? 1 : UINT32_C(1) << (depth - PAGE_ENTRIES_LOG);
+}
+
+/* NULL: a chunk is not mapped. */
+static inline NxmAtomic *
+directory_entry(NxmSpace *space, uint64_t directory, uint64_t i)
+{
+	void	   *at = nxm_at(space, directory & NXM_REF_MASK);
+
+	if (at == NULL)
+		return NULL;
+	if (directory_depth(directory) > FLAT_DEPTH)
+	{
+		at = nxm_at(space, NXM_GET(((uint64_t *) at)[i >> PAGE_ENTRIES_LOG]));
+		if (at == NULL)
+			return NULL;
+		i &= PAGE_ENTRIES - 1;
+	}
+	return (NxmAtomic *) at + i;
+}
+
+static inline bool
+has_migrated(NxmSegment *seg)
+{
+	return nxm_load(&seg->migrated) >= UINT64_C(1) << NXM_GET(seg->log);
+}
+
+static inline void
+nxm_map_count(NxmSpace *space, NxmMap *map, int64_t entries, int64_t bytes)
+{
+	int			i = space->proc % NXM_MAP_STATS;
+
+	if (entries != 0)
+		nxm_fetch_add_relaxed(&map->stats[i].entries, (uint64_t) entries);
+	if (bytes != 0)
+		nxm_fetch_add_relaxed(&map->stats[i].bytes, (uint64_t) bytes);
+}
+
+/* 0: nxm_no_object() tells why.  A directory word for an empty body. */
+extern uint64_t nxm_map_new_body(NxmSpace *space);
+extern void nxm_map_retire_directory(NxmSpace *space, uint64_t directory);
+extern bool nxm_map_directory_is_mapped(NxmSpace *space, uint64_t directory);
+
+/*
+ * Sees to it that a committed insert is LIVE and nothing pending.  Replaces the
+ * hazard.  The header may be another one afterwards in any way.
+ */
+extern void nxm_map_complete_pending(NxmSpace *space, const NxmPlace *place,
+									 uint64_t header);
+
+/*
+ * Migrates bucket b, or all, of a segment with a successor.  Any number of
+ * processes may at once.  NXM_OK: it has migrated.  Replaces the hazard.
+ */
+extern NxmResult nxm_map_migrate(NxmSpace *space, NxmSegment *seg, uint32_t b);
+extern NxmResult nxm_map_migrate_all(NxmSpace *space, NxmSegment *seg);
+
+/* What a writer does for a growth that it met. */
+extern void nxm_map_help_growth(NxmSpace *space, NxmMap *map, NxmSegment *seg,
+								uint64_t position);
+
+/*
+ * Makes room in a full chain: an overflow bucket, or successors.  NXM_OK: look
+ * again.
+ */
+extern NxmResult nxm_map_make_room(NxmSpace *space, NxmMap *map,
+								   const NxmPlace *place, uint64_t position);
+
+#endif							/* NXM_MAP_INTERNAL_H */
