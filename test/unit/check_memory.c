@@ -342,7 +342,12 @@ location_of(const NxmAtomic *p, Cell **its_cell, const char *func, int line)
 		check_fail("the checker has too few locations");
 	location = &locations[nlocations++];
 	cell->location = nlocations;
-	memset(location, 0, sizeof(*location));
+	/* stores and what was seen are written before they are counted */
+	location->newest = location->floor = 0;
+	memset(&location->stores[0], 0, sizeof(Store));
+	memset(location->nseen, 0, sizeof(location->nseen));
+	memset(location->loaded, 0, sizeof(location->loaded));
+	memset(location->stored, 0, sizeof(location->stored));
 	location->stores[0].value = p->word;
 	return location;
 }
@@ -592,9 +597,9 @@ check_fence(const char *func, int line)
 	note("fence", NULL, 0, 0, 0, func, line);
 }
 
-/* A plain write of granules from first to last. */
+/* A plain write of granules from first to last; -1: they stay in their state. */
 static void
-write_granules(size_t first, size_t last, CellState state, const char *what,
+write_granules(size_t first, size_t last, int state, const char *what,
 			   const char *func, int line)
 {
 	int			self = check_self();
@@ -628,6 +633,8 @@ write_granules(size_t first, size_t last, CellState state, const char *what,
 		memset(cell->read, 0, sizeof(cell->read));
 		cell->writer = (uint8_t) self;
 		cell->written = clock;
+		if (state < 0)
+			continue;
 		cell->state = (uint8_t) state;
 		cell->freed_func = func;
 		cell->freed_line = (uint16_t) line;
@@ -659,8 +666,7 @@ check_word_init(NxmAtomic *p, uint64_t value, const char *func, int line)
 	if (!granules(p, 8, &first, &last, func, line))
 		check_fail("%s:%d: an atomic operation outside of shared memory", func, line);
 	not_freed(cell_at(first), p, func, line);
-	write_granules(first, last, (CellState) cell_at(first)->state, "nxm_init()",
-				   func, line);
+	write_granules(first, last, -1, "nxm_init()", func, line);
 	p->word = value;
 	note("init", p, value, 0, 0, func, line);
 }
@@ -682,9 +688,7 @@ check_plain(const void *p, size_t n, bool write, const char *func, int line)
 		not_freed(cell_at(g), arena + g * 8, func, line);
 	if (write)
 	{
-		for (size_t g = first; g <= last; g++)
-			write_granules(g, g, (CellState) cell_at(g)->state, "a plain write",
-						   func, line);
+		write_granules(first, last, -1, "a plain write", func, line);
 		return;
 	}
 	clock = check_memory_tick();

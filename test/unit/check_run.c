@@ -804,7 +804,9 @@ check_main(int argc, char **argv, const char *program, const CheckCase *cases,
 		strtoull(getenv("CHECK_SEED"), NULL, 0) : 1;
 	bool		mutant = argc > 1 && strcmp(argv[1], "mutant") == 0;
 	int			status = 0;
+	double		until;
 	int			n = 0;
+	int			left;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	self = HOST;
@@ -832,15 +834,31 @@ check_main(int argc, char **argv, const char *program, const CheckCase *cases,
 		return check_mutant(cases, ncases, base);
 	for (int i = 0; i < ncases; i++)
 		n += only == NULL || strcmp(only, cases[i].name) == 0;
-	for (int i = 0; i < ncases; i++)
+	left = n;
+	until = seconds() + for_seconds;
+	/* exhaustive ones first: the time that they leave is for the others */
+	for (int pass = 0; pass < 2; pass++)
 	{
-		if (only != NULL && strcmp(only, cases[i].name) != 0)
-			continue;
-		running = &cases[i];
-		if (only != NULL && getenv("CHECK_REPLAY") != NULL)
-			return replay(getenv("CHECK_REPLAY"));
-		if (!check_case(program, base, for_seconds / n))
-			status = 1;
+		for (int i = 0; i < ncases; i++)
+		{
+			double		share = 0;
+
+			if ((only != NULL && strcmp(only, cases[i].name) != 0) ||
+				((cases[i].modes & CHECK_EXHAUSTIVE) != 0) != (pass == 0))
+				continue;
+			running = &cases[i];
+			if (only != NULL && getenv("CHECK_REPLAY") != NULL)
+				return replay(getenv("CHECK_REPLAY"));
+			if (for_seconds > 0)
+			{
+				share = (until - seconds()) / left--;
+				/* late already: one of each kind, for a line of each case */
+				if (share <= 0)
+					share = 0.001;
+			}
+			if (!check_case(program, base, share))
+				status = 1;
+		}
 	}
 	printf("1..%d\n", n);
 	return status;
