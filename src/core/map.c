@@ -204,6 +204,7 @@ nxm_map_get(NxmSpace *space, NxmMap *map, const NxmKey *key, NxmBuffer *buffer)
 			return result;
 		if (item == NULL)
 			return NXM_ABSENT;
+		NXM_PAUSE("get");
 		return nxm_item_copy(space, item, buffer);
 	}
 }
@@ -246,12 +247,14 @@ insert(NxmSpace *space, const NxmPlace *place, int slot, uint64_t tag, NxmRef re
 	nxm_protect(space, ref);
 	if (!nxm_cas(at, &word, tentative))
 		return false;
+	NXM_PAUSE("reserved");
 	if (!nxm_cas(&place->bucket->header, &header, committed))
 	{
 		/* fails if the bucket froze, and with it the reservation */
 		(void) nxm_cas(at, &tentative, EMPTY);
 		return false;
 	}
+	NXM_PAUSE("committed");
 	(void) nxm_cas(at, &tentative, OPEN | tag | ref);
 	(void) nxm_cas(&place->bucket->header, &committed,
 				   next_version(committed) & ~H_PENDING);

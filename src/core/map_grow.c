@@ -203,6 +203,7 @@ nxm_map_migrate(NxmSpace *space, NxmSegment *seg, uint32_t b)
 		}
 	}
 
+	NXM_PAUSE("migrate");
 	target = nxm_at(space, next);
 	if (target == NULL)
 		return NXM_NEED_CHUNK;
@@ -254,6 +255,7 @@ nxm_map_migrate(NxmSpace *space, NxmSegment *seg, uint32_t b)
 		words[side][n[side]++] = (word & ~STATE_MASK) | OPEN;
 	}
 
+	NXM_PAUSE("fill");
 	overflow = (int) ((header & H_OVERFLOW) >> H_OVERFLOW_SHIFT);
 	for (int side = 0; side < 2; side++)
 	{
@@ -404,6 +406,7 @@ keep_house(NxmSpace *space, NxmMap *map, uint64_t position)
 	if (nxm_load_relaxed(&map->housekeeper) != 0 ||
 		!nxm_cas(&map->housekeeper, &nobody, (uint64_t) space->proc + 1))
 		return;
+	NXM_PAUSE("keep house");
 	for (;;)
 	{
 		uint64_t	directory = nxm_load(&map->directory);

@@ -7,6 +7,7 @@
 #define NXM_MAP_INTERNAL_H
 
 #include "map.h"
+#include "pause.h"
 
 /* The checker makes these small. */
 #ifndef NXM_BUCKET_SLOTS

@@ -4,6 +4,8 @@
  */
 #include "queue.h"
 
+#include "pause.h"
+
 #define COUNT_ONE (UINT64_C(1) << NXM_REF_BITS)
 
 static inline uint64_t
@@ -57,6 +59,7 @@ nxm_queue_push(NxmSpace *space, NxmQueue *queue, const NxmValue *value)
 		if (nxm_cas(NXM_ITEM_LINK(last), &link, ref))
 		{
 			nxm_fetch_add_relaxed(&queue->bytes, bytes);
+			NXM_PAUSE("linked");
 			(void) nxm_cas(&queue->tail, &tail, advance(tail, ref));
 			return NXM_OK;
 		}

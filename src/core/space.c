@@ -20,6 +20,7 @@
 #include "space.h"
 
 #include "item.h"
+#include "pause.h"
 
 #define STATUS_FREE		0
 #define STATUS_SLAB		1
@@ -569,6 +570,7 @@ nxm_alloc_on(NxmSpace *space, int node, size_t size)
 		bits = take_bits(space, node, class, max, &page, &word);
 		if (bits == 0)
 			return 0;
+		NXM_PAUSE("allocated");
 		magazine->page = page;
 		magazine->word = word;
 		magazine->bits = bits;
