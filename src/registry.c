@@ -30,8 +30,9 @@
  */
 #include "registry.h"
 
+#include "access/xlog.h"
 #include "catalog/pg_authid.h"
-#include "common/hashfn.h"
+#include "catalog/pg_control.h"
 #include "compat.h"
 #include "registry_internal.h"
 #include "utils/acl.h"
@@ -51,6 +52,7 @@
 NxmSpace   *nxm_registry_space = NULL;
 NxmAnchor  *nxm_registry_anchor = NULL;
 uint64		nxm_role_changes = 0;
+uint64		nxm_hash_seed = 0;
 bool		nxm_enable_lock_free_structures = true;
 int			nxm_role_limit = -1;
 void		(*nxm_registry_load_hook) (void) = NULL;
@@ -107,6 +109,15 @@ nxm_check_name(NxmKind kind, size_t len)
 						   NXM_MAX_NAME)));
 }
 
+void
+nxm_hash_prepare(void)
+{
+	/* random, made by initdb, and never shown */
+	nxm_hash_seed =
+		hash_bytes_extended((const unsigned char *) GetMockAuthenticationNonce(),
+							MOCK_AUTH_NONCE_LEN, 0) | 1;
+}
+
 static void
 roles_changed(Datum arg, NxmSysCacheId cacheid, uint32 hashvalue)
 {
@@ -136,6 +147,10 @@ nxm_registry_use(void)
 {
 	if (unlikely(nxm_registry_space == NULL))
 		nxm_registry_attach();
+	if (!OidIsValid(MyDatabaseId))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("structures belong to a database, and this process is connected to none")));
 	if (nxm_registry_load_hook != NULL)
 		nxm_registry_load_hook();
 }
@@ -148,8 +163,7 @@ make_key(NameKey *k, Oid database, NxmKind kind, const char *name, size_t len)
 	memcpy(k->bytes + sizeof(Oid) + 1, name, len);
 	k->key.data = k->bytes;
 	k->key.len = sizeof(Oid) + 1 + len;
-	k->key.hash = hash_bytes_extended((const unsigned char *) k->bytes,
-									  k->key.len, 0);
+	k->key.hash = nxm_hash(k->bytes, k->key.len);
 }
 
 /* In a section: the object of a name.  NXM_OK, NXM_ABSENT, NXM_NEED_CHUNK. */

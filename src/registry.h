@@ -249,11 +249,20 @@ nxm_check_role_limit(Oid owner, size_t bytes)
 		nxm_check_role_limit_slow(owner, bytes);
 }
 
-/* The hash of a map's key, for NxmKey.hash: the same for all who use a map. */
+/*
+ * The hash of a map's key, for NxmKey.hash.  Its seed is the cluster's own and
+ * secret, so that nobody can make up keys that collide.
+ */
+extern uint64 nxm_hash_seed;	/* 0: not known yet */
+extern void nxm_hash_prepare(void);
+
 static inline uint64
 nxm_hash(const char *key, size_t len)
 {
-	return hash_bytes_extended((const unsigned char *) key, (int) len, 0);
+	if (unlikely(nxm_hash_seed == 0))
+		nxm_hash_prepare();
+	return hash_bytes_extended((const unsigned char *) key, (int) len,
+							   nxm_hash_seed);
 }
 
 extern const char *nxm_kind_name(NxmKind kind);

@@ -65,8 +65,8 @@ add(NxmObject *object, int64 delta, int64 *result, bool *striped)
 	NxmCounter *counter = &object->u.counter;
 
 	*striped = counter->nstripes > 0;
-	return nxm_counter_add(nxm_registry_space, counter, nxm_memory_node(),
-						   delta, result);
+	return nxm_counter_add(nxm_registry_space, counter,
+						   *striped ? nxm_memory_node() : 0, delta, result);
 }
 
 Datum
@@ -335,7 +335,10 @@ drain(const NxmObjectInfo *info, void *context)
 	if (!DatumGetBool(DirectFunctionCall2Coll(textlike, C_COLLATION_OID,
 											  PointerGetDatum(name_text),
 											  PointerGetDatum(c->pattern))))
+	{
+		pfree(name_text);
 		return;
+	}
 
 	t = remember(info);
 	do

@@ -14,7 +14,6 @@
  */
 #include "sql_structures.h"
 
-#include "common/hashfn.h"
 #include "compat.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
@@ -54,8 +53,7 @@ key_arg(FunctionCallInfo fcinfo, int n)
 	nxm_check_key(bytes.len);
 	key.data = bytes.data;
 	key.len = (uint32) bytes.len;
-	key.hash = hash_bytes_extended((const unsigned char *) bytes.data,
-								   (int) bytes.len, 0);
+	key.hash = nxm_hash(bytes.data, bytes.len);
 	return key;
 }
 
