@@ -158,6 +158,9 @@ pass(TimestampTz *reconciled)
 
 	if (anchor == NULL)
 		return false;
+	/* a backend may be loading, or have given up loading */
+	if (!nxm_load_now(&ShutdownRequestPending))
+		return true;
 	nxm_arena_tick();
 	if (nxm_load(&nxm_space()->shared->nchunks) == 0)
 		return false;
@@ -214,7 +217,6 @@ nxm_memory_worker_main(Datum arg)
 	MemoryContextSwitchTo(context);
 
 	nxm_save_reopen();
-	(void) nxm_load_now(&ShutdownRequestPending);
 
 	for (;;)
 	{

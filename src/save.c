@@ -251,7 +251,7 @@ nxm_load_now(volatile sig_atomic_t *stop)
 	bool		again;
 	NxmLoadResult result;
 
-	if (shared == NULL)
+	if (shared == NULL || state_now() == NXM_LOAD_DONE)
 		return true;
 	if (!exit_registered)
 	{

@@ -317,9 +317,18 @@ SKIP:
 
 # Without the worker the first user loads, and nothing is saved.
 sql(q{SELECT nexusmem.counter_set('c', 12)});
+sql(q{SELECT count(nexusmem.map_put('many', i::text, repeat('x', 100))) FROM generate_series(1, 200000) i});
+for (1 .. 3)
+{
+	$node->restart;
+}
+is(sql(q{SELECT count(nexusmem.map_get('many', i::text)) FROM generate_series(1, 200000) i}), '200000', 'starts and stops in quick succession lose nothing');
 $node->append_conf('postgresql.conf', 'max_worker_processes = 0');
 $node->restart;
-is(counter('c'), '12', 'no worker: the first user loads');
+$node->psql('postgres', q{SET statement_timeout = '30ms'; SELECT nexusmem.counter_get('c')}, stderr => \$err);
+note("the first user, in a hurry: $err");
+is(counter('c'), '12', 'no worker: the first user who has the time loads');
+is(sql(q{SELECT count(nexusmem.map_get('many', i::text)) FROM generate_series(1, 200000) i}), '200000', 'all of it, once');
 ok(!-e $file, 'no worker: the file is gone all the same');
 $node->append_conf('postgresql.conf', 'max_worker_processes = 8');
 $node->restart;
