@@ -539,7 +539,8 @@ grow_grow(int proc)
  * three keys of one bucket: switches elsewhere only make it rare.
  */
 static const char *const insertion[] = {
-	"insert", "complete_pending", "look_up", "nxm_map_write", "locate", NULL
+	"insert", "nxm_map_complete_pending", "look_up", "nxm_map_write",
+	"locate", NULL
 };
 
 /* less, for more switches */
