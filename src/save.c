@@ -298,8 +298,10 @@ nxm_load_now(volatile sig_atomic_t *stop)
 		else
 			(void) durable_unlink(NXM_SAVE_FILE, LOG);
 		ereport(LOG,
-				(errmsg("loaded %u of %u saved structures",
-						result.objects - result.dropped, result.objects)));
+				(errmsg_plural("loaded %u of %u saved structure",
+							   "loaded %u of %u saved structures",
+							   result.objects,
+							   result.objects - result.dropped, result.objects)));
 	}
 	loading = false;
 	set_state(NXM_LOAD_DONE);
@@ -870,9 +872,10 @@ save(void)
 		ok = save_file(saver);
 		if (ok && saver->objects > 0)
 			ereport(LOG,
-					(errmsg("saved %u shared structures, %llu bytes",
-							saver->objects,
-							(unsigned long long) saver->length)));
+					(errmsg_plural("saved %u shared structure, %llu bytes",
+								   "saved %u shared structures, %llu bytes",
+								   saver->objects, saver->objects,
+								   (unsigned long long) saver->length)));
 	}
 	if (!ok)
 	{
