@@ -667,6 +667,15 @@ nxm_object_drop(NxmKind kind, const char *name, size_t len)
 	return true;
 }
 
+/* A sharing that was replaced, or one before it. */
+static void
+free_retired(void)
+{
+	nxm_begin_operation();
+	nxm_epoch_poll(nxm_registry_space);
+	nxm_end_operation();
+}
+
 /*
  * In a section, under the lock: a new owner and a new sharing.  Nothing is
  * changed unless NXM_OK.
@@ -706,7 +715,7 @@ nxm_object_reassign(const NxmObjectInfo *info, Oid owner, const NxmAcl *acl)
 			result = object->id == info->id ?
 				set_rights(object, owner, acl) : NXM_ABSENT;
 	});
-	nxm_epoch_poll(nxm_registry_space);
+	free_retired();
 	return result == NXM_OK;
 }
 
@@ -801,7 +810,7 @@ nxm_object_share(NxmKind kind, const char *name, size_t len, Oid role,
 						nxm_kind_name(kind), (int) len, name),
 				 errdetail("At most %d are allowed.", NXM_MAX_ACL),
 				 errhint("Share it with a role that they are members of.")));
-	nxm_epoch_poll(nxm_registry_space);
+	free_retired();
 	return result == NXM_OK;
 }
 

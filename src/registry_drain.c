@@ -189,8 +189,10 @@ nxm_registry_drain_some(void)
 
 	if (nxm_exchange(&nxm_registry_anchor->cleared, 0) != 0)
 		nxm_registry_scan(drain_cleared, &more);
+	nxm_begin_operation();
 	nxm_flush(space);
 	nxm_epoch_poll(space);
+	nxm_end_operation();
 	if (more)
 		return NXM_DRAIN_MORE;
 	return nxm_registry_drain_pending() ? NXM_DRAIN_LATER : NXM_DRAIN_NOTHING;
