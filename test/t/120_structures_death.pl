@@ -21,7 +21,7 @@ my $MB = 1048576;
 my $kills = $ENV{NXM_KILLS} // 40;
 my $root = "$FindBin::RealBin/../..";
 my $dir = PostgreSQL::Test::Utils::tempdir();
-my $node;
+my ($node, $create, @victims, $session, $before, $from);
 
 sub q1 { return $node->safe_psql('postgres', $_[0]); }
 sub used { return q1('SELECT sum(used_bytes) FROM nexusmem.node_memory'); }
@@ -190,19 +190,19 @@ copy("$root/src/nexusmem_api.h", "$dir/include/nexusmem/") or die;
 build('torture', "'$root'/test/modules/nxm_torture/.", "NEXUSMEM_INCLUDE='$dir/include' COPT=-Werror");
 
 make('death', "$dir/torture:\$libdir");
-my $create = 'CREATE EXTENSION nexusmem;' . script("$dir/torture/nxm_torture--1.0.sql", 'nxm_torture') . $victims;
+$create = 'CREATE EXTENSION nexusmem;' . script("$dir/torture/nxm_torture--1.0.sql", 'nxm_torture') . $victims;
 q1($create);
 
 # SIGTERM to backends
-my @victims = start_victims(5);
-my $session = session($node);
+@victims = start_victims(5);
+$session = session($node);
 ask($session, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'});
 $_->{h}->finish foreach @victims;
 wait_for(q{SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'victim'});
 is(q1('SELECT whole()'), 'ok', 'warmed up');
 ask($session, 'SELECT drop_all()');
 wait_for("SELECT sum(used_bytes) < 8 * $MB FROM nexusmem.node_memory");
-my $before = used();
+$before = used();
 my $dead = 0;
 foreach my $round (1 .. 20)
 {
@@ -231,7 +231,7 @@ BEGIN
 		IF NOT torture_worker_end() THEN RAISE EXCEPTION 'not ended'; END IF;
 	END LOOP;
 END $$});
-my $from = -s $node->logfile;
+$from = -s $node->logfile;
 is(ask($session, 'CALL end_workers(200)'), '', '200 background workers die where they are') or diag(server_log($node, $from));
 is(q1('SELECT consistent(200)'), 'ok, ok, ok', 'what they counted is there');
 is(q1('SELECT whole()'), 'ok', 'and whole');
@@ -266,4 +266,152 @@ SKIP:
 }
 $node->stop;
 unlike(server_log($node), qr/TRAP|PANIC|terminated by signal (?!9)/, 'no other crash');
+
+# The other build.
+build('library', "'$root'/Makefile '$root'/nexusmem.control '$root'/src '$root'/sql", 'COPT=-DNXM_PAUSE_POINTS');
+make('stopped', "$dir/library:$dir/torture:\$libdir");
+($create) = glob("$root/sql/nexusmem--*.sql");
+q1('CREATE SCHEMA nexusmem;' . script($create, 'nexusmem') . script("$dir/torture/nxm_torture--1.0.sql", 'nxm_torture') . $victims . q{
+CREATE FUNCTION prepare() RETURNS void LANGUAGE sql AS $$
+	SELECT count(nexusmem.map_put('m', 'k' || k, 'old ' || k)) FROM generate_series(1, 500) k;
+	SELECT count(nexusmem.queue_push('q', 'q' || k) IS NULL), count(nexusmem.stack_push('s', 's' || k) IS NULL) FROM generate_series(1, 100) k;
+	SELECT nexusmem.counter_add('c');
+$$;
+-- what others do while one is stopped
+CREATE FUNCTION others(round int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM nexusmem.map_put('m', 'k' || k, repeat('new ' || k, 20)) FROM generate_series(1, 500) k, generate_series(1, 10);
+	PERFORM nexusmem.map_put('m', 'r' || round || ' ' || k, 'r' || round) FROM generate_series(1, 5000) k;
+	PERFORM nexusmem.map_delete('m', 'r' || round || ' ' || k) FROM generate_series(2, 5000, 2) k;
+	PERFORM nexusmem.queue_push('q', 'other'), nexusmem.queue_pop('q'), nexusmem.stack_push('s', 'other'), nexusmem.stack_pop('s') FROM generate_series(1, 2000);
+	PERFORM nexusmem.counter_add('c') FROM generate_series(1, 2000);
+	FOR i IN 1 .. 5 LOOP
+		PERFORM nexusmem.map_put('passing', k::text, 'v'), nexusmem.queue_push('passing', 'v') FROM generate_series(1, 300) k;
+		PERFORM nexusmem.map_clear('passing');
+		PERFORM nexusmem.map_drop('passing'), nexusmem.queue_drop('passing');
+	END LOOP;
+	IF (SELECT count(*) FROM nexusmem.map_entries('m') WHERE key LIKE 'k%') <> 500 OR
+		(SELECT count(*) FROM nexusmem.map_entries('m') WHERE key LIKE 'r%') <> 2500 * round THEN
+		RAISE 'entries are missing';
+	END IF;
+END $$});
+
+# Where to stop; what to do there; what that is to say; what others see meanwhile.
+my $grow = q{SELECT count(nexusmem.map_put('m', 'g' || k, 'grown')) FROM generate_series(1, 20000) k};
+my @places = (
+	# the name, too, is found by a map_get: so that of 'm' is found before
+	[ 'get', q{SELECT nexusmem.map_get('m', 'k' || x) FROM generate_series(6, 7) x WHERE x < 7 OR torture_pause_at('get')}, "old 6\nold 7", q{SELECT nexusmem.map_put('m', 'k7', 'another')}, 'f' ],
+	[ 'allocated', q{SELECT nexusmem.map_put('m', 'mine', repeat('m', 5000))}, 't', q{SELECT nexusmem.map_get('m', 'mine') IS NULL}, 't' ],
+	[ 'reserved', q{SELECT nexusmem.map_put('m', 'mine', 'of the stopped')}, 't', q{SELECT nexusmem.map_get('m', 'mine') IS NULL, nexusmem.map_put('m', 'mine', 'of another')}, 't|t' ],
+	[ 'committed', q{SELECT nexusmem.map_put('m', 'mine', 'of the stopped')}, 't', q{SELECT nexusmem.map_get('m', 'mine'), nexusmem.map_put('m', 'mine', 'of another')}, 'of the stopped|f' ],
+	[ 'migrate', $grow, '20000', q{SELECT nexusmem.map_size('m') > 500}, 't' ],
+	[ 'fill', $grow, '20000', q{SELECT nexusmem.map_size('m') > 500}, 't' ],
+	[ 'keep house', $grow, '20000', q{SELECT nexusmem.map_size('m') > 500}, 't' ],
+	[ 'linked', q{SELECT nexusmem.queue_push('q', 'of the stopped')}, '', q{SELECT count(*) FILTER (WHERE v = 'of the stopped') FROM (SELECT nexusmem.queue_pop('q') AS v, nexusmem.queue_push('q', 'x') FROM generate_series(1, 101)) s}, '1' ],
+);
+
+# stop_at($place, $sql): a session that is stopped there, and the process.
+sub stop_at
+{
+	my ($place, $sql) = @_;
+	my $s = session($node);
+	is(ask($s, "SELECT torture_pause_at('$place')"), 't', "$place: a place to stop at") if $sql !~ /torture_pause_at/;
+	$s->{out} = $s->{err} = '';
+	$s->{in} .= "$sql;\n\\echo end-of-answer\n";
+	$s->{h}->pump_nb;
+	ok(stopped($s->{pid}), "$place: stopped there");
+	return $s;
+}
+
+# others($session, $round): seconds
+sub others
+{
+	my ($session, $round) = @_;
+	my $began = Time::HiRes::time();
+	my $said = ask($session, "SELECT others($round)");
+	is($said, '', "others go on, round $round");
+	return Time::HiRes::time() - $began;
+}
+
+# all that a stopped one has held back is freed when everything is dropped
+sub all_back
+{
+	my ($place) = @_;
+	q1('SELECT drop_all()');
+	return ok(wait_for("SELECT sum(used_bytes) < $before + $MB FROM nexusmem.node_memory"), "$place: all memory is given back") || diag("$before before, now " . used() . ': ' . status());
+}
+
+$session = session($node);
+ask($session, q{SET statement_timeout = '20s'});
+ask($session, 'SELECT prepare()');
+others($session, $_) foreach 1 .. 2;
+ask($session, 'SELECT drop_all()');
+wait_for("SELECT sum(used_bytes) < 8 * $MB FROM nexusmem.node_memory");
+$before = used();
+ask($session, 'SELECT prepare()');
+my $alone = others($session, 1);
+ask($session, 'SELECT drop_all()');
+foreach my $p (@places)
+{
+	my ($place, $sql, $answer, $look, $seen) = @$p;
+	ask($session, 'SELECT prepare()');
+	my $s = stop_at($place, $sql);
+	is(ask($session, $look), $seen, "$place: what others see");
+	my $took = others($session, 1);
+	cmp_ok($took, '<', 5 * $alone + 1, "$place: at full speed");
+	my $used = used();
+	others($session, $_) foreach 2 .. 3;
+	# the entries of two rounds take less than 1 MB
+	cmp_ok(used(), '<', $used + 4 * $MB, "$place: memory stays bounded");
+	if ($place ne 'keep house')
+	{
+		is(ask($session, q{SELECT nexusmem.map_clear('m') > 0; SELECT prepare(); SELECT nexusmem.queue_drop('q')}), "t\n\nt", "$place: the map is cleared, the queue dropped");
+	}
+	ok(wait_for(qq{SELECT state = 'degraded' AND detail ~ 'process $s->{pid} is stopped' FROM nexusmem.status WHERE feature = 'structure memory'}), "$place: status names the process");
+	kill 'CONT', $s->{pid};
+	$s->{h}->pump until $s->{out} =~ s/^end-of-answer\n//m;
+	is($s->{out} . $s->{err}, "$answer\n", "$place: it goes on and has what it was to have");
+	others($session, $place eq 'keep house' ? 4 : 1);
+	is(ask($session, q{SELECT nexusmem.map_size('m') = count(*) AND count(*) = count(nexusmem.map_get('m', key)) FROM nexusmem.map_entries('m')}), 't', "$place: the map is whole");
+	ok(wait_for(q{SELECT state = 'active' FROM nexusmem.status WHERE feature = 'structure memory'}), "$place: status: active");
+	all_back($place);
+	close_session($s);
+}
+
+# ended while they are stopped: by SIGTERM they die at the end of the operation
+foreach my $p (@places)
+{
+	my ($place, $sql) = @$p;
+	ask($session, 'SELECT prepare()');
+	my $s = stop_at($place, $sql);
+	is(ask($session, "SELECT pg_terminate_backend($s->{pid})"), 't', "$place: a backend is told to end");
+	kill 'CONT', $s->{pid};
+	eval { $s->{h}->finish };
+	ok(wait_for("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $s->{pid}"), "$place: and ends");
+	others($session, 1);
+	my $pid = ask($session, "SELECT torture_worker_start('@{[$place eq 'linked' ? 'queue' : 'map']}', '$place')");
+	ok(stopped($pid), "$place: a background worker is stopped");
+	kill 'TERM', $pid;
+	kill 'CONT', $pid;
+	is(ask($session, 'SELECT torture_worker_end()'), 't', "$place: and ends");
+	is(ask($session, q{SELECT coalesce(nexusmem.map_size('torture'), 0) = (SELECT count(*) FROM nexusmem.map_entries('torture')) AND coalesce(nexusmem.queue_length('torture'), 0) <= coalesce(nexusmem.counter_get('begun 1'), 0)}), 't', "$place: the structures are whole");
+	all_back($place);
+}
+like(status(), qr/^active/, 'status: nothing was lost');
+close_session($session);
+unlike(server_log($node), qr/terminated by signal|TRAP|PANIC/, 'the log is quiet');
+
+# by SIGKILL all structures go
+foreach my $p ($kills == 0 ? () : @places)
+{
+	my ($place, $sql) = @$p;
+	q1('SELECT prepare()');
+	my $s = stop_at($place, $sql);
+	$from = -s $node->logfile;
+	kill 'KILL', $s->{pid};
+	eval { $s->{h}->finish };
+	ok($node->wait_for_log(qr/database system is ready to accept connections/, $from) && wait_for('SELECT true'), "$place: killed: the server recovers");
+	is(q1(q{SELECT count(*) FROM nexusmem.structures; SELECT prepare(); SELECT others(1)}), "0\n\n", "$place: killed: structures are gone, and usable");
+}
+$node->stop;
 done_testing();
