@@ -44,7 +44,7 @@ echo
 
 "$NXM_TMP/bin/bench_growth" bytes -n "$ENTRIES"
 echo
-"$NXM_TMP/bin/bench_growth" latency -n "$ENTRIES" -r "$ROUNDS" -p "$(nproc | awk '{ print $1 > 8 ? 8 : $1 }')"
+"$NXM_TMP/bin/bench_growth" latency -n "$ENTRIES" -r "$ROUNDS" -p "$(nproc | awk '{ print ($1 > 8 ? 8 : $1) }')"
 echo
 "$NXM_TMP/bin/bench_map" -n "$ENTRIES" -r "$ROUNDS" -t "$SECONDS_A_RUN" -T "$THREADS" -o "$NXM_TMP/data"
 
