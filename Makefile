@@ -4,6 +4,8 @@
 EXTENSION = nexusmem
 MODULE_big = nexusmem
 DATA = $(wildcard sql/nexusmem--*.sql)
+# for other extensions: into include/server/extension/nexusmem
+HEADERS = src/nexusmem_api.h
 OBJS = \
 	src/core/counter.o \
 	src/core/item.o \

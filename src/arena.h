@@ -30,8 +30,6 @@ typedef struct NxmAnchor
 	LWLock		registry_lock;	/* creating, dropping and sharing; see registry.c */
 	NxmAtomic	generation;		/* of names and privileges: a change voids what call
 								 * sites remember */
-	NxmAtomic	load_state;		/* NxmLoadState, see save.h */
-	NxmAtomic	load_waiters_cv;	/* unused word, keeps what follows aligned */
 	NxmAtomic	next_id;		/* of objects */
 	NxmAtomic	buried;			/* dropped objects: see registry.c */
 	NxmAtomic	cleared;		/* 1: a map was, and may not be drained yet */

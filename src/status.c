@@ -15,10 +15,12 @@
 #include "compat.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "memory_worker.h"
 #include "nodes.h"
 #include "placement.h"
 #include "prefetch_index.h"
 #include "prefetch_stats.h"
+#include "save.h"
 #include "scheduler.h"
 #include "shmem.h"
 #include "utils/builtins.h"
@@ -378,6 +380,33 @@ worker_status(void)
 	return row("active", NULL, psprintf("pid %d", nxm_worker_pid()));
 }
 
+static StatusRow
+memory_worker_status(void)
+{
+	NxmSaveReport report;
+
+	if (!nxm_shmem_available())
+		return row("off", HINT_PRELOAD,
+				   "needs the library preloaded: structures are not saved");
+	nxm_save_report(&report);
+	if (nxm_memory_worker_pid() == 0)
+		return row("degraded", "Raise max_worker_processes and restart the server.",
+				   "the worker \"nexusmem memory\" is not running: structures will not be saved");
+	if (report.refused)
+		return row("degraded", "See the server's log.",
+				   report.dropped > 0 ?
+				   psprintf("%u of %u saved structures were not loaded: pg_nexusmem/structures.refused has them",
+							report.dropped, report.loaded) :
+				   "saved structures were not loaded: pg_nexusmem/structures.refused has them");
+	if (nxm_save_what == NXM_SAVE_OFF)
+		return row("off", NULL, "nexusmem.save is off");
+	return row("active", NULL,
+			   report.state == NXM_LOAD_DONE ?
+			   psprintf("%u structures were loaded at the start; pid %d",
+						report.loaded, nxm_memory_worker_pid()) :
+			   "saved structures are being loaded");
+}
+
 Datum
 nxm_status(PG_FUNCTION_ARGS)
 {
@@ -395,6 +424,7 @@ nxm_status(PG_FUNCTION_ARGS)
 		{"structure memory", structure_memory_status},
 		{"index look-ahead", prefetch_status},
 		{"background worker", worker_status},
+		{"saved structures", memory_worker_status},
 	};
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 

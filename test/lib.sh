@@ -14,7 +14,7 @@
 #
 # The user's own PostgreSQL is left alone: nxm_private restarts the script in a
 # mount namespace in which an overlay that dies with it lies over PostgreSQL's
-# library and extension directories. Where that is not allowed (most
+# library, extension and header directories. Where that is not allowed (most
 # containers) the extension is installed for real, and uninstalled at the end
 # unless it was there before.
 #
@@ -116,15 +116,16 @@ nxm_apt() {
 	apt-get "${NXM_APT[@]}" update
 }
 
-# nxm_private "$@": restart the calling script under overlays of the two
+# nxm_private "$@": restart the calling script under overlays of the three
 # directories that `make install` writes to. Returns where it already runs so,
 # or where the kernel does not let it.
 nxm_private() {
 	[ -z "${NXM_PRIVATE:-}" ] || return 0
 	export NXM_PRIVATE=no
-	local lib share ns=(unshare --mount --propagation private) back=
+	local lib share include ns=(unshare --mount --propagation private) back=
 	lib=$("$PG_CONFIG" --pkglibdir)
 	share=$("$PG_CONFIG" --sharedir)/extension
+	include=$("$PG_CONFIG" --includedir-server)
 	if [ "$(id -u)" != 0 ]; then
 		ns=(unshare --user --map-root-user --mount --propagation private)
 		back="unshare --user --map-user=$(id -u) --map-group=$(id -g)"
@@ -136,16 +137,16 @@ nxm_private() {
 		t=$(mktemp -d /tmp/nexusmem-mnt.XXXXXX)
 		mount -t tmpfs tmpfs "$t"
 		n=0
-		for d in "$1" "$2"; do
+		for d in "$1" "$2" "$3"; do
 			n=$((n + 1)); mkdir -p "$t/$n/u" "$t/$n/w"
 			mount -t overlay -o "lowerdir=$d,upperdir=$t/$n/u,workdir=$t/$n/w" overlay "$d"
 			touch "$d/.nexusmem"; rm "$d/.nexusmem"
 		done
 		umount -l "$t"; rmdir "$t"
-		shift 2
+		shift 3
 		exec '"$back"' "$@"'
-	if "${ns[@]}" bash -c "$overlay" - "$lib" "$share" true >/dev/null 2>&1; then
-		NXM_PRIVATE=yes exec "${ns[@]}" bash -c "$overlay" - "$lib" "$share" bash "$0" "$@"
+	if "${ns[@]}" bash -c "$overlay" - "$lib" "$share" "$include" true >/dev/null 2>&1; then
+		NXM_PRIVATE=yes exec "${ns[@]}" bash -c "$overlay" - "$lib" "$share" "$include" bash "$0" "$@"
 	fi
 }
 

@@ -79,6 +79,9 @@
  * Space.  12.4 entries a bucket when full, 8.8 on average: 16 bytes an entry, and
  * 8 of its header, 4 of rounding, 1 of page descriptor, 1 or 2 of old segments.
  *
+ * Limits: 23 keys of one hash; the next one is refused (NXM_NEED_MEMORY, in want
+ * of nothing).
+ *
  * Every operation runs in a section that its caller entered.
  */
 #ifndef NXM_MAP_H

@@ -302,7 +302,7 @@ nxm_map_migrate_all(NxmSpace *space, NxmSegment *seg)
 
 /* Gives a segment successors, if it has none. */
 static NxmResult
-grow(NxmSpace *space, NxmSegment *seg)
+grow(NxmSpace *space, NxmMap *map, NxmSegment *seg)
 {
 	uint32_t	log = NXM_GET(seg->log);
 	uint32_t	depth = NXM_GET(seg->depth);
@@ -313,10 +313,15 @@ grow(NxmSpace *space, NxmSegment *seg)
 
 	if (nxm_load(&seg->next) != 0)
 		return NXM_OK;
-	if (depth + log >= MAX_BUCKET_DEPTH)
+	/*
+	 * A full chain in a map of few entries is keys of one hash: no number of
+	 * buckets would part them.
+	 */
+	if (depth + log >= MAX_BUCKET_DEPTH ||
+		UINT64_C(1) << (depth + log) > 64 * (nxm_map_entries(map) + 64))
 	{
 		space->need_chunk = -1;
-		space->no_space = false;
+		space->want = NXM_WANT_NOTHING;
 		return NXM_NEED_MEMORY;
 	}
 	if (log < NXM_MAX_LOG)
@@ -481,9 +486,9 @@ nxm_map_help_growth(NxmSpace *space, NxmMap *map, NxmSegment *seg, uint64_t posi
 
 /* Lets the bucket of a place grow. */
 static NxmResult
-split(NxmSpace *space, const NxmPlace *place)
+split(NxmSpace *space, NxmMap *map, const NxmPlace *place)
 {
-	NxmResult	result = grow(space, place->seg);
+	NxmResult	result = grow(space, map, place->seg);
 
 	/* cut off: the position is in another body by now */
 	if (result != NXM_OK || nxm_load(&place->seg->next) == CUT)
@@ -518,13 +523,13 @@ nxm_map_make_room(NxmSpace *space, NxmMap *map, const NxmPlace *place, uint64_t 
 		return result;
 	}
 	if ((header & H_OVERFLOW) != 0)
-		return split(space, place);
+		return split(space, map, place);
 	pool = nxm_load(&place->seg->pool);
 	do
 	{
 		i = __builtin_ctzll(~pool);
 		if (pool == UINT64_MAX || i >= POOL_OF(place->log))
-			return split(space, place);
+			return split(space, map, place);
 	} while (!nxm_cas(&place->seg->pool, &pool, pool | UINT64_C(1) << i));
 
 	overflow = &place->overflow[i];

@@ -264,7 +264,6 @@ have_page:
 			count_page(space, -1);
 			push_page(&node->free_pages, desc, page);
 			space->want = room ? NXM_WANT_SPACE : NXM_WANT_LIMIT;
-			space->no_space = room;
 			space->need_node = node_no;
 			return UINT32_MAX;
 		}
@@ -275,7 +274,6 @@ have_page:
 need_memory:
 	space->want = NXM_WANT_CHUNK;
 	space->need_newest = newest;
-	space->no_space = false;
 	space->need_node = node_no;
 	return UINT32_MAX;
 }
@@ -776,6 +774,7 @@ nxm_flush(NxmSpace *space)
 
 	memcpy(limbo, local->limbo, sizeof(limbo));
 	local->nlimbo = 0;
+	local->nbig = 0;
 
 	/* pairs with nxm_protect(): it sees the removal, or we its hazard */
 	nxm_fence();
@@ -812,6 +811,9 @@ nxm_retire(NxmSpace *space, NxmRef ref)
 {
 	if (space->local->nlimbo == NXM_LIMBO)
 		nxm_flush(space);
+	/* 64 of 1 MB would be too much to wait for: these go at the end of the section */
+	if ((NXM_GET(((const NxmItem *) nxm_at(space, ref))->header) & NXM_ITEM_BIG) != 0)
+		space->local->nbig++;
 	space->local->limbo[space->local->nlimbo++] = ref;
 }
 
@@ -1009,7 +1011,7 @@ nxm_leave(NxmSpace *space)
 	/* release: all reads of the section are over */
 	nxm_store(&space->line->hazard, 0);
 	nxm_store(&space->line->epoch, 0);
-	if (local->nlimbo == NXM_LIMBO)
+	if (local->nlimbo == NXM_LIMBO || local->nbig > 0)
 		nxm_flush(space);
 	/* not at every leaving while a stopped process holds the epoch */
 	if (local->nretired >= NXM_EPOCH_LIMBO / 16 && local->nretired % 4 == 0)

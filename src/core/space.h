@@ -203,6 +203,8 @@ typedef struct NxmProcLocal
 	uint32_t	nready;
 	uint32_t	nretired;
 	uint32_t	node;			/* that it allocates on */
+	uint32_t	nbig;			/* items with pieces in limbo */
+	uint32_t	unused;
 	NxmRef		limbo[NXM_LIMBO];
 	NxmRef		ready[NXM_READY];
 	uint8_t		ready_class[NXM_READY];
@@ -269,7 +271,6 @@ struct NxmSpace
 	int			need_node;
 	uint64_t	need_newest;	/* the node's chunk word when there was no page */
 	NxmWant		want;			/* reset by whoever acts on it */
-	bool		no_space;		/* NEED_MEMORY for want of memory, not of room */
 
 	/*
 	 * Puts memory behind a page, or takes it away.  Must not raise errors.

@@ -17,7 +17,7 @@
  * its link yet), so a value is copied outside of the loop.  The length is
  * checked before: a buffer that is too short takes nothing from the stack.
  *
- * Limits: 2^30 - 1 items; NXM_NEED_MEMORY with no_space unset beyond.
+ * Limits: 2^30 - 1 items; NXM_NEED_MEMORY in want of nothing beyond.
  *
  * Every operation runs in a section that its caller entered.
  */
