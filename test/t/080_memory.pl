@@ -78,6 +78,7 @@ my $size = q1(q{SELECT nexusmem.map_size('m')});
 cmp_ok($size, '>', 50000, 'it was full');
 cmp_ok(used(), '<=', 64 * $MB, 'and took no more than allowed');
 is(q1(qq{SELECT count(*) FROM generate_series(1, $size) k WHERE nexusmem.map_get('m', k::text) = repeat('x', 1000)}), $size, 'nothing that was stored is lost');
+like(sql(q{SET statement_timeout = '20s'; SELECT count(nexusmem.map_put('m', 'long', repeat('y', 1000000)))}), qr/ERROR:  53400/, 'a value of many pages');
 set_limit('96MB');
 is(fill('m', 90001, 90100), '100', 'raised while the server runs');
 set_limit('32MB');
@@ -105,8 +106,8 @@ foreach my $round (1 .. 3)
 ok(wait_for("SELECT sum(used_bytes) < $before + 3 * $MB FROM nexusmem.node_memory"), 'thirty backends leave nothing behind') or diag("$before, now " . used());
 is(q1(q{SELECT nexusmem.map_size('r')}), 0, 'no entry');
 
-# a process stopped in the middle: a value of 1 MB keeps it there most of the time
-my $big = q{nexusmem.map_put('s', 'k', repeat('v', 1048576))};
+# a process stopped in the middle: a long value keeps it there for much of the time
+my $big = q{nexusmem.map_put('s', 'k', repeat('v', 15000))};
 q1("SELECT $big");
 my $reader = session($node);
 $reader->{in} .= "SELECT count(v) FROM (SELECT nexusmem.map_get('s', 'k') AS v, generate_series(1, 1000000000)) x;\n";
@@ -117,13 +118,14 @@ foreach my $try (1 .. 40)
 {
 	kill 'STOP', $reader->{pid};
 	# what it reads is replaced, and more than a process keeps for later
-	q1("SELECT count($big) FROM generate_series(1, 100)");
+	q1("SELECT count($big) FROM generate_series(1, 200)");
 	$seen = status();
 	last if $seen =~ /^degraded/;
 	kill 'CONT', $reader->{pid};
 	select(undef, undef, undef, 0.003);
 }
-like($seen, qr/^degraded: .*process $reader->{pid} is stopped/, 'status names a stopped process that holds memory back');
+like($seen, qr/^degraded: .*process $reader->{pid} is stopped/, 'status names a stopped process that holds memory back')
+  or diag(q1("SELECT state, query FROM pg_stat_activity WHERE pid = $reader->{pid}") . $reader->{err});
 is(fill('s', 1, 1000), '1000', 'while others go on');
 kill 'CONT', $reader->{pid};
 ok(wait_for(q{SELECT state = 'active' FROM nexusmem.status WHERE feature = 'structure memory'}), 'until it goes on')
@@ -171,7 +173,7 @@ SKIP:
 {
 	my ($uid, $gid) = ($>, (split ' ', $))[0]);
 	my $mount = 'mount -t tmpfs -o size=16m,mode=1777 tmpfs /dev/shm';
-	skip 'not allowed to mount here', 9
+	skip 'not allowed to mount here', 10
 	  if system("unshare --user --map-root-user --mount sh -c '$mount && unshare --user --map-user=$uid --map-group=$gid true' 2>/dev/null") != 0;
 	make('small', "nexusmem.num_nodes = 1\n");
 	my $start = "pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null";
@@ -181,6 +183,7 @@ SKIP:
 	my $no_space = fill('m', 1, 60000);
 	like($no_space, qr/ERROR:  53200: the operating system has no more shared memory/, 'full: out_of_memory');
 	like($no_space, qr{HINT:  .*/dev/shm}, 'with a hint');
+	like(sql(q{SET statement_timeout = '20s'; SELECT count(nexusmem.map_put('m', 'long', repeat('y', 1000000)))}), qr/ERROR:  53200/, 'for a value of many pages too');
 	$size = q1(q{SELECT nexusmem.map_size('m')});
 	cmp_ok($size, '>', 5000, 'most of it was used');
 	is(q1(qq{SELECT count(*) FROM generate_series(1, $size) k WHERE nexusmem.map_get('m', k::text) = repeat('x', 1000)}), $size, 'nothing that was stored is lost');
