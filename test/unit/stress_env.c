@@ -224,32 +224,41 @@ add_chunk(NxmSpace *space, uint64_t nchunks)
 bool
 env_again_slow(NxmSpace *space, NxmResult result)
 {
-	uint64_t	nchunks = nxm_load(&space->shared->nchunks);
+	NxmSpaceShared *shared = space->shared;
+	uint64_t	nchunks = nxm_load(&shared->nchunks);
+	NxmWant		want = space->want;
 
 	if (result == NXM_NEED_CHUNK)
-		map_chunk(space, space->need_chunk);
-	else if (result != NXM_NEED_MEMORY || space->no_space)
-		return false;
-	else
 	{
-		/* The limit: pages kept on a free stack can go. */
-		if (nxm_load(&space->shared->pages) >= nxm_load(&space->shared->page_limit))
-		{
-			nxm_trim(space);
-			if (nxm_load(&space->shared->pages) >= nxm_load(&space->shared->page_limit))
-				return false;
-		}
-		/* There may be a new chunk that this view does not know yet. */
-		for (uint64_t i = 0; i < nchunks; i++)
-			if (space->base[i] == NULL &&
-				space->shared->chunks[i].node == (uint32_t) space->need_node)
-			{
-				map_chunk(space, (int) i);
-				return true;
-			}
-		return add_chunk(space, nchunks);
+		if (space->need_chunk >= 0)
+			map_chunk(space, space->need_chunk);
+		space->need_chunk = -1;
+		return true;
 	}
-	return true;
+	if (result != NXM_NEED_MEMORY)
+		return false;
+	space->want = NXM_WANT_NOTHING;
+	switch (want)
+	{
+		case NXM_WANT_CHUNK:
+			/* There may be a new one that this view does not know yet. */
+			for (uint64_t i = 0; i < nchunks; i++)
+				if (space->base[i] == NULL &&
+					shared->chunks[i].node == (uint32_t) space->need_node)
+				{
+					map_chunk(space, (int) i);
+					return true;
+				}
+			return add_chunk(space, nchunks);
+		case NXM_WANT_LIMIT:
+			/* Pages kept on another node's free stack can go. */
+			nxm_trim(space);
+			return nxm_load(&shared->pages) < nxm_load(&shared->page_limit);
+		case NXM_WANT_SPACE:
+		case NXM_WANT_NOTHING:
+			break;
+	}
+	return false;
 }
 
 uint64_t
