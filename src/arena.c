@@ -447,7 +447,7 @@ grow(NxmSpace *space)
 	growth = nxm_chunk_grow(space, &anchor->grow_lock, &reason);
 	nxm_end_operation();
 
-	if (growth == NXM_GROWN || borrow(space, node))
+	if (growth == NXM_GROWN || make_room(space, node) || borrow(space, node))
 		return;
 	if (growth == NXM_GROW_NO_MEMORY)
 		raise_no_memory(reason);
