@@ -106,6 +106,111 @@ postmaster_mappings() { wc -l <"/proc/$(head -n 1 "$DATA/postmaster.pid")/maps";
 
 on="nexusmem.enable_numa_optimizations = on"
 small="shared_buffers = 64MB"
+names=(a b c d)
+
+# used: kB of structures on each node, as the session `watch` sees them.
+used() { tell watch "SELECT string_agg((used_bytes / 1024)::text, ' ' ORDER BY node) FROM nexusmem.node_memory"; }
+
+# fill_map SESSION MAP N: its node and N values of 1,000 bytes
+fill_map() {
+	tell "$1" "SELECT count(nexusmem.map_put('$2', k::text, repeat('x', 1000))) FROM generate_series(1, $3) k"
+}
+
+# Structures on four nodes: their memory is where it is said to be.
+check_structures() {
+	local n i pid node before after grown
+	server_stop
+	server_start "$on
+$small
+nexusmem.memory_limit = 64MB" || return
+	is "$(q "SELECT count(*), sum(used_bytes) FROM nexusmem.node_memory")" "4|0" "nothing is taken before it is needed"
+	session watch
+	# one to each node, so that each allocates on another
+	for n in 0 1 2 3; do
+		session "${names[n]}"
+		pid=$(tell "${names[n]}" "SELECT pg_backend_pid()")
+		tell watch "SELECT nexusmem.pin_backend($pid, $n)" >/dev/null
+		is "$(tell "${names[n]}" "SELECT nexusmem.my_node()")" $n "a backend on node $n"
+	done
+	# makes the map and what else there is one of
+	fill_map a shared 100 >/dev/null
+	for n in 0 1 2 3; do
+		read -ra before <<<"$(used)"
+		is "$(fill_map "${names[n]}" "map $n" 2500)" 2500 "the backend on node $n writes"
+		read -ra after <<<"$(used)"
+		# 2,500 values take 2.6 MB; descriptors of the chunk, and an index, are little
+		for node in 0 1 2 3; do
+			grown=$((after[node] - before[node]))
+			if [ $node = $n ]; then
+				is "$((grown > 2400 && grown < 3600))" 1 "node $n has it ($grown kB)"
+			else
+				is "$((grown < 200))" 1 "and node $node has not ($grown kB)"
+			fi
+		done
+	done
+	is "$(tell watch "SELECT count(*) FROM nexusmem.node_memory WHERE on_node_bytes = used_bytes AND resident_bytes = used_bytes AND used_bytes > 2500000")" \
+		4 "the kernel says that all of it is on its node"
+	like "$(status 'structure memory')" '^active: .*' "status: active"
+	show "SELECT * FROM nexusmem.node_memory"
+	show "SELECT detail FROM nexusmem.status WHERE feature = 'structure memory'"
+
+	# what one node has the others use
+	is "$(tell d "SELECT count(*) FROM generate_series(1, 2500) k WHERE nexusmem.map_get('map 0', k::text) = repeat('x', 1000)")" 2500 "a backend on node 3 reads what node 0 has"
+	is "$(tell watch "SELECT count(*) FROM nexusmem.node_memory WHERE on_node_bytes = used_bytes")" 4 "which leaves it there"
+
+	# striped counters
+	read -ra before <<<"$(used)"
+	is "$(tell a "SELECT count(nexusmem.counter_create('striped ' || k, true)) FROM generate_series(1, 1000) k")" 1000 "1,000 striped counters"
+	read -ra after <<<"$(used)"
+	for node in 0 1 2 3; do
+		grown=$((after[node] - before[node]))
+		# a stripe of 64 bytes a CPU: one CPU a node
+		is "$((grown >= 60))" 1 "which have stripes on node $node ($grown kB)"
+	done
+	for n in a b c d; do
+		tell $n "SELECT count(nexusmem.counter_add('striped ' || k)) FROM generate_series(1, 100) k, generate_series(1, 10)" >/dev/null
+	done
+	is "$(tell watch "SELECT sum(nexusmem.counter_get('striped ' || k)) FROM generate_series(1, 100) k")" 4000 "what all nodes add is in the sum"
+
+	for n in a b c d; do close_session $n; done
+
+	# eight clients, two to a node
+	cat >/tmp/add.sql <<-'SQL'
+		SELECT nexusmem.counter_add('sum', x), nexusmem.counter_add('striped 1', x), nexusmem.map_add('sums', 'k' || x % 3, x), nexusmem.queue_push('q', x::text), nexusmem.queue_pop('q') IS NOT NULL,
+			nexusmem.map_put('keys', x || ' ' || :client_id, 'v') FROM generate_series(1, 20) x;
+	SQL
+	local pgbench before_sum
+	before_sum=$(tell watch "SELECT nexusmem.counter_get('striped 1')")
+	pgbench=$(as_postgres "$PG_BIN/pgbench" -n -M prepared -h /tmp -U postgres -c 8 -j 4 -t 25 -f /tmp/add.sql postgres 2>&1)
+	like "$pgbench" 'processed: 200/200' "8 clients: all transactions"
+	is "$(tell watch "SELECT nexusmem.counter_get('sum'), nexusmem.counter_get('striped 1') - $before_sum, (SELECT sum(value::bigint) FROM nexusmem.map_entries('sums')), nexusmem.queue_length('q'), nexusmem.map_size('keys')")" \
+		"42000|42000|42000|0|160" "8 clients: the sums"
+	pid=$(tell watch "SELECT pg_backend_pid()")
+	kill -KILL "$pid"
+	close_session watch
+	for ((i = 0; i < 100; i++)); do
+		[ "$(q "SELECT count(*) FROM nexusmem.structures")" != 0 ] || break
+		sleep 0.2
+	done
+	is "$(q "SELECT nexusmem.map_put('m', 'k', 'v'), count(*), nexusmem.map_get('m', 'k') FROM nexusmem.structures")" "t|0|v" "SIGKILL: the server recovers, and structures are empty"
+
+	# nodes that are not the kernel's
+	server_stop
+	server_start "$on
+$small
+nexusmem.num_nodes = 2
+nexusmem.memory_limit = 64MB" || return
+	for n in 0 1; do
+		session "${names[n]}"
+		pid=$(tell "${names[n]}" "SELECT pg_backend_pid()")
+		tell "${names[n]}" "SELECT nexusmem.pin_backend($pid, $n); SELECT 1" >/dev/null
+		fill_map "${names[n]}" "map $n" 2500 >/dev/null
+	done
+	is "$(q "SELECT count(*) FROM nexusmem.node_memory WHERE on_node_bytes = used_bytes AND used_bytes > 2500000")" 2 "two logical nodes of two memories each: all of it is on its node"
+	show "SELECT * FROM nexusmem.node_memory"
+	close_session a
+	close_session b
+}
 
 check_asymmetric() {
 	is "$(q 'SELECT count(*) FROM nexusmem.nodes')" 4 "4 nodes"
