@@ -659,16 +659,16 @@ free_item(NxmSpace *space, NxmRef ref)
 		nxm_free(space, ref);
 }
 
-/* The process, if any, whose hazard is the page; -1. */
+/* The process, if any, whose hazard is the item; -1. */
 static int
-hazard_on(NxmSpace *space, uint32_t page)
+hazard_on(NxmSpace *space, NxmRef ref)
 {
 	int			n = (int) nxm_load(&space->shared->procs_used);
 
 	for (int i = 0; i < n; i++)
 	{
 		/* acquire: what the reader read is read, if it is withdrawn */
-		if (nxm_load(&space->lines[i].hazard) == (uint64_t) page + 1)
+		if (nxm_load(&space->lines[i].hazard) == ref)
 			return i;
 	}
 	return -1;
@@ -695,8 +695,8 @@ hold_item(NxmSpace *space, NxmRef ref, int proc)
 }
 
 /*
- * Frees the held items of a page, unless it is somebody's hazard still: then
- * they stay held, and that process is returned.  -1: nothing is left to do.
+ * Frees the held items of a page, but for those that are somebody's hazard
+ * still: then that process is returned.  -1: nothing is left to do.
  */
 static int
 collect_page(NxmSpace *space, uint32_t page)
@@ -704,7 +704,7 @@ collect_page(NxmSpace *space, uint32_t page)
 	NxmPage    *desc = page_at(space, page);
 	uint64_t	bits[NXM_PAGE_WORDS];
 	int			class;
-	int			proc;
+	int			proc = -1;
 
 	if (desc == NULL)
 	{
@@ -728,17 +728,20 @@ collect_page(NxmSpace *space, uint32_t page)
 		bits[w] = nxm_exchange(&desc->held[w], 0);
 	/* as in nxm_flush(): they were retired before */
 	nxm_fence();
-	proc = hazard_on(space, page);
 	for (uint32_t w = 0; w < words_of(class); w++)
 	{
-		if (bits[w] == 0)
-			continue;
-		if (proc >= 0)
-			nxm_fetch_or(&desc->held[w], bits[w]);
-		else
+		for (uint64_t left = bits[w]; left != 0; left &= left - 1)
 		{
-			for (uint64_t left = bits[w]; left != 0; left &= left - 1)
-				free_item(space, object_ref(page, w, __builtin_ctzll(left), class));
+			NxmRef		ref = object_ref(page, w, __builtin_ctzll(left), class);
+			int			holder = hazard_on(space, ref);
+
+			if (holder < 0)
+				free_item(space, ref);
+			else
+			{
+				nxm_fetch_or(&desc->held[w], left & -left);
+				proc = holder;
+			}
 		}
 	}
 	if (proc >= 0)
@@ -786,19 +789,18 @@ nxm_flush(NxmSpace *space)
 
 		if (hazard != 0)
 			filter[(hazard >> 6) & 15] |= UINT64_C(1) << (hazard & 63);
-		if (held != 0 && held != hazard &&
-			nxm_cas(&space->lines[i].held, &held, 0))
+		if (held != 0 && nxm_cas(&space->lines[i].held, &held, 0))
 			collect_held(space, (uint32_t) held - 1);
 	}
 	for (uint32_t i = 0; i < nlimbo; i++)
 	{
-		uint64_t	hazard = (uint64_t) nxm_ref_page(limbo[i]) + 1;
+		NxmRef		hazard = limbo[i];
 		int			proc = -1;
 
 		/* the hazards seen above are told apart here: one withdrawn since is
 		 * no harm, one published since has looked again and found nothing */
 		if ((filter[(hazard >> 6) & 15] & (UINT64_C(1) << (hazard & 63))) != 0)
-			proc = hazard_on(space, nxm_ref_page(limbo[i]));
+			proc = hazard_on(space, limbo[i]);
 		if (proc >= 0)
 			hold_item(space, limbo[i], proc);
 		else

@@ -42,13 +42,13 @@
  *
  * Reclamation.  Two kinds of memory are read without a lock.
  *
- * - Payloads (items): a reader publishes the item's page as its hazard, fences,
- *   and looks again whether the item is still where it found it (Michael 2004,
- *   with pages for objects).  nxm_retire() puts an item that cannot be found
- *   any more in the process's limbo; a full limbo is flushed: fence, read all
- *   hazards, and free those whose page nobody names.  The others are marked
- *   `held` in their page and freed by a later flush, of whichever process, that
- *   sees the hazard gone.  So a stopped reader holds back the items of one page.
+ * - Payloads (items): a reader publishes the item as its hazard, fences, and
+ *   looks again whether it is still where it found it (Michael 2004).
+ *   nxm_retire() puts an item that cannot be found any more in the process's
+ *   limbo; a full limbo is flushed: fence, read all hazards, and free those that
+ *   nobody names.  The others are marked `held` in their page's descriptor, and
+ *   freed by a later flush, of whichever process, that sees the hazard gone.  So
+ *   a stopped reader holds back one item.
  * - Index arrays and descriptors: the epoch that a reader publishes when it
  *   enters a section (Fraser 2004).  nxm_retire_epoch() puts the object in the
  *   process's epoch limbo with the global epoch; it is freed when the epoch is
@@ -169,7 +169,7 @@ typedef struct NxmChunk
 typedef struct NxmProcLine
 {
 	NxmAtomic	epoch;			/* in a section since; 0: in none.  The process */
-	NxmAtomic	hazard;			/* page, + 1; 0: none.  The process */
+	NxmAtomic	hazard;			/* reference; 0: none.  The process */
 	NxmAtomic	held;			/* page, + 1, that others hold back for it */
 	NxmAtomic	owner;			/* pid; 0: free */
 	NxmAtomic	left;			/* objects in the epoch limbo that the last owner left,
@@ -339,14 +339,14 @@ extern void nxm_enter(NxmSpace *space);
 extern void nxm_leave(NxmSpace *space);
 
 /*
- * Names the page of ref as the one read from, and fences.  The caller then looks
+ * Names ref as the item read from, and fences.  The caller then looks
  * again whether ref is still where it was found; if not, it may not read it.
  */
 static inline void
 nxm_protect(NxmSpace *space, NxmRef ref)
 {
 	/* release: reads under the hazard before are over.  Pairs with the scan. */
-	nxm_store(&space->line->hazard, (uint64_t) nxm_ref_page(ref) + 1);
+	nxm_store(&space->line->hazard, ref);
 	/* pairs with the fence of nxm_flush(): it sees the hazard, or we the removal */
 	nxm_fence();
 }

@@ -77,7 +77,7 @@ mutant "epoch advanced one early" check_space space.c \
 mutant "epoch advanced past a section" check_space space.c \
 	'theirs == 0 || theirs == epoch' 'true'
 mutant "items freed without a look at the hazards" check_space space.c \
-	'proc = hazard_on(space, nxm_ref_page(limbo[i]));' ''
+	'proc = hazard_on(space, limbo[i]);' ''
 mutant "hazard withdrawn without release" check_space space.c \
 	'nxm_store(&space->line->hazard, 0);
 	nxm_store(&space->line->epoch, 0);
