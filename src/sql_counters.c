@@ -231,7 +231,9 @@ at_end_of_transaction(XactEvent event, void *arg)
 				 errmsg("cannot PREPARE a transaction that has drained counters")));
 	if (event == XACT_EVENT_ABORT)
 		give_back(0);
-	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT)
+	/* preparing too: a savepoint that was rolled back leaves its array behind */
+	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT ||
+		event == XACT_EVENT_PREPARE)
 	{
 		taken = NULL;			/* its memory goes with the transaction's */
 		ntaken = 0;

@@ -13,6 +13,7 @@ $node->init(allows_streaming => 1);
 $node->append_conf('postgresql.conf', q{
 shared_preload_libraries = 'nexusmem'
 autovacuum = off
+max_prepared_transactions = 2
 });
 $node->start;
 
@@ -103,6 +104,25 @@ ask($s, 'BEGIN');
 ask($s, q{SELECT value FROM nexusmem.counter_drain('drained')});
 close_session($s);
 wait_for(q{SELECT nexusmem.counter_get('drained') = 5}, 'and by one that left');
+
+# nothing is remembered of a savepoint that was rolled back, when the rest of the
+# transaction is prepared
+$s = session($node);
+foreach my $round (1, 2)
+{
+	ask($s, 'BEGIN');
+	ask($s, 'SAVEPOINT s');
+	is(ask($s, q{SELECT value FROM nexusmem.counter_drain('drained')}), 5, "drained in a savepoint, $round");
+	ask($s, 'ROLLBACK TO s');
+	ask($s, "PREPARE TRANSACTION 'p$round'");
+	ask($s, "COMMIT PREPARED 'p$round'");
+	ask($s, 'BEGIN');
+	is(ask($s, q{SELECT value FROM nexusmem.counter_drain('drained')}), 5, "and once more after PREPARE TRANSACTION, $round");
+	like(ask($s, "PREPARE TRANSACTION 'q$round'"), qr/cannot PREPARE a transaction that has drained counters/, "which is refused now, $round");
+	ask($s, 'ROLLBACK');
+}
+close_session($s);
+is(sql(q{SELECT counter_get('drained')}), 5, 'and all was given back');
 
 # each database has its own names
 $node->safe_psql('postgres', 'CREATE DATABASE other');
