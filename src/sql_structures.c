@@ -23,7 +23,7 @@ void
 nxm_null_argument(const char *what, const char *hint)
 {
 	ereport(ERROR,
-			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("%s must not be null", what),
 			 hint == NULL ? 0 : errhint("%s", hint)));
 }
