@@ -92,6 +92,23 @@ nxm_item_new(NxmSpace *space, const NxmKey *key, const NxmValue *value,
 	return NXM_OK;
 }
 
+bool
+nxm_item_is_mapped(NxmSpace *space, const NxmItem *item)
+{
+	uint64_t	header = NXM_GET(item->header);
+	const uint64_t *pieces = (const uint64_t *)
+		((const char *) item + pieces_offset(header));
+
+	if ((header & NXM_ITEM_BIG) == 0)
+		return true;
+	for (uint32_t i = 0; i < piece_count(NXM_ITEM_LEN(header)); i++)
+	{
+		if (nxm_at(space, NXM_GET(pieces[i])) == NULL)
+			return false;
+	}
+	return true;
+}
+
 void
 nxm_item_free_pieces(NxmSpace *space, const NxmItem *item)
 {

@@ -95,6 +95,12 @@ extern NxmResult nxm_item_compare(NxmSpace *space, const NxmItem *item,
 /* Key bytes, for iteration: NXM_ITEM_KEY_LEN of them. */
 extern const char *nxm_item_key(const NxmItem *item);
 
+/*
+ * Are its pieces mapped in this process?  Whoever is going to retire an item
+ * must be able to free them; false: need_chunk is set.
+ */
+extern bool nxm_item_is_mapped(NxmSpace *space, const NxmItem *item);
+
 /* Bytes of memory that it takes, pieces included. */
 extern size_t nxm_item_bytes(const NxmItem *item);
 

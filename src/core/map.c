@@ -113,37 +113,50 @@ again:
 
 /*
  * Looks a key up in the chain at place.  *item: its protected item, *slot and
- * *word where it is; NULL if there is none.  *free: an EMPTY slot's number, or
- * -1.  NXM_EXISTS: the chain changes its shape: locate it anew.
+ * *word where it is; NULL if there is none.  NXM_EXISTS: the chain changes its
+ * shape: locate it anew.
  */
-static inline NxmResult
+static inline __attribute__((always_inline)) NxmResult
 look_up(NxmSpace *space, const NxmPlace *place, uint64_t tag, const NxmKey *key,
-		NxmItem **item, int *slot, uint64_t *word, int *free)
+		NxmItem **item, int *slot, uint64_t *word)
 {
-	int			n = chain_slots(place->header);
+	uint64_t	want = OPEN | tag;
+	NxmAtomic  *at = place->bucket->slot;
+	int			end = NXM_BUCKET_SLOTS;
 
 	*item = NULL;
-	if (free != NULL)
-		*free = -1;
-	for (int i = 0; i < n; i++)
+	for (int i = 0;; i++, at++)
 	{
-		NxmAtomic  *at = slot_at(place, place->header, i);
-		uint64_t	w = nxm_load_relaxed(at);
+		uint64_t	w;
+
+		if (i == end)
+		{
+			if (end == chain_slots(place->header))
+				return NXM_OK;
+			end = CHAIN_SLOTS;
+			at = slot_at(place, place->header, i);
+		}
+		w = nxm_load_relaxed(at);
 
 again:
-		if ((w & (STATE_MASK | TAG_MASK)) == (OPEN | tag))
+		/*
+		 * One test for the many slots of no interest: 0 is our tag in an OPEN
+		 * one, and the first bit is set in those TENTATIVE and FROZEN.
+		 */
+		if ((int64_t) ((w ^ want) & (STATE_MASK | TAG_MASK)) > 0)
+			continue;
+		if ((w & STATE_MASK) == OPEN)
 		{
 			uint64_t	confirmed;
 
 			if (w == EMPTY)
-			{
-				if (free != NULL && *free < 0)
-					*free = i;
 				continue;
-			}
 			*item = nxm_at(space, w & NXM_REF_MASK);
 			if (*item == NULL)
 				return NXM_NEED_CHUNK;
+			/* they come while the fence waits */
+			__builtin_prefetch(*item);
+			__builtin_prefetch((char *) *item + NXM_CACHE_LINE);
 			nxm_protect(space, w & NXM_REF_MASK);
 			confirmed = nxm_load(at);
 			if (confirmed != w)
@@ -162,12 +175,7 @@ again:
 		}
 		else if ((w & STATE_MASK) == FROZEN)
 			return NXM_EXISTS;
-		else if (w == EMPTY)
-		{
-			if (free != NULL && *free < 0)
-				*free = i;
-		}
-		else if ((w & (STATE_MASK | TAG_MASK)) == (TENTATIVE | tag))
+		else if ((w & TAG_MASK) == tag)
 		{
 			uint64_t	header = nxm_load(&place->bucket->header);
 
@@ -178,7 +186,18 @@ again:
 			}
 		}
 	}
-	return NXM_OK;
+}
+
+/* The number of an EMPTY slot of the chain, or -1. */
+static int
+empty_slot(const NxmPlace *place)
+{
+	int			n = chain_slots(place->header);
+
+	for (int i = 0; i < n; i++)
+		if (nxm_load_relaxed(slot_at(place, place->header, i)) == EMPTY)
+			return i;
+	return -1;
 }
 
 NxmResult
@@ -197,7 +216,7 @@ nxm_map_get(NxmSpace *space, NxmMap *map, const NxmKey *key, NxmBuffer *buffer)
 		if (result != NXM_OK)
 			return result;
 		result = look_up(space, &place, tag_of(position), key, &item, &slot,
-						 &word, NULL);
+						 &word);
 		if (result == NXM_EXISTS)
 			continue;
 		if (result != NXM_OK)
@@ -290,7 +309,7 @@ nxm_map_write(NxmSpace *space, NxmMap *map, const NxmKey *key, NxmWrite *write)
 			nxm_map_complete_pending(space, &place, place.header);
 			continue;
 		}
-		result = look_up(space, &place, tag, key, &item, &slot, &word, &free);
+		result = look_up(space, &place, tag, key, &item, &slot, &word);
 		if (result == NXM_EXISTS)
 			continue;
 		if (result != NXM_OK)
@@ -332,6 +351,11 @@ nxm_map_write(NxmSpace *space, NxmMap *map, const NxmKey *key, NxmWrite *write)
 				nxm_map_complete_pending(space, &place, header);
 				continue;
 			}
+			if (!nxm_item_is_mapped(space, item))
+			{
+				result = NXM_NEED_CHUNK;
+				break;
+			}
 			old_bytes = nxm_item_bytes(item);
 			if (!nxm_cas(slot_at(&place, place.header, slot), &word,
 						 action == NXM_STORE ? OPEN | tag | ref : EMPTY))
@@ -346,6 +370,7 @@ nxm_map_write(NxmSpace *space, NxmMap *map, const NxmKey *key, NxmWrite *write)
 			break;
 		}
 
+		free = empty_slot(&place);
 		if (free < 0)
 		{
 			NxmResult	made = nxm_map_make_room(space, map, &place, position);

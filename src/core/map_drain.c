@@ -139,6 +139,8 @@ drain_segment(NxmSpace *space, NxmMap *map, NxmSegment *seg)
 						word = nxm_load(slot);
 						continue;
 					}
+					if (!nxm_item_is_mapped(space, item))
+						return NXM_NEED_CHUNK;
 					bytes = nxm_item_bytes(item);
 				}
 				if (nxm_cas(slot, &word, FROZEN))

@@ -7,6 +7,8 @@
 #include "pause.h"
 
 #define COUNT_ONE (UINT64_C(1) << NXM_REF_BITS)
+/* fewer than the count can tell, by more than there are processes to look at once */
+#define MAX_LENGTH ((UINT64_C(1) << 30) - (UINT64_C(1) << 20))
 
 static inline uint64_t
 advance(uint64_t word, NxmRef ref)
@@ -55,6 +57,13 @@ nxm_queue_push(NxmSpace *space, NxmQueue *queue, const NxmValue *value)
 		nxm_protect(space, tail & NXM_REF_MASK);
 		if (nxm_load(&queue->tail) != tail)
 			continue;
+		if (nxm_queue_length(queue) >= MAX_LENGTH)
+		{
+			nxm_item_free(space, ref);
+			space->need_chunk = -1;
+			space->want = NXM_WANT_NOTHING;
+			return NXM_NEED_MEMORY;
+		}
 		/* release: publishes the item.  Pairs with the loads of links */
 		if (nxm_cas(NXM_ITEM_LINK(last), &link, ref))
 		{
@@ -89,6 +98,9 @@ nxm_queue_pop(NxmSpace *space, NxmQueue *queue, int type, NxmBuffer *buffer)
 		link = nxm_load(NXM_ITEM_LINK(dummy));
 		if (link == 0)
 			return NXM_ABSENT;
+		/* it is ours to retire, if we are the one who pops */
+		if (!nxm_item_is_mapped(space, dummy))
+			return NXM_NEED_CHUNK;
 		/* head must not pass tail: an item named by tail would be retired */
 		tail = nxm_load(&queue->tail);
 		if (tail == head)
@@ -156,6 +168,8 @@ nxm_queue_drain(NxmSpace *space, NxmQueue *queue, int max)
 		nxm_protect(space, head & NXM_REF_MASK);
 		if (nxm_load(&queue->head) != head)
 			continue;
+		if (!nxm_item_is_mapped(space, dummy))
+			return NXM_NEED_CHUNK;
 		link = nxm_load(NXM_ITEM_LINK(dummy));
 		tail = nxm_load(&queue->tail);
 		if (link != 0 && tail == head)

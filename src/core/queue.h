@@ -22,7 +22,7 @@
  *
  * The popped item becomes the dummy, so its memory is freed by the next pop.
  *
- * Limits: 2^30 - 1 items.
+ * Limits: 2^30 - 2^20 items; NXM_NEED_MEMORY in want of nothing beyond.
  *
  * Every operation runs in a section that its caller entered.
  */

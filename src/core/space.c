@@ -735,6 +735,9 @@ collect_page(NxmSpace *space, uint32_t page)
 			NxmRef		ref = object_ref(page, w, __builtin_ctzll(left), class);
 			int			holder = hazard_on(space, ref);
 
+			/* somebody who has its pieces mapped retired it, and may again */
+			if (holder < 0 && !nxm_item_is_mapped(space, nxm_at(space, ref)))
+				holder = space->proc;
 			if (holder < 0)
 				free_item(space, ref);
 			else

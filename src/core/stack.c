@@ -126,6 +126,8 @@ nxm_stack_drain(NxmSpace *space, NxmStack *stack, int max)
 			top = again;
 			continue;
 		}
+		if (!nxm_item_is_mapped(space, item))
+			return NXM_NEED_CHUNK;
 		if (nxm_cas(&stack->top, &top, ((top & ~NXM_REF_MASK) - DEPTH_ONE) |
 					nxm_load_relaxed(NXM_ITEM_LINK(item))))
 		{

@@ -84,9 +84,6 @@ mutant "hazard withdrawn without release" check_space space.c \
 	if' 'nxm_store_relaxed(&space->line->hazard, 0);
 	nxm_store_relaxed(&space->line->epoch, 0);
 	if'
-mutant "note of a held page overwritten" check_queue space.c \
-	'		if (before == 0 || before == (uint64_t) page + 1)
-			return;' '		if (true) return;'
 
 # The allocator.
 mutant "magazine bits taken without CAS" check_space space.c \

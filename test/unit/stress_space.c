@@ -224,20 +224,35 @@ new_item(Worker *worker, uint32_t len)
 	return ref;
 }
 
-/* As the structures do, which have looked at an item before they remove it. */
+/* As the structures do, which look at an item, and its pieces, before they remove it. */
 static void
 replace_item(Worker *worker, NxmAtomic *slot, NxmRef ref)
 {
-	NxmRef		old = nxm_load(slot);
+	NxmSpace   *space = &worker->space;
+	NxmRef		old;
 
-	do
+	for (;;)
+	{
+		bool		known;
+
+		old = nxm_load(slot);
 		mapped(worker, old);
-	while (!nxm_cas(slot, &old, ref));
-	if (old == 0)
-		return;
-	nxm_enter(&worker->space);
-	nxm_retire(&worker->space, old);
-	nxm_leave(&worker->space);
+		nxm_enter(space);
+		known = old == 0;
+		if (old != 0)
+		{
+			nxm_protect(space, old);
+			known = nxm_load(slot) == old && nxm_item_is_mapped(space, nxm_at(space, old));
+		}
+		if (known && nxm_cas(slot, &old, ref))
+			break;
+		nxm_leave(space);
+		if (!known && space->need_chunk >= 0)
+			(void) env_again(space, NXM_NEED_CHUNK);
+	}
+	if (old != 0)
+		nxm_retire(space, old);
+	nxm_leave(space);
 }
 
 static void
