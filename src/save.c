@@ -110,13 +110,15 @@ typedef struct Saver
 	uint32		objects;
 
 	/* the frame being filled */
-	char	   *frame;			/* its bytes, behind the frame itself */
-	size_t		frame_size;
+	char	   *frame;			/* NXM_FRAME_MAX bytes, behind the frame itself */
 	size_t		frame_used;
 	uint32		frame_count;
-	size_t		bucket_used;	/* frame_used and frame_count at the begin of a */
-	uint32		bucket_count;	/* map's bucket */
-	size_t		wanted;			/* frame_size that the last NEED_BUFFER was for */
+
+	/* the entries of the bucket that a map's scan reads, as in a frame */
+	char	   *bucket;
+	size_t		bucket_size;
+	size_t		bucket_used;
+	size_t		wanted;			/* bucket_size that the last NEED_BUFFER was for */
 
 	const char *what_failed;	/* NULL: all is well */
 	int			failed_errno;	/* 0: what_failed says it all */
@@ -520,6 +522,8 @@ put_frame(Saver *saver, NxmSaveFrameType type)
 {
 	NxmSaveFrame frame;
 
+	/* load.c refuses a file with a longer one */
+	Assert(saver->frame_used <= NXM_FRAME_MAX);
 	frame.type = type;
 	frame.length = (uint32) saver->frame_used;
 	frame.count = saver->frame_count;
@@ -544,19 +548,19 @@ put_frame(Saver *saver, NxmSaveFrameType type)
 static void
 add(Saver *saver, const void *data, size_t len)
 {
+	Assert(len <= NXM_FRAME_MAX - saver->frame_used);
 	memcpy(saver->frame + saver->frame_used, data, len);
 	saver->frame_used += len;
 }
 
-/* Makes room for so many bytes in all.  Not in a section. */
-static void
-make_room(Saver *saver, size_t size)
+/* An entry was added to the frame, which is written once it is full. */
+static bool
+end_entry(Saver *saver, uint32 *entries)
 {
-	if (size <= saver->frame_size)
-		return;
-	size = Max(size, saver->frame_size * 2);
-	saver->frame = repalloc_huge(saver->frame, size);
-	saver->frame_size = size;
+	saver->frame_count++;
+	(*entries)++;
+	return saver->frame_used < NXM_FRAME_FILL ||
+		put_frame(saver, NXM_FRAME_ENTRIES);
 }
 
 static void
@@ -564,11 +568,10 @@ begin_bucket(void *context)
 {
 	Saver	   *saver = context;
 
-	saver->frame_used = saver->bucket_used;
-	saver->frame_count = saver->bucket_count;
+	saver->bucket_used = 0;
 }
 
-/* In a section: an entry of a map goes into the frame. */
+/* In a section: an entry of a map goes to the bucket's others. */
 static NxmResult
 add_item(NxmSpace *space, NxmRef ref, const NxmItem *item, void *context)
 {
@@ -576,27 +579,51 @@ add_item(NxmSpace *space, NxmRef ref, const NxmItem *item, void *context)
 	NxmSaveEntry entry;
 	NxmBuffer	value;
 	NxmResult	r;
+	char	   *p;
 
 	(void) ref;
 	entry.key_len = (uint16) NXM_ITEM_KEY_LEN(item->header);
 	entry.value_len = NXM_ITEM_LEN(item->header);
 	entry.type = (uint16) NXM_ITEM_TYPE(item->header);
-	saver->wanted = saver->frame_used + sizeof(entry) + entry.key_len +
+	saver->wanted = saver->bucket_used + sizeof(entry) + entry.key_len +
 		entry.value_len;
-	if (saver->wanted > saver->frame_size)
+	if (saver->wanted > saver->bucket_size)
 		return NXM_NEED_BUFFER;
 
-	value.data = saver->frame + saver->frame_used + sizeof(entry) +
-		entry.key_len;
+	p = saver->bucket + saver->bucket_used;
+	value.data = p + sizeof(entry) + entry.key_len;
 	value.size = entry.value_len;
 	r = nxm_item_copy(space, item, &value);
 	if (r != NXM_OK)
 		return r;
-	add(saver, &entry, sizeof(entry));
-	add(saver, nxm_item_key(item), entry.key_len);
-	saver->frame_used += entry.value_len;
-	saver->frame_count++;
+	memcpy(p, &entry, sizeof(entry));
+	memcpy(p + sizeof(entry), nxm_item_key(item), entry.key_len);
+	saver->bucket_used = saver->wanted;
 	return NXM_OK;
+}
+
+/*
+ * Moves a bucket's entries into frames.  One by one, since a bucket of long values
+ * is longer than a frame may be.
+ */
+static bool
+put_bucket(Saver *saver, uint32 *entries)
+{
+	for (size_t at = 0; at < saver->bucket_used;)
+	{
+		NxmSaveEntry entry;
+		size_t		len;
+
+		memcpy(&entry, saver->bucket + at, sizeof(entry));
+		len = sizeof(entry) + entry.key_len + entry.value_len;
+		if (len > NXM_FRAME_MAX - saver->frame_used)
+			return fail(saver, "an entry of a map is too long", 0);
+		add(saver, saver->bucket + at, len);
+		at += len;
+		if (!end_entry(saver, entries))
+			return false;
+	}
+	return true;
 }
 
 static bool
@@ -608,9 +635,8 @@ save_map(Saver *saver, const NxmObjectInfo *info, uint32 *entries)
 	do
 	{
 		NxmObject  *object;
+		uint64		before = position;
 
-		saver->bucket_used = saver->frame_used;
-		saver->bucket_count = saver->frame_count;
 		nxm_begin_operation();
 		nxm_enter(saver->space);
 		r = nxm_object_find(info, &object);
@@ -620,22 +646,17 @@ save_map(Saver *saver, const NxmObjectInfo *info, uint32 *entries)
 		nxm_leave(saver->space);
 		nxm_end_operation();
 
-		if (r == NXM_OK || r == NXM_ABSENT)
+		if (r == NXM_ABSENT || (r == NXM_OK && position != before))
 		{
-			*entries += saver->frame_count - saver->bucket_count;
-			if (saver->frame_used >= NXM_FRAME_FILL &&
-				!put_frame(saver, NXM_FRAME_ENTRIES))
+			if (!put_bucket(saver, entries))
 				return false;
-			continue;
 		}
-		/* the bucket is read anew */
-		begin_bucket(saver);
-		if (r == NXM_NEED_BUFFER)
+		else if (r == NXM_OK)
+			CHECK_FOR_INTERRUPTS();	/* the scan only wanted to be interruptible */
+		else if (r == NXM_NEED_BUFFER)
 		{
-			/* a bucket of long values shall not make one long frame */
-			if (saver->frame_used > 0 && !put_frame(saver, NXM_FRAME_ENTRIES))
-				return false;
-			make_room(saver, saver->wanted);
+			saver->bucket_size = Max(saver->wanted, saver->bucket_size * 2);
+			saver->bucket = repalloc_huge(saver->bucket, saver->bucket_size);
 		}
 		else if (r == NXM_DROPPED)
 			return true;
@@ -650,7 +671,6 @@ static bool
 save_list(Saver *saver, const NxmObjectInfo *info, uint32 *entries)
 {
 	NxmRef		at = 0;
-	size_t		len = 1024;		/* of the value, as far as we know */
 
 	do
 	{
@@ -659,9 +679,8 @@ save_list(Saver *saver, const NxmObjectInfo *info, uint32 *entries)
 		NxmSaveEntry entry;
 		NxmResult	r;
 
-		make_room(saver, saver->frame_used + sizeof(entry) + len);
 		value.data = saver->frame + saver->frame_used + sizeof(entry);
-		value.size = saver->frame_size - saver->frame_used - sizeof(entry);
+		value.size = NXM_FRAME_MAX - saver->frame_used - sizeof(entry);
 		nxm_begin_operation();
 		nxm_enter(saver->space);
 		r = nxm_object_find(info, &object);
@@ -672,13 +691,11 @@ save_list(Saver *saver, const NxmObjectInfo *info, uint32 *entries)
 		nxm_leave(saver->space);
 		nxm_end_operation();
 
-		if (r == NXM_NEED_BUFFER)
-		{
-			len = value.len;
-			continue;
-		}
 		if (r == NXM_ABSENT || r == NXM_DROPPED)
 			break;
+		/* the frame has room for the longest value */
+		if (r == NXM_NEED_BUFFER)
+			return fail(saver, "a value is too long", 0);
 		if (nxm_again(saver->space, r))
 			continue;
 		if (r != NXM_OK)
@@ -689,10 +706,7 @@ save_list(Saver *saver, const NxmObjectInfo *info, uint32 *entries)
 		entry.type = (uint16) value.type;
 		add(saver, &entry, sizeof(entry));
 		saver->frame_used += value.len;
-		saver->frame_count++;
-		(*entries)++;
-		if (saver->frame_used >= NXM_FRAME_FILL &&
-			!put_frame(saver, NXM_FRAME_ENTRIES))
+		if (!end_entry(saver, entries))
 			return false;
 		if (at == 0)
 			break;
@@ -834,8 +848,9 @@ save_file(Saver *saver)
 		return fail(saver, "could not create file \"" NXM_SAVE_TMP "\"", errno);
 
 	saver->block = palloc(BLOCK_SIZE);
-	saver->frame_size = 2 * NXM_FRAME_FILL;
-	saver->frame = palloc(saver->frame_size);
+	saver->frame = palloc(NXM_FRAME_MAX);
+	saver->bucket_size = NXM_FRAME_FILL;
+	saver->bucket = palloc(saver->bucket_size);
 	ok = write_file(saver);
 	if (CloseTransientFile(saver->fd) != 0 && ok)
 		ok = fail(saver, "could not close the file", errno);

@@ -113,6 +113,24 @@ like($err, qr/permission denied/, 'and no more than that');
 is(sql(q{SELECT nexusmem.counter_add('striped', 1) IS NULL, nexusmem.counter_get('striped')}), 't|5051', 'a striped counter is one again');
 is(sql(q{SELECT nexusmem.stack_push('stack', 'new'), nexusmem.queue_push('popped', 'new'), nexusmem.map_put('emptied', 'k', 'new')}), '||t', 'what was empty works');
 
+# Values of the longest kind, so many that several are in each bucket.
+$node->append_conf('postgresql.conf', 'nexusmem.memory_limit = 256MB');
+$node->reload;
+sql(q{
+SELECT count(nexusmem.map_put('big', i::text, chr(64 + i) || repeat('x', 1048575))) FROM generate_series(1, 32) i;
+SELECT count(nexusmem.stack_push('big', chr(64 + i) || repeat('y', 1048575))) FROM generate_series(1, 8) i;
+SELECT count(nexusmem.queue_push('big', chr(64 + i) || repeat('z', 1048575 - i % 2 * 990000))) FROM generate_series(1, 8) i;
+});
+$node->stop('fast');
+news();
+$node->start;
+is(sql(q{SELECT count(*), bool_and(nexusmem.map_get('big', i::text) = chr(64 + i) || repeat('x', 1048575)) FROM generate_series(1, 32) i}), '32|t', 'a map of the longest values');
+is(sql(q{SELECT bool_and(nexusmem.stack_pop('big') = chr(64 + i) || repeat('y', 1048575)) FROM generate_series(8, 1, -1) i}), 't', 'a stack of them');
+is(sql(q{SELECT bool_and(nexusmem.queue_pop('big') = chr(64 + i) || repeat('z', 1048575 - i % 2 * 990000)) FROM generate_series(1, 8) i}), 't', 'a queue of them, between shorter ones');
+is(counter('striped'), '5051', 'and all else');
+unlike(news(), qr/not loaded/, 'without a warning');
+sql(q{SELECT nexusmem.map_drop('big'), nexusmem.stack_drop('big'), nexusmem.queue_drop('big')});
+
 # With clients: one in the middle of a transaction that must give back what it took.
 my $s = session($node);
 ask($s, q{BEGIN; SELECT nexusmem.counter_add('to drain', 10)});
