@@ -185,6 +185,15 @@ next_frame(Reader *reader)
 	return true;
 }
 
+/* Raises that the file, though its checksums are right, has something senseless. */
+static void
+broken_content(const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg_internal("could not restore %s: it is malformed", what)));
+}
+
 /* Takes the entry at *p, which is moved behind it.  false: there is no whole one. */
 static bool
 take_entry(const Reader *reader, const char **p, Entry *entry)
@@ -237,7 +246,9 @@ put_entry(Reader *reader, NxmSite *site, const Entry *entry)
 	} while (nxm_again(space, r));
 
 	if (r != NXM_OK)
-		elog(ERROR, "could not restore an entry: %d", (int) r);
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg_internal("could not restore an entry: %d", (int) r)));
 }
 
 static void
@@ -259,7 +270,9 @@ set_counter(Reader *reader, NxmSite *site, int64 value)
 	} while (nxm_again(reader->space, r));
 
 	if (r != NXM_OK)
-		elog(ERROR, "could not restore a value: %d", (int) r);
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg_internal("could not restore a value: %d", (int) r)));
 }
 
 /* The entries of the frame read last; into a stack from the last to the first. */
@@ -271,12 +284,15 @@ put_entries(Reader *reader, NxmSite *site)
 	Entry	   *entries = NULL;
 	Entry		entry;
 
+	/* count is the file's: nothing is allocated for more than can be there */
+	if (count > reader->frame.length / sizeof(NxmSaveEntry))
+		broken_content("an entry");
 	if (site->kind == NXM_KIND_STACK)
 		entries = palloc_extended(sizeof(Entry) * count, MCXT_ALLOC_HUGE);
 	for (uint32 i = 0; i < count; i++)
 	{
 		if (!take_entry(reader, &p, &entry))
-			elog(ERROR, "could not restore an entry: it is malformed");
+			broken_content("an entry");
 		if (site->kind == NXM_KIND_STACK)
 			entries[i] = entry;
 		else
@@ -322,7 +338,7 @@ take_object(const Reader *reader, NxmSaveObject *object, char *name, NxmAcl *acl
 	if (reader->frame.length != want || object->name_len < 1 ||
 		object->name_len > NXM_MAX_NAME || object->grants > NXM_MAX_ACL ||
 		object->kind >= NXM_KIND_CACHE)
-		elog(ERROR, "could not restore a structure: it is malformed");
+		broken_content("a structure");
 
 	memcpy(name, p, object->name_len);
 	name[object->name_len] = '\0';
@@ -357,7 +373,9 @@ load_object(Reader *reader, NxmSite *site, char *name)
 	if (!nxm_object_restore(site, object.database, object.owner,
 							(NxmKind) object.kind, name, object.name_len,
 							object.striped != 0, &acl))
-		elog(ERROR, "could not restore a structure: there is one of this name");
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg_internal("could not restore a structure: there is one of this name")));
 	/* nobody else has seen it */
 	site->object->node = reader->space->local->node;
 	if (site->kind == NXM_KIND_COUNTER)
@@ -373,7 +391,7 @@ load_object(Reader *reader, NxmSite *site, char *name)
 			break;
 		if (reader->frame.type != NXM_FRAME_ENTRIES ||
 			site->kind == NXM_KIND_COUNTER)
-			elog(ERROR, "could not restore a structure: it is malformed");
+			broken_content("a structure");
 		if (site->kind != NXM_KIND_STACK)
 		{
 			put_entries(reader, site);
@@ -400,17 +418,23 @@ drop_one(const NxmObjectInfo *info, void *context)
 		(void) nxm_object_drop_info(info);
 }
 
-/* Is this error about the process, rather than about what it was doing? */
+/*
+ * Is this error about the structure that was being loaded: no room for it, or
+ * senseless content?  Any other, known or not, is about the process or a bug, and
+ * may not be taken for that.  The class of insufficient resources is that of
+ * configuration_limit_exceeded, out_of_memory, and disk_full, which a full /dev/shm
+ * gives.
+ */
 static bool
-is_cancellation(int sqlerrcode)
+is_about_structure(int sqlerrcode)
 {
-	return sqlerrcode == ERRCODE_QUERY_CANCELED ||
-		sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
-		sqlerrcode == ERRCODE_CRASH_SHUTDOWN;
+	return ERRCODE_TO_CATEGORY(sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES ||
+		sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED ||
+		sqlerrcode == ERRCODE_DATA_CORRUPTED;
 }
 
 /*
- * load_object(), with errors told in the log.  false: there is no such structure
+ * load_object(), with errors about it told in the log.  false: there is no such structure
  * now.  The error is caught without a subtransaction: nothing below uses more of
  * PostgreSQL than memory, LWLocks, which are released here, and DSM segments,
  * which stay with the space.
@@ -435,7 +459,7 @@ try_object(Reader *reader, uint32 dropped)
 		reader->space->local->node = node;
 		MemoryContextSwitchTo(reader->context);
 		error = CopyErrorData();
-		if (is_cancellation(error->sqlerrcode))
+		if (!is_about_structure(error->sqlerrcode))
 			PG_RE_THROW();
 		FlushErrorState();
 		LWLockReleaseAll();

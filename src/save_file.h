@@ -114,8 +114,8 @@ typedef struct NxmLoadResult
 
 /*
  * Makes the structures of the file.  again: what an attempt before made is
- * there yet.  Raises query_canceled and the like; what it cannot make it tells
- * in the log.
+ * there yet.  What has no room or makes no sense it tells in the log; other errors,
+ * as query_canceled, it raises, and the next attempt starts over.
  */
 extern void nxm_load_file(bool again, volatile sig_atomic_t *stop,
 						  NxmLoadResult *result);
