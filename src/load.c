@@ -434,8 +434,8 @@ is_about_structure(int sqlerrcode)
 }
 
 /*
- * load_object(), with errors about it told in the log.  false: there is no such structure
- * now.  The error is caught without a subtransaction: nothing below uses more of
+ * load_object(), with errors about the structure told in the log.  false: there is
+ * no such structure now.  The error is caught without a subtransaction: nothing below uses more of
  * PostgreSQL than memory, LWLocks, which are released here, and DSM segments,
  * which stay with the space.
  */
