@@ -297,15 +297,21 @@ prepare_memory(char *base, uint32 npages, int node, bool in_main, bool placed)
  * Descriptors count against the limit.  The limit in force is lessened, not
  * computed anew: this process may not have heard of a new setting yet.  Somebody
  * who has may put it into force at the same time, and nxm_arena_tick() soon does.
+ *
+ * Charged before the segment is made, so that pages taken meanwhile leave room
+ * for it.  false: there is none, and nothing is charged.
  */
-static void
+static bool
 charge_descriptors(NxmSpaceShared *shared, uint64 pages)
 {
-	uint64		limit = nxm_load_relaxed(&shared->page_limit);
+	uint64		limit = nxm_load(&shared->page_limit);
 
-	while (!nxm_cas(&shared->page_limit, &limit,
-					limit > pages ? limit - pages : 0))
-		;
+	do
+	{
+		if (nxm_load(&shared->pages) + pages >= limit)
+			return false;
+	} while (!nxm_cas(&shared->page_limit, &limit, limit - pages));
+	return true;
 }
 
 /* Under the lock, with room in the table. */
@@ -321,7 +327,17 @@ add_chunk(NxmSpace *space, int node, char **reason)
 	Size		offset;
 	bool		in_main;
 	uint32		npages;
+	uint32		charged;
 	uint32		flags;
+
+	/* near the limit a smaller one will do */
+	while (!charge_descriptors(space->shared,
+							   charged = nxm_chunk_first_page(bytes / NXM_PAGE_SIZE)))
+	{
+		if (bytes / 2 < LEAST_CHUNK_BYTES)
+			return NXM_GROW_LIMIT;
+		bytes = bytes / 2 / NXM_PAGE_SIZE * NXM_PAGE_SIZE;
+	}
 
 	if (mems != NULL && nxm_seam_get_policy(&policy) == 0)
 		placed = nxm_seam_prefer(nxm_osnodeset_next(mems, -1)) == 0;
@@ -331,15 +347,17 @@ add_chunk(NxmSpace *space, int node, char **reason)
 		bytes = bytes / 2 / NXM_PAGE_SIZE * NXM_PAGE_SIZE;
 	if (placed)
 		(void) nxm_seam_set_policy(&policy);
+	npages = segment == NULL ? 0 : (uint32) (bytes / NXM_PAGE_SIZE);
+	/* what a smaller segment, or none, does not need */
+	nxm_fetch_add(&space->shared->page_limit,
+				  charged - nxm_chunk_first_page(npages));
 	if (segment == NULL)
 		return *reason == NULL ? NXM_GROW_NO_SEGMENT : NXM_GROW_NO_MEMORY;
 
-	npages = (uint32) (bytes / NXM_PAGE_SIZE);
 	start = dsm_segment_address(segment);
 	in_main = nxm_dsm_in_main_memory(dsm_segment_handle(segment));
 	offset = in_main ? (char *) TYPEALIGN(NXM_PAGE_SIZE, start) - start : 0;
 	flags = prepare_memory(start + offset, npages, node, in_main, placed);
-	charge_descriptors(space->shared, nxm_chunk_first_page(npages));
 	(void) nxm_chunk_add(space, start + offset, npages, node,
 						 (uint64) flags << 56 | (uint64) offset << 32 |
 						 dsm_segment_handle(segment));

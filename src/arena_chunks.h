@@ -32,6 +32,7 @@ typedef enum NxmGrowth
 {
 	NXM_GROWN,					/* by this process or by another */
 	NXM_GROW_TABLE_FULL,		/* there are NXM_MAX_CHUNKS */
+	NXM_GROW_LIMIT,				/* nexusmem.memory_limit has no room for one */
 	NXM_GROW_NO_SEGMENT,		/* PostgreSQL has no segment left */
 	NXM_GROW_NO_MEMORY			/* the operating system has none; see the reason */
 } NxmGrowth;
