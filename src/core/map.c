@@ -60,7 +60,7 @@ again:
 		return NXM_NEED_CHUNK;
 	word = nxm_load(entry);
 	/* of a body that has been cut off and drained meanwhile */
-	if (word == 0)
+	if ((word & NXM_REF_MASK) == 0)
 		goto again;
 	place->parent = NULL;
 	place->log = (uint32_t) (word >> ENTRY_LOG_SHIFT) & 0x3F;

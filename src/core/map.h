@@ -70,7 +70,8 @@
  * Housekeeping, which no operation needs: putting the successors into the
  * directory, doubling it, retiring what was replaced, is done by whoever gets
  * the try-lock `housekeeper`.  If it is held by a stopped process, operations
- * go by way of the old segments.
+ * go by way of the old segments; clearing puts another directory in place of the
+ * one that the process works on.
  *
  * Iteration goes by position, a bucket at a time.  A bucket that freezes under
  * it is copied anew from its successors; splits never change the order.  So an
@@ -95,8 +96,9 @@ typedef struct NxmMap
 {
 	NxmAtomic	directory;		/* serial 63..40, depth 39..34, reference */
 	NxmAtomic	housekeeper;	/* process + 1; 0: nobody */
-	NxmAtomic	dead;			/* a directory cut off by clear, being drained */
-	NxmAtomic	drained;		/* hint: its entries below are drained */
+	NxmAtomic	dead;			/* a directory cut off by clear, being drained; 1: one
+								 * is being cut off */
+	NxmAtomic	drained;		/* hint: so many of its last entries are drained */
 	uint64_t	unused[4];
 	struct
 	{

@@ -6,34 +6,43 @@
  * A segment that was cut off has CUT for a successor, so that it can't grow, and
  * its buckets freeze as those of a growing one do; an operation that meets one
  * begins anew, in the body that the directory names by then.
+ *
+ * A housekeeper may be at work in the directory that is cut off, or be stopped
+ * there.  It changes the entries of a segment one by one to its successors, by
+ * CAS, the last one last.  A drain makes the last entry unchangeable first, and so
+ * knows which it was: done, so that the segment is not to be found any more, or
+ * not, and then the segment leads to its successors.
+ *
+ * Limits: a process that is stopped between its two stores in cut_off() keeps
+ * others from clearing this map.
  */
 #include "map_internal.h"
 
 /* Puts another body, or none, in place of the present one. */
 static NxmResult
-cut_off(NxmSpace *space, NxmMap *map, uint64_t body)
+cut_off(NxmMap *map, uint64_t body)
 {
-	uint64_t	nobody = 0;
+	uint64_t	none = 0;
 	uint64_t	directory;
 
-	/* the housekeeper would go on changing the directory that is cut off */
-	if (nxm_load(&map->dead) != 0 ||
-		!nxm_cas(&map->housekeeper, &nobody, (uint64_t) space->proc + 1))
+	if (!nxm_cas(&map->dead, &none, CUTTING))
 		return NXM_EXISTS;
-	directory = nxm_load(&map->directory);
-	if (nxm_load(&map->dead) != 0 || (directory & NXM_REF_MASK) == 0)
-	{
-		nxm_store(&map->housekeeper, 0);
-		return (directory & NXM_REF_MASK) == 0 ? NXM_DROPPED : NXM_EXISTS;
-	}
 	/*
-	 * This one first: whoever finds the old body being drained must find the new
-	 * one in its place, or it would go round until we go on.
+	 * The directory first: whoever finds the old body being drained must find the
+	 * new one in its place, or it would go round until we go on.
 	 */
-	nxm_store(&map->directory,
-			  ((directory & ~(SERIAL_ONE - 1)) + SERIAL_ONE) | body);
+	directory = nxm_load(&map->directory);
+	do
+	{
+		if ((directory & NXM_REF_MASK) == 0)
+		{
+			nxm_store(&map->dead, 0);
+			return NXM_DROPPED;
+		}
+		/* release: publishes the new body.  A housekeeper may double the old one */
+	} while (!nxm_cas(&map->directory, &directory,
+					  ((directory & ~(SERIAL_ONE - 1)) + SERIAL_ONE) | body));
 	nxm_store(&map->dead, directory);
-	nxm_store(&map->housekeeper, 0);
 	return NXM_OK;
 }
 
@@ -49,7 +58,7 @@ nxm_map_clear(NxmSpace *space, NxmMap *map, uint64_t *removed)
 	body = nxm_map_new_body(space);
 	if (body == 0)
 		return nxm_no_object(space);
-	result = cut_off(space, map, body);
+	result = cut_off(map, body);
 	if (result != NXM_OK)
 	{
 		NxmAtomic  *entry = nxm_at(space, body);
@@ -63,7 +72,8 @@ nxm_map_clear(NxmSpace *space, NxmMap *map, uint64_t *removed)
 NxmResult
 nxm_map_drop(NxmSpace *space, NxmMap *map)
 {
-	return cut_off(space, map, 0);
+	(void) space;
+	return cut_off(map, 0);
 }
 
 /*
@@ -184,7 +194,8 @@ nxm_map_drain(NxmSpace *space, NxmMap *map)
 	uint32_t	depth = directory_depth(dead);
 	uint64_t	first;
 
-	if (dead == 0)
+	/* cutting: it is for whoever does it to come here after */
+	if (dead == 0 || dead == CUTTING)
 		return NXM_ABSENT;
 	if (!nxm_map_directory_is_mapped(space, dead))
 		return NXM_NEED_CHUNK;
@@ -193,13 +204,14 @@ again:
 	first = nxm_load_relaxed(&map->drained);
 	for (uint64_t i = first; i < UINT64_C(1) << depth; i++)
 	{
-		NxmAtomic  *entry = directory_entry(space, dead, i);
-		uint64_t	word = nxm_load(entry);
+		uint64_t	last = (UINT64_C(1) << depth) - 1 - i;
+		NxmAtomic  *entry = directory_entry(space, dead, last);
+		uint64_t	word = nxm_fetch_or(entry, ENTRY_DEAD) | ENTRY_DEAD;
 		NxmSegment    *seg;
 		uint64_t	n;
 		NxmResult	result;
 
-		if (word == 0)
+		if ((word & NXM_REF_MASK) == 0)
 			continue;
 		seg = nxm_at(space, word & NXM_REF_MASK);
 		if (seg == NULL)
@@ -208,10 +220,10 @@ again:
 		if (result != NXM_OK)
 			return result;
 		n = UINT64_C(1) << (depth - NXM_GET(seg->depth));
-		/* the last of its entries first, so that the first one decides */
+		/* the others first, so that the last one decides */
 		while (--n > 0)
-			nxm_store(directory_entry(space, dead, i + n), 0);
-		if (nxm_cas(entry, &word, 0))
+			nxm_store(directory_entry(space, dead, last - n), ENTRY_DEAD);
+		if (nxm_cas(entry, &word, ENTRY_DEAD))
 			retire_segments(space, word & NXM_REF_MASK);
 		nxm_store_relaxed(&map->drained, i);
 		return NXM_OK;

@@ -353,6 +353,18 @@ grow(NxmSpace *space, NxmMap *map, NxmSegment *seg)
 	return NXM_OK;
 }
 
+/* Frees a directory that nobody has seen. */
+static void
+free_directory(NxmSpace *space, uint64_t directory)
+{
+	NxmRef		ref = directory & NXM_REF_MASK;
+	uint64_t   *pages = nxm_at(space, ref);
+
+	for (uint32_t i = 0; i < directory_pages(directory_depth(directory)); i++)
+		nxm_free(space, NXM_GET(pages[i]));
+	nxm_free(space, ref);
+}
+
 /* Doubles the directory.  The housekeeper. */
 static bool
 double_directory(NxmSpace *space, NxmMap *map, uint64_t directory)
@@ -378,8 +390,12 @@ double_directory(NxmSpace *space, NxmMap *map, uint64_t directory)
 		nxm_store_relaxed(directory_entry(space, doubled, 2 * i), entry);
 		nxm_store_relaxed(directory_entry(space, doubled, 2 * i + 1), entry);
 	}
-	/* release: publishes the entries */
-	nxm_store(&map->directory, doubled);
+	/* release: publishes the entries.  Fails if the body was cut off */
+	if (!nxm_cas(&map->directory, &directory, doubled))
+	{
+		free_directory(space, doubled);
+		return false;
+	}
 	nxm_map_retire_directory(space, directory);
 	return true;
 }
@@ -396,6 +412,37 @@ nxm_map_directory_is_mapped(NxmSpace *space, uint64_t directory)
 			return false;
 	}
 	return pages != NULL;
+}
+
+/*
+ * Puts the successors of a segment, first and perhaps a second one, into its
+ * place in the directory.  true: all of its entries are changed, and whoever did
+ * it retires the segment.  false: the body is being drained.
+ *
+ * Drains begin with the last entry, which is changed last here: as long as it
+ * names the segment, a drain finds its successors through it.
+ */
+static bool
+replace_in_directory(NxmSpace *space, uint64_t directory, NxmRef ref,
+					 NxmSegment *seg, NxmRef first, NxmRef second)
+{
+	uint32_t	depth = directory_depth(directory);
+	uint64_t	from = first_bits(NXM_GET(seg->prefix), depth);
+	uint64_t	n = UINT64_C(1) << (depth - NXM_GET(seg->depth));
+	NxmSegment *successor = nxm_at(space, first);
+
+	for (uint64_t i = 0; i < n; i++)
+	{
+		uint64_t	old = entry_for(ref, NXM_GET(seg->log), NXM_GET(seg->depth));
+		uint64_t	new = entry_for(second != 0 && i >= n / 2 ? second : first,
+									NXM_GET(successor->log),
+									NXM_GET(successor->depth));
+
+		/* release: publishes the successor to who has not come by way of seg */
+		if (!nxm_cas(directory_entry(space, directory, from + i), &old, new))
+			return false;
+	}
+	return true;
 }
 
 /*
@@ -422,14 +469,15 @@ keep_house(NxmSpace *space, NxmMap *map, uint64_t position)
 		NxmSegment    *first;
 		NxmRef		next;
 		NxmRef		sibling;
-		uint64_t	from;
-		uint64_t	n;
 
 		if ((directory & NXM_REF_MASK) == 0 ||
 			!nxm_map_directory_is_mapped(space, directory))
 			break;
 		entry = directory_entry(space, directory, first_bits(position, depth));
 		ref = nxm_load(entry) & NXM_REF_MASK;
+		/* cut off, and drained already */
+		if (ref == 0)
+			break;
 		seg = nxm_at(space, ref);
 		if (seg == NULL)
 			break;
@@ -446,15 +494,8 @@ keep_house(NxmSpace *space, NxmMap *map, uint64_t position)
 				break;
 			continue;
 		}
-		from = first_bits(NXM_GET(seg->prefix), depth);
-		n = UINT64_C(1) << (depth - NXM_GET(seg->depth));
-		for (uint64_t i = 0; i < n; i++)
-		{
-			NxmRef		to = sibling != 0 && i >= n / 2 ? sibling : next;
-
-			nxm_store(directory_entry(space, directory, from + i),
-					  entry_for(to, NXM_GET(first->log), NXM_GET(first->depth)));
-		}
+		if (!replace_in_directory(space, directory, ref, seg, next, sibling))
+			break;
 		nxm_retire_epoch(space, ref);
 	}
 	nxm_store(&map->housekeeper, 0);

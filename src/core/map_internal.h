@@ -65,6 +65,10 @@
 
 /* In `next` of a segment of a body that clear cut off: there is no successor. */
 #define CUT				UINT64_C(1)
+/* In an entry of a directory that clear cut off: it is not to change any more. */
+#define ENTRY_DEAD		(UINT64_C(1) << 63)
+/* In `dead`: somebody is cutting a body off. */
+#define CUTTING			UINT64_C(1)
 
 typedef struct NxmBucket
 {

@@ -27,6 +27,7 @@ enum
 
 static NxmMap *map;
 static bool dropped;
+static bool crowded;			/* keys 6 to 11 stay together in the other half */
 
 /* state: is it there, its value */
 static bool
@@ -98,6 +99,9 @@ key_of(int number)
 	};
 	NxmKey		key = {names[number], 0, hashes[number]};
 
+	if (crowded && number >= 6)
+		key.hash = UINT64_C(0xe000000000000000) +
+			((uint64_t) (number - 6) << 56);
 	key.len = (uint32_t) snprintf(names[number], sizeof(names[number]), "k%d",
 								  number);
 	return key;
@@ -272,6 +276,7 @@ static void
 setup(int procs, int n)
 {
 	dropped = false;
+	crowded = false;
 	map = check_shared(sizeof(*map), "map");
 	check_core_setup(procs, 40);
 	check_assert(nxm_map_init(check_space(), map) == NXM_OK);
@@ -630,6 +635,37 @@ clear_get(int proc)
 	}
 }
 
+/* Changing the directory, and putting another one in its place. */
+static const char *const housekeeping[] = {
+	"keep_house", "replace_in_directory", "double_directory", "cut_off",
+	"nxm_map_drain", NULL
+};
+
+/*
+ * The first half of the map has grown deep.  The other one is a segment with
+ * several entries in the directory, which the next insert splits.
+ */
+static void
+setup_crowded(void)
+{
+	setup(2, 0);
+	crowded = true;
+	for (int i = 0; i < 11; i++)
+		operate(PUT, i, i, 0);
+}
+
+static void
+clear_growth(int proc)
+{
+	if (proc == 1)
+		operate(PUT, 11, 11, 0);
+	else
+	{
+		clear();
+		drain(true);
+	}
+}
+
 #define OFTEN CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL
 #define ALL CHECK_EXHAUSTIVE, 0
 
@@ -647,6 +683,7 @@ static const CheckCase cases[] = {
 	{"all schedules of inserts into the same slot", 3, setup_bucket, pending_again, finish, CHECK_EXHAUSTIVE, 40000, 3, 0, NULL, insertion},
 	{"all schedules of iteration and an entry that moves", 2, setup_one, scan_moved, finish, ALL, 2, 1, NULL, NULL},
 	{"all schedules of clear and drain, get", 2, setup_one, clear_get, finish, ALL, 1, 1, NULL, NULL},
+	{"all schedules of clear and growth", 2, setup_crowded, clear_growth, finish, CHECK_EXHAUSTIVE, 40000, 3, 0, NULL, housekeeping},
 	{"all schedules of insert and insert", 2, setup_one, insert_insert, finish, ALL, 2, 1, NULL, NULL},
 	{"all schedules of insert and delete, insert", 2, setup_one, insert_delete, finish, ALL, 2, 1, NULL, NULL},
 	{"all schedules of replace, replace and get", 2, setup_one, replace_get, finish, ALL, 2, 2, NULL, NULL},

@@ -181,11 +181,18 @@ mutant "old segment freed at once" check_map map_grow.c \
 mutant "bucket not read anew in iteration" check_map map.c \
 	'if (!changed && nxm_load(&place.bucket->header) == place.header)' 'if (!changed)'
 mutant "cleared map drained before the new one is there" check_map map_drain.c \
-	'	nxm_store(&map->directory,
-			  ((directory & ~(SERIAL_ONE - 1)) + SERIAL_ONE) | body);
-	nxm_store(&map->dead, directory);' '	nxm_store(&map->dead, directory);
-	nxm_store(&map->directory,
-			  ((directory & ~(SERIAL_ONE - 1)) + SERIAL_ONE) | body);'
+	'	directory = nxm_load(&map->directory);
+	do' '	directory = nxm_load(&map->directory);
+	nxm_store(&map->dead, directory);
+	do'
+mutant "directory changed after it was cut off" check_map map_grow.c \
+	'if (!nxm_cas(directory_entry(space, directory, from + i), &old, new))
+			return false;' 'nxm_store(directory_entry(space, directory, from + i), new);'
+mutant "entry drained while it may change" check_map map_drain.c \
+	'nxm_fetch_or(entry, ENTRY_DEAD) | ENTRY_DEAD' 'nxm_load(entry)'
+mutant "directory doubled after it was cut off" check_map map_grow.c \
+	'if (!nxm_cas(&map->directory, &directory, doubled))' 'nxm_store(&map->directory, doubled);
+	if (false)'
 
 wait
 status=0
