@@ -65,7 +65,7 @@
  * no other insert takes one before the whole segment has migrated.
  *
  * An operation that meets a frozen bucket migrates it, no memory being needed,
- * and goes on: nobody waits for a resize.  Writers migrate four more buckets.
+ * and goes on: nobody waits for a resize.  Writers migrate eight more buckets.
  *
  * Housekeeping, which no operation needs: putting the successors into the
  * directory, doubling it, retiring what was replaced, is done by whoever gets
