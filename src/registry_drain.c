@@ -27,6 +27,7 @@
 #include "catalog/pg_database.h"
 #include "compat.h"
 #include "registry_internal.h"
+#include "storage/ipc.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -138,6 +139,29 @@ forget(NxmRef gone)
 	return NXM_ABSENT;
 }
 
+static void
+note_clear_again(int code, Datum arg)
+{
+	(void) code;
+	(void) arg;
+	nxm_registry_note_clear();
+}
+
+/* true: something was freed. */
+static bool
+drain_all_cleared(void)
+{
+	bool		more = false;
+
+	if (nxm_exchange(&nxm_registry_anchor->cleared, 0) == 0)
+		return false;
+	/* an error, or the end of this process, leaves the rest to others */
+	PG_ENSURE_ERROR_CLEANUP(note_clear_again, (Datum) 0);
+	nxm_registry_scan(drain_cleared, &more);
+	PG_END_ENSURE_ERROR_CLEANUP(note_clear_again, (Datum) 0);
+	return more;
+}
+
 NxmDrain
 nxm_registry_drain_some(void)
 {
@@ -145,7 +169,7 @@ nxm_registry_drain_some(void)
 	LWLock	   *lock;
 	NxmResult	result;
 	NxmRef		ref = 0;
-	bool		more = false;
+	bool		more;
 
 	if (!nxm_registry_drain_pending())
 		return NXM_DRAIN_NOTHING;
@@ -187,8 +211,7 @@ nxm_registry_drain_some(void)
 	if (ref != 0)
 		return NXM_DRAIN_MORE;
 
-	if (nxm_exchange(&nxm_registry_anchor->cleared, 0) != 0)
-		nxm_registry_scan(drain_cleared, &more);
+	more = drain_all_cleared();
 	nxm_begin_operation();
 	nxm_flush(space);
 	nxm_epoch_poll(space);

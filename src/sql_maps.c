@@ -16,9 +16,12 @@
 
 #include "compat.h"
 #include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
+#include "utils/wait_event.h"
 
 PG_FUNCTION_INFO_V1(nxm_sql_map_put_text);
 PG_FUNCTION_INFO_V1(nxm_sql_map_put_bytea);
@@ -430,6 +433,20 @@ nxm_sql_map_entries(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/*
+ * In a section, where no signal comes between.  A note made before may be taken
+ * by somebody who then finds nothing cleared yet.
+ */
+static NxmResult
+clear(NxmMap *map, uint64 *removed)
+{
+	NxmResult	r = nxm_map_clear(nxm_registry_space, map, removed);
+
+	if (r == NXM_OK)
+		nxm_registry_note_clear();
+	return r;
+}
+
 Datum
 nxm_sql_map_clear(PG_FUNCTION_ARGS)
 {
@@ -437,6 +454,7 @@ nxm_sql_map_clear(PG_FUNCTION_ARGS)
 	NxmSite    *site = nxm_call_site(fcinfo);
 	uint64		removed = 0;
 	bool		cleared = false;
+	long		wait = 1;		/* ms */
 	NxmResult	r;
 
 	for (;;)
@@ -447,10 +465,7 @@ nxm_sql_map_clear(PG_FUNCTION_ARGS)
 			break;
 		if (!cleared)
 		{
-			/* should we not get to the end of draining */
-			nxm_registry_note_clear();
-			NXM_OPERATE(site, r, nxm_map_clear(nxm_registry_space,
-											   &site->object->u.map, &removed));
+			NXM_OPERATE(site, r, clear(&site->object->u.map, &removed));
 			if (NXM_AGAIN(r))
 				continue;
 			cleared = r == NXM_OK;
@@ -460,8 +475,21 @@ nxm_sql_map_clear(PG_FUNCTION_ARGS)
 										   &site->object->u.map));
 		if (r == NXM_DROPPED && cleared)
 			break;
-		if (!NXM_AGAIN(r) && r == NXM_ABSENT && cleared)
-			break;
+		if (!NXM_AGAIN(r) && r == NXM_ABSENT)
+		{
+			if (cleared)
+				break;
+
+			/*
+			 * Nothing is being drained, so somebody else is cutting it off, and may
+			 * have been stopped there.
+			 */
+			(void) WaitLatch(MyLatch,
+							 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 wait, PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+			wait = Min(wait * 2, 10);
+		}
 	}
 	if (cleared)
 	{
