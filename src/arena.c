@@ -72,6 +72,7 @@ StaticAssertDecl(sizeof(Root) == ROOT_BYTES, "the root's size is fixed");
 
 int			nxm_memory_limit = DEFAULT_LIMIT_KB;
 bool		nxm_signals_matter = false;
+void		(*nxm_arena_detached_hook) (void) = NULL;
 
 static NxmAnchor *anchor = NULL;
 static NxmSpace my_space;
@@ -282,6 +283,8 @@ detach(int code, Datum arg)
 	nxm_begin_operation();
 	nxm_proc_detach(&my_space);
 	attached = false;
+	if (nxm_arena_detached_hook != NULL)
+		nxm_arena_detached_hook();
 	nxm_end_operation();
 }
 

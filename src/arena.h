@@ -59,6 +59,9 @@ extern void nxm_arena_shmem_init(void *ptr, bool found);
 extern NxmSpace *nxm_space(void);
 extern NxmAnchor *nxm_anchor(void);
 
+/* Called when this process has been detached, while it ends. */
+extern void (*nxm_arena_detached_hook) (void);
+
 /*
  * The anchor, if there is one, without making it; NULL also where it is of
  * another version.

@@ -127,9 +127,18 @@ roles_changed(Datum arg, NxmSysCacheId cacheid, uint32 hashvalue)
 	nxm_role_changes++;
 }
 
+/* This process has left the space: whatever comes now attaches it anew. */
+static void
+detached(void)
+{
+	nxm_registry_space = NULL;
+	nxm_role_changes++;
+}
+
 void
 nxm_registry_attach(void)
 {
+	static bool watching = false;
 	NxmSpace   *space;
 
 	if (nxm_registry_space != NULL)
@@ -137,8 +146,15 @@ nxm_registry_attach(void)
 	/* what may raise an error comes first */
 	space = nxm_space();
 	nxm_registry_anchor = nxm_anchor();
-	CacheRegisterSyscacheCallback(AUTHOID, roles_changed, (Datum) 0);
-	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, roles_changed, (Datum) 0);
+	if (!watching)
+	{
+		watching = true;
+		CacheRegisterSyscacheCallback(AUTHOID, roles_changed, (Datum) 0);
+		CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, roles_changed, (Datum) 0);
+		/* its owner is the one member of pg_database_owner */
+		CacheRegisterSyscacheCallback(DATABASEOID, roles_changed, (Datum) 0);
+	}
+	nxm_arena_detached_hook = detached;
 	nxm_registry_space = space;
 }
 

@@ -161,6 +161,7 @@ add_back(const Taken *t)
 	NxmObjectInfo info;
 	NxmResult	r;
 
+	nxm_registry_use();			/* detached already, if the process ends */
 	info.object = NULL;
 	info.generation = PG_UINT64_MAX;	/* look the name up */
 	info.id = t->id;
