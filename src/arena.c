@@ -490,7 +490,10 @@ nxm_again_slow(NxmSpace *space, NxmResult result)
 			grow(space);
 			break;
 		case NXM_WANT_LIMIT:
-			if (!make_room(space, space->need_node))
+			/* raised meanwhile, and a call in a loop has not looked since */
+			if (limit_changed)
+				put_limit_into_force(space->shared);
+			else if (!make_room(space, space->need_node))
 				raise_limit_reached(space->shared);
 			break;
 		case NXM_WANT_SPACE:

@@ -163,6 +163,8 @@ nxm_registry_use(void)
 {
 	if (unlikely(nxm_registry_space == NULL))
 		nxm_registry_attach();
+	else
+		(void) nxm_space();		/* a new home, a new limit */
 	if (!OidIsValid(MyDatabaseId))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
