@@ -14,6 +14,7 @@ $node->append_conf('postgresql.conf', q{
 shared_preload_libraries = 'nexusmem'
 autovacuum = off
 max_prepared_transactions = 2
+nexusmem.num_nodes = 2
 });
 $node->start;
 
@@ -48,6 +49,24 @@ sub wait_for
 }
 
 sql('CREATE EXTENSION nexusmem');
+
+# a session that is moved to another node takes that node's memory from then on
+{
+	my $s = session($node);
+	my $used = sub { return ask($s, "SELECT used_bytes FROM nexusmem.node_memory WHERE node = $_[0]") };
+	my $round = 0;
+	foreach my $home (0, 1, 0)
+	{
+		$round++;
+		ask($s, "SELECT nexusmem.pin_backend(pg_backend_pid(), $home)");
+		my ($here, $there) = ($used->($home), $used->(1 - $home));
+		ask($s, qq{SELECT count(nexusmem.map_put('moved', '$round' || i, repeat('x', 100000))) FROM generate_series(1, 5) i});
+		cmp_ok($used->($home) - $here, '>=', 400_000, "what is put is in the memory of node $home");
+		cmp_ok($used->(1 - $home) - $there, '<', 200_000, 'and not of the other');
+	}
+	close_session($s);
+	sql(q{SELECT map_drop('moved')});
+}
 
 # sums are exact, and each value is given out once
 sql(q{SELECT counter_create('sum'), counter_create('striped', true); CREATE TABLE seen (v bigint)});
