@@ -49,6 +49,13 @@
 
 #define DRAIN_ITEMS 256
 
+/*
+ * Bytes of a map's index, about: its first segment and directory, and what an
+ * entry takes of segments on average; see core/map.h.
+ */
+#define MAP_INDEX_BYTES 1024
+#define MAP_INDEX_ENTRY_BYTES 16
+
 NxmSpace   *nxm_registry_space = NULL;
 NxmAnchor  *nxm_registry_anchor = NULL;
 uint64		nxm_role_changes = 0;
@@ -248,7 +255,8 @@ copy_info(NxmObject *object, NxmObjectInfo *info)
 			break;
 		case NXM_KIND_MAP:
 			info->entries = nxm_map_entries(&object->u.map);
-			info->bytes += nxm_map_bytes(&object->u.map);
+			info->bytes += nxm_map_bytes(&object->u.map) + MAP_INDEX_BYTES +
+				info->entries * MAP_INDEX_ENTRY_BYTES;
 			break;
 		case NXM_KIND_STACK:
 			info->entries = nxm_stack_depth(&object->u.stack);
@@ -284,6 +292,13 @@ nxm_object_privileges(Oid role, Oid owner, const NxmAcl *acl)
 	if ((privileges & NXM_WRITE) != 0)
 		privileges |= NXM_READ;
 	return privileges;
+}
+
+/* Bytes that a new object counts for. */
+static size_t
+new_object_bytes(NxmKind kind)
+{
+	return sizeof(NxmObject) + (kind == NXM_KIND_MAP ? MAP_INDEX_BYTES : 0);
 }
 
 _Noreturn static void
@@ -511,7 +526,7 @@ nxm_object_create(NxmKind kind, const char *name, size_t len, bool striped)
 		return false;
 	}
 	acl.count = 0;
-	nxm_check_role_limit(GetUserId(), sizeof(NxmObject));
+	nxm_check_role_limit(GetUserId(), new_object_bytes(kind));
 	return create_object(MyDatabaseId, GetUserId(), kind, name, len, striped,
 						 &acl, NULL);
 }
@@ -569,7 +584,7 @@ nxm_object_open_slow(NxmSite *site, NxmKind kind, const char *name, size_t len,
 		if (!create)
 			return false;
 		CHECK_FOR_INTERRUPTS();
-		nxm_check_role_limit(role, sizeof(NxmObject));
+		nxm_check_role_limit(role, new_object_bytes(kind));
 		acl.count = 0;
 		(void) create_object(MyDatabaseId, role, kind, name, len, false, &acl,
 							 NULL);
