@@ -302,7 +302,7 @@ nxm_map_migrate_all(NxmSpace *space, NxmSegment *seg)
 
 /* Gives a segment successors, if it has none. */
 static NxmResult
-grow(NxmSpace *space, NxmMap *map, NxmSegment *seg)
+grow(NxmSpace *space, NxmSegment *seg)
 {
 	uint32_t	log = NXM_GET(seg->log);
 	uint32_t	depth = NXM_GET(seg->depth);
@@ -313,12 +313,7 @@ grow(NxmSpace *space, NxmMap *map, NxmSegment *seg)
 
 	if (nxm_load(&seg->next) != 0)
 		return NXM_OK;
-	/*
-	 * A full chain in a map of few entries is keys of one hash: no number of
-	 * buckets would part them.
-	 */
-	if (depth + log >= MAX_BUCKET_DEPTH ||
-		UINT64_C(1) << (depth + log) > 64 * (nxm_map_entries(map) + 64))
+	if (depth + log >= MAX_BUCKET_DEPTH)
 	{
 		space->need_chunk = -1;
 		space->want = NXM_WANT_NOTHING;
@@ -525,11 +520,36 @@ nxm_map_help_growth(NxmSpace *space, NxmMap *map, NxmSegment *seg, uint64_t posi
 		keep_house(space, map, position);
 }
 
+/* Are all keys of a full chain of one hash, as far as tags tell? */
+static bool
+is_one_hash(const NxmPlace *place)
+{
+	uint64_t	tag = nxm_load_relaxed(slot_at(place, place->header, 0)) & TAG_MASK;
+
+	for (int i = 1; i < chain_slots(place->header); i++)
+	{
+		uint64_t	word = nxm_load_relaxed(slot_at(place, place->header, i));
+
+		if ((word & TAG_MASK) != tag || (word & NXM_REF_MASK) == 0)
+			return false;
+	}
+	return (place->header & H_OVERFLOW) != 0;
+}
+
 /* Lets the bucket of a place grow. */
 static NxmResult
-split(NxmSpace *space, NxmMap *map, const NxmPlace *place)
+split(NxmSpace *space, const NxmPlace *place)
 {
-	NxmResult	result = grow(space, map, place->seg);
+	NxmResult	result;
+
+	/* no number of buckets would part them */
+	if (is_one_hash(place))
+	{
+		space->need_chunk = -1;
+		space->want = NXM_WANT_NOTHING;
+		return NXM_NEED_MEMORY;
+	}
+	result = grow(space, place->seg);
 
 	/* cut off: the position is in another body by now */
 	if (result != NXM_OK || nxm_load(&place->seg->next) == CUT)
@@ -564,13 +584,13 @@ nxm_map_make_room(NxmSpace *space, NxmMap *map, const NxmPlace *place, uint64_t 
 		return result;
 	}
 	if ((header & H_OVERFLOW) != 0)
-		return split(space, map, place);
+		return split(space, place);
 	pool = nxm_load(&place->seg->pool);
 	do
 	{
 		i = __builtin_ctzll(~pool);
 		if (pool == UINT64_MAX || i >= POOL_OF(place->log))
-			return split(space, map, place);
+			return split(space, place);
 	} while (!nxm_cas(&place->seg->pool, &pool, pool | UINT64_C(1) << i));
 
 	overflow = &place->overflow[i];
