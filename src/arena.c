@@ -452,6 +452,8 @@ grow(NxmSpace *space)
 
 	if (growth == NXM_GROWN || make_room(space, node) || borrow(space, node))
 		return;
+	if (growth == NXM_GROW_LIMIT)
+		raise_limit_reached(space->shared);
 	if (growth == NXM_GROW_NO_MEMORY)
 		raise_no_memory(reason);
 	if (growth == NXM_GROW_NO_SEGMENT)
