@@ -372,6 +372,8 @@ reclaim(NxmSpace *space)
 	nxm_begin_operation();
 	nxm_flush(space);
 	nxm_epoch_poll(space);
+	/* a few objects may keep as many pages */
+	nxm_give_back(space);
 	nxm_trim(space);
 	nxm_end_operation();
 }
