@@ -231,6 +231,12 @@ nxm_memory_worker_main(Datum arg)
 						 timeout, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
+		/* first, for it may say what is to be saved */
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
 		if (ShutdownRequestPending)
 		{
 			/* not 0, or the postmaster would never start it again */
@@ -243,11 +249,6 @@ nxm_memory_worker_main(Datum arg)
 				nxm_save_now();
 				proc_exit(1);
 			}
-		}
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
 		}
 	}
 }
