@@ -2,9 +2,10 @@
  * nxm_torture.c
  *	  Ends and stops processes in the middle of operations.
  *
- * A background worker that keeps PostgreSQL's own handler of SIGTERM dies from
- * within that handler, at whatever instruction it is.  The one here operates on
- * structures without end, and does nothing else, so that is mostly in an operation.
+ * A background worker with the handler of SIGTERM that PostgreSQL gave it before 19
+ * dies from within that handler, at whatever instruction it is.  The one here has
+ * such a handler on all versions, operates on structures without end, and does
+ * nothing else, so that it is mostly in an operation.
  *
  * torture_pause_at() names a place of src/core/pause.h, where the process then
  * stops; false: the library was built without these.
@@ -16,9 +17,11 @@
 #include "postgres.h"
 
 #include <dlfcn.h>
+#include <signal.h>
 
 #include "access/xact.h"
 #include "fmgr.h"
+#include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "nexusmem/nexusmem_api.h"
 #include "postmaster/bgworker.h"
@@ -116,6 +119,17 @@ round_of_list(const NxmApi *nxm, bool queue, NxmHandle *list,
 	}
 }
 
+/* As bgworker_die() is in PostgreSQL 18. */
+static void
+die_here(SIGNAL_ARGS)
+{
+	sigprocmask(SIG_SETMASK, &BlockSig, NULL);
+	ereport(FATAL,
+			(errcode(ERRCODE_ADMIN_SHUTDOWN),
+			 errmsg("terminating background worker \"%s\" due to administrator command",
+					MyBgworkerEntry->bgw_type)));
+}
+
 void
 torture_worker_main(Datum arg)
 {
@@ -133,7 +147,7 @@ torture_worker_main(Datum arg)
 	(void) arg;
 	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
 	all = strcmp(order.work, "all") == 0;
-	/* nothing else is set: SIGTERM ends the process where it is */
+	pqsignal(SIGTERM, die_here);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(order.database, InvalidOid, 0);
 	StartTransactionCommand();
