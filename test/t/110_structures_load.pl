@@ -311,7 +311,8 @@ $node->safe_psql('other', q{CREATE EXTENSION nexusmem; SELECT count(nexusmem.map
 is(q1('SELECT count(*) FROM nexusmem.structures'), 0, 'another database has names of its own');
 cmp_ok(used(), '>', $before + 9 * $MB, 'and memory');
 q1('DROP DATABASE other');
-ok(wait_for("SELECT sum(used_bytes) < $before + 2 * $MB FROM nexusmem.node_memory"), 'DROP DATABASE frees it') or diag(used());
+# of 10 MB; what stays are pages kept for later and the descriptors of a new segment
+ok(wait_for("SELECT sum(used_bytes) < $before + 4 * $MB FROM nexusmem.node_memory"), 'DROP DATABASE frees it') or diag(used());
 q1(q{CREATE ROLE passing; GRANT USAGE ON SCHEMA nexusmem TO passing;
 	SET ROLE passing; SELECT nexusmem.counter_add('orphan', 5); RESET ROLE});
 is(q1(q{SELECT owner FROM nexusmem.structures WHERE name = 'orphan'}), 'passing', 'a role owns a counter');
