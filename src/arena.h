@@ -14,7 +14,7 @@
 #include "storage/lwlock.h"
 
 /* Bumped with every change of what is in the anchor or in a space. */
-#define NXM_LAYOUT_VERSION 1
+#define NXM_LAYOUT_VERSION 2
 
 /*
  * What is shared apart from the space itself.  In main shared memory when
@@ -129,7 +129,7 @@ typedef struct NxmArenaReport
 	uint64		used;			/* bytes with memory behind them, by our count */
 	uint64		limit;			/* on these */
 	int			stopped_pid;	/* of a process that holds memory back, or 0 */
-	uint64		held_pages;
+	uint64		held_items;		/* retired ones that processes have as their hazards */
 	uint64		epoch_limbo;	/* objects waiting for the epoch */
 	uint64		leaked;			/* objects lost until the server restarts */
 	uint32		unbound_flags;	/* NXM_CHUNK_UNBOUND_* of arena_chunks.h: why */

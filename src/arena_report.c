@@ -42,7 +42,7 @@ nxm_arena_why_unbound(const NxmArenaReport *report)
 
 /* A stopped process that keeps others from freeing memory, or 0. */
 static int
-stopped_process(NxmSpaceShared *shared, uint64 *held_pages)
+stopped_process(NxmSpaceShared *shared, uint64 *held_items)
 {
 	NxmSpace	space;
 	uint64		epoch = nxm_load(&shared->epoch);
@@ -50,7 +50,7 @@ stopped_process(NxmSpaceShared *shared, uint64 *held_pages)
 	int			stopped = 0;
 
 	nxm_space_open(&space, shared);
-	*held_pages = 0;
+	*held_items = 0;
 	for (int i = 0; i < n; i++)
 	{
 		NxmProcLine *line = &space.lines[i];
@@ -58,7 +58,7 @@ stopped_process(NxmSpaceShared *shared, uint64 *held_pages)
 		uint64		theirs = nxm_load(&line->epoch);
 		bool		holds = nxm_load(&line->held) != 0;
 
-		*held_pages += holds;
+		*held_items += holds;
 		if (pid == 0 || theirs == 0 || (!holds && theirs == epoch))
 			continue;
 		/* others are there for a moment */
@@ -92,7 +92,7 @@ nxm_arena_report(NxmArenaReport *report)
 	descriptors = nxm_chunk_descriptor_pages(shared);
 	report->used = (nxm_load(&shared->pages) + descriptors) * NXM_PAGE_SIZE;
 	report->limit = (nxm_load(&shared->page_limit) + descriptors) * NXM_PAGE_SIZE;
-	report->stopped_pid = stopped_process(shared, &report->held_pages);
+	report->stopped_pid = stopped_process(shared, &report->held_items);
 	report->epoch_limbo = nxm_load(&shared->limbo);
 	report->leaked = nxm_load(&shared->leaked);
 	return state;

@@ -4,25 +4,11 @@
  */
 #include "item.h"
 
-/* Where the value, or the references of the pieces, begin. */
-static inline size_t
-value_offset(uint64_t header)
-{
-	return sizeof(uint64_t) + ((header & NXM_ITEM_LINKED) != 0 ? 8 : 0) +
-		NXM_ITEM_KEY_LEN(header);
-}
-
 /* References of pieces are at multiples of 8. */
 static inline size_t
 pieces_offset(uint64_t header)
 {
-	return (value_offset(header) + 7) & ~(size_t) 7;
-}
-
-static inline uint32_t
-piece_count(uint32_t len)
-{
-	return (len + NXM_PAGE_SIZE - 1) / NXM_PAGE_SIZE;
+	return (nxm_item_value_offset(header) + 7) & ~(size_t) 7;
 }
 
 static inline size_t
@@ -33,42 +19,26 @@ piece_len(uint32_t len, uint32_t i)
 	return left < NXM_PAGE_SIZE ? left : NXM_PAGE_SIZE;
 }
 
-NxmResult
-nxm_item_new(NxmSpace *space, const NxmKey *key, const NxmValue *value,
-			 bool linked, NxmRef *ref)
+/* For nxm_item_new(): a big item, of a header that does not say so yet. */
+static __attribute__((noinline)) NxmResult
+new_big(NxmSpace *space, const NxmKey *key, const NxmValue *value,
+		uint64_t header, NxmRef *ref)
 {
-	uint32_t	key_len = key == NULL ? 0 : key->len;
-	uint64_t	header = key_len | (uint64_t) value->len << 11 |
-		(uint64_t) value->type << 60 | (linked ? NXM_ITEM_LINKED : 0);
-	size_t		offset = value_offset(header);
+	size_t		offset = nxm_item_value_offset(header);
+	uint32_t	npieces = nxm_item_piece_count(value->len);
 	NxmItem    *item;
 	uint64_t   *pieces;
-	uint32_t	npieces = 0;
 
-	if (key_len > NXM_MAX_KEY || value->len > NXM_MAX_VALUE)
-		return NXM_TOO_LONG;
-	if (offset + value->len > NXM_MAX_OBJECT)
-	{
-		header |= NXM_ITEM_BIG;
-		npieces = piece_count(value->len);
-		*ref = nxm_alloc(space, pieces_offset(header) + npieces * sizeof(uint64_t));
-	}
-	else
-		*ref = nxm_alloc(space, offset + value->len);
+	header |= NXM_ITEM_BIG;
+	*ref = nxm_alloc(space, nxm_item_head_bytes(header));
 	if (*ref == 0)
 		return nxm_no_object(space);
 	item = nxm_at(space, *ref);
-
 	NXM_SET(item->header, header);
-	if (linked)
+	if ((header & NXM_ITEM_LINKED) != 0)
 		nxm_init(NXM_ITEM_LINK(item), 0);
-	if (key_len > 0)
-		nxm_copy_in((char *) item + offset - key_len, key->data, key_len);
-	if (npieces == 0)
-	{
-		nxm_copy_in((char *) item + offset, value->data, value->len);
-		return NXM_OK;
-	}
+	if (key != NULL)
+		nxm_copy_in((char *) item + offset - key->len, key->data, key->len);
 
 	pieces = (uint64_t *) ((char *) item + pieces_offset(header));
 	for (uint32_t i = 0; i < npieces; i++)
@@ -92,6 +62,34 @@ nxm_item_new(NxmSpace *space, const NxmKey *key, const NxmValue *value,
 	return NXM_OK;
 }
 
+NxmResult
+nxm_item_new(NxmSpace *space, const NxmKey *key, const NxmValue *value,
+			 bool linked, NxmRef *ref)
+{
+	uint32_t	key_len = key == NULL ? 0 : key->len;
+	uint64_t	header = key_len | (uint64_t) value->len << 11 |
+		(uint64_t) value->type << 60 | (linked ? NXM_ITEM_LINKED : 0);
+	size_t		offset = nxm_item_value_offset(header);
+	NxmItem    *item;
+
+	if (key_len > NXM_MAX_KEY || value->len > NXM_MAX_VALUE)
+		return NXM_TOO_LONG;
+	if (offset + value->len > NXM_MAX_OBJECT)
+		return new_big(space, key, value, header, ref);
+	*ref = nxm_alloc(space, offset + value->len);
+	if (*ref == 0)
+		return nxm_no_object(space);
+	item = nxm_at(space, *ref);
+
+	NXM_SET(item->header, header);
+	if (linked)
+		nxm_init(NXM_ITEM_LINK(item), 0);
+	if (key_len > 0)
+		nxm_copy_in((char *) item + offset - key_len, key->data, key_len);
+	nxm_copy_in((char *) item + offset, value->data, value->len);
+	return NXM_OK;
+}
+
 bool
 nxm_item_is_mapped(NxmSpace *space, const NxmItem *item)
 {
@@ -101,7 +99,7 @@ nxm_item_is_mapped(NxmSpace *space, const NxmItem *item)
 
 	if ((header & NXM_ITEM_BIG) == 0)
 		return true;
-	for (uint32_t i = 0; i < piece_count(NXM_ITEM_LEN(header)); i++)
+	for (uint32_t i = 0; i < nxm_item_piece_count(NXM_ITEM_LEN(header)); i++)
 	{
 		if (nxm_at(space, NXM_GET(pieces[i])) == NULL)
 			return false;
@@ -116,7 +114,7 @@ nxm_item_free_pieces(NxmSpace *space, const NxmItem *item)
 	const uint64_t *pieces = (const uint64_t *)
 		((const char *) item + pieces_offset(header));
 
-	for (uint32_t i = 0; i < piece_count(NXM_ITEM_LEN(header)); i++)
+	for (uint32_t i = 0; i < nxm_item_piece_count(NXM_ITEM_LEN(header)); i++)
 		nxm_free(space, NXM_GET(pieces[i]));
 }
 
@@ -130,42 +128,15 @@ nxm_item_free(NxmSpace *space, NxmRef ref)
 	nxm_free(space, ref);
 }
 
-const char *
-nxm_item_key(const NxmItem *item)
-{
-	uint64_t	header = NXM_GET(item->header);
-	const char *key = (const char *) item + value_offset(header) -
-		NXM_ITEM_KEY_LEN(header);
-
-	NXM_READS(key, NXM_ITEM_KEY_LEN(header));
-	return key;
-}
-
-bool
-nxm_item_has_key(const NxmItem *item, const NxmKey *key)
-{
-	return NXM_ITEM_KEY_LEN(NXM_GET(item->header)) == key->len &&
-		memcmp(nxm_item_key(item), key->data, key->len) == 0;
-}
-
 NxmResult
-nxm_item_copy(NxmSpace *space, const NxmItem *item, NxmBuffer *buffer)
+nxm_item_copy_pieces(NxmSpace *space, const NxmItem *item, NxmBuffer *buffer)
 {
 	uint64_t	header = NXM_GET(item->header);
 	uint32_t	len = NXM_ITEM_LEN(header);
 	const uint64_t *pieces;
 
-	buffer->len = len;
-	buffer->type = NXM_ITEM_TYPE(header);
-	if (len > buffer->size)
-		return NXM_NEED_BUFFER;
-	if ((header & NXM_ITEM_BIG) == 0)
-	{
-		nxm_copy_out(buffer->data, (const char *) item + value_offset(header), len);
-		return NXM_OK;
-	}
 	pieces = (const uint64_t *) ((const char *) item + pieces_offset(header));
-	for (uint32_t i = 0; i < piece_count(len); i++)
+	for (uint32_t i = 0; i < nxm_item_piece_count(len); i++)
 	{
 		const void *piece = nxm_at(space, NXM_GET(pieces[i]));
 
@@ -187,13 +158,13 @@ nxm_item_compare(NxmSpace *space, const NxmItem *item, const NxmValue *value)
 		return NXM_MISMATCH;
 	if ((header & NXM_ITEM_BIG) == 0)
 	{
-		const char *data = (const char *) item + value_offset(header);
+		const char *data = (const char *) item + nxm_item_value_offset(header);
 
 		NXM_READS(data, value->len);
 		return memcmp(data, value->data, value->len) == 0 ? NXM_OK : NXM_MISMATCH;
 	}
 	pieces = (const uint64_t *) ((const char *) item + pieces_offset(header));
-	for (uint32_t i = 0; i < piece_count(value->len); i++)
+	for (uint32_t i = 0; i < nxm_item_piece_count(value->len); i++)
 	{
 		const void *piece = nxm_at(space, NXM_GET(pieces[i]));
 		size_t		len = piece_len(value->len, i);
@@ -208,16 +179,12 @@ nxm_item_compare(NxmSpace *space, const NxmItem *item, const NxmValue *value)
 }
 
 size_t
-nxm_item_bytes(const NxmItem *item)
+nxm_item_big_bytes(uint64_t header)
 {
-	uint64_t	header = NXM_GET(item->header);
-	size_t		bytes;
+	uint32_t	len = NXM_ITEM_LEN(header);
+	size_t		bytes = nxm_object_size(nxm_item_head_bytes(header));
 
-	if ((header & NXM_ITEM_BIG) == 0)
-		return nxm_object_size(value_offset(header) + NXM_ITEM_LEN(header));
-	bytes = nxm_object_size(pieces_offset(header) +
-							piece_count(NXM_ITEM_LEN(header)) * sizeof(uint64_t));
-	for (uint32_t i = 0; i < piece_count(NXM_ITEM_LEN(header)); i++)
-		bytes += nxm_object_size(piece_len(NXM_ITEM_LEN(header), i));
+	for (uint32_t i = 0; i < nxm_item_piece_count(len); i++)
+		bytes += nxm_object_size(piece_len(len, i));
 	return bytes;
 }

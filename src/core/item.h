@@ -85,15 +85,78 @@ extern NxmResult nxm_item_new(NxmSpace *space, const NxmKey *key,
 /* Frees one that nobody else can have seen, with its pieces. */
 extern void nxm_item_free(NxmSpace *space, NxmRef item);
 
+/* Where the value, or what stands for it, begins in an item of that header. */
+static inline size_t
+nxm_item_value_offset(uint64_t header)
+{
+	return sizeof(uint64_t) + ((header & NXM_ITEM_LINKED) != 0 ? 8 : 0) +
+		NXM_ITEM_KEY_LEN(header);
+}
+
+/* Pieces of a big item whose value is so long. */
+static inline uint32_t
+nxm_item_piece_count(uint32_t len)
+{
+	return (len + NXM_PAGE_SIZE - 1) / NXM_PAGE_SIZE;
+}
+
+/* Bytes of the object that an item of that header is, without its pieces. */
+static inline size_t
+nxm_item_head_bytes(uint64_t header)
+{
+	if ((header & NXM_ITEM_BIG) == 0)
+		return nxm_item_value_offset(header) + NXM_ITEM_LEN(header);
+	/* references of pieces are at multiples of 8 */
+	return ((nxm_item_value_offset(header) + 7) & ~(size_t) 7) +
+		nxm_item_piece_count(NXM_ITEM_LEN(header)) * sizeof(uint64_t);
+}
+
 /* The following want it protected, or the caller's own. */
-extern bool nxm_item_has_key(const NxmItem *item, const NxmKey *key);
-extern NxmResult nxm_item_copy(NxmSpace *space, const NxmItem *item,
-							   NxmBuffer *buffer);
+
+/* Key bytes: NXM_ITEM_KEY_LEN of them. */
+static inline const char *
+nxm_item_key(const NxmItem *item)
+{
+	uint64_t	header = NXM_GET(item->header);
+	const char *key = (const char *) item + nxm_item_value_offset(header) -
+		NXM_ITEM_KEY_LEN(header);
+
+	NXM_READS(key, NXM_ITEM_KEY_LEN(header));
+	return key;
+}
+
+static inline bool
+nxm_item_has_key(const NxmItem *item, const NxmKey *key)
+{
+	return NXM_ITEM_KEY_LEN(NXM_GET(item->header)) == key->len &&
+		memcmp(nxm_item_key(item), key->data, key->len) == 0;
+}
+
+/* For nxm_item_copy(): the value of a big item, which fits. */
+extern NxmResult nxm_item_copy_pieces(NxmSpace *space, const NxmItem *item,
+									  NxmBuffer *buffer);
+
+/* NXM_OK, NXM_NEED_BUFFER, or for a big item NXM_NEED_CHUNK. */
+static inline NxmResult
+nxm_item_copy(NxmSpace *space, const NxmItem *item, NxmBuffer *buffer)
+{
+	uint64_t	header = NXM_GET(item->header);
+	uint32_t	len = NXM_ITEM_LEN(header);
+
+	buffer->len = len;
+	buffer->type = NXM_ITEM_TYPE(header);
+	if (len > buffer->size)
+		return NXM_NEED_BUFFER;
+	if (__builtin_expect((header & NXM_ITEM_BIG) != 0, 0))
+		return nxm_item_copy_pieces(space, item, buffer);
+	nxm_copy_out(buffer->data,
+				 (const char *) item + nxm_item_value_offset(header), len);
+	return NXM_OK;
+}
+
 /* NXM_OK: the same type and bytes.  NXM_MISMATCH: not. */
 extern NxmResult nxm_item_compare(NxmSpace *space, const NxmItem *item,
 								  const NxmValue *value);
-/* Key bytes, for iteration: NXM_ITEM_KEY_LEN of them. */
-extern const char *nxm_item_key(const NxmItem *item);
 
 /*
  * Are its pieces mapped in this process?  Whoever is going to retire an item
@@ -101,8 +164,19 @@ extern const char *nxm_item_key(const NxmItem *item);
  */
 extern bool nxm_item_is_mapped(NxmSpace *space, const NxmItem *item);
 
+/* For nxm_item_bytes(): of a big item. */
+extern size_t nxm_item_big_bytes(uint64_t header);
+
 /* Bytes of memory that it takes, pieces included. */
-extern size_t nxm_item_bytes(const NxmItem *item);
+static inline size_t
+nxm_item_bytes(const NxmItem *item)
+{
+	uint64_t	header = NXM_GET(item->header);
+
+	if (__builtin_expect((header & NXM_ITEM_BIG) != 0, 0))
+		return nxm_item_big_bytes(header);
+	return nxm_object_size(nxm_item_head_bytes(header));
+}
 
 /* For space.c: frees the pieces of a big item. */
 extern void nxm_item_free_pieces(NxmSpace *space, const NxmItem *item);

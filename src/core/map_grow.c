@@ -145,24 +145,44 @@ nxm_map_complete_pending(NxmSpace *space, const NxmPlace *place, uint64_t header
 				   next_version(header) & ~H_PENDING);
 }
 
-/* Fills a bucket of a successor from UNINIT; overflow: for the 16th and on. */
+/*
+ * Fills a bucket of a successor from UNINIT, each word into the line it prefers
+ * while there is room; overflow: for the 16th and on.  Everybody who fills it has
+ * the same words in the same order, and so puts them into the same slots.
+ */
 static void
 fill(NxmBucket *bucket, NxmOverflow *overflow, const uint64_t *words, int n)
 {
-	for (int i = 0; i < NXM_BUCKET_SLOTS; i++)
-	{
-		uint64_t	uninit = 0;
+	uint64_t	chain[CHAIN_SLOTS];
+	uint64_t	rest[CHAIN_SLOTS];
+	int			nrest = 0;
+	int			at[2] = {0, FIRST_LINE_SLOTS};
+	int			slots = n > NXM_BUCKET_SLOTS ? CHAIN_SLOTS : NXM_BUCKET_SLOTS;
 
-		(void) nxm_cas(&bucket->slot[i], &uninit, i < n ? words[i] : EMPTY);
+	for (int i = 0; i < slots; i++)
+		chain[i] = EMPTY;
+	for (int i = 0; i < n; i++)
+	{
+		int			line = preferred_line(words[i]);
+
+		if (at[line] < (line == 0 ? FIRST_LINE_SLOTS : NXM_BUCKET_SLOTS))
+			chain[at[line]++] = words[i];
+		else
+			rest[nrest++] = words[i];
 	}
-	if (n <= NXM_BUCKET_SLOTS)
-		return;
-	for (int i = NXM_BUCKET_SLOTS; i < CHAIN_SLOTS; i++)
+	for (int i = 0; nrest > 0; i++)
 	{
+		if (chain[i] == EMPTY)
+			chain[i] = rest[--nrest];
+	}
+
+	for (int i = 0; i < slots; i++)
+	{
+		NxmAtomic  *slot = i < NXM_BUCKET_SLOTS ? &bucket->slot[i] :
+			&overflow->slot[i - NXM_BUCKET_SLOTS];
 		uint64_t	uninit = 0;
 
-		(void) nxm_cas(&overflow->slot[i - NXM_BUCKET_SLOTS], &uninit,
-					   i < n ? words[i] : EMPTY);
+		(void) nxm_cas(slot, &uninit, chain[i]);
 	}
 }
 

@@ -76,6 +76,20 @@ typedef struct NxmBucket
 	NxmAtomic	slot[NXM_BUCKET_SLOTS];
 } NxmBucket;
 
+/*
+ * A bucket is two lines of the cache; the header is the first word of the first.
+ * A key is put into the line that its tag prefers while there is room, so that
+ * most reads need no more than one.
+ */
+#define LINE_WORDS		((NXM_BUCKET_SLOTS + 1) / 2)
+#define FIRST_LINE_SLOTS (LINE_WORDS - 1)
+
+static inline int
+preferred_line(uint64_t slot_word)
+{
+	return (int) (slot_word >> NXM_REF_BITS) & 1;
+}
+
 typedef struct NxmOverflow
 {
 	NxmAtomic	slot[NXM_OVERFLOW_SLOTS];

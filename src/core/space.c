@@ -42,7 +42,7 @@
 /* Epoch-retired objects that their process could not keep. */
 typedef struct NxmOrphans
 {
-	uint64_t	header;			/* of an item: 0 */
+	uint64_t	header;			/* of an item of this size */
 	NxmRef		next;
 	uint64_t	count;
 	struct
@@ -84,7 +84,7 @@ size_class(size_t size)
 }
 
 size_t
-nxm_object_size(size_t size)
+nxm_large_object_size(size_t size)
 {
 	return size > NXM_MAX_OBJECT ? NXM_PAGE_SIZE : class_size(size_class(size));
 }
@@ -535,12 +535,13 @@ nxm_alloc_on(NxmSpace *space, int node, size_t size)
 	class = size_class(size);
 	if (node == (int) local->node)
 	{
-		uint8_t    *at = memchr(local->ready_class, class, local->nready);
+		uint32_t	i = local->nready;
 
-		if (at != NULL)
+		/* most often the last one */
+		while (i > 0 && local->ready_class[i - 1] != class)
+			i--;
+		if (i-- > 0)
 		{
-			size_t		i = (size_t) (at - local->ready_class);
-
 			ref = local->ready[i];
 			local->nready--;
 			local->ready[i] = local->ready[local->nready];
@@ -638,25 +639,52 @@ free_item(NxmSpace *space, NxmRef ref)
 {
 	NxmProcLocal *local = space->local;
 	const NxmItem *item = nxm_at(space, ref);
-	uint64_t	state;
+	uint64_t	header;
 
 	if (item == NULL)
 	{
 		nxm_fetch_add_relaxed(&space->shared->leaked, 1);
 		return;
 	}
-	if ((NXM_GET(item->header) & NXM_ITEM_BIG) != 0)
+	header = NXM_GET(item->header);
+	if ((header & NXM_ITEM_BIG) != 0)
 		nxm_item_free_pieces(space, item);
-	state = nxm_load_relaxed(&page_at(space, nxm_ref_page(ref))->state);
 	if (local->nready < NXM_READY &&
 		page_node(space, nxm_ref_page(ref)) == local->node)
 	{
-		NXM_POISON(item, class_size(state_class(state)));
+		int			class = size_class(nxm_item_head_bytes(header));
+
+		NXM_POISON(item, class_size(class));
 		local->ready[local->nready] = ref;
-		local->ready_class[local->nready++] = (uint8_t) state_class(state);
+		local->ready_class[local->nready++] = (uint8_t) class;
 	}
 	else
 		nxm_free(space, ref);
+}
+
+/*
+ * Frees an item that was held.  One that this process has not mapped, or not all
+ * pieces of, is left to another: it is noted wherever there is no note.
+ */
+static void
+free_held(NxmSpace *space, NxmRef ref)
+{
+	const NxmItem *item = nxm_at(space, ref);
+	int			n = (int) nxm_load(&space->shared->procs_used);
+
+	if (item != NULL && nxm_item_is_mapped(space, item))
+	{
+		free_item(space, ref);
+		return;
+	}
+	for (int i = 0; i < n; i++)
+	{
+		uint64_t	none = 0;
+
+		if (nxm_cas(&space->lines[i].held, &none, ref))
+			return;
+	}
+	nxm_fetch_add_relaxed(&space->shared->leaked, 1);
 }
 
 /* The process, if any, whose hazard is the item; -1. */
@@ -674,99 +702,29 @@ hazard_on(NxmSpace *space, NxmRef ref)
 	return -1;
 }
 
-static void collect_held(NxmSpace *space, uint32_t page);
-
-/* Leaves an item to whoever sees the hazard of proc withdrawn. */
+/*
+ * Notes an item with a process whose hazard it is, and then what that displaces
+ * with another, until something is displaced that is nobody's hazard: that is
+ * freed.
+ */
 static void
 hold_item(NxmSpace *space, NxmRef ref, int proc)
 {
-	uint32_t	page = nxm_ref_page(ref);
-	NxmPage    *desc = page_at(space, page);
-	uint32_t	index = object_index(ref,
-									 state_class(nxm_load_relaxed(&desc->state)));
-	uint64_t	before;
-
-	nxm_fetch_or(&desc->held[index / 64], UINT64_C(1) << (index % 64));
-	nxm_store(&desc->held_any, 1);
-	nxm_fetch_add_relaxed(&space->shared->forced_held, 1);
-	before = nxm_exchange(&space->lines[proc].held, (uint64_t) page + 1);
-	if (before != 0 && before != (uint64_t) page + 1)
-		collect_held(space, (uint32_t) before - 1);
-}
-
-/*
- * Frees the held items of a page, but for those that are somebody's hazard
- * still: then that process is returned.  -1: nothing is left to do.
- */
-static int
-collect_page(NxmSpace *space, uint32_t page)
-{
-	NxmPage    *desc = page_at(space, page);
-	uint64_t	bits[NXM_PAGE_WORDS];
-	int			class;
-	int			proc = -1;
-
-	if (desc == NULL)
+	for (;;)
 	{
-		int			n = (int) nxm_load(&space->shared->procs_used);
+		/* acquire and release: whoever takes the note may free the item */
+		NxmRef		before = nxm_exchange(&space->lines[proc].held, ref);
 
-		/* not ours to see: the note goes back for somebody else, anywhere */
-		for (int i = 0; i < n; i++)
-		{
-			uint64_t	none = 0;
-
-			if (nxm_cas(&space->lines[i].held, &none, (uint64_t) page + 1))
-				return -1;
-		}
-		nxm_fetch_add_relaxed(&space->shared->leaked, 1);
-		return -1;
-	}
-	if (nxm_exchange(&desc->held_any, 0) == 0)
-		return -1;
-	class = state_class(nxm_load(&desc->state));
-	for (uint32_t w = 0; w < words_of(class); w++)
-		bits[w] = nxm_exchange(&desc->held[w], 0);
-	/* as in nxm_flush(): they were retired before */
-	nxm_fence();
-	for (uint32_t w = 0; w < words_of(class); w++)
-	{
-		for (uint64_t left = bits[w]; left != 0; left &= left - 1)
-		{
-			NxmRef		ref = object_ref(page, w, __builtin_ctzll(left), class);
-			int			holder = hazard_on(space, ref);
-
-			/* somebody who has its pieces mapped retired it, and may again */
-			if (holder < 0 && !nxm_item_is_mapped(space, nxm_at(space, ref)))
-				holder = space->proc;
-			if (holder < 0)
-				free_item(space, ref);
-			else
-			{
-				nxm_fetch_or(&desc->held[w], left & -left);
-				proc = holder;
-			}
-		}
-	}
-	if (proc >= 0)
-		nxm_store(&desc->held_any, 1);
-	return proc;
-}
-
-/* Collects a page; and what its note displaces, should it have to be left. */
-static void
-collect_held(NxmSpace *space, uint32_t page)
-{
-	int			proc;
-
-	while ((proc = collect_page(space, page)) >= 0)
-	{
-		uint64_t	before = nxm_exchange(&space->lines[proc].held,
-										  (uint64_t) page + 1);
-
-		if (before == 0 || before == (uint64_t) page + 1)
+		if (before == 0)
 			return;
-		page = (uint32_t) before - 1;
+		ref = before;
+		/* as in nxm_flush(): it was retired before */
+		nxm_fence();
+		proc = hazard_on(space, ref);
+		if (proc < 0)
+			break;
 	}
+	free_held(space, ref);
 }
 
 void
@@ -792,8 +750,20 @@ nxm_flush(NxmSpace *space)
 
 		if (hazard != 0)
 			filter[(hazard >> 6) & 15] |= UINT64_C(1) << (hazard & 63);
-		if (held != 0 && nxm_cas(&space->lines[i].held, &held, 0))
-			collect_held(space, (uint32_t) held - 1);
+		/* most often that of a process that went on */
+		if (held != 0 && held != hazard &&
+			nxm_cas(&space->lines[i].held, &held, 0))
+		{
+			int			proc;
+
+			/* it was retired before; now it is ours */
+			nxm_fence();
+			proc = hazard_on(space, held);
+			if (proc >= 0)
+				hold_item(space, held, proc);
+			else
+				free_held(space, held);
+		}
 	}
 	for (uint32_t i = 0; i < nlimbo; i++)
 	{
@@ -857,7 +827,8 @@ orphan_retired(NxmSpace *space)
 	}
 	orphans = nxm_at(space, ref);
 	NXM_WRITES(orphans, sizeof(NxmOrphans));
-	orphans->header = 0;
+	/* as of an item of that size */
+	orphans->header = (uint64_t) (sizeof(NxmOrphans) - sizeof(NxmItem)) << 11;
 	orphans->count = local->nretired;
 	for (uint32_t i = 0; i < local->nretired; i++)
 	{
@@ -997,25 +968,10 @@ nxm_epoch_poll(NxmSpace *space)
 }
 
 void
-nxm_enter(NxmSpace *space)
-{
-	/* release: who sees it sees the sections before as over.  See nxm_epoch_poll() */
-	nxm_store(&space->line->epoch, nxm_load(&space->shared->epoch));
-	/*
-	 * Pairs with the fences of nxm_retire_epoch() and nxm_epoch_poll(): what was
-	 * removed before is not found from here on, or the epoch is seen.
-	 */
-	nxm_fence();
-}
-
-void
-nxm_leave(NxmSpace *space)
+nxm_leave_slow(NxmSpace *space)
 {
 	NxmProcLocal *local = space->local;
 
-	/* release: all reads of the section are over */
-	nxm_store(&space->line->hazard, 0);
-	nxm_store(&space->line->epoch, 0);
 	if (local->nlimbo == NXM_LIMBO || local->nbig > 0)
 		nxm_flush(space);
 	/* not at every leaving while a stopped process holds the epoch */

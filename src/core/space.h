@@ -46,9 +46,11 @@
  *   looks again whether it is still where it found it (Michael 2004).
  *   nxm_retire() puts an item that cannot be found any more in the process's
  *   limbo; a full limbo is flushed: fence, read all hazards, and free those that
- *   nobody names.  The others are marked `held` in their page's descriptor, and
- *   freed by a later flush, of whichever process, that sees the hazard gone.  So
- *   a stopped reader holds back one item.
+ *   nobody names.  Each of the others is noted in the line of a process whose
+ *   hazard it is, and freed by a later flush, of whichever process, that sees the
+ *   hazard gone.  A process has one hazard, so one note is enough: what a new note
+ *   displaces is not this process's hazard any more, and is freed, or noted
+ *   with another that names it.  So a stopped reader holds back one item.
  * - Index arrays and descriptors: the epoch that a reader publishes when it
  *   enters a section (Fraser 2004).  nxm_retire_epoch() puts the object in the
  *   process's epoch limbo with the global epoch; it is freed when the epoch is
@@ -136,7 +138,7 @@ typedef enum NxmResult
 } NxmResult;
 
 /*
- * Page descriptor: 576 bytes for 64 kB, 0.9 %.
+ * Page descriptor: 320 bytes for 64 kB, 0.5 %.
  *
  *	state	63      32 31   16 15    8 7        3 2      0
  *			+---------+-------+-------+----------+--------+
@@ -149,10 +151,8 @@ typedef struct NxmPage
 {
 	NxmAtomic	state;
 	NxmAtomic	next;			/* page below on its stack, + 1; 0: none */
-	NxmAtomic	held_any;		/* not 0: look at held[] */
-	uint64_t	unused[5];
+	uint64_t	unused[6];
 	NxmAtomic	free[NXM_PAGE_WORDS];
-	NxmAtomic	held[NXM_PAGE_WORDS];
 } NxmPage;
 
 /* A chunk, in the anchor.  Immutable once published, but for bump. */
@@ -170,7 +170,7 @@ typedef struct NxmProcLine
 {
 	NxmAtomic	epoch;			/* in a section since; 0: in none.  The process */
 	NxmAtomic	hazard;			/* reference; 0: none.  The process */
-	NxmAtomic	held;			/* page, + 1, that others hold back for it */
+	NxmAtomic	held;			/* retired item that others hold back for it; 0: none */
 	NxmAtomic	owner;			/* pid; 0: free */
 	NxmAtomic	left;			/* objects in the epoch limbo that the last owner left,
 								 * 7..0; a serial above */
@@ -235,12 +235,11 @@ typedef struct NxmSpaceShared
 	NxmAtomic	nchunks;		/* published; also the generation of mappings */
 	NxmAtomic	procs_used;		/* lines at and above were never owned */
 	NxmAtomic	leaked;			/* objects given up, see space.c */
-	NxmAtomic	forced_held;	/* items marked held so far */
 	NxmAtomic	orphans;		/* top of the stack of NxmOrphans: tag 63..34, reference */
 	NxmAtomic	limbo;			/* objects waiting for the epoch */
 	uint64_t	nprocs;			/* immutable */
 	uint64_t	nnodes;			/* immutable */
-	uint64_t	unused[5];
+	uint64_t	unused[6];
 	NxmChunk	chunks[NXM_MAX_CHUNKS];
 	NxmNodeSpace nodes[NXM_SPACE_NODES];
 } NxmSpaceShared;
@@ -334,9 +333,35 @@ extern int	nxm_chunk_add(NxmSpace *space, char *base, uint32_t npages, int node,
 /* Pages of a chunk of npages that its descriptors take. */
 extern uint32_t nxm_chunk_first_page(uint32_t npages);
 
-/* Section. */
-extern void nxm_enter(NxmSpace *space);
-extern void nxm_leave(NxmSpace *space);
+/* For nxm_leave(): a limbo is to be emptied. */
+extern void nxm_leave_slow(NxmSpace *space);
+
+/* Begins a section; see the head of this file. */
+static inline void
+nxm_enter(NxmSpace *space)
+{
+	/* release: who sees it sees the sections before as over.  See nxm_epoch_poll() */
+	nxm_store(&space->line->epoch, nxm_load(&space->shared->epoch));
+	/*
+	 * Pairs with the fences of nxm_retire_epoch() and nxm_epoch_poll(): what was
+	 * removed before is not found from here on, or the epoch is seen.
+	 */
+	nxm_fence();
+}
+
+/* Ends it. */
+static inline void
+nxm_leave(NxmSpace *space)
+{
+	NxmProcLocal *local = space->local;
+
+	/* release: all reads of the section are over */
+	nxm_store(&space->line->hazard, 0);
+	nxm_store(&space->line->epoch, 0);
+	if (__builtin_expect(local->nlimbo == NXM_LIMBO || local->nbig > 0 ||
+						 local->nretired >= NXM_EPOCH_LIMBO / 16, 0))
+		nxm_leave_slow(space);
+}
 
 /*
  * Names ref as the item read from, and fences.  The caller then looks
@@ -378,8 +403,19 @@ extern void nxm_retire_epoch(NxmSpace *space, NxmRef ref);
 /* Tries to advance the epoch and frees what it lets.  Not in a section. */
 extern void nxm_epoch_poll(NxmSpace *space);
 
-/* Bytes of the object that a request of size gets, or that ref is. */
-extern size_t nxm_object_size(size_t size);
+/* For nxm_object_size(): of more than 256 bytes. */
+extern size_t nxm_large_object_size(size_t size);
+
+/* Bytes of the object that a request of size gets. */
+static inline size_t
+nxm_object_size(size_t size)
+{
+	if (__builtin_expect(size > 256, 0))
+		return nxm_large_object_size(size);
+	return size <= NXM_MIN_OBJECT ? NXM_MIN_OBJECT : (size + 7) & ~(size_t) 7;
+}
+
+/* Bytes of the object that ref is. */
 extern size_t nxm_ref_size(NxmSpace *space, NxmRef ref);
 
 /* Frees what this process keeps for its next objects. */

@@ -59,7 +59,7 @@ one() {
 # Reclamation.
 mutant "no fence in nxm_protect" check_space space.h \
 	'	nxm_fence();' ''
-mutant "no fence in nxm_enter" check_space space.c \
+mutant "no fence in nxm_enter" check_space space.h \
 	'or the epoch is seen.
 	 */
 	nxm_fence();' '*/'
@@ -78,7 +78,15 @@ mutant "epoch advanced past a section" check_space space.c \
 	'theirs == 0 || theirs == epoch' 'true'
 mutant "items freed without a look at the hazards" check_space space.c \
 	'proc = hazard_on(space, limbo[i]);' ''
-mutant "hazard withdrawn without release" check_space space.c \
+mutant "displaced note freed without a look at the hazards" check_space space.c \
+	'		proc = hazard_on(space, ref);
+		if (proc < 0)
+			break;' '		break;'
+mutant "displaced note forgotten" check_space space.c \
+	'		if (before == 0)
+			return;' '		if (before != ref)
+			return;'
+mutant "hazard withdrawn without release" check_space space.h \
 	'nxm_store(&space->line->hazard, 0);
 	nxm_store(&space->line->epoch, 0);
 	if' 'nxm_store_relaxed(&space->line->hazard, 0);
@@ -163,12 +171,15 @@ mutant "slots not frozen in growth" check_map map_grow.c \
 				word = frozen;' '			word = frozen;'
 mutant "growth not helped" check_map map.c \
 	'if ((place->header & H_MIGRATED) == 0)' 'if (false)'
+mutant "get that takes TENTATIVE and FROZEN for LIVE" check_map map.c \
+	'if ((w & (STATE_MASK | TAG_MASK)) == (OPEN | tag) && w != EMPTY)' \
+	'if ((w & TAG_MASK) == tag && (w & NXM_REF_MASK) != 0)'
 mutant "gate of a migration not looked at" check_map map_grow.c \
 	'			if ((nxm_load(&place.bucket->header) & H_MIGRATED) != 0)
 				return NXM_OK;
 			side' '			side'
 mutant "no second look after the hazard, map" check_map map.c \
-	'if (confirmed != w)' 'if (false)'
+	'if (__builtin_expect(confirmed != *w, 0))' 'if (false)'
 mutant "insert without a hazard" check_map map.c \
 	'	nxm_protect(space, ref);
 	if (!nxm_cas(at' '	if (!nxm_cas(at'

@@ -255,6 +255,29 @@ read_item(NxmAtomic *slot)
 	nxm_leave(space);
 }
 
+/* Two items one after the other, in one section. */
+static void
+read_both(void)
+{
+	NxmSpace   *space = check_space();
+
+	nxm_enter(space);
+	for (int i = 0; i < 2; i++)
+	{
+		NxmAtomic  *slot = &table->slot[i];
+		NxmRef		ref = nxm_load(slot);
+		char		bytes[16];
+		NxmBuffer	buffer = {bytes, sizeof(bytes), 0, NXM_TEXT};
+
+		nxm_protect(space, ref);
+		if (nxm_load(slot) != ref)
+			continue;
+		check_assert(nxm_item_copy(space, nxm_at(space, ref), &buffer) == NXM_OK);
+		(void) check_number(buffer.data, buffer.len);
+	}
+	nxm_leave(space);
+}
+
 static void
 replace_item(NxmAtomic *slot, int number)
 {
@@ -301,6 +324,16 @@ items_fixed(int proc)
 		replace_item(&table->slot[0], 3);
 		replace_item(&table->slot[0], 4);
 	}
+}
+
+/* A reader goes from one item to the next, and both are replaced. */
+static void
+items_held(int proc)
+{
+	if (proc == 1)
+		read_both();
+	else
+		replace_item(&table->slot[proc - 2], 3);
 }
 
 static void
@@ -437,6 +470,7 @@ static const CheckCase cases[] = {
 	{"items under a hazard", 3, setup_items_three, items, items_finish, OFTEN, NULL},
 	{"items under a hazard, two processes", 2, setup_items_two, items, items_finish, OFTEN, NULL},
 	{"items under a hazard, all schedules", 2, setup_items_two, items_fixed, items_finish, ALL, 0, 2, 2, NULL, NULL},
+	{"items held for a reader that goes on", 3, setup_items_three, items_held, items_finish, OFTEN, NULL},
 	{"arrays and the epoch", 3, setup_arrays_three, arrays, arrays_finish, OFTEN, NULL},
 	{"arrays and the epoch, two processes", 2, setup_arrays_two, arrays, arrays_finish, OFTEN, NULL},
 	{"arrays, and the epoch moved on by a third", 3, setup_arrays_three, arrays_three, arrays_finish, ALL, 0, 2, 2, NULL, NULL},
