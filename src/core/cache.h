@@ -121,8 +121,8 @@ enum
  */
 typedef struct NxmCache
 {
-	NxmAtomic	max_bytes;		/* most memory of segments, ghost and index; 0: no limit */
-	NxmAtomic	pages;			/* that it has as segments and ghost */
+	NxmAtomic	max_bytes;		/* most of `used`; 0: no limit */
+	NxmAtomic	used;			/* bytes of its segments, ghost and long values */
 	uint64_t	npartitions;	/* immutable */
 	uint64_t	unused[5];
 	NxmAtomic	partition[NXM_SPACE_NODES]; /* references; 0 after it was dropped */
@@ -307,7 +307,7 @@ static inline uint64_t
 nxm_cache_pages(NxmCache *cache)
 {
 	/* relaxed: an estimate */
-	return nxm_load_relaxed(&cache->pages);
+	return nxm_load_relaxed(&cache->used) / NXM_PAGE_SIZE;
 }
 
 #endif							/* NXM_CACHE_H */
