@@ -133,7 +133,7 @@ init_anchor(NxmAnchor *a, uint32 tranche)
 	nxm_init(&a->generation, 1);
 	nxm_init(&a->next_id, 1);
 	nxm_space_init(shared, process_count(), nxm_space_node_count(), 0);
-	nxm_store(&shared->page_limit, limit_pages(shared));
+	nxm_store(&shared->account[0].page_limit, limit_pages(shared));
 }
 
 void
@@ -260,7 +260,7 @@ static void
 put_limit_into_force(NxmSpaceShared *shared)
 {
 	limit_changed = false;
-	nxm_store_relaxed(&shared->page_limit, limit_pages(shared));
+	nxm_store_relaxed(&shared->account[0].page_limit, limit_pages(shared));
 }
 
 /* Takes over what is new of this process's home. */
@@ -415,7 +415,7 @@ borrow(NxmSpace *space, int node)
 static void
 raise_limit_reached(NxmSpaceShared *shared)
 {
-	uint64		kb = (nxm_load(&shared->page_limit) +
+	uint64		kb = (nxm_load(&shared->account[0].page_limit) +
 					  nxm_chunk_descriptor_pages(shared)) * (NXM_PAGE_SIZE / 1024);
 
 	ereport(ERROR,

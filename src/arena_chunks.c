@@ -304,13 +304,13 @@ prepare_memory(char *base, uint32 npages, int node, bool in_main, bool placed)
 static bool
 charge_descriptors(NxmSpaceShared *shared, uint64 pages)
 {
-	uint64		limit = nxm_load(&shared->page_limit);
+	uint64		limit = nxm_load(&shared->account[0].page_limit);
 
 	do
 	{
-		if (nxm_load(&shared->pages) + pages >= limit)
+		if (nxm_load(&shared->account[0].pages) + pages >= limit)
 			return false;
-	} while (!nxm_cas(&shared->page_limit, &limit, limit - pages));
+	} while (!nxm_cas(&shared->account[0].page_limit, &limit, limit - pages));
 	return true;
 }
 
@@ -349,7 +349,7 @@ add_chunk(NxmSpace *space, int node, char **reason)
 		(void) nxm_seam_set_policy(&policy);
 	npages = segment == NULL ? 0 : (uint32) (bytes / NXM_PAGE_SIZE);
 	/* what a smaller segment, or none, does not need */
-	nxm_fetch_add(&space->shared->page_limit,
+	nxm_fetch_add(&space->shared->account[0].page_limit,
 				  charged - nxm_chunk_first_page(npages));
 	if (segment == NULL)
 		return *reason == NULL ? NXM_GROW_NO_SEGMENT : NXM_GROW_NO_MEMORY;

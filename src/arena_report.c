@@ -90,8 +90,8 @@ nxm_arena_report(NxmArenaReport *report)
 		report->unbound_flags |= f & NXM_CHUNK_UNBOUND;
 	}
 	descriptors = nxm_chunk_descriptor_pages(shared);
-	report->used = (nxm_load(&shared->pages) + descriptors) * NXM_PAGE_SIZE;
-	report->limit = (nxm_load(&shared->page_limit) + descriptors) * NXM_PAGE_SIZE;
+	report->used = (nxm_load(&shared->account[0].pages) + descriptors) * NXM_PAGE_SIZE;
+	report->limit = (nxm_load(&shared->account[0].page_limit) + descriptors) * NXM_PAGE_SIZE;
 	report->stopped_pid = stopped_process(shared, &report->held_items);
 	report->epoch_limbo = nxm_load(&shared->limbo);
 	report->leaked = nxm_load(&shared->leaked);

@@ -281,6 +281,9 @@ find_memory(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	space->want = NXM_WANT_NOTHING;
 	if (++*steps > MOST_STEPS)
 		return NXM_ABSENT;
+	if (nxm_load_relaxed(&part->waiting) != 0 &&
+		nxm_cache_give_back(view, cache, part) == NXM_OK)
+		return NXM_OK;
 	return nxm_cache_make_way(view, cache, part, SEGMENT_UNITS);
 }
 

@@ -367,9 +367,10 @@ find_expired(NxmCacheView *view, NxmCachePartition *part)
 	return NXM_OK;
 }
 
-/* Claims a ripe segment. */
+/* Claims a ripe segment.  spare: what lives of it is kept in any case. */
 static NxmResult
-claim_ripe(NxmCacheView *view, NxmCachePartition *part, NxmVictim *victim)
+claim_ripe(NxmCacheView *view, NxmCachePartition *part, bool spare,
+		   NxmVictim *victim)
 {
 	NxmSpace   *space = view->space;
 
@@ -393,7 +394,8 @@ claim_ripe(NxmCacheView *view, NxmCachePartition *part, NxmVictim *victim)
 		if (claim(segment, name, word, SEG_SEALED, victim))
 		{
 			/* what is the oldest anyway need not be spared */
-			victim->compact = oldest(space, &part->chain[SEG_KIND(word)]) != name;
+			victim->compact = spare ||
+				oldest(space, &part->chain[SEG_KIND(word)]) != name;
 			return NXM_OK;
 		}
 	}
@@ -414,7 +416,7 @@ nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, bool only_ripe,
 		if (result != NXM_OK)
 			return result;
 	}
-	result = claim_ripe(view, part, victim);
+	result = claim_ripe(view, part, only_ripe, victim);
 	if (result != NXM_ABSENT || only_ripe)
 		return result;
 	for (int tries = 0; tries < 2; tries++)

@@ -65,8 +65,7 @@ nxm_cache_removed(NxmSpace *space, NxmCache *cache, NxmCachePartition *part,
 
 /* The slot that names an item; NULL, or NXM_EXISTS: look again. */
 static NxmResult
-find_slot(NxmSpace *space, const NxmPlace *place, NxmRef ref, NxmAtomic **slot,
-		  uint64_t *word)
+find_slot(const NxmPlace *place, NxmRef ref, NxmAtomic **slot, uint64_t *word)
 {
 	*slot = NULL;
 	for (int i = 0; i < chain_slots(place->header); i++)
@@ -163,7 +162,7 @@ take_out(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			result = NXM_ABSENT;
 		else if (result == NXM_OK)
 		{
-			result = find_slot(space, &place, ref, &slot, &word);
+			result = find_slot(&place, ref, &slot, &word);
 			if (result == NXM_EXISTS)
 				continue;
 			if (slot == NULL)
@@ -266,6 +265,8 @@ give_back(NxmSpace *space, NxmCache *cache, NxmCachePartition *part,
 {
 	NxmChain   *chain = &part->chain[SEG_KIND(victim->word)];
 
+	/* ours may be in it, from what we did before */
+	nxm_unprotect(space);
 	/* pairs with nxm_protect(): we see the hazard, or they the slot changed */
 	if (nxm_page_is_read(space, nxm_ref_page(victim->page)))
 	{

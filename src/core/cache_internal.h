@@ -63,6 +63,12 @@
 #define NXM_CACHE_SMALL_SHARE 10
 #endif
 
+/*
+ * Buckets of an empty index, as a power of two: so many that the tags alone tell
+ * how to split them.
+ */
+#define NXM_CACHE_MIN_LOG	FIRST_TAG_BIT
+
 #define KIND_SMALL			0
 #define KIND_MAIN			1
 

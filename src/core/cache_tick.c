@@ -42,12 +42,12 @@ static NxmRef
 new_partition(NxmCacheView *view, int number)
 {
 	NxmSpace   *space = view->space;
-	NxmCachePartition node = {.node = number % (int) space->shared->nnodes};
+	int			node = number % (int) space->shared->nnodes;
 	NxmCachePartition *part;
 	NxmRef		ref;
 	uint64_t	body;
 
-	nxm_cache_use_memory(space, &node);
+	nxm_allocate_from(space, NXM_CACHE_ACCOUNT, node);
 	ref = nxm_alloc(space, sizeof(NxmCachePartition) > NXM_MAX_OBJECT ? NXM_PAGE_SIZE :
 					sizeof(NxmCachePartition));
 	if (ref == 0)
@@ -55,7 +55,7 @@ new_partition(NxmCacheView *view, int number)
 	part = nxm_at(space, ref);
 	NXM_WRITES(part, sizeof(NxmCachePartition));
 	memset((void *) part, 0, sizeof(NxmCachePartition));
-	part->node = node.node;
+	part->node = node;
 	part->number = number;
 	nxm_init(&part->next_due, UINT64_MAX);
 	if (nxm_chain_init(space, &part->chain[0]) != NXM_OK ||

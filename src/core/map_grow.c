@@ -99,11 +99,10 @@ entry_for(NxmRef ref, uint32_t log, uint32_t depth)
 		(uint64_t) depth << ENTRY_DEPTH_SHIFT;
 }
 
-/* A directory word for an empty body; 0: nxm_no_object() tells why. */
 uint64_t
-nxm_map_new_body(NxmSpace *space)
+nxm_map_new_body(NxmSpace *space, uint32_t log)
 {
-	NxmRef		seg = new_open_segment(space, NXM_MIN_LOG);
+	NxmRef		seg = new_open_segment(space, log);
 	NxmRef		directory;
 
 	if (seg == 0)
@@ -115,8 +114,17 @@ nxm_map_new_body(NxmSpace *space)
 		return 0;
 	}
 	nxm_init((NxmAtomic *) nxm_at(space, directory),
-			 entry_for(seg, NXM_MIN_LOG, 0));
+			 entry_for(seg, log, 0));
 	return directory;
+}
+
+void
+nxm_map_free_body(NxmSpace *space, uint64_t body)
+{
+	NxmAtomic  *entry = nxm_at(space, body);
+
+	nxm_free(space, nxm_load_relaxed(entry) & NXM_REF_MASK);
+	nxm_free(space, body);
 }
 
 /*
@@ -259,7 +267,7 @@ nxm_map_migrate(NxmSpace *space, NxmSegment *seg, uint32_t b)
 		}
 		if ((word & NXM_REF_MASK) == 0)
 			continue;
-		if (bit >= FIRST_TAG_BIT)
+		if (bit + 1 > FIRST_TAG_BIT)
 			side = (int) (word >> (NXM_REF_BITS + 31 - bit)) & 1;
 		else
 		{
