@@ -284,7 +284,11 @@ find_memory(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	if (nxm_load_relaxed(&part->waiting) != 0 &&
 		nxm_cache_give_back(view, cache, part) == NXM_OK)
 		return NXM_OK;
-	return nxm_cache_make_way(view, cache, part, SEGMENT_UNITS);
+	result = nxm_cache_make_way(view, cache, part, SEGMENT_UNITS);
+	/* long values that were evicted are to be free now, and not after the section */
+	if (space->local->nbig > 0)
+		nxm_flush(space);
+	return result;
 }
 
 /* The kind of segment that an item goes to: that of the one it replaces, if any. */

@@ -288,7 +288,7 @@ give_back(NxmSpace *space, NxmCache *cache, NxmCachePartition *part,
 /* Goes on with a victim, and leaves it, or gives it back. */
 static NxmResult
 work_on(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
-		const NxmVictim *victim, uint32_t units)
+		NxmVictim *victim, uint32_t units, bool only_ripe)
 {
 	NxmSpace   *space = view->space;
 	NxmCacheSegment *segment = victim->segment;
@@ -316,6 +316,12 @@ work_on(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			result = take_out(view, cache, part, victim, ref, now);
 			if (result == NXM_OK)
 				cursor += size;
+			else if (result == NXM_NEED_MEMORY && victim->compact && !only_ripe)
+			{
+				/* no page is left for copies: then it is evicted like any other */
+				victim->compact = false;
+				result = NXM_OK;
+			}
 		}
 		if (nxm_load(&part->index.dead) != 0)
 		{
@@ -354,7 +360,7 @@ nxm_cache_evict(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	if (result != NXM_OK)
 		return result;
 	NXM_PAUSE("claimed");
-	return work_on(view, cache, part, &victim, units);
+	return work_on(view, cache, part, &victim, units, only_ripe);
 }
 
 NxmResult

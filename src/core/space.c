@@ -567,9 +567,9 @@ nxm_alloc_on(NxmSpace *space, int node, size_t size)
 	}
 
 	class = size_class(size);
-	if (node == (int) local->node)
+	if (node == (int) local->node && account == 0)
 	{
-		uint32_t	i = account == 0 ? local->nready : 0;
+		uint32_t	i = local->nready;
 
 		/* most often the last one */
 		while (i > 0 && local->ready_class[i - 1] != class)
@@ -583,7 +583,7 @@ nxm_alloc_on(NxmSpace *space, int node, size_t size)
 			NXM_UNPOISON(nxm_at(space, ref), class_size(class));
 			return ref;
 		}
-		magazine = &local->magazine[account][class];
+		magazine = &local->magazine[class];
 	}
 	else
 	{
@@ -1108,9 +1108,9 @@ nxm_give_back(NxmSpace *space)
 		NXM_UNPOISON(nxm_at(space, ref), nxm_ref_size(space, ref));
 		nxm_free(space, ref);
 	}
-	for (int i = 0; i < NXM_ACCOUNTS * NXM_CLASSES; i++)
+	for (int i = 0; i < NXM_CLASSES; i++)
 	{
-		NxmMagazine *magazine = &local->magazine[i / NXM_CLASSES][i % NXM_CLASSES];
+		NxmMagazine *magazine = &local->magazine[i];
 		NxmPage    *desc;
 
 		if (magazine->bits == 0)

@@ -42,7 +42,8 @@
  *
  * Accounts.  All memory is counted in one of NXM_ACCOUNTS accounts, each with a
  * limit of its own: pages that have memory behind them.  Pages with objects hold
- * those of one account.  A page kept populated on a free stack is counted where it
+ * those of one account.  Processes keep free objects ready of account 0 alone: the
+ * caches allocate few, of many sizes, and need their pages.  A page kept populated on a free stack is counted where it
  * was last, and changes the account when it is taken for another.
  *
  * Reclamation.  Two kinds of memory are read without a lock.
@@ -217,7 +218,7 @@ typedef struct NxmProcLocal
 	NxmRef		ready[NXM_READY];
 	uint8_t		ready_class[NXM_READY];
 	NxmRetired	retired[NXM_EPOCH_LIMBO];
-	NxmMagazine magazine[NXM_ACCOUNTS][NXM_CLASSES];
+	NxmMagazine magazine[NXM_CLASSES];
 } NxmProcLocal;
 
 /* Per node.  Tops of stacks: tag 63..32, page + 1 in 31..0. */
