@@ -361,7 +361,7 @@ reclaimable(NxmSpace *space, int but_node)
 	for (int i = 0; i < (int) space->shared->nnodes; i++)
 	{
 		if (i != but_node)
-			n += nxm_load(&space->shared->nodes[i].nfree);
+			n += nxm_load(&space->shared->nodes[i].nkept);
 	}
 	return n;
 }

@@ -161,7 +161,7 @@ nxm_arena_measure(NxmNodeMemory *memory, int max_pages)
 	{
 		memory[i].node = nxm_space_node_first(i);
 		memory[i].used = (nxm_load(&shared->nodes[i].used_pages) +
-						  nxm_load(&shared->nodes[i].nfree)) * NXM_PAGE_SIZE;
+						  nxm_load(&shared->nodes[i].nkept)) * NXM_PAGE_SIZE;
 	}
 	for (int i = 0; i < nchunks; i++)
 	{

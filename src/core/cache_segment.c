@@ -37,7 +37,7 @@ nxm_cache_has_room(NxmCacheView *view, NxmCache *cache,
 	NxmAccount *account = &shared->account[NXM_CACHE_ACCOUNT];
 	/* relaxed, all of them: the limit itself is kept where pages are taken */
 	uint64_t	max_bytes = nxm_load_relaxed(&cache->max_bytes);
-	uint64_t	kept = nxm_load_relaxed(&shared->nodes[part->node].nfree);
+	uint64_t	kept = nxm_load_relaxed(&shared->nodes[part->node].nkept);
 
 	if (nxm_load_relaxed(&account->pages) + beyond >=
 		nxm_load_relaxed(&account->page_limit) + kept)

@@ -199,24 +199,46 @@ free_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t state)
 	NxmAccount *account = &space->shared->account[state_account(state)];
 	bool		populated = (state & POPULATED) != 0;
 
-	if (populated)
+	if (populated &&
+		(nxm_fetch_add_relaxed(&node->nkept, 1) >= NXM_KEPT_PAGES ||
+		 nxm_load_relaxed(&account->pages) > nxm_load_relaxed(&account->page_limit)))
 	{
-		if (nxm_fetch_add_relaxed(&node->nfree, 1) >= NXM_KEPT_PAGES ||
-			nxm_load_relaxed(&account->pages) > nxm_load_relaxed(&account->page_limit))
-		{
-			nxm_fetch_add_relaxed(&node->nfree, (uint64_t) -1);
-			space->depopulate(space, (int) (page >> NXM_CHUNK_PAGE_SHIFT),
-							  page_memory(space, page));
-			count_page(space, state_account(state), -1);
-			populated = false;
-		}
+		nxm_fetch_add_relaxed(&node->nkept, (uint64_t) -1);
+		space->depopulate(space, (int) (page >> NXM_CHUNK_PAGE_SHIFT),
+						  page_memory(space, page));
+		count_page(space, state_account(state), -1);
+		populated = false;
 	}
 	/* release: whoever takes bits of the next life sees this one ended */
 	nxm_store(&desc->state,
 			  (((state >> LIFE_SHIFT) + 1) << LIFE_SHIFT) | STATUS_FREE |
 			  (state & (UINT64_C(1) << ACCOUNT_SHIFT)) |
 			  (populated ? POPULATED : 0));
-	push_page(&node->free_pages, desc, page);
+	push_page(populated ? &node->kept_pages : &node->free_pages, desc, page);
+}
+
+/*
+ * Takes the top page off a stack of free ones.  UINT32_MAX: there is none, or, with
+ * *unmapped, it is not mapped.
+ */
+static uint32_t
+pop_free_page(NxmSpace *space, NxmAtomic *stack, bool *unmapped)
+{
+	for (;;)
+	{
+		uint64_t	top = nxm_load(stack);
+		uint32_t	page = (uint32_t) (top & PAGE_MASK) - 1;
+		NxmPage    *desc;
+
+		if ((top & PAGE_MASK) == 0)
+			return UINT32_MAX;
+		desc = page_at(space, page);
+		*unmapped = desc == NULL;
+		if (desc == NULL)
+			return UINT32_MAX;
+		if (pop_page(stack, top, desc))
+			return page;
+	}
 }
 
 /*
@@ -230,20 +252,18 @@ take_page(NxmSpace *space, int node_no, int account)
 	NxmNodeSpace *node = &shared->nodes[node_no];
 	uint32_t	page;
 	NxmPage    *desc;
-	uint64_t	top;
 	uint64_t	newest;
+	bool		unmapped = false;
 
-	for (;;)
+	page = pop_free_page(space, &node->kept_pages, &unmapped);
+	if (page == UINT32_MAX && !unmapped)
+		page = pop_free_page(space, &node->free_pages, &unmapped);
+	if (unmapped)
+		return UINT32_MAX;
+	if (page != UINT32_MAX)
 	{
-		top = nxm_load(&node->free_pages);
-		if ((top & PAGE_MASK) == 0)
-			break;
-		page = (uint32_t) (top & PAGE_MASK) - 1;
 		desc = page_at(space, page);
-		if (desc == NULL)
-			return UINT32_MAX;
-		if (pop_page(&node->free_pages, top, desc))
-			goto have_page;
+		goto have_page;
 	}
 
 	newest = nxm_load(&node->chunk);
@@ -289,7 +309,7 @@ have_page:
 		}
 		if (!room)
 		{
-			push_page(&node->free_pages, desc, page);
+			push_page(populated ? &node->kept_pages : &node->free_pages, desc, page);
 			space->want = NXM_WANT_LIMIT;
 			space->need_node = node_no;
 			return UINT32_MAX;
@@ -297,7 +317,7 @@ have_page:
 		if (moves)
 			count_page(space, state_account(state), -1);
 		if (populated)
-			nxm_fetch_add_relaxed(&node->nfree, (uint64_t) -1);
+			nxm_fetch_add_relaxed(&node->nkept, (uint64_t) -1);
 	}
 	nxm_fetch_add_relaxed(&node->used_pages, 1);
 	return page;
@@ -1178,42 +1198,26 @@ nxm_chunk_add(NxmSpace *space, char *base, uint32_t npages, int node,
 void
 nxm_trim(NxmSpace *space)
 {
-	NxmSpaceShared *shared = space->shared;
-
-	for (uint64_t n = 0; n < shared->nnodes; n++)
+	for (uint64_t n = 0; n < space->shared->nnodes; n++)
 	{
-		NxmNodeSpace *node = &shared->nodes[n];
-		uint32_t	taken[NXM_KEPT_PAGES * 2];
-		int			ntaken = 0;
+		NxmNodeSpace *node = &space->shared->nodes[n];
 
-		/* populated ones lie on top, but for a few */
-		while (nxm_load_relaxed(&node->nfree) > 0 &&
-			   ntaken < NXM_KEPT_PAGES * 2)
+		/* bounded, for others may be freeing */
+		for (int i = 0; i < NXM_KEPT_PAGES * 2; i++)
 		{
-			uint64_t	top = nxm_load(&node->free_pages);
-			uint32_t	page = (uint32_t) (top & PAGE_MASK) - 1;
+			bool		unmapped;
+			uint32_t	page = pop_free_page(space, &node->kept_pages, &unmapped);
 			NxmPage    *desc;
 
-			if ((top & PAGE_MASK) == 0 ||
-				(desc = page_at(space, page)) == NULL)
+			if (page == UINT32_MAX)
 				break;
-			if (!pop_page(&node->free_pages, top, desc))
-				continue;
-			if ((nxm_load_relaxed(&desc->state) & POPULATED) != 0)
-			{
-				nxm_fetch_add_relaxed(&node->nfree, (uint64_t) -1);
-				space->depopulate(space, (int) (page >> NXM_CHUNK_PAGE_SHIFT),
-								  page_memory(space, page));
-				count_page(space, state_account(nxm_load_relaxed(&desc->state)), -1);
-				nxm_fetch_and(&desc->state, ~POPULATED);
-			}
-			taken[ntaken++] = page;
-		}
-		while (ntaken > 0)
-		{
-			uint32_t	page = taken[--ntaken];
-
-			push_page(&node->free_pages, page_at(space, page), page);
+			desc = page_at(space, page);
+			nxm_fetch_add_relaxed(&node->nkept, (uint64_t) -1);
+			space->depopulate(space, (int) (page >> NXM_CHUNK_PAGE_SHIFT),
+							  page_memory(space, page));
+			count_page(space, state_account(nxm_load_relaxed(&desc->state)), -1);
+			nxm_fetch_and(&desc->state, ~POPULATED);
+			push_page(&node->free_pages, desc, page);
 		}
 	}
 }

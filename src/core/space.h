@@ -27,7 +27,7 @@
  * the magazine from the class's first listed page, else takes a page.
  *
  *	state of a page				who may change it, by CAS on `state`
- *	FREE						on its node's free stack, or never used
+ *	FREE						on a stack of its node's, kept or free, or never used
  *	SLAB, listed				on the stack of its class: may have free objects
  *	SLAB, not listed			had none; the next to free one lists it again
  *	EMPTY, listed				given back, still on the stack of its class until
@@ -43,7 +43,7 @@
  * Accounts.  All memory is counted in one of NXM_ACCOUNTS accounts, each with a
  * limit of its own: pages that have memory behind them.  Pages with objects hold
  * those of one account.  Processes keep free objects ready of account 0 alone: the
- * caches allocate few, of many sizes, and need their pages.  A page kept populated on a free stack is counted where it
+ * caches allocate few, of many sizes, and need their pages.  A page that is kept populated is counted where it
  * was last, and changes the account when it is taken for another.
  *
  * Reclamation.  Two kinds of memory are read without a lock.
@@ -126,7 +126,7 @@ typedef uint64_t NxmRef;
 #ifndef NXM_MAGAZINE_BYTES
 #define NXM_MAGAZINE_BYTES	8192	/* most that a magazine takes at once */
 #endif
-/* populated pages kept on a node's free stack rather than given back */
+/* populated pages that a node keeps rather than gives back */
 #ifndef NXM_KEPT_PAGES
 #define NXM_KEPT_PAGES		16
 #endif
@@ -224,11 +224,12 @@ typedef struct NxmProcLocal
 /* Per node.  Tops of stacks: tag 63..32, page + 1 in 31..0. */
 typedef struct NxmNodeSpace
 {
-	NxmAtomic	free_pages;		/* top of the stack of free pages */
-	NxmAtomic	nfree;			/* on it with memory behind them */
+	NxmAtomic	free_pages;		/* top of the stack of free pages without memory */
+	NxmAtomic	kept_pages;		/* of those with memory */
+	NxmAtomic	nkept;			/* on it */
 	NxmAtomic	used_pages;		/* handed out */
 	NxmAtomic	chunk;			/* the newest one, + 1 */
-	uint64_t	unused[4];
+	uint64_t	unused[3];
 	/* tops of the stacks of listed pages */
 	NxmAtomic	slabs[NXM_ACCOUNTS][NXM_CLASSES];
 } NxmNodeSpace;
@@ -481,7 +482,7 @@ extern size_t nxm_ref_size(NxmSpace *space, NxmRef ref);
 /* Frees what this process keeps for its next objects. */
 extern void nxm_give_back(NxmSpace *space);
 
-/* Gives pages kept populated on free stacks back, down to the limit. */
+/* Gives pages that are kept populated back. */
 extern void nxm_trim(NxmSpace *space);
 
 #endif							/* NXM_SPACE_H */

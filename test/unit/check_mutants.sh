@@ -165,20 +165,20 @@ mutant "pending not rechecked in completion" check_map map_grow.c \
 	'		if (nxm_load(&place->bucket->header) != header)
 			return;' ''
 mutant "LIVE slot changed while pending" check_map map.c \
-	'if (pending_slot(header) == slot)' 'if (false)'
+	'if (pending_slot(header) == found.number)' 'if (false)'
 mutant "slots not frozen in growth" check_map map_grow.c \
 	'			if (nxm_cas(slot, &word, frozen))
 				word = frozen;' '			word = frozen;'
 mutant "growth not helped" check_map map.c \
 	'if ((place->header & H_MIGRATED) == 0)' 'if (false)'
-mutant "get that takes TENTATIVE and FROZEN for LIVE" check_map map.c \
+mutant "get that takes TENTATIVE and FROZEN for LIVE" check_map map_lookup.h \
 	'if ((w & (STATE_MASK | TAG_MASK)) == (OPEN | tag) && w != EMPTY)' \
 	'if ((w & TAG_MASK) == tag && (w & NXM_REF_MASK) != 0)'
 mutant "gate of a migration not looked at" check_map map_grow.c \
 	'			if ((nxm_load(&place.bucket->header) & H_MIGRATED) != 0)
 				return NXM_OK;
 			side' '			side'
-mutant "no second look after the hazard, map" check_map map.c \
+mutant "no second look after the hazard, map" check_map map_lookup.h \
 	'if (__builtin_expect(confirmed != *w, 0))' 'if (false)'
 mutant "insert without a hazard" check_map map.c \
 	'	nxm_protect(space, ref);
