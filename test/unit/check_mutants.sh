@@ -31,6 +31,11 @@ mutant() {
 # Exits with 0 if the mutant is found.
 one() {
 	local at=$1 program=$2 file=$3 from=$4 to=$5 text object sources=() objects=() cores=${2}_CORE
+	local own=${2}_FLAGS built=bin/check more=()
+	if [ -n "${!own-}" ]; then
+		built=bin/check/${program#check_}
+		read -r -a more <<<"${!own}"
+	fi
 	mkdir -p "$at/core"
 	cp "$core"/*.h "$at/core/"
 	for c in ${!cores}; do cp "$core/$c.c" "$at/core/"; done
@@ -47,10 +52,10 @@ one() {
 	for object in "$program" check_core ${!cores}; do
 		case " ${sources[*]} " in
 			*"/$object.c "* | *" $object.c "*) ;;
-			*) objects+=("bin/check/$object.o") ;;
+			*) objects+=("$built/$object.o") ;;
 		esac
 	done
-	"${cc[@]}" -I"$at/core" "${flags[@]}" -O1 -w -o "$at/$program" "${sources[@]}" "${objects[@]}" \
+	"${cc[@]}" -I"$at/core" "${flags[@]}" "${more[@]}" -O1 -w -o "$at/$program" "${sources[@]}" "${objects[@]}" \
 		bin/check/check_{memory,run,linear}.o || exit 1
 	"$at/$program" mutant
 	[ $? = 3 ]
