@@ -85,13 +85,12 @@ copy_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	const char *item = nxm_at(space, ref);
 	uint32_t	header = item_header(item);
 	uint32_t	units = item_units(header);
-	int64_t		deadline = item_deadline(space, ref, item, header);
 	uint32_t	scale = SEG_SCALE(victim->word);
 	uint64_t	weight = (header & C_BIG) != 0 ? big_bytes(item_big(item, header)) : 0;
 	char	   *to;
 	NxmResult	result;
 
-	/* of the same scale, and so the same window, however near the deadline is */
+	/* of the same window, however near that is, so that the item can stay as it is */
 	result = nxm_cache_reserve(view, cache, part, kind, scale,
 							   nxm_load_relaxed(&victim->segment->due), units,
 							   weight, true, room);
@@ -100,8 +99,6 @@ copy_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	to = nxm_at(space, room->ref);
 	NXM_READS(item, (size_t) units * NXM_REF_UNIT);
 	nxm_copy_in(to, item, (size_t) units * NXM_REF_UNIT);
-	if ((header & C_DEADLINE) != 0)
-		NXM_SET(((uint32_t *) to)[1], nxm_cache_item_deadline(room->head, deadline));
 	return NXM_OK;
 }
 

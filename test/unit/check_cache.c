@@ -654,7 +654,33 @@ finish_ghost(void)
 	finish();
 }
 
-/* The chain alone: cleaned while names come and segments go. */
+/* The chain alone: cleaned while names come, of which nothing is left. */
+static void
+body_names(int proc)
+{
+	NxmChain   *chain = &partition()->chain[KIND_MAIN];
+	NxmAtomic  *entry;
+	NxmResult	result;
+
+	for (int i = 0; i < 4; i++)
+	{
+		if (proc == 1)
+			DO(result, nxm_chain_clean(check_space(), chain, 8));
+		else
+		{
+			nxm_enter(check_space());
+			nxm_allocate_from(check_space(), NXM_CACHE_ACCOUNT, 0);
+			result = nxm_chain_reserve(check_space(), chain, 0, &entry);
+			check_assert(result == NXM_OK);
+			nxm_store(entry, NAME_GONE);
+			nxm_allocate_from(check_space(), 0, -1);
+			nxm_leave(check_space());
+		}
+		nxm_epoch_poll(check_space());
+	}
+}
+
+/* Cleaned while names come and segments go. */
 static void
 body_chain(int proc)
 {
@@ -730,6 +756,7 @@ static const CheckCase cases[] = {
 	{"deadlines that change", 3, setup_expire, body_expire, finish, OFTEN, NULL},
 	{"clear", 3, setup_few_pages, body_clear, finish, OFTEN, NULL},
 	{"chains cleaned", 3, setup_ample, body_chain, finish, OFTEN, NULL},
+	{"names alone", 3, setup_ample, body_names, finish, OFTEN, NULL},
 	{"drop", 3, setup_drop, body_drop, finish_drop, OFTEN, NULL},
 	{"ghost", 3, setup_ghost, take_ghost, finish_ghost, OFTEN, NULL},
 	{"all schedules of get and a segment that is reused", 2, setup_two, get_while_reused, finish, ALL, 3, 1, NULL, giving_back},
