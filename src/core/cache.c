@@ -51,25 +51,65 @@ copy_inline(const void *item, uint32_t header, NxmBuffer *buffer)
 	return NXM_OK;
 }
 
+/*
+ * Moves the hazard within what a slot names.  The slot has the same word after, and
+ * its segment the same life: in between nothing was protected, and the word might
+ * have come again with another item in the same place.
+ */
+static bool
+move_hazard(NxmSpace *space, NxmRef to, NxmAtomic *slot, uint64_t word,
+			NxmCacheSegment *segment, uint64_t life)
+{
+	nxm_protect(space, to);
+	/* acquire: who put the word there again opened the segment again before */
+	return ((nxm_load(slot) ^ word) & ~FREQ_MASK) == 0 &&
+		SEG_LIFE(nxm_load(&segment->word)) == life;
+}
+
+NxmResult
+nxm_cache_protect_value(NxmSpace *space, const void *item, NxmAtomic *slot,
+						uint64_t word)
+{
+	NxmCacheSegment *segment = segment_at(space, word & NXM_REF_MASK);
+	uint64_t	life = SEG_LIFE(nxm_load(&segment->word));
+	NxmRef		ref = BIG_REF(item_big(item, item_header(item)));
+	const NxmItem *big = nxm_at(space, ref);
+
+	if (big == NULL)
+		return NXM_NEED_CHUNK;
+	/* the value is retired only after the slot was changed */
+	if (!move_hazard(space, ref, slot, word, segment, life))
+		return NXM_EXISTS;
+	return nxm_item_is_mapped(space, big) ? NXM_OK : NXM_NEED_CHUNK;
+}
+
+NxmResult
+nxm_cache_check_value(NxmSpace *space, const void *item, NxmAtomic *slot,
+					  uint64_t word)
+{
+	NxmRef		ref = word & NXM_REF_MASK;
+	NxmCacheSegment *segment = segment_at(space, ref);
+	uint64_t	life = SEG_LIFE(nxm_load(&segment->word));
+	NxmResult	result = nxm_cache_protect_value(space, item, slot, word);
+
+	if (result != NXM_OK)
+		return result;
+	return move_hazard(space, ref, slot, word, segment, life) ? NXM_OK : NXM_EXISTS;
+}
+
 NxmResult
 nxm_cache_copy_value(NxmSpace *space, const void *item, NxmAtomic *slot,
 					 uint64_t word, NxmBuffer *buffer)
 {
 	uint32_t	header = item_header(item);
-	NxmRef		ref;
-	const NxmItem *big;
+	NxmRef		big;
+	NxmResult	result;
 
 	if ((header & C_BIG) == 0)
 		return copy_inline(item, header, buffer);
-	ref = item_big(item, header);
-	big = nxm_at(space, ref);
-	if (big == NULL)
-		return NXM_NEED_CHUNK;
-	nxm_protect(space, ref);
-	/* it is retired only after the slot was changed */
-	if (((nxm_load(slot) ^ word) & ~FREQ_MASK) != 0)
-		return NXM_EXISTS;
-	return nxm_item_copy(space, big, buffer);
+	big = BIG_REF(item_big(item, header));
+	result = nxm_cache_protect_value(space, item, slot, word);
+	return result != NXM_OK ? result : nxm_item_copy(space, nxm_at(space, big), buffer);
 }
 
 /* Reads an entry: its value and counts that, or with buffer NULL its deadline. */
@@ -156,7 +196,7 @@ typedef struct Write
 	int64_t		now;			/* where there is a deadline */
 	/* the item that it stores */
 	NxmRoom		room;
-	NxmRef		big;			/* with the value, if that is elsewhere; ours */
+	uint64_t	big;			/* with the value, if that is elsewhere; ours */
 	size_t		bytes;
 	bool		asked;			/* the ghost was */
 	int			kind;
@@ -180,7 +220,6 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	uint32_t	header;
 	uint32_t	scale;
 	uint64_t	due;
-	size_t		big_bytes = 0;
 	char	   *to;
 	NxmResult	result;
 
@@ -204,23 +243,15 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		big = 8 + key->len + (size_t) len > NXM_CACHE_INLINE;
 		if (big && write->big == 0)
 		{
-			result = nxm_item_new(space, NULL, write->value, false, &write->big);
+			NxmRef		ref;
+
+			result = nxm_item_new(space, NULL, write->value, false, &ref);
 			if (result != NXM_OK)
-			{
-				write->big = 0;
 				return result;
-			}
+			write->big = ref | (uint64_t) len << NXM_REF_BITS;
 		}
 	}
-	if (big)
-	{
-		const NxmItem *item = nxm_at(space, write->big);
-
-		if (item == NULL)
-			return NXM_NEED_CHUNK;
-		big_bytes = nxm_item_bytes(item);
-		len = 0;
-	}
+	len = big ? 0 : len;
 
 	nxm_cache_window(write->deadline, write->now, &scale, &due);
 	header = key->len | len << C_LEN_SHIFT | (uint32_t) type << C_TYPE_SHIFT |
@@ -228,7 +259,8 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	if (item_units(header) > SEGMENT_UNITS - HEAD_UNITS)
 		return NXM_TOO_LONG;
 	result = nxm_cache_reserve(view, cache, part, write->kind, scale, due,
-							   item_units(header), big_bytes, false, &write->room);
+							   item_units(header), big ? big_bytes(write->big) : 0,
+							   false, &write->room);
 	if (result != NXM_OK)
 		return result;
 
@@ -239,13 +271,14 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 				nxm_cache_item_deadline(write->room.head, write->deadline));
 	nxm_copy_in(to + item_key_offset(header), key->data, key->len);
 	if (big)
-		nxm_copy_in(to + item_value_offset(header), &write->big, sizeof(NxmRef));
+		nxm_copy_in(to + item_value_offset(header), &write->big, sizeof(write->big));
 	else
 	{
 		NXM_READS(data, write->deed == EXPIRE ? len : 0);
 		nxm_copy_in(to + item_value_offset(header), data, len);
 	}
-	write->bytes = (size_t) item_units(header) * NXM_REF_UNIT + big_bytes;
+	write->bytes = (size_t) item_units(header) * NXM_REF_UNIT +
+		(big ? big_bytes(write->big) : 0);
 	return NXM_OK;
 }
 
@@ -257,7 +290,7 @@ drop_item(NxmSpace *space, NxmCachePartition *part, Write *write)
 		nxm_cache_abandon(part, &write->room);
 	write->room.ref = 0;
 	if (write->big != 0 && write->deed != EXPIRE)
-		nxm_item_free(space, write->big);
+		nxm_item_free(space, BIG_REF(write->big));
 	write->big = 0;
 }
 
@@ -366,6 +399,15 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		{
 			ref = found.word & NXM_REF_MASK;
 			over = is_over(view, ref, found.item, &ends);
+			if ((item_header(found.item) & C_BIG) != 0)
+			{
+				result = nxm_cache_check_value(space, found.item, found.slot,
+											   found.word);
+				if (result == NXM_EXISTS)
+					continue;
+				if (result != NXM_OK)
+					break;
+			}
 		}
 
 		/* what it will say */
@@ -413,11 +455,6 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 				if (moved)
 					drop_item(space, part, write);
 				continue;
-			}
-			if (!nxm_cache_item_is_mapped(space, found.item))
-			{
-				result = NXM_NEED_CHUNK;
-				break;
 			}
 			/* writing is a use, too */
 			if (to != EMPTY)

@@ -37,6 +37,8 @@
 
 #define GHOST_LOG(g)		((uint32_t) ((g) >> NXM_REF_BITS) & 0x3F)
 #define GHOST_REF(g)		((g) & NXM_REF_MASK)
+/* There is none, and there will be none. */
+#define GHOST_CLOSED		(UINT64_C(1) << 63)
 
 static inline uint64_t
 mix(uint64_t hash)
@@ -223,6 +225,8 @@ nxm_ghost_fit(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 	while (log < MAX_LOG && UINT64_C(1) << log < lines)
 		log++;
 	/* smaller only when it is far too large, and then with room to spare */
+	if (old == GHOST_CLOSED)
+		return;
 	if (GHOST_REF(old) != 0 && log <= GHOST_LOG(old) && log + 2 >= GHOST_LOG(old))
 		return;
 	if (GHOST_REF(old) != 0 && !is_mapped(space, old))
@@ -250,7 +254,7 @@ nxm_ghost_fit(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 void
 nxm_ghost_retire(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 {
-	uint64_t	ghost = nxm_exchange(&part->ghost, 0);
+	uint64_t	ghost = nxm_exchange(&part->ghost, GHOST_CLOSED);
 
 	if (GHOST_REF(ghost) == 0)
 		return;

@@ -26,7 +26,9 @@
 /* The first unit of a segment has its deadline, for readers. */
 #define HEAD_UNITS			1
 /* A longer item has its value in an item of its own. */
+#ifndef NXM_CACHE_INLINE
 #define NXM_CACHE_INLINE	(NXM_CACHE_SEGMENT / 4)
+#endif
 
 /* Windows of deadlines that a partition writes to at once. */
 #ifndef NXM_CACHE_WINDOWS
@@ -256,14 +258,31 @@ item_key(const void *item, uint32_t header)
 	return (const char *) item + item_key_offset(header);
 }
 
-/* The item with the value of a C_BIG one. */
-static inline NxmRef
+/*
+ * What a C_BIG one has for its value: the reference of the item that has it, and
+ * above that its length.
+ */
+static inline uint64_t
 item_big(const void *item, uint32_t header)
 {
-	NxmRef		ref;
+	uint64_t	big;
 
-	nxm_copy_out(&ref, (const char *) item + item_value_offset(header), sizeof(ref));
-	return ref;
+	nxm_copy_out(&big, (const char *) item + item_value_offset(header), sizeof(big));
+	return big;
+}
+
+#define BIG_REF(b)			((b) & NXM_REF_MASK)
+#define BIG_LEN(b)			((uint32_t) ((b) >> NXM_REF_BITS))
+
+/* Bytes of memory of such a value. */
+static inline size_t
+big_bytes(uint64_t big)
+{
+	uint64_t	header = (uint64_t) BIG_LEN(big) << 11;
+
+	if (nxm_item_head_bytes(header) > NXM_MAX_OBJECT)
+		return nxm_item_big_bytes(header | NXM_ITEM_BIG);
+	return nxm_object_size(nxm_item_head_bytes(header));
 }
 
 /* The deadline of an item, 0: none.  It is protected, or ours. */
@@ -333,6 +352,16 @@ count_big(NxmCache *cache, NxmCachePartition *part, int64_t bytes)
 
 /* cache.c */
 
+/*
+ * For an item with its value elsewhere, which is protected, or ours: moves the
+ * hazard to the value, and sees to it that all of it is mapped.  NXM_OK; NXM_EXISTS:
+ * the slot does not name this item any more; NXM_NEED_CHUNK.
+ */
+extern NxmResult nxm_cache_protect_value(NxmSpace *space, const void *item,
+										 NxmAtomic *slot, uint64_t word);
+/* The same, and then moves the hazard back to the item. */
+extern NxmResult nxm_cache_check_value(NxmSpace *space, const void *item,
+									   NxmAtomic *slot, uint64_t word);
 /*
  * Copies a protected item's value.  One that is elsewhere takes the hazard from the
  * item: where the slot has another item by then, NXM_EXISTS: look it up again.
@@ -449,10 +478,8 @@ extern NxmResult nxm_cache_drain_index(NxmSpace *space, NxmCache *cache,
 extern void nxm_cache_removed(NxmSpace *space, NxmCache *cache,
 							  NxmCachePartition *part, NxmRef ref, const void *item,
 							  bool with_value);
-/* Bytes of an item, its value included.  Its value is mapped. */
-extern size_t nxm_cache_item_bytes(NxmSpace *space, const void *item);
-/* Can nxm_cache_removed() free all of it?  false: need_chunk is set. */
-extern bool nxm_cache_item_is_mapped(NxmSpace *space, const void *item);
+/* Bytes of an item, its value included. */
+extern size_t nxm_cache_item_bytes(const void *item);
 
 /* cache_ghost.c */
 

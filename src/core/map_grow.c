@@ -268,7 +268,7 @@ nxm_map_migrate(NxmSpace *space, NxmSegment *seg, uint32_t b)
 		if ((word & NXM_REF_MASK) == 0)
 			continue;
 		if (bit + 1 > FIRST_TAG_BIT)
-			side = (int) (word >> (NXM_REF_BITS + 31 - bit)) & 1;
+			side = (int) (word >> (NXM_REF_BITS + FIRST_TAG_BIT + TAG_BITS - 1 - bit)) & 1;
 		else
 		{
 			NxmItem    *item = nxm_at(space, word & NXM_REF_MASK);

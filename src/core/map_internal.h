@@ -289,8 +289,12 @@ extern NxmResult nxm_map_scan_slots(NxmSpace *space, NxmMap *map, uint64_t *posi
 typedef struct NxmMapItems NxmMapItems;
 struct NxmMapItems
 {
-	/* Can it be removed by this process?  false: need_chunk is set. */
-	bool		(*is_mapped) (NxmSpace *space, const NxmMapItems *items, NxmRef ref);
+	/*
+	 * Can it be removed by this process?  NXM_OK: it can, and is protected;
+	 * NXM_NEED_CHUNK; NXM_EXISTS: the slot was changed meanwhile.
+	 */
+	NxmResult	(*prepare) (NxmSpace *space, const NxmMapItems *items, NxmAtomic *slot,
+							uint64_t word);
 	/* It has been taken out of its slot: counts and frees it. */
 	void		(*removed) (NxmSpace *space, const NxmMapItems *items, NxmMap *map,
 							NxmRef ref);
