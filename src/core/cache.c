@@ -204,6 +204,32 @@ typedef struct Write
 } Write;
 
 /*
+ * Is there room for a value elsewhere?  NXM_OK, or NXM_NEED_MEMORY: others have to
+ * give way first, or, with NXM_WANT_NOTHING, all of them would not do.
+ */
+static NxmResult
+find_room_for(NxmCacheView *view, NxmCache *cache, const NxmCachePartition *part,
+			  size_t len)
+{
+	NxmSpace   *space = view->space;
+	uint64_t	pages = len / NXM_PAGE_SIZE + 1;
+	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
+
+	/* what is less than a page the space takes from where others are */
+	if (len < NXM_MAX_OBJECT || nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + pages))
+		return NXM_OK;
+	space->need_chunk = -1;
+	/* segments for its item, and for copies, have to go on beside it */
+	pages += NXM_CACHE_KEEP + 2;
+	if (pages >= nxm_load_relaxed(&space->shared->account[NXM_CACHE_ACCOUNT].page_limit) ||
+		(max_bytes != 0 && pages * NXM_CACHE_SEGMENT > max_bytes))
+		space->want = NXM_WANT_NOTHING;
+	else
+		space->want = NXM_WANT_LIMIT;
+	return NXM_NEED_MEMORY;
+}
+
+/*
  * Makes the item, of the value or, for EXPIRE, of a protected one.  NXM_OK, or as
  * nxm_cache_reserve().
  */
@@ -245,6 +271,9 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		{
 			NxmRef		ref;
 
+			result = find_room_for(view, cache, part, len);
+			if (result != NXM_OK)
+				return result;
 			result = nxm_item_new(space, NULL, write->value, false, &ref);
 			if (result != NXM_OK)
 				return result;

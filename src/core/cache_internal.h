@@ -376,6 +376,17 @@ extern NxmResult nxm_cache_copy_value(NxmSpace *space, const void *item,
 extern void nxm_cache_use_memory(NxmSpace *space, const NxmCachePartition *part);
 extern void nxm_cache_leave_memory(NxmSpace *space);
 
+/* The limit of a cache's own, 0: none. */
+static inline uint64_t
+nxm_cache_max_bytes(const NxmCacheView *view, NxmCache *cache)
+{
+	uint64_t	max_bytes = nxm_load_relaxed(&cache->max_bytes);
+
+	if (view->max_bytes != 0 && (max_bytes == 0 || view->max_bytes < max_bytes))
+		return view->max_bytes;
+	return max_bytes;
+}
+
 /* Are there pages below the limits, and this many beyond? */
 extern bool nxm_cache_has_room(NxmCacheView *view, NxmCache *cache,
 							   const NxmCachePartition *part, uint64_t beyond);

@@ -36,14 +36,12 @@ nxm_cache_has_room(NxmCacheView *view, NxmCache *cache,
 	NxmSpaceShared *shared = view->space->shared;
 	NxmAccount *account = &shared->account[NXM_CACHE_ACCOUNT];
 	/* relaxed, all of them: the limit itself is kept where pages are taken */
-	uint64_t	max_bytes = nxm_load_relaxed(&cache->max_bytes);
+	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
 	uint64_t	kept = nxm_load_relaxed(&shared->nodes[part->node].nkept);
 
 	if (nxm_load_relaxed(&account->pages) + beyond >=
 		nxm_load_relaxed(&account->page_limit) + kept)
 		return false;
-	if (view->max_bytes != 0 && (max_bytes == 0 || view->max_bytes < max_bytes))
-		max_bytes = view->max_bytes;
 	return max_bytes == 0 ||
 		nxm_load_relaxed(&cache->used) + (beyond + 1) * NXM_CACHE_SEGMENT <= max_bytes;
 }
