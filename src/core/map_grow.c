@@ -155,7 +155,7 @@ nxm_map_complete_pending(NxmSpace *space, const NxmPlace *place, uint64_t header
 
 /*
  * Fills a bucket of a successor from UNINIT, each word into the line it prefers
- * while there is room; overflow: for the 16th and on.  Everybody who fills it has
+ * while there is room; overflow: for the 32nd and on.  Everybody who fills it has
  * the same words in the same order, and so puts them into the same slots.
  */
 static void

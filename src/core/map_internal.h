@@ -104,7 +104,7 @@ typedef struct NxmOverflow
 } NxmOverflow;
 
 /*
- * 64 bytes, the buckets, the overflow buckets.  With 64 buckets 9,216 bytes.
+ * 64 bytes, the buckets, the overflow buckets.  With 32 buckets 9,216 bytes.
  */
 typedef struct NxmSegment
 {
