@@ -330,17 +330,27 @@ find_memory(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 
 /* The kind of segment that an item goes to: that of the one it replaces, if any. */
 static int
-kind_for(NxmSpace *space, NxmCachePartition *part, Write *write, const void *item,
-		 NxmRef ref)
+kind_for(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part, Write *write,
+		 const void *item, NxmRef ref)
 {
+	NxmSpace   *space = view->space;
+
 	if (item != NULL)
 		return SEG_KIND(nxm_load_relaxed(&segment_at(space, ref)->word));
-	if (!write->asked)
+	if (write->asked)
+		return write->kind;
+	write->asked = true;
+	/* main is filled first, which what comes later has to contend with */
+	if (nxm_load_relaxed(&part->evicted) == 0)
 	{
-		write->asked = true;
-		return nxm_ghost_take(space, part, write->key->hash) ? KIND_MAIN : KIND_SMALL;
+		uint64_t	main = nxm_load_relaxed(&part->chain[KIND_MAIN].segments);
+		uint64_t	all = main + nxm_load_relaxed(&part->chain[KIND_SMALL].segments) +
+			nxm_cache_room(view, cache, part);
+
+		if ((all - main) * NXM_CACHE_SMALL_SHARE > all)
+			return KIND_MAIN;
 	}
-	return write->kind;
+	return nxm_ghost_take(space, part, write->key->hash) ? KIND_MAIN : KIND_SMALL;
 }
 
 /* The index names the item. */
@@ -503,7 +513,7 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			{
 				NxmResult	made;
 
-				write->kind = kind_for(space, part, write, found.item, ref);
+				write->kind = kind_for(view, cache, part, write, found.item, ref);
 				made = make_item(view, cache, part, write, found.item);
 				if (made != NXM_OK)
 				{
