@@ -17,6 +17,10 @@
 #define MOST_STEPS			64
 /* Units that a write evicts, at least, when pages are short. */
 #define LEAST_STEP			64
+/* Percent of its slots from which on a segment of the index is full all over. */
+#define DENSE				83
+/* Memory is short for the index when less than one in so many pages is left. */
+#define SHORT_SHARE			32
 
 /* For lookups in the index. */
 static inline bool
@@ -355,17 +359,27 @@ find_memory(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 
 /* The kind of segment that an item goes to: that of the one it replaces, if any. */
 static int
-kind_for(NxmSpace *space, NxmCachePartition *part, Write *write, const void *item,
-		 NxmRef ref)
+kind_for(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part, Write *write,
+		 const void *item, NxmRef ref)
 {
+	NxmSpace   *space = view->space;
+
 	if (item != NULL)
 		return SEG_KIND(nxm_load_relaxed(&segment_at(space, ref)->word));
-	if (!write->asked)
+	if (write->asked)
+		return write->kind;
+	write->asked = true;
+	/* main is filled first, which what comes later has to contend with */
+	if (nxm_load_relaxed(&part->evicted) == 0)
 	{
-		write->asked = true;
-		return nxm_ghost_take(space, part, write->key->hash) ? KIND_MAIN : KIND_SMALL;
+		uint64_t	main = nxm_load_relaxed(&part->chain[KIND_MAIN].segments);
+		uint64_t	all = main + nxm_load_relaxed(&part->chain[KIND_SMALL].segments) +
+			nxm_cache_room(view, cache, part);
+
+		if ((all - main) * NXM_CACHE_SMALL_SHARE > all)
+			return KIND_MAIN;
 	}
-	return write->kind;
+	return nxm_ghost_take(space, part, write->key->hash) ? KIND_MAIN : KIND_SMALL;
 }
 
 /* The index names the item. */
@@ -383,6 +397,79 @@ published(NxmSpace *space, NxmCache *cache, NxmCachePartition *part, Write *writ
 	write->stored = write->room.units;
 	if (write->deed != EXPIRE)
 		count(space, part, NXM_CACHE_COUNTER_sets);
+}
+
+/*
+ * Is a full chain to lose an entry rather than to have its segment grow?  So it is
+ * where memory is short and the segment is not full all over: or by and by, with
+ * entries coming and going, each would grow because of one crowd or another.
+ */
+static bool
+is_crowd(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
+		 const NxmPlace *place)
+{
+	NxmAccount *account = &view->space->shared->account[NXM_CACHE_ACCOUNT];
+	uint64_t	near = NXM_CACHE_KEEP + NXM_CACHE_AHEAD +
+		nxm_load_relaxed(&account->page_limit) / SHORT_SHARE;
+	uint32_t	nbuckets = UINT32_C(1) << place->log;
+	uint32_t	used = 0;
+
+	if (place->parent != NULL || !nxm_map_is_crowded(place) ||
+		nxm_cache_has_room(view, cache, part, near))
+		return false;
+	for (uint32_t b = 0; b < nbuckets; b++)
+		for (int i = 0; i < NXM_BUCKET_SLOTS; i++)
+			used += nxm_load_relaxed(&place->seg->bucket[b].slot[i]) != EMPTY;
+	return used < nbuckets * NXM_BUCKET_SLOTS * DENSE / 100;
+}
+
+/* Evicts from a chain the entry read least.  NXM_OK: look again; NXM_NEED_CHUNK. */
+static NxmResult
+crowd_out(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
+		  const NxmPlace *place)
+{
+	NxmSpace   *space = view->space;
+	NxmAtomic  *slot = NULL;
+	uint64_t	word = 0;
+	const void *item;
+	uint32_t	header;
+
+	for (int i = 0; i < chain_slots(place->header); i++)
+	{
+		NxmAtomic  *at = slot_at(place, place->header, i);
+		uint64_t	w = nxm_load_relaxed(at);
+
+		if ((w & STATE_MASK) == OPEN && w != EMPTY &&
+			(slot == NULL || (w & FREQ_MASK) < (word & FREQ_MASK)))
+		{
+			slot = at;
+			word = w;
+		}
+	}
+	/* one that is being inserted may be pending still, and must not be changed */
+	if (slot == NULL || (nxm_load(&place->bucket->header) & H_PENDING) != 0)
+		return NXM_OK;
+	item = nxm_at(space, word & NXM_REF_MASK);
+	if (item == NULL)
+		return NXM_NEED_CHUNK;
+	nxm_protect(space, word & NXM_REF_MASK);
+	if (nxm_load(slot) != word)
+		return NXM_OK;
+	header = item_header(item);
+	if ((header & C_BIG) != 0)
+	{
+		NxmResult	result = nxm_cache_check_value(space, item, slot, word);
+
+		if (result != NXM_OK)
+			return result == NXM_EXISTS ? NXM_OK : result;
+	}
+	/* fails if it was read, written or moved */
+	if (nxm_cas(slot, &word, EMPTY))
+	{
+		nxm_cache_removed(space, cache, part, word & NXM_REF_MASK, item, true);
+		count(space, part, NXM_CACHE_COUNTER_evictions);
+	}
+	return NXM_OK;
 }
 
 /* Looks the key up and does to its entry what is to be done. */
@@ -455,7 +542,7 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			{
 				NxmResult	made;
 
-				write->kind = kind_for(space, part, write, found.item, ref);
+				write->kind = kind_for(view, cache, part, write, found.item, ref);
 				made = make_item(view, cache, part, write, found.item);
 				if (made != NXM_OK)
 				{
@@ -510,7 +597,16 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		slot = nxm_map_empty_slot(&place, tag);
 		if (slot < 0)
 		{
-			NxmResult	made = nxm_map_make_room(space, index, &place, position);
+			NxmResult	made;
+
+			if (is_crowd(view, cache, part, &place))
+			{
+				result = crowd_out(view, cache, part, &place);
+				if (result != NXM_OK)
+					break;
+				continue;
+			}
+			made = nxm_map_make_room(space, index, &place, position);
 
 			if (made != NXM_OK)
 			{

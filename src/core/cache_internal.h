@@ -27,7 +27,8 @@
 #define HEAD_UNITS			1
 /* A longer item has its value in an item of its own. */
 #ifndef NXM_CACHE_INLINE
-#define NXM_CACHE_INLINE	(NXM_CACHE_SEGMENT / 4)
+#define NXM_CACHE_INLINE \
+	(NXM_CACHE_SEGMENT >= 4096 ? NXM_CACHE_SEGMENT / 4 : NXM_CACHE_SEGMENT - 16)
 #endif
 
 /* Windows of deadlines that a partition writes to at once. */
@@ -58,7 +59,7 @@
 
 /* Reads since it was inserted that let an item move from small to main. */
 #ifndef NXM_CACHE_PROMOTE
-#define NXM_CACHE_PROMOTE	1
+#define NXM_CACHE_PROMOTE	2
 #endif
 /* One in so many segments is small. */
 #ifndef NXM_CACHE_SMALL_SHARE
@@ -184,13 +185,15 @@ typedef struct NxmCachePartition
 	NxmMap		index;			/* its counts are of the cache's entries */
 	NxmChain	chain[2];
 	NxmAtomic	open[2];		/* cells of segments without deadlines */
-	NxmAtomic	ghost;			/* log of lines 39..34, reference */
+	NxmAtomic	ghost;			/* number of lines 63..34, reference */
+	NxmAtomic	ghosts;			/* entries put into it so far */
+	NxmAtomic	evicted;		/* 1: something was, to make room */
 	NxmAtomic	next_due;		/* no segment is due before; UINT64_MAX: none is */
 	NxmAtomic	waiting;		/* segments DRAINED that a hazard held back, about */
 	NxmAtomic	big;			/* bytes of values that are not in segments */
 	int			node;			/* of the space; immutable */
 	int			number;			/* immutable */
-	uint64_t	unused;
+	uint64_t	unused[7];
 	NxmAtomic	window[NXM_CACHE_WINDOWS];	/* cells of segments with deadlines */
 	NxmAtomic	ripe[NXM_CACHE_RIPE];	/* names; 0: free */
 	struct
@@ -386,6 +389,10 @@ nxm_cache_max_bytes(const NxmCacheView *view, NxmCache *cache)
 		return view->max_bytes;
 	return max_bytes;
 }
+
+/* Pages left below the limits. */
+extern uint64_t nxm_cache_room(NxmCacheView *view, NxmCache *cache,
+							   const NxmCachePartition *part);
 
 /* Are there pages below the limits, and this many beyond? */
 extern bool nxm_cache_has_room(NxmCacheView *view, NxmCache *cache,

@@ -31,21 +31,31 @@ nxm_cache_leave_memory(NxmSpace *space)
 	nxm_allocate_from(space, 0, -1);
 }
 
-bool
-nxm_cache_has_room(NxmCacheView *view, NxmCache *cache,
-				   const NxmCachePartition *part, uint64_t beyond)
+uint64_t
+nxm_cache_room(NxmCacheView *view, NxmCache *cache, const NxmCachePartition *part)
 {
 	NxmSpaceShared *shared = view->space->shared;
 	NxmAccount *account = &shared->account[NXM_CACHE_ACCOUNT];
 	/* relaxed, all of them: the limit itself is kept where pages are taken */
 	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
-	uint64_t	kept = nxm_load_relaxed(&shared->nodes[part->node].nkept);
+	uint64_t	used = nxm_load_relaxed(&cache->used);
+	uint64_t	pages = nxm_load_relaxed(&account->pages);
+	uint64_t	most = nxm_load_relaxed(&account->page_limit) +
+		nxm_load_relaxed(&shared->nodes[part->node].nkept);
+	uint64_t	room = pages < most ? most - pages : 0;
+	uint64_t	own;
 
-	if (nxm_load_relaxed(&account->pages) + beyond >=
-		nxm_load_relaxed(&account->page_limit) + kept)
-		return false;
-	return max_bytes == 0 ||
-		nxm_load_relaxed(&cache->used) + (beyond + 1) * NXM_CACHE_SEGMENT <= max_bytes;
+	if (max_bytes == 0)
+		return room;
+	own = used < max_bytes ? (max_bytes - used) / NXM_CACHE_SEGMENT : 0;
+	return own < room ? own : room;
+}
+
+bool
+nxm_cache_has_room(NxmCacheView *view, NxmCache *cache,
+				   const NxmCachePartition *part, uint64_t beyond)
+{
+	return nxm_cache_room(view, cache, part) > beyond;
 }
 
 void

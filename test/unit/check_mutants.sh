@@ -256,12 +256,11 @@ mutant "ghost counted twice" check_cache cache_ghost.c \
 	'if (nxm_cas(&line[lane / 4], &word, word & ~(UINT64_C(0xFFFF) << shift)))' \
 	'if (nxm_store(&line[lane / 4], word & ~(UINT64_C(0xFFFF) << shift)), true)'
 mutant "fingerprint written over another" check_cache cache_ghost.c \
-	'	while (!nxm_cas(&line[lane / 4], &before,
-					(before & ~(UINT64_C(0xFFFF) << (lane % 4 * 16))) |
-					print_of(mixed) << (lane % 4 * 16)))' \
-	'	nxm_store(&line[lane / 4], (before & ~(UINT64_C(0xFFFF) << (lane % 4 * 16))) |
-					print_of(mixed) << (lane % 4 * 16));
-	while (false)'
+	'if (nxm_cas(&line[lane / 4], &word, (word & ~(UINT64_C(0xFFFF) << shift)) |
+					(time << 12 | print_of(mixed)) << shift))' \
+	'nxm_store(&line[lane / 4], (word & ~(UINT64_C(0xFFFF) << shift)) |
+					(time << 12 | print_of(mixed)) << shift);
+		if (true)'
 mutant "long value read without a look at its slot" check_cache cache.c \
 	'	return ((nxm_load(slot) ^ word) & ~FREQ_MASK) == 0 &&
 		SEG_LIFE(nxm_load(&segment->word)) == life;' '	return true;'
