@@ -222,7 +222,9 @@ set_conf('enable_lock_free_structures', 'on');
 
 # databases and roles that go
 $node->safe_psql('postgres', 'CREATE ROLE boss; CREATE ROLE worker; CREATE DATABASE other OWNER boss');
-sql('CREATE EXTENSION nexusmem; GRANT USAGE ON SCHEMA nexusmem TO PUBLIC', 'other');
+sql(q{CREATE EXTENSION nexusmem VERSION '0.1'; GRANT USAGE ON SCHEMA nexusmem TO PUBLIC}, 'other');
+is(sql(q{SELECT counter_add('c'), to_regprocedure('nexusmem.cache_clear(text)') IS NULL}, 'other'), '1|t', 'the extension as it was without caches');
+sql('ALTER EXTENSION nexusmem UPDATE', 'other');
 is(sql(q{SELECT cache_get('on') IS NULL, cache_set('on', 'other'), cache_get('on')}, 'other'), 't||other', 'each database has its own');
 is(sql(q{SELECT cache_get('on')}), 'yes', 'this one too');
 sql(q{SET ROLE worker; SELECT cache_set('a', 'x'), cache_set('a', 'x', NULL, 'left')}, 'other');
