@@ -82,6 +82,8 @@ mutant "displaced note freed without a look at the hazards" check_space space.c 
 	'		proc = hazard_on(space, ref);
 		if (proc < 0)
 			break;' '		break;'
+mutant "held item freed without a look at the hazards" check_space space.c \
+	'int			proc = hazard_on(space, held);' 'int			proc = -1;'
 mutant "displaced note forgotten" check_space space.c \
 	'		if (before == 0)
 			return;' '		if (before != ref)
