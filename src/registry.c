@@ -356,7 +356,7 @@ nxm_object_free_contents(NxmObject *object)
 			return NXM_ABSENT;
 		case NXM_KIND_MAP:
 			{
-				NxmResult	dropped = nxm_map_drop(space, &object->u.map);
+				NxmResult	dropped = nxm_map_drop(&object->u.map);
 				NxmResult	drained;
 
 				if (dropped != NXM_OK && dropped != NXM_EXISTS &&
