@@ -171,18 +171,25 @@ nxm_object_valid(const NxmSite *site)
 				  site->generation);
 }
 
+/* Does what *site remembers still hold, and is the privilege among it? */
+static inline bool
+nxm_site_holds(const NxmSite *site, NxmPrivilege privilege)
+{
+	return likely(site->object != NULL &&
+				  nxm_object_valid(site) &&
+				  site->role_changes == nxm_role_changes &&
+				  site->role == GetUserId() &&
+				  (site->privileges & privilege) != 0 &&
+				  nxm_enable_lock_free_structures);
+}
+
 static inline bool
 nxm_object_open(NxmSite *site, NxmKind kind, const char *name, size_t len,
 				NxmPrivilege privilege, bool create)
 {
-	if (likely(site->object != NULL && site->name_len == len &&
-			   site->kind == kind &&
+	if (likely(site->name_len == len && site->kind == kind &&
 			   memcmp(site->name, name, len) == 0 &&
-			   nxm_object_valid(site) &&
-			   site->role_changes == nxm_role_changes &&
-			   site->role == GetUserId() &&
-			   (site->privileges & privilege) != 0 &&
-			   nxm_enable_lock_free_structures))
+			   nxm_site_holds(site, privilege)))
 		return true;
 	return nxm_object_open_slow(site, kind, name, len, privilege, create);
 }
