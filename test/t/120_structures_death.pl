@@ -15,7 +15,7 @@ use NxmTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(usleep);
+use Time::HiRes;
 
 my $MB = 1048576;
 my $kills = $ENV{NXM_KILLS} // 40;
@@ -173,13 +173,7 @@ sub start_victims
 sub stopped
 {
 	my ($pid) = @_;
-	foreach my $try (1 .. 1000)
-	{
-		my $stat = eval { slurp_file("/proc/$pid/stat") } // '';
-		return 1 if $stat =~ /^\d+ \(.*\) T /;
-		usleep(10_000);
-	}
-	return 0;
+	return wait_for("SELECT pg_read_file('/proc/$pid/stat') ~ '^[0-9]+ [(].*[)] T '");
 }
 
 # The module that all of this needs.
