@@ -29,7 +29,7 @@ typedef struct NxmAnchor
 	LWLock		grow_lock;		/* who adds chunks */
 	LWLock		registry_lock;	/* creating, dropping and sharing; see registry.c */
 	NxmAtomic	generation;		/* of names and privileges: a change voids what call
-								 * sites remember */
+								 * sites remember; and NXM_CLOSED of registry.h */
 	NxmAtomic	next_id;		/* of objects */
 	NxmAtomic	buried;			/* dropped objects: see registry.c */
 	NxmAtomic	cleared;		/* 1: a map was, and may not be drained yet */

@@ -133,6 +133,21 @@ extern void (*nxm_registry_load_hook) (void);
 extern void nxm_registry_use(void);
 
 /*
+ * In the generation: nothing is to be used or changed but by the process that
+ * closed the registry.  No name is found then, and no call site is good.
+ */
+#define NXM_CLOSED (UINT64CONST(1) << 63)
+
+/*
+ * Closes the registry, and opens it again.  nxm_registry_load_hook must raise an
+ * error from before until after it is closed.  A section in which something was
+ * found may still be under way: it is in its process's line of the space, and the
+ * next one of that process finds nothing.
+ */
+extern void nxm_registry_close(void);
+extern void nxm_registry_reopen(void);
+
+/*
  * Opening an object: of this name in this database, with the privilege checked,
  * remembered in *site, which the caller zeroed once and keeps as long as it
  * likes.  create: make it where there is none, owned by the current role.
