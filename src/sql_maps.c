@@ -479,9 +479,10 @@ nxm_sql_map_clear(PG_FUNCTION_ARGS)
 	}
 	if (cleared)
 	{
-		/* the last items may be large: do not keep them in limbo */
+		/* each of the last items may keep a page: none for later */
 		nxm_begin_operation();
 		nxm_flush(nxm_registry_space);
+		nxm_give_back(nxm_registry_space);
 		nxm_end_operation();
 	}
 	PG_RETURN_INT64((int64) removed);
