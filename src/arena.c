@@ -14,8 +14,8 @@
  * detached by before_shmem_exit, while segments are still mapped.  Something may
  * call again after that (callbacks of an abort at exit do) and attaches anew.
  *
- * Locks.  grow_lock: see arena_chunks.c.  The root's lock: making the anchor.
- * All else of the space is lock-free.
+ * Locks.  grow_lock: see arena_chunks.c, and changing the limit in force.  The
+ * root's lock: making the anchor.  All else of the space is lock-free.
  *
  * The limit in force is a word of the space.  Whoever learns of a new
  * nexusmem.memory_limit stores it; they all learn the same.
@@ -256,11 +256,25 @@ nxm_anchor_if_any(void)
 
 /* This process */
 
+/*
+ * Under the lock, as no segment is being made then whose descriptors are charged
+ * and not among limit_pages()'s yet.  Not wait: where one is, later.
+ */
 static void
-put_limit_into_force(NxmSpaceShared *shared)
+put_limit_into_force(NxmAnchor *a, bool wait)
 {
-	limit_changed = false;
-	nxm_store_relaxed(&shared->page_limit, limit_pages(shared));
+	NxmSpaceShared *shared = nxm_arena_shared(a);
+
+	nxm_begin_operation();
+	if (wait)
+		LWLockAcquire(&a->grow_lock, LW_EXCLUSIVE);
+	if (wait || LWLockConditionalAcquire(&a->grow_lock, LW_EXCLUSIVE))
+	{
+		limit_changed = false;
+		nxm_store_relaxed(&shared->page_limit, limit_pages(shared));
+		LWLockRelease(&a->grow_lock);
+	}
+	nxm_end_operation();
 }
 
 /* Takes over what is new of this process's home. */
@@ -317,7 +331,7 @@ nxm_space(void)
 	if (unlikely(!attached))
 		attach();
 	if (unlikely(limit_changed))
-		put_limit_into_force(my_space.shared);
+		put_limit_into_force(anchor, false);
 	if (my_slot != NULL &&
 		unlikely(pg_atomic_read_u64(&my_slot->home) != seen_home))
 		see_home();
@@ -496,7 +510,7 @@ nxm_again_slow(NxmSpace *space, NxmResult result)
 		case NXM_WANT_LIMIT:
 			/* raised meanwhile, and a call in a loop has not looked since */
 			if (limit_changed)
-				put_limit_into_force(space->shared);
+				put_limit_into_force(anchor, true);
 			else if (!make_room(space, space->need_node))
 				raise_limit_reached(space->shared);
 			break;
@@ -524,7 +538,7 @@ nxm_arena_tick(void)
 	if (a == NULL)
 		return;
 	shared = nxm_arena_shared(a);
-	put_limit_into_force(shared);
+	put_limit_into_force(a, false);
 	if (nxm_load(&shared->nchunks) == 0)
 		return;
 	space = nxm_space();

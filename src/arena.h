@@ -26,10 +26,10 @@ typedef struct NxmAnchor
 	uint32		version;		/* NXM_LAYOUT_VERSION of who made it; immutable */
 	uint64		size;			/* of the anchor with its space; immutable */
 	uint32		tranche;		/* of the locks; immutable */
-	LWLock		grow_lock;		/* who adds chunks */
+	LWLock		grow_lock;		/* who adds chunks, or changes the limit in force */
 	LWLock		registry_lock;	/* creating, dropping and sharing; see registry.c */
 	NxmAtomic	generation;		/* of names and privileges: a change voids what call
-								 * sites remember */
+								 * sites remember; and NXM_CLOSED of registry.h */
 	NxmAtomic	next_id;		/* of objects */
 	NxmAtomic	buried;			/* dropped objects: see registry.c */
 	NxmAtomic	cleared;		/* 1: a map was, and may not be drained yet */

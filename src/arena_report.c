@@ -138,6 +138,22 @@ ask(NxmNodeMemory *memory, const NxmOsNodeSet *mems, char *page, int parts)
 	}
 }
 
+/* Handed out, or free and kept: read so that one that is freed is not both. */
+static uint64
+populated_pages(NxmNodeSpace *node)
+{
+	uint64		used;
+	uint64		kept;
+	int			tries = 0;
+
+	do
+	{
+		used = nxm_load(&node->used_pages);
+		kept = nxm_load(&node->nfree);
+	} while (nxm_load(&node->used_pages) != used && tries++ < 100);
+	return used + kept;
+}
+
 int
 nxm_arena_measure(NxmNodeMemory *memory, int max_pages)
 {
@@ -160,8 +176,7 @@ nxm_arena_measure(NxmNodeMemory *memory, int max_pages)
 	for (int i = 0; i < nnodes; i++)
 	{
 		memory[i].node = nxm_space_node_first(i);
-		memory[i].used = (nxm_load(&shared->nodes[i].used_pages) +
-						  nxm_load(&shared->nodes[i].nfree)) * NXM_PAGE_SIZE;
+		memory[i].used = populated_pages(&shared->nodes[i]) * NXM_PAGE_SIZE;
 	}
 	for (int i = 0; i < nchunks; i++)
 	{

@@ -8,8 +8,9 @@
 #include "registry.h"
 
 /*
- * Runs a block, which sets `result`, in a section; the second under the registry
- * lock; again for as long as it asks for chunks or memory.
+ * Runs a block, which sets `result`, in a section; again for as long as it asks for
+ * chunks or memory.  The second is for changes: under the registry lock, and not
+ * while it is closed, which raises an error.
  */
 #define NXM_IN_SECTION(...) \
 	do { \
@@ -25,11 +26,24 @@
 		nxm_begin_operation(); \
 		LWLockAcquire(&nxm_registry_anchor->registry_lock, LW_EXCLUSIVE); \
 		nxm_enter(nxm_registry_space); \
-		__VA_ARGS__; \
+		if (nxm_registry_is_closed()) \
+			result = NXM_DROPPED; \
+		else \
+			__VA_ARGS__; \
 		nxm_leave(nxm_registry_space); \
 		LWLockRelease(&nxm_registry_anchor->registry_lock); \
 		nxm_end_operation(); \
-	} while (nxm_again(nxm_registry_space, result))
+	} while (nxm_registry_reopened(result) || \
+			 nxm_again(nxm_registry_space, result))
+
+/* In a section: is it closed, and not by this process? */
+extern bool nxm_registry_is_closed(void);
+
+/*
+ * After a section with NXM_DROPPED for a closed registry: raises the error, unless
+ * it is open again: true.  false: another result.
+ */
+extern bool nxm_registry_reopened(NxmResult result);
 
 /* Makes this process one that may use the registry. */
 extern void nxm_registry_attach(void);

@@ -70,9 +70,8 @@ nxm_map_clear(NxmSpace *space, NxmMap *map, uint64_t *removed)
 }
 
 NxmResult
-nxm_map_drop(NxmSpace *space, NxmMap *map)
+nxm_map_drop(NxmMap *map)
 {
-	(void) space;
 	return cut_off(map, 0);
 }
 

@@ -469,7 +469,7 @@ finish(void)
 		check_fail("%d entries are counted, %d are there", (int) entries, here);
 
 	nxm_enter(check_space());
-	check_assert(nxm_map_drop(check_space(), map) == NXM_OK);
+	check_assert(nxm_map_drop(map) == NXM_OK);
 	dropped = true;
 	nxm_leave(check_space());
 	drain(true);

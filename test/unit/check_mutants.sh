@@ -139,11 +139,11 @@ mutant "tag of the queue's head not compared" check_queue queue.c \
 mutant "no tags in the queue" check_queue queue.c \
 	'+ COUNT_ONE' ''
 mutant "head passes tail" check_queue queue.c \
-	'if (tail == head)' 'if (false)'
+	'if (tail == head && link != 0)' 'if (false)'
 mutant "no second look after the second hazard, queue" check_queue queue.c \
 	'nxm_protect(space, link);
-		if (nxm_load(&queue->head) != head)' 'nxm_protect(space, link);
-		if (false)'
+			if (nxm_load(&queue->head) != head)' 'nxm_protect(space, link);
+			if (false)'
 mutant "item read after it was published" check_queue queue.c \
 	'nxm_fetch_add_relaxed(&queue->bytes, bytes);' \
 	'nxm_fetch_add_relaxed(&queue->bytes, nxm_item_bytes(nxm_at(space, ref)));'
