@@ -57,8 +57,8 @@ for trace; do
 	traces+=("$trace")
 done
 if [ ${#traces[@]} = 0 ]; then
-	traces=(zipf:skew=0.7 zipf:skew=0.9 zipf:skew=1.1 scan:skew=0.9 mix loop shift
-		zipf:skew=0.9,sizes=1 scan:skew=0.9,sizes=1)
+	traces=('zipf:skew=0.7' 'zipf:skew=0.9' 'zipf:skew=1.1' 'scan:skew=0.9' mix loop shift
+		'zipf:skew=0.9,sizes=1' 'scan:skew=0.9,sizes=1')
 fi
 
 args=(-c "$CAPACITIES" -d "$NXM_TMP/data")
@@ -80,7 +80,7 @@ rows=$(((${#names[@]} + columns - 1) / columns))
 {
 	echo "set terminal svg size $((columns * 420)),$((rows * 320 + 40)) font 'sans-serif,12' background 'white'"
 	echo "set output '$PLOT'"
-	echo "set datafile separator '\t'"
+	printf '%s\n' "set datafile separator '\t'"
 	echo "set logscale x; set grid lc rgb '#dddddd'; set border 3; set tics nomirror; set format x '%.0s%c'"
 	echo "set multiplot layout $rows,$columns title 'Hit ratio, %, by capacity'"
 	for i in "${!names[@]}"; do
