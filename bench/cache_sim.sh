@@ -74,6 +74,7 @@ echo
 
 [ -n "$PLOT" ] || exit 0
 mapfile -t names < <(cut -f 1 "$NXM_TMP/data" | awk '!seen[$0]++')
+colors=('#1f6f8b' '#e07a5f' '#3d9970' '#8e5ea2' '#c9a227' '#7d7d7d' '#d1495b' '#5b8c5a' '#333333')
 mapfile -t labels < <(cut -f 2 "$NXM_TMP/data" | awk '!seen[$0]++')
 columns=$((${#names[@]} < 3 ? ${#names[@]} : 3))
 rows=$(((${#names[@]} + columns - 1) / columns))
@@ -84,11 +85,11 @@ rows=$(((${#names[@]} + columns - 1) / columns))
 	echo "set logscale x; set grid lc rgb '#dddddd'; set border 3; set tics nomirror; set format x '%.0s%c'"
 	echo "set multiplot layout $rows,$columns title 'Hit ratio, %, by capacity'"
 	for i in "${!names[@]}"; do
-		if [ "$i" = 0 ]; then echo "set key top left"; else echo "unset key"; fi
+		if [ "$i" = 0 ]; then echo "set key bottom right samplen 1"; else echo "unset key"; fi
 		echo "set title '${names[i]}' noenhanced"
 		line=
 		for j in "${!labels[@]}"; do
-			style="lt $((j + 1)) lw 1.5 pt 7 ps 0.4"
+			style="lc rgb '${colors[j % ${#colors[@]}]}' lw 1.5 pt 7 ps 0.4"
 			if [ "${labels[j]}" = belady ]; then style="lc rgb '#999999' dt 2 pt 0"; fi
 			line+="${line:+, }'$NXM_TMP/data' using (stringcolumn(1) eq '${names[i]}' && stringcolumn(2) eq '${labels[j]}' ? \$3 : NaN):4 with linespoints $style title '${labels[j]}' noenhanced"
 		done
