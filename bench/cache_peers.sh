@@ -29,8 +29,6 @@ param BATCH 32
 param ROWS 100000
 param CASES socket,batch,table,memcached
 
-has_case() { [[ ,$CASES, == *,$1,* ]]; }
-
 nxm_pg_config
 # before the private namespace, which would hide new files from dpkg later
 if [ -z "${NXM_PRIVATE:-}" ]; then
