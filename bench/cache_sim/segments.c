@@ -19,8 +19,8 @@
  * S3-FIFO otherwise has main empty when a loop begins, and never fills it.
  *
  * "paid" (1): a ghost hit goes to main only while main is below its share.  If it
- * is not, and the item was away for less time than the oldest segment of main is
- * old, that one is evicted first.  In a loop that is larger than the cache,
+ * is not, and the item was away for less time than has passed since the oldest
+ * segment of main was full, that one is evicted first.  In a loop that is larger than the cache,
  * main's segments are then looked at once a round, and all their items were hit
  * once: main stays, as LIR blocks do in LIRS.  Time is counted in fingerprints
  * put into the ghost.
@@ -60,7 +60,7 @@ typedef struct Segment
 	uint32_t	nkeys;
 	uint32_t	room;
 	uint64_t	bytes;
-	uint64_t	opened;			/* in fingerprints */
+	uint64_t	written;		/* last, in fingerprints */
 	uint32_t	next;			/* younger in its chain, or free */
 } Segment;
 
@@ -188,6 +188,12 @@ ghost_add(Segments *s, uint32_t key)
 	{
 		uint64_t	age = line[i] ? (now - (line[i] >> 12)) % TIMES : TIMES;
 
+		/* before its time comes round, and it seems young again */
+		if (age > MAX_AGE)
+		{
+			line[i] = 0;
+			age = TIMES;
+		}
 		if (age > most)
 		{
 			most = age;
@@ -295,7 +301,6 @@ append(Segments *s, int c, uint32_t key)
 		s->nused++;
 		segment->nkeys = 0;
 		segment->bytes = 0;
-		segment->opened = s->clock;
 		segment->next = NONE;
 	}
 	segment = &s->segments[chain->open];
@@ -309,6 +314,7 @@ append(Segments *s, int c, uint32_t key)
 		segment->keys = keys;
 		segment->room = 2 * segment->room + 8;
 	}
+	segment->written = s->clock;
 	segment->keys[segment->nkeys++] = key;
 	segment->bytes += within;
 	s->beside += bytes - within;
@@ -325,8 +331,8 @@ oldest_class(const Segments *s, int c)
 
 	for (int k = 0; k < (int) s->nclasses; k++)
 		if (s->chains[c][k].oldest != NONE &&
-			(oldest < 0 || s->segments[s->chains[c][k].oldest].opened <
-			 s->segments[s->chains[c][oldest].oldest].opened))
+			(oldest < 0 || s->segments[s->chains[c][k].oldest].written <
+			 s->segments[s->chains[c][oldest].oldest].written))
 			oldest = k;
 	return oldest;
 }
@@ -436,7 +442,7 @@ choose(Segments *s, uint32_t key)
 		return MAIN;
 	k = oldest_class(s, MAIN);
 	if (left_main || k < 0 ||
-		s->clock - s->segments[s->chains[MAIN][k].oldest].opened <=
+		s->clock - s->segments[s->chains[MAIN][k].oldest].written <=
 		(uint64_t) age * s->tick + s->items_in_small + s->tick / 2)
 		return SMALL;
 	evict_segment(s, MAIN);
