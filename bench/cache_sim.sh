@@ -7,7 +7,7 @@
 #	EQUAL=		1: all entries count as one, and capacities are in entries
 #	REQUESTS=	so many of each trace at most
 #	PLOT=		a file: an SVG plot is written there
-#	ENGINE=		a tree: the cache of its src/core is a policy too
+#	ENGINE=		another tree, the cache of whose src/core is replayed
 #
 # A TRACE is a file (.lis: ARC's, .csv, .bin: oracleGeneral, others: a key a line;
 # compressed by gzip, xz, bzip2 or zstd or not), or makes one: see
@@ -36,7 +36,7 @@ if [ -n "$PLOT" ] && ! type -P gnuplot >/dev/null; then
 fi
 
 nxm_init bench-cache_sim "${BENCH_DIR:-/var/tmp}"
-nxm_log build make -C "$NXM_ROOT/bench/cache_sim" BIN="$NXM_TMP/bin" ENGINE="$ENGINE" all "$NXM_TMP/bin/cache_sim_check"
+nxm_log build make -C "$NXM_ROOT/bench/cache_sim" BIN="$NXM_TMP/bin" ${ENGINE:+"ENGINE=$ENGINE"} all "$NXM_TMP/bin/cache_sim_check"
 nxm_log check "$NXM_TMP/bin/cache_sim_check"
 
 traces=()
