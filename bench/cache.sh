@@ -6,13 +6,14 @@
 #	ENTRIES=1000000	of cache and table, with values of 100 bytes
 #	ROWS=100000	operations of a run in a statement or loop
 #	SECONDS_A_RUN=3	of pgbench
-#	CASES=table,bytes,clients
+#	CASES=table,bytes,clients,latency
 #
 # One session's figures are its CPU time (/proc/self/schedstat): nanoseconds of one
 # operation, in a statement over generate_series or in a loop in PL/pgSQL. The
 # "floor" is the same statement that only makes the keys. The session has touched
 # all memory before. Figures of several clients are operations a second by the
-# clock. What evicting costs, operation by operation: bench/core_cache.sh.
+# clock. Latencies are of statements over the socket, with one client a core; those
+# of the operations alone: bench/core_cache.sh.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -20,7 +21,7 @@ param PAIRS 5
 param ENTRIES 1000000
 param ROWS 100000
 param SECONDS_A_RUN 3
-param CASES table,bytes,clients
+param CASES table,bytes,clients,latency
 bench_begin cache "$@"
 
 nxm_cluster_start main "shared_preload_libraries = 'nexusmem'
@@ -82,6 +83,19 @@ if has_case table; then
 	echo
 fi
 
+# one cache_get and one cache_set a statement, of a random key
+single_scripts() {
+	printf '\\set key random(0, %d)\n%s\n' $((ENTRIES - 1)) "SELECT nexusmem.cache_get('k' || :key);" | as_postgres tee "$NXM_TMP/get.sql" >/dev/null
+	printf '\\set key random(0, %d)\n%s\n' $((ENTRIES - 1)) "SELECT nexusmem.cache_set('k' || :key, $VALUE);" | as_postgres tee "$NXM_TMP/set.sql" >/dev/null
+}
+
+# cache_size MB: sets it, or the default of this script for none
+cache_size() {
+	if [ -n "${1:-}" ]; then nxm_psql -c "ALTER SYSTEM SET nexusmem.cache_size = '$1MB'"; else nxm_psql -c 'ALTER SYSTEM RESET nexusmem.cache_size'; fi
+	nxm_psql -Atc 'SELECT pg_reload_conf()' >/dev/null
+	sleep 2
+}
+
 # item_bytes WHAT TARGET: all memory of caches, for each entry, beyond key and value; and
 # what stat_cache says of it
 item_bytes() {
@@ -113,13 +127,11 @@ if has_case bytes; then
 	fill "make_interval(hours => 1 << (i % 8))"
 	item_bytes "with 8 different TTLs" ""
 	limit=$(awk -v n="$ENTRIES" -v p="$PAYLOAD" 'BEGIN { print int(n * (p + 20) / 2 / 1048576) }')
-	nxm_psql -c "ALTER SYSTEM SET nexusmem.cache_size = '${limit}MB'" -c 'SELECT pg_reload_conf()' >/dev/null
-	sleep 2
+	cache_size "$limit"
 	fill
 	nxm_psql -At -F' ' -c "SELECT sum(entries), $limit::bigint * 1048576 / sum(entries)::numeric - $PAYLOAD FROM nexusmem.stat_cache" |
 		awk -v limit="$limit" '{ printf "%-34s %8.1f  (%d entries in cache_size = %d MB)\n", "full, of the limit", $2, $1, limit }'
-	nxm_psql -c 'ALTER SYSTEM RESET nexusmem.cache_size' -c 'SELECT pg_reload_conf()' >/dev/null
-	sleep 1
+	cache_size
 	echo
 fi
 
@@ -127,12 +139,11 @@ if has_case clients; then
 	echo "operations a second by clients, 95 % cache_get, 5 % cache_set"
 	fill
 	key="'k' || ((i::bigint * 611953 + :seed) % $ENTRIES)"
+	single_scripts
 	{
 		printf '\\set seed random(1, 1000000000)\n'
 		printf 'SELECT count(CASE WHEN i %% 20 = 0 THEN CASE WHEN nexusmem.cache_set(%s, %s) IS NULL THEN 1 END ELSE length(nexusmem.cache_get(%s)) END) FROM generate_series(1, 10000) i;\n' "$key" "$VALUE" "$key"
 	} | as_postgres tee "$NXM_TMP/many.sql" >/dev/null
-	printf '\\set key random(0, %d)\n%s\n' $((ENTRIES - 1)) "SELECT nexusmem.cache_get('k' || :key);" | as_postgres tee "$NXM_TMP/get.sql" >/dev/null
-	printf '\\set key random(0, %d)\n%s\n' $((ENTRIES - 1)) "SELECT nexusmem.cache_set('k' || :key, $VALUE);" | as_postgres tee "$NXM_TMP/set.sql" >/dev/null
 	# tps CLIENTS OPERATIONS FILES...
 	tps() {
 		local n=$1 operations=$2
@@ -159,4 +170,33 @@ if has_case clients; then
 	for n in "2 clients against 1" "4 clients against 2" "16 clients against 4"; do
 		report "$n, one a statement" A/B "a second" '>=' 0.95
 	done
+fi
+
+if has_case latency; then
+	echo
+	echo "microseconds of a statement, half cache_get and half cache_set, a client a core"
+	single_scripts
+	fill
+	limit=$(awk -v n="$ENTRIES" -v p="$PAYLOAD" 'BEGIN { print int(n * (p + 20) / 2 / 1048576) }')
+	# latencies: median and 99.9 % of statements
+	latencies() {
+		rm -f "$NXM_TMP"/latency.*
+		as_postgres "$PG_BIN/pgbench" -n -M prepared -c "$(nproc)" -j "$(nproc)" -T "$SECONDS_A_RUN" \
+			-l --log-prefix="$NXM_TMP/latency" -f "$NXM_TMP/get.sql" -f "$NXM_TMP/set.sql" >/dev/null
+		cat "$NXM_TMP"/latency.* | awk '{ print $3 }' | sort -n |
+			awk '{ v[NR] = $1 } END { print v[int(NR * 0.5) + 1], v[int(NR * 0.999) + 1] }'
+	}
+	for ((p = 1; p <= PAIRS; p++)); do
+		cache_size
+		fill
+		read -r rest_median rest <<<"$(latencies)"
+		cache_size "$limit"
+		fill
+		read -r evicting_median evicting <<<"$(latencies)"
+		pair "99.9 %, evicting / at rest" "$rest" "$evicting"
+		pair "median, evicting / at rest" "$rest_median" "$evicting_median"
+	done
+	cache_size
+	report "99.9 %, evicting / at rest" B/A us '<=' 10
+	report "median, evicting / at rest" B/A us
 fi
