@@ -1,7 +1,7 @@
 /*
  * segments.c
- *	  A model of what src/core/cache does: S3-FIFO where whole segments are
- *	  evicted, with three additions.  For trying parameters; the engine itself is
+ *	  S3-FIFO where whole segments are evicted, as by the cache of src/core, and
+ *	  three additions to it.  A model, for trying parameters; the cache itself is
  *	  replayed by engine.c.
  *
  * The bytes are divided into "segments" (250).  Items are appended to the open
@@ -507,6 +507,6 @@ segments_destroy(void *self)
 }
 
 const Policy segments_policy = {
-	"segments", "S3-FIFO by segments, with what the engine adds",
+	"segments", "S3-FIFO by segments, main filled first, ghost hits paid, small adapted",
 	segments_create, segments_request, segments_used, segments_destroy
 };
