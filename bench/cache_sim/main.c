@@ -12,6 +12,8 @@
  * -n			so many requests of each trace at most
  * -d			the results, a line each, for a plot
  *
+ * Without a trace it lists the policies.
+ *
  * For each trace: a line a policy, best mean hit ratio first, and by capacity hit
  * ratio, distance to the best one (belady, which can't be had, left out) and, with
  * sizes, byte hit ratio.  Then, of several traces, how far each policy was from
@@ -228,6 +230,12 @@ main(int argc, char **argv)
 		for (int p = 0; policies[p] != NULL; p++)
 			add_run(policies[p]->name);
 	ntraces = argc - optind;
+	if (ntraces == 0)
+	{
+		for (int p = 0; policies[p] != NULL; p++)
+			printf("%-10s %s\n", policies[p]->name, policies[p]->what);
+		return 2;
+	}
 	for (int a = optind; a < argc; a++)
 	{
 		Trace	   *t = trace_open(argv[a], equal);
