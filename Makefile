@@ -32,6 +32,7 @@ OBJS = \
 	src/buffer_nodes.o \
 	src/prefetch_index.o \
 	src/prefetch_stats.o \
+	src/single_flight.o \
 	src/save.o \
 	src/load.o \
 	src/worker.o \

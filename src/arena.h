@@ -16,6 +16,9 @@
 /* Bumped with every change of what is in the anchor or in a space. */
 #define NXM_LAYOUT_VERSION 2
 
+/* Words that count what happens to keys of caches: see single_flight.c. */
+#define NXM_FLIGHT_COUNTS 1024
+
 /*
  * What is shared apart from the space itself.  In main shared memory when
  * preloaded, else, from 17 on, in a segment of the DSM registry.
@@ -33,6 +36,9 @@ typedef struct NxmAnchor
 	NxmAtomic	next_id;		/* of objects */
 	NxmAtomic	buried;			/* dropped objects: see registry.c */
 	NxmAtomic	cleared;		/* 1: a map was, and may not be drained yet */
+	NxmAtomic	clears;			/* of caches; see single_flight.c, as for these two: */
+	NxmAtomic	deletes[NXM_FLIGHT_COUNTS];
+	NxmAtomic	fruitless[NXM_FLIGHT_COUNTS];
 	NxmMap		names;			/* the registry: (database, kind, name) to object */
 	NxmSpaceShared *unused;		/* NULL: the space follows the anchor, aligned */
 } NxmAnchor;
