@@ -7,6 +7,13 @@ DATA = $(wildcard sql/nexusmem--*.sql)
 # for other extensions: into include/server/extension/nexusmem
 HEADERS = src/nexusmem_api.h
 OBJS = \
+	src/core/cache.o \
+	src/core/cache_batch.o \
+	src/core/cache_chain.o \
+	src/core/cache_evict.o \
+	src/core/cache_ghost.o \
+	src/core/cache_segment.o \
+	src/core/cache_tick.o \
 	src/core/counter.o \
 	src/core/item.o \
 	src/core/map.o \
@@ -27,6 +34,7 @@ OBJS = \
 	src/arena_report.o \
 	src/registry.o \
 	src/registry_drain.o \
+	src/caches.o \
 	src/scheduler.o \
 	src/placement.o \
 	src/buffer_nodes.o \
@@ -47,6 +55,9 @@ OBJS = \
 	src/sql_counters.o \
 	src/sql_maps.o \
 	src/sql_lists.o \
+	src/sql_cache.o \
+	src/sql_cache_batch.o \
+	src/sql_cache_admin.o \
 	src/nexusmem.o
 
 PG_CFLAGS = -Wall -Wextra

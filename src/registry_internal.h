@@ -8,8 +8,8 @@
 #include "registry.h"
 
 /*
- * Runs a block, which sets `result`, in a section; the second under the registry
- * lock; again for as long as it asks for chunks or memory.
+ * Runs a block, which sets `result`, in a section: again for as long as it asks for
+ * chunks or memory; once, under the registry lock; again, under that lock.
  */
 #define NXM_IN_SECTION(...) \
 	do { \
@@ -20,7 +20,7 @@
 		nxm_end_operation(); \
 	} while (nxm_again(nxm_registry_space, result))
 
-#define NXM_LOCKED_SECTION(...) \
+#define NXM_LOCKED_ONCE(...) \
 	do { \
 		nxm_begin_operation(); \
 		LWLockAcquire(&nxm_registry_anchor->registry_lock, LW_EXCLUSIVE); \
@@ -29,7 +29,12 @@
 		nxm_leave(nxm_registry_space); \
 		LWLockRelease(&nxm_registry_anchor->registry_lock); \
 		nxm_end_operation(); \
-	} while (nxm_again(nxm_registry_space, result))
+	} while (0)
+
+#define NXM_LOCKED_SECTION(...) \
+	do \
+		NXM_LOCKED_ONCE(__VA_ARGS__); \
+	while (nxm_again(nxm_registry_space, result))
 
 /* Makes this process one that may use the registry. */
 extern void nxm_registry_attach(void);

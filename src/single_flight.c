@@ -66,38 +66,74 @@
 NxmFlight  *nxm_flight_innermost = NULL;
 
 static inline NxmAtomic *
-count_of(NxmAtomic *counts, const NxmKey *key)
+count_of(NxmAtomic *counts, uint64 hash)
 {
-	return &counts[key->hash % NXM_FLIGHT_COUNTS];
+	return &counts[hash % NXM_FLIGHT_COUNTS];
+}
+
+static Oid
+owner_of(const char *cache, size_t len)
+{
+	return nxm_is_default_cache(NXM_KIND_CACHE, cache, len) ? GetUserId() :
+		InvalidOid;
+}
+
+/* The hash of a cache, and of a key in it. */
+static uint64
+hash_of(Oid owner, const char *cache, size_t cache_len, const NxmKey *key)
+{
+	char		name[2 * sizeof(Oid) + NXM_MAX_NAME + 1 + NXM_MAX_KEY];
+	char	   *p = name;
+
+	memcpy(p, &MyDatabaseId, sizeof(Oid));
+	p += sizeof(Oid);
+	memcpy(p, &owner, sizeof(Oid));
+	p += sizeof(Oid);
+	memcpy(p, cache, cache_len);
+	p += cache_len;
+	/* in no name of a cache */
+	*p++ = '\0';
+	if (key != NULL)
+	{
+		memcpy(p, key->data, key->len);
+		p += key->len;
+	}
+	return nxm_hash(name, (size_t) (p - name));
+}
+
+static void
+note(uint64 hash)
+{
+	/* pairs with the loads in nxm_flight_enter() */
+	(void) nxm_fetch_add(count_of(nxm_registry_anchor->deletes, hash), 1);
+	/* pairs with the fence in nxm_flight_outdated() */
+	nxm_fence();
 }
 
 void
 nxm_flight_note_delete(const NxmKey *key)
 {
-	(void) nxm_fetch_add(count_of(nxm_registry_anchor->deletes, key), 1);
-	/* pairs with the fence in nxm_flight_outdated() */
-	nxm_fence();
+	note(key->hash);
 }
 
 void
-nxm_flight_note_clear(void)
+nxm_flight_note_clear(const char *cache, size_t len)
 {
-	(void) nxm_fetch_add(&nxm_registry_anchor->clears, 1);
-	/* pairs with the fence in nxm_flight_outdated() */
-	nxm_fence();
+	note(hash_of(owner_of(cache, len), cache, len, NULL));
 }
 
 bool
 nxm_flight_outdated(const NxmFlight *flight)
 {
-	NxmAnchor  *anchor = nxm_registry_anchor;
+	NxmAtomic  *deletes = nxm_registry_anchor->deletes;
 
-	/* pairs with those above: one of the two sees what the other did */
+	/* pairs with the one in note(): one of the two sees what the other did */
 	nxm_fence();
 	/* relaxed: the fence came before */
-	return nxm_load_relaxed(count_of(anchor->deletes, &flight->key)) !=
-		flight->deleted ||
-		nxm_load_relaxed(&anchor->clears) != flight->cleared;
+	return nxm_load_relaxed(count_of(deletes, flight->key.hash)) !=
+		flight->key_deletes ||
+		nxm_load_relaxed(count_of(deletes, flight->cache_hash)) !=
+		flight->cache_deletes;
 }
 
 /* Can nothing be stored, whatever the query is? */
@@ -106,26 +142,6 @@ transaction_is_private(void)
 {
 	return TransactionIdIsValid(GetTopTransactionIdIfAny()) ||
 		IsolationUsesXactSnapshot();
-}
-
-static void
-set_tag(NxmFlight *flight)
-{
-	char		name[sizeof(Oid) + NXM_MAX_NAME + 1 + NXM_MAX_KEY];
-	size_t		len = 0;
-	uint64		hash;
-
-	memcpy(name, &flight->owner, sizeof(Oid));
-	len += sizeof(Oid);
-	memcpy(name + len, flight->cache, flight->cache_len);
-	len += flight->cache_len;
-	/* in no name or key of text */
-	name[len++] = '\0';
-	memcpy(name + len, flight->key.data, flight->key.len);
-	len += flight->key.len;
-	hash = nxm_hash(name, len);
-	SET_LOCKTAG_ADVISORY(flight->tag, MyDatabaseId, (uint32) (hash >> 32),
-						 (uint32) hash, NXM_FLIGHT_LOCK_CLASS);
 }
 
 static bool
@@ -169,11 +185,13 @@ wait_for_lock(NxmFlight *flight)
 }
 
 void
-nxm_flight_begin(NxmFlight *flight, Oid owner, const char *cache,
-				 size_t cache_len, const NxmKey *key)
+nxm_flight_begin(NxmFlight *flight, const char *cache, size_t cache_len,
+				 const NxmKey *key)
 {
+	uint64		hash;
+
 	memset(flight, 0, sizeof(*flight));
-	flight->owner = owner;
+	flight->owner = owner_of(cache, cache_len);
 	flight->cache = cache;
 	flight->cache_len = cache_len;
 	flight->key = *key;
@@ -191,9 +209,12 @@ nxm_flight_begin(NxmFlight *flight, Oid owner, const char *cache,
 	flight->private = transaction_is_private();
 	if (flight->private)
 		return;
-	set_tag(flight);
+	hash = hash_of(flight->owner, cache, cache_len, key);
+	SET_LOCKTAG_ADVISORY(flight->tag, MyDatabaseId, (uint32) (hash >> 32),
+						 (uint32) hash, NXM_FLIGHT_LOCK_CLASS);
 	/* acquire; pairs with the increment in nxm_flight_end() */
-	flight->fruitless = nxm_load(count_of(nxm_registry_anchor->fruitless, key));
+	flight->fruitless = nxm_load(count_of(nxm_registry_anchor->fruitless,
+										  key->hash));
 	if (LockAcquire(&flight->tag, ExclusiveLock, false, true) ==
 		LOCKACQUIRE_NOT_AVAIL)
 	{
@@ -219,13 +240,17 @@ nxm_flight_enter(NxmFlight *flight)
 
 	/* acquire; who raised it did so before releasing the lock */
 	if (flight->waited &&
-		nxm_load(count_of(anchor->fruitless, &flight->key)) !=
+		nxm_load(count_of(anchor->fruitless, flight->key.hash)) !=
 		flight->fruitless)
 		release(flight);
 
-	/* acquire: pair with the increments above, so that a later snapshot is newer */
-	flight->deleted = nxm_load(count_of(anchor->deletes, &flight->key));
-	flight->cleared = nxm_load(&anchor->clears);
+	/* acquire; pair with note(): a snapshot taken from here on is newer */
+	flight->cache_hash = hash_of(flight->owner, flight->cache,
+								 flight->cache_len, NULL);
+	flight->key_deletes = nxm_load(count_of(anchor->deletes,
+											flight->key.hash));
+	flight->cache_deletes = nxm_load(count_of(anchor->deletes,
+											  flight->cache_hash));
 	flight->outer = nxm_flight_innermost;
 	nxm_flight_innermost = flight;
 }
@@ -249,7 +274,7 @@ nxm_flight_end(NxmFlight *flight, bool fruitless)
 {
 	if (flight->locked && fruitless)
 		(void) nxm_fetch_add(count_of(nxm_registry_anchor->fruitless,
-									  &flight->key), 1);
+									  flight->key.hash), 1);
 	release(flight);
 }
 
@@ -270,13 +295,12 @@ nxm_flight_statement_slow(QueryDesc *query)
 			continue;
 
 		/*
-		 * A plan that depends on the role is one of a table that has row
-		 * security, which its owner, for one, is not subject to.
+		 * Not applied to a table's owner, for one.  (A plan's dependsOnRole tells
+		 * of functions alone that were inlined in it.)
 		 */
-		if (get_rel_persistence(rte->relid) == RELPERSISTENCE_TEMP ||
-			(stmt->dependsOnRole &&
-			 check_enable_rls(rte->relid, nxm_check_as_user(stmt, rte), true) ==
-			 RLS_ENABLED))
+		if (check_enable_rls(rte->relid, nxm_check_as_user(stmt, rte), true) ==
+			RLS_ENABLED ||
+			get_rel_persistence(rte->relid) == RELPERSISTENCE_TEMP)
 		{
 			flight->private = true;
 			return;

@@ -27,25 +27,25 @@ typedef struct NxmFlight
 	struct NxmFlight *outer;	/* in whose query this one computes */
 	const char *cache;
 	size_t		cache_len;
-	Oid			owner;			/* for caches of one name that each role has */
+	Oid			owner;			/* of a default cache, which each role has */
 	NxmKey		key;
+	uint64		cache_hash;
 	LOCKTAG		tag;
 	bool		locked;
 	bool		waited;
 	bool		private;		/* what it computes is not for others */
 	uint64		fruitless;		/* the shared counts, as they were */
-	uint64		deleted;
-	uint64		cleared;
+	uint64		key_deletes;
+	uint64		cache_deletes;
 } NxmFlight;
 
 /*
- * After the key was missed.  owner: InvalidOid unless several roles have caches
- * of that name.  Takes the key's lock, waiting for it where this session computes
- * nothing yet, or does without.  Then, if flight->locked, the key is to be looked
- * for again.  Raises invalid_recursion where this session computes that key
- * already, and what waiting for a lock raises.
+ * After the key was missed, in a cache of the current role.  Takes the key's lock,
+ * waiting for it where this session computes nothing yet, or does without.  Then,
+ * if flight->locked, the key is to be looked for again.  Raises invalid_recursion
+ * where this session computes that key already, and what waiting for a lock does.
  */
-extern void nxm_flight_begin(NxmFlight *flight, Oid owner, const char *cache,
+extern void nxm_flight_begin(NxmFlight *flight, const char *cache,
 							 size_t cache_len, const NxmKey *key);
 
 /* Before and after the value is computed, also after an error. */
@@ -56,8 +56,8 @@ extern void nxm_flight_leave(NxmFlight *flight);
 extern bool nxm_flight_shareable(const NxmFlight *flight);
 
 /*
- * After the value was stored.  true: meanwhile the key was deleted, or a cache
- * emptied, which the value may be too old for: it has to be deleted.
+ * After the value was stored.  true: meanwhile the key was deleted, or the
+ * cache emptied, and the value may be older than that: it has to be deleted.
  */
 extern bool nxm_flight_outdated(const NxmFlight *flight);
 
@@ -67,9 +67,12 @@ extern bool nxm_flight_outdated(const NxmFlight *flight);
  */
 extern void nxm_flight_end(NxmFlight *flight, bool fruitless);
 
-/* Before a key is deleted from a cache, or a whole cache emptied or dropped. */
+/*
+ * Before a key is deleted, or a cache of the current role emptied or dropped, also
+ * where there is none yet.  This process must be attached.
+ */
 extern void nxm_flight_note_delete(const NxmKey *key);
-extern void nxm_flight_note_clear(void);
+extern void nxm_flight_note_clear(const char *cache, size_t len);
 
 /* To be called after each ExecutorStart. */
 extern void nxm_flight_statement_slow(QueryDesc *query);

@@ -139,6 +139,8 @@ typedef struct NxmCacheView
 	void	   *env;
 	int			home;			/* number of the partition that is near; -1: none */
 	bool		cannot_grow;	/* evict, where there are no pages below the limit */
+	int			first_node;		/* of the space, for nxm_cache_init() */
+	uint64_t	max_bytes;		/* like the cache's, for this process alone; 0: none */
 	/*
 	 * A word with the NxmRef of an NxmCache, 0 or the pointer NULL: none.  When
 	 * the account is full and that cache is over twice as large as the one that
@@ -161,8 +163,8 @@ typedef struct NxmCacheStats
 /* cache.c */
 
 /*
- * Makes an empty cache, partition i on node i % nnodes of the space.  NXM_OK, or
- * NXM_NEED_* and nothing is made.
+ * Makes an empty cache, partition i on node (first_node + i) % nnodes of the space.
+ * NXM_OK, or NXM_NEED_* and nothing is made.
  */
 extern NxmResult nxm_cache_init(NxmCacheView *view, NxmCache *cache,
 								int npartitions, uint64_t max_bytes);

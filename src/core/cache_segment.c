@@ -42,6 +42,8 @@ nxm_cache_has_room(NxmCacheView *view, NxmCache *cache,
 	if (nxm_load_relaxed(&account->pages) + beyond >=
 		nxm_load_relaxed(&account->page_limit) + kept)
 		return false;
+	if (view->max_bytes != 0 && (max_bytes == 0 || view->max_bytes < max_bytes))
+		max_bytes = view->max_bytes;
 	return max_bytes == 0 ||
 		nxm_load_relaxed(&cache->used) + (beyond + 1) * NXM_CACHE_SEGMENT <= max_bytes;
 }

@@ -42,7 +42,7 @@ static NxmRef
 new_partition(NxmCacheView *view, int number)
 {
 	NxmSpace   *space = view->space;
-	int			node = number % (int) space->shared->nnodes;
+	int			node = (view->first_node + number) % (int) space->shared->nnodes;
 	NxmCachePartition *part;
 	NxmRef		ref;
 	uint64_t	body;

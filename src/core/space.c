@@ -305,6 +305,7 @@ have_page:
 			push_page(&node->free_pages, desc, page);
 			space->want = NXM_WANT_SPACE;
 			space->need_node = node_no;
+			space->need_account = account;
 			return UINT32_MAX;
 		}
 		if (!room)
@@ -312,6 +313,7 @@ have_page:
 			push_page(populated ? &node->kept_pages : &node->free_pages, desc, page);
 			space->want = NXM_WANT_LIMIT;
 			space->need_node = node_no;
+			space->need_account = account;
 			return UINT32_MAX;
 		}
 		if (moves)
@@ -326,6 +328,7 @@ need_memory:
 	space->want = NXM_WANT_CHUNK;
 	space->need_newest = newest;
 	space->need_node = node_no;
+	space->need_account = account;
 	return UINT32_MAX;
 }
 
@@ -1220,4 +1223,12 @@ nxm_trim(NxmSpace *space)
 			push_page(&node->free_pages, desc, page);
 		}
 	}
+}
+
+int
+nxm_page_account(NxmSpace *space, uint32_t page)
+{
+	uint64_t	state = nxm_load_relaxed(&page_at(space, page)->state);
+
+	return (state & POPULATED) != 0 ? state_account(state) : -1;
 }

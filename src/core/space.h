@@ -286,6 +286,7 @@ struct NxmSpace
 	int			need_node;
 	uint64_t	need_newest;	/* the node's chunk word when there was no page */
 	NxmWant		want;			/* reset by whoever acts on it */
+	int			need_account;	/* that the memory was to be counted in */
 
 	/* what nxm_alloc() takes, see nxm_allocate_from() */
 	int			account;
@@ -484,5 +485,11 @@ extern void nxm_give_back(NxmSpace *space);
 
 /* Gives pages that are kept populated back. */
 extern void nxm_trim(NxmSpace *space);
+
+/*
+ * The account that a page of a mapped chunk is counted in; -1: it has no memory.  For
+ * reports: it may have changed by then.
+ */
+extern int	nxm_page_account(NxmSpace *space, uint32_t page);
 
 #endif							/* NXM_SPACE_H */
