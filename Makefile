@@ -57,6 +57,7 @@ OBJS = \
 	src/sql_lists.o \
 	src/sql_cache.o \
 	src/sql_cache_batch.o \
+	src/sql_cache_fetch.o \
 	src/sql_cache_admin.o \
 	src/nexusmem.o
 
