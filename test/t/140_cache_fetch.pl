@@ -318,6 +318,22 @@ sql(q{SELECT cache_set('set', 'new')});
 open_gate(1);
 is(answer($s[0]), 'old', 'a key is set meanwhile');
 is(sql(q{SELECT cache_get('set')}), 'new', 'and stays');
+
+# time to live, caches by name, limits, types
+is(sql(q{SELECT cache_fetch('hour', 'SELECT 1', '1 hour'), cache_ttl('hour') BETWEEN '59 min' AND '1 hour', cache_fetch('ever', 'SELECT 1'), cache_ttl('ever') IS NULL}), '1|t|1|t', 'time to live');
+is(sql(q{SELECT cache_fetch('over', 'SELECT 1', '0'), cache_get('over') IS NULL, cache_fetch('over', 'SELECT 2', '-1 day'), cache_get('over') IS NULL}), '1|t|2|t', 'of nothing: computed, not stored');
+is(sql(q{SELECT cache_create('minutes', NULL, '1 min'), cache_fetch('k', 'SELECT 1', NULL, 'minutes'), cache_ttl('k', 'minutes') BETWEEN '50 s' AND '1 min', cache_get('k') IS NULL}), 't|1|t|t', 'a cache with its own default');
+is(sql(q{SELECT cache_fetch('k', 'SELECT 1/0', NULL, 'minutes'), cache_fetch('k', 'SELECT 2', NULL, 'new'), cache_get('k', 'new')}), '1|2|2', 'a cache made by it');
+sql(q{SELECT share('cache', 'minutes', 'reader', 'read'), share('cache', 'minutes', 'other', 'write')});
+is(sql(q{SET ROLE other; SELECT cache_fetch('k', 'SELECT 3', NULL, 'minutes'), cache_fetch('o', 'SELECT 3', NULL, 'minutes'); RESET ROLE; SELECT cache_get('o', 'minutes')}), "1|3\n3", 'a shared cache');
+like(failure(qq{SET ROLE reader; SELECT cache_fetch('k', 'SELECT 1', NULL, '$_')}), qr/42501: permission denied for cache "$_"/, "cache $_: may not be written to") for 'minutes', 'new';
+sql(q{SELECT cache_set('bytes', '\x01'::bytea)});
+like(failure(q{SELECT cache_fetch('bytes', 'SELECT 1')}), qr/42804: value of key "bytes" in cache "default" is of type bytea, not text/, 'a value of another type');
+is(sql(q{BEGIN; SET LOCAL nexusmem.role_limit = 1; SELECT cache_fetch('limited', 'SELECT 1'), cache_get('limited') IS NULL; SELECT 'goes on'; COMMIT}), "1|t\ngoes on", 'past the role\'s limit: computed, not stored');
+like(failure(q{SELECT cache_fetch(repeat('k', 1025), 'SELECT 1')}), qr/22023: key is too long/, 'a long key');
+is(sql(q{SELECT cache_fetch(repeat('k', 1024), 'SELECT 1', NULL, repeat('n', 63)), cache_drop(repeat('n', 63))}), '1|t', 'the longest key and name');
+is(sql(q{SELECT count(*) FROM (SELECT cache_fetch('many ' || i, 'SELECT ' || i) FROM generate_series(1, 1000) i) x; SELECT count(*) FILTER (WHERE cache_get('many ' || i) = i::text) FROM generate_series(1, 1000) i}), "1000\n1000", 'many keys in a statement');
+is(key_locks(), 0, 'no lock is left');
 close_session($_) for @s, $keeper;
 
 # on a hot standby
