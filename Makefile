@@ -73,7 +73,7 @@ PG_CPPFLAGS += -DNXM_HAVE_LIBNUMA
 SHLIB_LINK += -lnuma
 endif
 
-REGRESS = install nodes settings errors privileges prefetch structures structure_errors structure_privileges
+REGRESS = install nodes settings errors privileges prefetch structures structure_errors structure_privileges cache cache_errors cache_privileges
 ISOLATION = concurrent
 ISOLATION_OPTS = --inputdir=test --load-extension=nexusmem
 TAP_TESTS = 1

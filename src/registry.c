@@ -258,17 +258,14 @@ copy_rights(NxmObject *object, Oid *owner, NxmAcl *acl)
 	return NXM_OK;
 }
 
-/* For copy_info(): what only caches have. */
+/* For copy_info(): entries and bytes of a cache. */
 static NxmResult
-copy_cache_info(NxmObject *object, NxmObjectInfo *info)
+copy_cache_sums(NxmObject *object, NxmObjectInfo *info)
 {
 	NxmCacheView *view = nxm_cache_view();
 	NxmCache   *cache = &object->u.c.cache;
 
-	info->node = -1;
 	info->entries = 0;
-	info->options.max_bytes = nxm_load_relaxed(&cache->max_bytes);
-	info->options.default_ttl = object->u.c.default_ttl;
 	info->cache_used = nxm_load_relaxed(&cache->used);
 	nxm_registry_space->need_chunk = -1;
 	for (int i = 0; i < (int) cache->npartitions; i++)
@@ -286,9 +283,12 @@ copy_cache_info(NxmObject *object, NxmObjectInfo *info)
 	return NXM_OK;
 }
 
-/* In a section: all of it. */
+/*
+ * In a section: what is known of an object; with_sums: its entries and bytes too,
+ * for which lines are read that others write to.
+ */
 static NxmResult
-copy_info(NxmObject *object, NxmObjectInfo *info)
+copy_info(NxmObject *object, NxmObjectInfo *info, bool with_sums)
 {
 	NxmResult	result = copy_rights(object, &info->owner, &info->acl);
 
@@ -303,10 +303,21 @@ copy_info(NxmObject *object, NxmObjectInfo *info)
 	info->cache_used = 0;
 	info->entries = 1;
 	info->bytes = nxm_object_size(sizeof(NxmObject));
+	if (info->kind == NXM_KIND_COUNTER)
+		info->options.striped = object->u.counter.nstripes > 0;
+	else if (info->kind == NXM_KIND_CACHE)
+	{
+		info->node = -1;
+		info->options.max_bytes = nxm_load_relaxed(&object->u.c.cache.max_bytes);
+		info->options.default_ttl = object->u.c.default_ttl;
+	}
+	info->name_len = object->name_len;
+	memcpy(info->name, object->name, sizeof(info->name));
+	if (!with_sums)
+		return NXM_OK;
 	switch (info->kind)
 	{
 		case NXM_KIND_COUNTER:
-			info->options.striped = object->u.counter.nstripes > 0;
 			info->bytes += object->u.counter.nstripes * sizeof(NxmStripe);
 			break;
 		case NXM_KIND_MAP:
@@ -323,11 +334,9 @@ copy_info(NxmObject *object, NxmObjectInfo *info)
 			info->bytes += nxm_load_relaxed(&object->u.queue.bytes);
 			break;
 		case NXM_KIND_CACHE:
-			result = copy_cache_info(object, info);
+			result = copy_cache_sums(object, info);
 			break;
 	}
-	info->name_len = object->name_len;
-	memcpy(info->name, object->name, sizeof(info->name));
 	return result;
 }
 
@@ -374,8 +383,8 @@ deny(NxmKind kind, const char *name, size_t len, NxmPrivilege privilege)
 }
 
 /*
- * What is known of a name, looked up outside of a section.  false: there is no
- * such object.
+ * What is known of a name, but for sums, looked up outside of a section.  false:
+ * there is no such object.
  */
 static bool
 look_up(const NameKey *k, NxmObjectInfo *info)
@@ -391,7 +400,7 @@ look_up(const NameKey *k, NxmObjectInfo *info)
 		info->generation = nxm_load(&nxm_registry_anchor->generation);
 		result = find(k, &ref, &object);
 		if (result == NXM_OK)
-			result = copy_info(object, info);
+			result = copy_info(object, info, false);
 	});
 	return result == NXM_OK;
 }
@@ -1001,7 +1010,7 @@ batch_add(NxmSpace *space, NxmRef item_ref, const NxmItem *item, void *context)
 	if (object == NULL)
 		return NXM_NEED_CHUNK;
 	batch->info[batch->count].generation = batch->generation;
-	result = copy_info(object, &batch->info[batch->count]);
+	result = copy_info(object, &batch->info[batch->count], true);
 	if (result == NXM_OK)
 		batch->count++;
 	return result;

@@ -30,8 +30,8 @@ PG_FUNCTION_INFO_V1(nxm_sql_cache_expire);
 /* Values up to this length are read in one go. */
 #define SHORT_VALUE 1024
 
-/* Past this a time to live has no end: a thousand years, in microseconds. */
-#define MOST_TTL	(INT64CONST(365250) * USECS_PER_DAY)
+/* From here on a time to live has no end: a thousand years, in microseconds. */
+#define MOST_TTL	(INT64CONST(1000) * 12 * DAYS_PER_MONTH * USECS_PER_DAY)
 
 /* A deadline that has passed. */
 #define LONG_AGO	1

@@ -174,8 +174,8 @@ nxm_sql_cache_mset(PG_FUNCTION_ARGS)
 	if (keys.count != values.count)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("there are %d keys and %d values", keys.count,
-						values.count)));
+				 errmsg("number of keys (%d) differs from number of values (%d)",
+						keys.count, values.count)));
 	check_keys(&keys);
 	for (int i = 0; i < values.count; i++)
 	{

@@ -100,8 +100,8 @@ shared_memory_status(void)
 		return row("active", NULL, "the library was preloaded");
 	return row("off", HINT_PRELOAD,
 			   NXM_HAVE_DSM_REGISTRY ?
-			   "the library was loaded by this session alone: nexusmem.num_nodes, node_source and shared_buffers_placement do not exist, and nothing but structures is shared" :
-			   "the library was loaded by this session alone: nexusmem.num_nodes, node_source and shared_buffers_placement do not exist, and nothing is shared");
+			   "the library was loaded by this session alone: nexusmem.num_nodes, node_source, enable_numa_caching and shared_buffers_placement do not exist, and nothing but structures and caches is shared" :
+			   "the library was loaded by this session alone: nexusmem.num_nodes, node_source, enable_numa_caching and shared_buffers_placement do not exist, and nothing is shared");
 }
 
 static StatusRow

@@ -17,6 +17,10 @@
 #define MOST_STEPS			64
 /* Units that a write evicts, at least, when pages are short. */
 #define LEAST_STEP			64
+/* Percent of its slots from which on a segment of the index is full all over. */
+#define DENSE				83
+/* Memory is short for the index when less than one in so many pages is left. */
+#define SHORT_SHARE			32
 
 /* For lookups in the index. */
 static inline bool
@@ -51,25 +55,65 @@ copy_inline(const void *item, uint32_t header, NxmBuffer *buffer)
 	return NXM_OK;
 }
 
+/*
+ * Moves the hazard within what a slot names.  The slot has the same word after, and
+ * its segment the same life: in between nothing was protected, and the word might
+ * have come again with another item in the same place.
+ */
+static bool
+move_hazard(NxmSpace *space, NxmRef to, NxmAtomic *slot, uint64_t word,
+			NxmCacheSegment *segment, uint64_t life)
+{
+	nxm_protect(space, to);
+	/* acquire: who put the word there again opened the segment again before */
+	return ((nxm_load(slot) ^ word) & ~FREQ_MASK) == 0 &&
+		SEG_LIFE(nxm_load(&segment->word)) == life;
+}
+
+NxmResult
+nxm_cache_protect_value(NxmSpace *space, const void *item, NxmAtomic *slot,
+						uint64_t word)
+{
+	NxmCacheSegment *segment = segment_at(space, word & NXM_REF_MASK);
+	uint64_t	life = SEG_LIFE(nxm_load(&segment->word));
+	NxmRef		ref = BIG_REF(item_big(item, item_header(item)));
+	const NxmItem *big = nxm_at(space, ref);
+
+	if (big == NULL)
+		return NXM_NEED_CHUNK;
+	/* the value is retired only after the slot was changed */
+	if (!move_hazard(space, ref, slot, word, segment, life))
+		return NXM_EXISTS;
+	return nxm_item_is_mapped(space, big) ? NXM_OK : NXM_NEED_CHUNK;
+}
+
+NxmResult
+nxm_cache_check_value(NxmSpace *space, const void *item, NxmAtomic *slot,
+					  uint64_t word)
+{
+	NxmRef		ref = word & NXM_REF_MASK;
+	NxmCacheSegment *segment = segment_at(space, ref);
+	uint64_t	life = SEG_LIFE(nxm_load(&segment->word));
+	NxmResult	result = nxm_cache_protect_value(space, item, slot, word);
+
+	if (result != NXM_OK)
+		return result;
+	return move_hazard(space, ref, slot, word, segment, life) ? NXM_OK : NXM_EXISTS;
+}
+
 NxmResult
 nxm_cache_copy_value(NxmSpace *space, const void *item, NxmAtomic *slot,
 					 uint64_t word, NxmBuffer *buffer)
 {
 	uint32_t	header = item_header(item);
-	NxmRef		ref;
-	const NxmItem *big;
+	NxmRef		big;
+	NxmResult	result;
 
 	if ((header & C_BIG) == 0)
 		return copy_inline(item, header, buffer);
-	ref = item_big(item, header);
-	big = nxm_at(space, ref);
-	if (big == NULL)
-		return NXM_NEED_CHUNK;
-	nxm_protect(space, ref);
-	/* it is retired only after the slot was changed */
-	if (((nxm_load(slot) ^ word) & ~FREQ_MASK) != 0)
-		return NXM_EXISTS;
-	return nxm_item_copy(space, big, buffer);
+	big = BIG_REF(item_big(item, header));
+	result = nxm_cache_protect_value(space, item, slot, word);
+	return result != NXM_OK ? result : nxm_item_copy(space, nxm_at(space, big), buffer);
 }
 
 /* Reads an entry: its value and counts that, or with buffer NULL its deadline. */
@@ -156,12 +200,38 @@ typedef struct Write
 	int64_t		now;			/* where there is a deadline */
 	/* the item that it stores */
 	NxmRoom		room;
-	NxmRef		big;			/* with the value, if that is elsewhere; ours */
+	uint64_t	big;			/* with the value, if that is elsewhere; ours */
 	size_t		bytes;
 	bool		asked;			/* the ghost was */
 	int			kind;
 	uint32_t	stored;			/* units; 0: nothing was */
 } Write;
+
+/*
+ * Is there room for a value elsewhere?  NXM_OK, or NXM_NEED_MEMORY: others have to
+ * give way first, or, with NXM_WANT_NOTHING, all of them would not do.
+ */
+static NxmResult
+find_room_for(NxmCacheView *view, NxmCache *cache, const NxmCachePartition *part,
+			  size_t len)
+{
+	NxmSpace   *space = view->space;
+	uint64_t	pages = len / NXM_PAGE_SIZE + 1;
+	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
+
+	/* what is less than a page the space takes from where others are */
+	if (len < NXM_MAX_OBJECT || nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + pages))
+		return NXM_OK;
+	space->need_chunk = -1;
+	/* segments for its item, and for copies, have to go on beside it */
+	pages += NXM_CACHE_KEEP + 2;
+	if (pages >= nxm_load_relaxed(&space->shared->account[NXM_CACHE_ACCOUNT].page_limit) ||
+		(max_bytes != 0 && pages * NXM_CACHE_SEGMENT > max_bytes))
+		space->want = NXM_WANT_NOTHING;
+	else
+		space->want = NXM_WANT_LIMIT;
+	return NXM_NEED_MEMORY;
+}
 
 /*
  * Makes the item, of the value or, for EXPIRE, of a protected one.  NXM_OK, or as
@@ -180,7 +250,6 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	uint32_t	header;
 	uint32_t	scale;
 	uint64_t	due;
-	size_t		big_bytes = 0;
 	char	   *to;
 	NxmResult	result;
 
@@ -204,23 +273,18 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		big = 8 + key->len + (size_t) len > NXM_CACHE_INLINE;
 		if (big && write->big == 0)
 		{
-			result = nxm_item_new(space, NULL, write->value, false, &write->big);
+			NxmRef		ref;
+
+			result = find_room_for(view, cache, part, len);
 			if (result != NXM_OK)
-			{
-				write->big = 0;
 				return result;
-			}
+			result = nxm_item_new(space, NULL, write->value, false, &ref);
+			if (result != NXM_OK)
+				return result;
+			write->big = ref | (uint64_t) len << NXM_REF_BITS;
 		}
 	}
-	if (big)
-	{
-		const NxmItem *item = nxm_at(space, write->big);
-
-		if (item == NULL)
-			return NXM_NEED_CHUNK;
-		big_bytes = nxm_item_bytes(item);
-		len = 0;
-	}
+	len = big ? 0 : len;
 
 	nxm_cache_window(write->deadline, write->now, &scale, &due);
 	header = key->len | len << C_LEN_SHIFT | (uint32_t) type << C_TYPE_SHIFT |
@@ -228,7 +292,8 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	if (item_units(header) > SEGMENT_UNITS - HEAD_UNITS)
 		return NXM_TOO_LONG;
 	result = nxm_cache_reserve(view, cache, part, write->kind, scale, due,
-							   item_units(header), big_bytes, false, &write->room);
+							   item_units(header), big ? big_bytes(write->big) : 0,
+							   false, &write->room);
 	if (result != NXM_OK)
 		return result;
 
@@ -239,13 +304,14 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 				nxm_cache_item_deadline(write->room.head, write->deadline));
 	nxm_copy_in(to + item_key_offset(header), key->data, key->len);
 	if (big)
-		nxm_copy_in(to + item_value_offset(header), &write->big, sizeof(NxmRef));
+		nxm_copy_in(to + item_value_offset(header), &write->big, sizeof(write->big));
 	else
 	{
 		NXM_READS(data, write->deed == EXPIRE ? len : 0);
 		nxm_copy_in(to + item_value_offset(header), data, len);
 	}
-	write->bytes = (size_t) item_units(header) * NXM_REF_UNIT + big_bytes;
+	write->bytes = (size_t) item_units(header) * NXM_REF_UNIT +
+		(big ? big_bytes(write->big) : 0);
 	return NXM_OK;
 }
 
@@ -257,7 +323,7 @@ drop_item(NxmSpace *space, NxmCachePartition *part, Write *write)
 		nxm_cache_abandon(part, &write->room);
 	write->room.ref = 0;
 	if (write->big != 0 && write->deed != EXPIRE)
-		nxm_item_free(space, write->big);
+		nxm_item_free(space, BIG_REF(write->big));
 	write->big = 0;
 }
 
@@ -293,17 +359,27 @@ find_memory(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 
 /* The kind of segment that an item goes to: that of the one it replaces, if any. */
 static int
-kind_for(NxmSpace *space, NxmCachePartition *part, Write *write, const void *item,
-		 NxmRef ref)
+kind_for(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part, Write *write,
+		 const void *item, NxmRef ref)
 {
+	NxmSpace   *space = view->space;
+
 	if (item != NULL)
 		return SEG_KIND(nxm_load_relaxed(&segment_at(space, ref)->word));
-	if (!write->asked)
+	if (write->asked)
+		return write->kind;
+	write->asked = true;
+	/* main is filled first, which what comes later has to contend with */
+	if (nxm_load_relaxed(&part->evicted) == 0)
 	{
-		write->asked = true;
-		return nxm_ghost_take(space, part, write->key->hash) ? KIND_MAIN : KIND_SMALL;
+		uint64_t	main = nxm_load_relaxed(&part->chain[KIND_MAIN].segments);
+		uint64_t	all = main + nxm_load_relaxed(&part->chain[KIND_SMALL].segments) +
+			nxm_cache_room(view, cache, part);
+
+		if ((all - main) * NXM_CACHE_SMALL_SHARE > all)
+			return KIND_MAIN;
 	}
-	return write->kind;
+	return nxm_ghost_take(space, part, write->key->hash) ? KIND_MAIN : KIND_SMALL;
 }
 
 /* The index names the item. */
@@ -321,6 +397,79 @@ published(NxmSpace *space, NxmCache *cache, NxmCachePartition *part, Write *writ
 	write->stored = write->room.units;
 	if (write->deed != EXPIRE)
 		count(space, part, NXM_CACHE_COUNTER_sets);
+}
+
+/*
+ * Is a full chain to lose an entry rather than to have its segment grow?  So it is
+ * where memory is short and the segment is not full all over: or by and by, with
+ * entries coming and going, each would grow because of one crowd or another.
+ */
+static bool
+is_crowd(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
+		 const NxmPlace *place)
+{
+	NxmAccount *account = &view->space->shared->account[NXM_CACHE_ACCOUNT];
+	uint64_t	near = NXM_CACHE_KEEP + NXM_CACHE_AHEAD +
+		nxm_load_relaxed(&account->page_limit) / SHORT_SHARE;
+	uint32_t	nbuckets = UINT32_C(1) << place->log;
+	uint32_t	used = 0;
+
+	if (place->parent != NULL || !nxm_map_is_crowded(place) ||
+		nxm_cache_has_room(view, cache, part, near))
+		return false;
+	for (uint32_t b = 0; b < nbuckets; b++)
+		for (int i = 0; i < NXM_BUCKET_SLOTS; i++)
+			used += nxm_load_relaxed(&place->seg->bucket[b].slot[i]) != EMPTY;
+	return used < nbuckets * NXM_BUCKET_SLOTS * DENSE / 100;
+}
+
+/* Evicts from a chain the entry read least.  NXM_OK: look again; NXM_NEED_CHUNK. */
+static NxmResult
+crowd_out(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
+		  const NxmPlace *place)
+{
+	NxmSpace   *space = view->space;
+	NxmAtomic  *slot = NULL;
+	uint64_t	word = 0;
+	const void *item;
+	uint32_t	header;
+
+	for (int i = 0; i < chain_slots(place->header); i++)
+	{
+		NxmAtomic  *at = slot_at(place, place->header, i);
+		uint64_t	w = nxm_load_relaxed(at);
+
+		if ((w & STATE_MASK) == OPEN && w != EMPTY &&
+			(slot == NULL || (w & FREQ_MASK) < (word & FREQ_MASK)))
+		{
+			slot = at;
+			word = w;
+		}
+	}
+	/* one that is being inserted may be pending still, and must not be changed */
+	if (slot == NULL || (nxm_load(&place->bucket->header) & H_PENDING) != 0)
+		return NXM_OK;
+	item = nxm_at(space, word & NXM_REF_MASK);
+	if (item == NULL)
+		return NXM_NEED_CHUNK;
+	nxm_protect(space, word & NXM_REF_MASK);
+	if (nxm_load(slot) != word)
+		return NXM_OK;
+	header = item_header(item);
+	if ((header & C_BIG) != 0)
+	{
+		NxmResult	result = nxm_cache_check_value(space, item, slot, word);
+
+		if (result != NXM_OK)
+			return result == NXM_EXISTS ? NXM_OK : result;
+	}
+	/* fails if it was read, written or moved */
+	if (nxm_cas(slot, &word, EMPTY))
+	{
+		nxm_cache_removed(space, cache, part, word & NXM_REF_MASK, item, true);
+		count(space, part, NXM_CACHE_COUNTER_evictions);
+	}
+	return NXM_OK;
 }
 
 /* Looks the key up and does to its entry what is to be done. */
@@ -366,6 +515,15 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		{
 			ref = found.word & NXM_REF_MASK;
 			over = is_over(view, ref, found.item, &ends);
+			if ((item_header(found.item) & C_BIG) != 0)
+			{
+				result = nxm_cache_check_value(space, found.item, found.slot,
+											   found.word);
+				if (result == NXM_EXISTS)
+					continue;
+				if (result != NXM_OK)
+					break;
+			}
 		}
 
 		/* what it will say */
@@ -384,7 +542,7 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			{
 				NxmResult	made;
 
-				write->kind = kind_for(space, part, write, found.item, ref);
+				write->kind = kind_for(view, cache, part, write, found.item, ref);
 				made = make_item(view, cache, part, write, found.item);
 				if (made != NXM_OK)
 				{
@@ -414,11 +572,6 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 					drop_item(space, part, write);
 				continue;
 			}
-			if (!nxm_cache_item_is_mapped(space, found.item))
-			{
-				result = NXM_NEED_CHUNK;
-				break;
-			}
 			/* writing is a use, too */
 			if (to != EMPTY)
 				to |= (found.word & FREQ_MASK) == FREQ_MASK ? FREQ_MASK :
@@ -444,7 +597,16 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		slot = nxm_map_empty_slot(&place, tag);
 		if (slot < 0)
 		{
-			NxmResult	made = nxm_map_make_room(space, index, &place, position);
+			NxmResult	made;
+
+			if (is_crowd(view, cache, part, &place))
+			{
+				result = crowd_out(view, cache, part, &place);
+				if (result != NXM_OK)
+					break;
+				continue;
+			}
+			made = nxm_map_make_room(space, index, &place, position);
 
 			if (made != NXM_OK)
 			{

@@ -33,8 +33,8 @@
  *	NONE		not a segment of any cache
  *	OPEN		writers reserve room in it, by CAS of the same word
  *	SEALED		no more room is given out
- *	EVICTING	one process, named in the word, changes slots that name it; it
- *				goes back to SEALED after a few items, for anybody to go on
+ *	EVICTING	one process changes slots that name it; then it goes back to
+ *				SEALED, after a few items, for anybody to go on
  *	DRAINED		no slot names it
  *
  * A writer reserves, writes the item, publishes it in the index, and then adds
@@ -64,16 +64,25 @@
  * ghost is inserted in main.  From main, items read since are copied once more.
  * A set that finds memory short evicts a few items of the victim, so that many
  * sets share the work.  Copies use the last few pages below the limits, which
- * sets leave alone; where these are gone too, items are dropped.
+ * sets leave alone; where these are gone too, items are dropped.  And where memory
+ * is short, a chain of the index that is full loses the entry that was read
+ * least, unless its whole segment is full.
+ *
+ * Space of an item of 7 + 100 bytes, 1,000,000 of them in an empty cache: 4 of its
+ * header, 1 of rounding, 15.8 of the index, 1.1 of the ghost, 0.6 of page
+ * descriptors: 22.6 bytes.  After the cache has been filled and written over many
+ * times 24.5, for segments of the index do not shrink.
  *
  * Deadlines.  Segments with deadlines hold items of like time to live and like
  * deadline: TTLs of 2^e to 2^(e+1) microseconds, deadlines in one window of
  * 2^(e-3), at the end of which all have passed.  So a whole segment expires
  * at once, at most an eighth of the TTL late.
  *
- * Time is microseconds of any clock that all processes share; deadline 0: none.
+ * Time is microseconds of any clock that all processes share; deadline 0: none.  An
+ * operation looks at it once: one that found an entry there may take effect a
+ * moment after the deadline.
  *
- * Limits.  Those of the index.  Where more than NXM_CACHE_WINDOWS windows of a
+ * Limits.  Those of the index, which does not shrink.  Where more than NXM_CACHE_WINDOWS windows of a
  * partition are being written at once, segments are sealed before they are full.
  * A process that is stopped between two stores of a clear keeps others from
  * evicting in that partition.

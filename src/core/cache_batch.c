@@ -101,20 +101,7 @@ scan_slot(NxmSpace *space, NxmAtomic *slot, uint64_t word, void *context)
 		return NXM_OK;
 	NXM_READS(entry.key, entry.key_len);
 	if ((header & C_BIG) != 0)
-	{
-		const NxmItem *big = nxm_at(space, item_big(item, header));
-
-		if (big == NULL)
-			return NXM_NEED_CHUNK;
-		/* its length is told by itself, which needs the hazard */
-		nxm_protect(space, item_big(item, header));
-		if (((nxm_load(slot) ^ word) & ~FREQ_MASK) != 0)
-			return NXM_OK;
-		entry.len = NXM_ITEM_LEN(NXM_GET(big->header));
-		nxm_protect(space, ref);
-		if (((nxm_load(slot) ^ word) & ~FREQ_MASK) != 0)
-			return NXM_OK;
-	}
+		entry.len = BIG_LEN(item_big(item, header));
 	return scan->each(scan->view, &entry, scan->context);
 }
 

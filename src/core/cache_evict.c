@@ -22,26 +22,14 @@
 #define CLEAN_BLOCKS		8
 
 size_t
-nxm_cache_item_bytes(NxmSpace *space, const void *item)
+nxm_cache_item_bytes(const void *item)
 {
 	uint32_t	header = item_header(item);
 	size_t		bytes = (size_t) item_units(header) * NXM_REF_UNIT;
 
 	if ((header & C_BIG) != 0)
-		bytes += nxm_item_bytes(nxm_at(space, item_big(item, header)));
+		bytes += big_bytes(item_big(item, header));
 	return bytes;
-}
-
-bool
-nxm_cache_item_is_mapped(NxmSpace *space, const void *item)
-{
-	uint32_t	header = item_header(item);
-	const NxmItem *big;
-
-	if ((header & C_BIG) == 0)
-		return true;
-	big = nxm_at(space, item_big(item, header));
-	return big != NULL && nxm_item_is_mapped(space, big);
 }
 
 void
@@ -49,15 +37,15 @@ nxm_cache_removed(NxmSpace *space, NxmCache *cache, NxmCachePartition *part,
 				  NxmRef ref, const void *item, bool with_value)
 {
 	uint32_t	header = item_header(item);
-	size_t		bytes = nxm_cache_item_bytes(space, item);
+	size_t		bytes = nxm_cache_item_bytes(item);
 
 	nxm_map_count(space, &part->index, -1, -(int64_t) bytes);
 	if ((header & C_BIG) != 0 && with_value)
 	{
-		NxmRef		big = item_big(item, header);
+		uint64_t	big = item_big(item, header);
 
-		count_big(cache, part, -(int64_t) nxm_item_bytes(nxm_at(space, big)));
-		nxm_retire(space, big);
+		count_big(cache, part, -(int64_t) big_bytes(big));
+		nxm_retire(space, BIG_REF(big));
 	}
 	/* last: once all is dead the segment is given back, but for our hazard */
 	nxm_cache_dead(space, part, ref, item_units(header));
@@ -97,21 +85,12 @@ copy_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	const char *item = nxm_at(space, ref);
 	uint32_t	header = item_header(item);
 	uint32_t	units = item_units(header);
-	int64_t		deadline = item_deadline(space, ref, item, header);
 	uint32_t	scale = SEG_SCALE(victim->word);
-	uint64_t	weight = 0;
+	uint64_t	weight = (header & C_BIG) != 0 ? big_bytes(item_big(item, header)) : 0;
 	char	   *to;
 	NxmResult	result;
 
-	if ((header & C_BIG) != 0)
-	{
-		const NxmItem *big = nxm_at(space, item_big(item, header));
-
-		if (big == NULL)
-			return NXM_NEED_CHUNK;
-		weight = nxm_item_bytes(big);
-	}
-	/* of the same scale, and so the same window, however near the deadline is */
+	/* of the same window, however near that is, so that the item can stay as it is */
 	result = nxm_cache_reserve(view, cache, part, kind, scale,
 							   nxm_load_relaxed(&victim->segment->due), units,
 							   weight, true, room);
@@ -120,8 +99,6 @@ copy_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	to = nxm_at(space, room->ref);
 	NXM_READS(item, (size_t) units * NXM_REF_UNIT);
 	nxm_copy_in(to, item, (size_t) units * NXM_REF_UNIT);
-	if ((header & C_DEADLINE) != 0)
-		NXM_SET(((uint32_t *) to)[1], nxm_cache_item_deadline(room->head, deadline));
 	return NXM_OK;
 }
 
@@ -167,6 +144,10 @@ take_out(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 				continue;
 			if (slot == NULL)
 				result = NXM_ABSENT;
+			else if ((header & C_BIG) != 0)
+				result = nxm_cache_protect_value(space, item, slot, word);
+			if (result == NXM_EXISTS)
+				continue;
 		}
 		if (result != NXM_OK)
 		{
@@ -194,8 +175,6 @@ take_out(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 					(victim->compact ? frequency :
 					 kind == KIND_MAIN ? frequency - 1 : 0) << FREQ_SHIFT;
 		}
-		if (to == EMPTY && !nxm_cache_item_is_mapped(space, item))
-			return NXM_NEED_CHUNK;
 		NXM_PAUSE("evict");
 		/* release: publishes the copy.  Fails if it was read, written or moved */
 		if (!nxm_cas(slot, &word, to))
@@ -214,6 +193,8 @@ take_out(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		else
 		{
 			count(space, part, NXM_CACHE_COUNTER_evictions);
+			if (nxm_load_relaxed(&part->evicted) == 0)
+				nxm_store_relaxed(&part->evicted, 1);
 			if (kind == KIND_SMALL)
 				nxm_ghost_add(space, part, hash);
 		}
@@ -229,13 +210,18 @@ typedef struct Owner
 	NxmCachePartition *part;
 } Owner;
 
-static bool
-drained_is_mapped(NxmSpace *space, const NxmMapItems *items, NxmRef ref)
+static NxmResult
+drain_prepare(NxmSpace *space, const NxmMapItems *items, NxmAtomic *slot,
+			  uint64_t word)
 {
-	const void *item = nxm_at(space, ref);
+	const void *item = nxm_at(space, word & NXM_REF_MASK);
 
 	(void) items;
-	return item != NULL && nxm_cache_item_is_mapped(space, item);
+	if (item == NULL)
+		return NXM_NEED_CHUNK;
+	if ((item_header(item) & C_BIG) == 0)
+		return NXM_OK;
+	return nxm_cache_check_value(space, item, slot, word);
 }
 
 static void
@@ -250,7 +236,7 @@ drained(NxmSpace *space, const NxmMapItems *items, NxmMap *map, NxmRef ref)
 NxmResult
 nxm_cache_drain_index(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 {
-	Owner		owner = {{drained_is_mapped, drained}, cache, part};
+	Owner		owner = {{drain_prepare, drained}, cache, part};
 	NxmResult	result = NXM_OK;
 
 	for (int i = 0; i < DRAIN_STEPS && result == NXM_OK; i++)

@@ -2,41 +2,45 @@
  * cache_ghost.c
  *	  The ghost: which keys were evicted from small segments of late.
  *
- * A table of lines; a key's line and fingerprint are of bits of its mixed hash.
+ * A table of lines of 32 entries; a key's line and fingerprint are of bits of its
+ * mixed hash.
  *
- *	line	lane 0     1       2     ...    30        31
- *			+-------+-------+-------+-----+-------+--------+
- *			| print | print | print |     | print | cursor |	16 bits each
- *			+-------+-------+-------+-----+-------+--------+
+ *	entry	15      12 11            0
+ *			+---------+--------------+
+ *			|  time   | fingerprint  |	fingerprint 0: none
+ *			+---------+--------------+
  *
- * The cursor counts the prints put into the line, and so tells which one is the
- * oldest.  It is in the last lane, so that what it carries over is lost.  A print
- * of 0 is none.  Taking a print is a CAS to 0, so that one of several inserts of
- * the key takes it.
+ * Time is the number of evictions, in twelfths of the entries that the ghost has,
+ * modulo 16.  An entry goes where there is none, or in place of the line's oldest;
+ * entries older than 12 are as good as none, and cleared by who meets them, before
+ * time comes round and they look young.  Taking an entry is a CAS to 0, so that one
+ * of several inserts of the key takes it.
  *
  * Up to a page the table is one object, then an object with the references of its
- * pages.  When it does not fit the number of entries any more another one, empty,
- * takes its place; that happens while the cache fills for the first time, when
- * nothing has been evicted, and seldom later.  It is retired by the epoch.
+ * pages.  It has as many entries as the partition; when that has changed by a
+ * quarter another table, empty, takes its place.  So it is while the cache fills for
+ * the first time, when nothing has been evicted, and seldom later.  It is retired by
+ * the epoch.  Two bytes an entry; one in 130 keys that were not evicted is taken for
+ * one that was, which costs a place in main.
  *
- * Two bytes for each one or two entries.  One in 2,000 keys that were not evicted
- * is taken for one that was, which costs a place in main.
- *
- * Orders.  A print is no more than a hint; it is written and read relaxed but for
- * the CAS.
+ * Orders.  An entry is no more than a hint; it is read relaxed, and written by CAS.
  */
 #include "cache_internal.h"
 
 #define LINE_BYTES			64
-#define LINE_PRINTS			31
-#define PAGE_LINES_LOG		(NXM_PAGE_SHIFT - 3)
-#ifndef NXM_GHOST_MIN_LOG
-#define NXM_GHOST_MIN_LOG	4
+#define LINE_ENTRIES		32
+#define PAGE_LINES			(NXM_PAGE_SIZE / LINE_BYTES)
+#ifndef NXM_GHOST_MIN_LINES
+#define NXM_GHOST_MIN_LINES	16
 #endif
-#define MAX_LOG				(PAGE_LINES_LOG + 11)
+#define MAX_LINES			(UINT64_C(2048) * PAGE_LINES)
+/* Times that an entry is good for; of 16 that are told apart. */
+#define GOOD_TIMES			12
 
-#define GHOST_LOG(g)		((uint32_t) ((g) >> NXM_REF_BITS) & 0x3F)
+#define GHOST_LINES(g)		((g) >> NXM_REF_BITS)
 #define GHOST_REF(g)		((g) & NXM_REF_MASK)
+/* There is none, and there will be none. */
+#define GHOST_CLOSED		(UINT64_C(1) << 63)
 
 static inline uint64_t
 mix(uint64_t hash)
@@ -48,7 +52,7 @@ mix(uint64_t hash)
 static inline uint64_t
 print_of(uint64_t mixed)
 {
-	uint64_t	print = mixed & 0xFFFF;
+	uint64_t	print = mixed & 0xFFF;
 
 	return print == 0 ? 1 : print;
 }
@@ -57,54 +61,101 @@ print_of(uint64_t mixed)
 static NxmAtomic *
 line_at(NxmSpace *space, uint64_t ghost, uint64_t mixed)
 {
-	uint32_t	log = GHOST_LOG(ghost);
-	uint64_t	line = log == 0 ? 0 : mixed >> (64 - log);
 	NxmRef		ref = GHOST_REF(ghost);
+	uint64_t	line;
 	char	   *at;
 
 	if (ref == 0)
 		return NULL;
+	line = (mixed >> 32) * GHOST_LINES(ghost) >> 32;
 	at = nxm_at(space, ref);
-	if (at != NULL && log > PAGE_LINES_LOG)
+	if (at != NULL && GHOST_LINES(ghost) > PAGE_LINES)
 	{
-		at = nxm_at(space, NXM_GET(((uint64_t *) at)[line >> PAGE_LINES_LOG]));
-		line &= (UINT64_C(1) << PAGE_LINES_LOG) - 1;
+		at = nxm_at(space, NXM_GET(((uint64_t *) at)[line / PAGE_LINES]));
+		line %= PAGE_LINES;
 	}
 	return at == NULL ? NULL : (NxmAtomic *) (at + line * LINE_BYTES);
+}
+
+static inline uint64_t
+time_of(NxmCachePartition *part, uint64_t ghost)
+{
+	uint64_t	twelfth = GHOST_LINES(ghost) * LINE_ENTRIES / 12;
+
+	return nxm_load_relaxed(&part->ghosts) / (twelfth == 0 ? 1 : twelfth) & 15;
+}
+
+static inline uint64_t
+age_of(uint64_t entry, uint64_t time)
+{
+	return (time - (entry >> 12)) & 15;
 }
 
 void
 nxm_ghost_add(NxmSpace *space, NxmCachePartition *part, uint64_t hash)
 {
 	uint64_t	mixed = mix(hash);
-	NxmAtomic  *line = line_at(space, nxm_load(&part->ghost), mixed);
-	uint64_t	lane;
-	uint64_t	before;
+	uint64_t	ghost = nxm_load(&part->ghost);
+	NxmAtomic  *line = line_at(space, ghost, mixed);
+	uint64_t	time;
 
 	if (line == NULL)
 		return;
-	lane = (nxm_fetch_add_relaxed(&line[7], UINT64_C(1) << 48) >> 48) % LINE_PRINTS;
-	before = nxm_load_relaxed(&line[lane / 4]);
-	while (!nxm_cas(&line[lane / 4], &before,
-					(before & ~(UINT64_C(0xFFFF) << (lane % 4 * 16))) |
-					print_of(mixed) << (lane % 4 * 16)))
-		;
+	nxm_fetch_add_relaxed(&part->ghosts, 1);
+	time = time_of(part, ghost);
+	/* it is lost, as others are, where so many write to the line */
+	for (int tries = 0; tries < 4; tries++)
+	{
+		int			lane = 0;
+		uint64_t	oldest = 0;
+		uint64_t	word;
+		int			shift;
+
+		for (int i = 0; i < LINE_ENTRIES; i++)
+		{
+			uint64_t	entry = nxm_load_relaxed(&line[i / 4]) >> (i % 4 * 16) & 0xFFFF;
+			uint64_t	age = entry == 0 ? 16 : age_of(entry, time);
+
+			/* an empty one is older than any */
+			if (age > oldest)
+			{
+				oldest = age;
+				lane = i;
+			}
+			if (age > GOOD_TIMES && age < 16)
+			{
+				word = nxm_load_relaxed(&line[i / 4]);
+				if ((word >> (i % 4 * 16) & 0xFFFF) == entry)
+					(void) nxm_cas(&line[i / 4], &word,
+								   word & ~(UINT64_C(0xFFFF) << (i % 4 * 16)));
+			}
+		}
+		shift = lane % 4 * 16;
+		word = nxm_load_relaxed(&line[lane / 4]);
+		if (nxm_cas(&line[lane / 4], &word, (word & ~(UINT64_C(0xFFFF) << shift)) |
+					(time << 12 | print_of(mixed)) << shift))
+			return;
+	}
 }
 
 bool
 nxm_ghost_take(NxmSpace *space, NxmCachePartition *part, uint64_t hash)
 {
 	uint64_t	mixed = mix(hash);
-	NxmAtomic  *line = line_at(space, nxm_load(&part->ghost), mixed);
+	uint64_t	ghost = nxm_load(&part->ghost);
+	NxmAtomic  *line = line_at(space, ghost, mixed);
+	uint64_t	time;
 
 	if (line == NULL)
 		return false;
-	for (int lane = 0; lane < LINE_PRINTS; lane++)
+	time = time_of(part, ghost);
+	for (int lane = 0; lane < LINE_ENTRIES; lane++)
 	{
 		int			shift = lane % 4 * 16;
 		uint64_t	word = nxm_load_relaxed(&line[lane / 4]);
 
-		while ((word >> shift & 0xFFFF) == print_of(mixed))
+		while ((word >> shift & 0xFFF) == print_of(mixed) &&
+			   age_of(word >> shift & 0xFFFF, time) <= GOOD_TIMES)
 		{
 			/* of several inserts one alone counts it */
 			if (nxm_cas(&line[lane / 4], &word, word & ~(UINT64_C(0xFFFF) << shift)))
@@ -125,9 +176,9 @@ nxm_ghost_prefetch(NxmSpace *space, NxmCachePartition *part, uint64_t hash)
 }
 
 static inline uint64_t
-page_count(uint32_t log)
+page_count(uint64_t lines)
 {
-	return log <= PAGE_LINES_LOG ? 0 : UINT64_C(1) << (log - PAGE_LINES_LOG);
+	return lines <= PAGE_LINES ? 0 : (lines + PAGE_LINES - 1) / PAGE_LINES;
 }
 
 size_t
@@ -135,7 +186,7 @@ nxm_ghost_bytes(NxmCachePartition *part)
 {
 	uint64_t	ghost = nxm_load_relaxed(&part->ghost);
 
-	return GHOST_REF(ghost) == 0 ? 0 : (size_t) LINE_BYTES << GHOST_LOG(ghost);
+	return GHOST_REF(ghost) == 0 ? 0 : LINE_BYTES * GHOST_LINES(ghost);
 }
 
 static void
@@ -143,7 +194,7 @@ free_ghost(NxmSpace *space, uint64_t ghost, void (*release) (NxmSpace *, NxmRef)
 {
 	const uint64_t *pages = nxm_at(space, GHOST_REF(ghost));
 
-	for (uint64_t i = 0; i < page_count(GHOST_LOG(ghost)); i++)
+	for (uint64_t i = 0; i < page_count(GHOST_LINES(ghost)); i++)
 		release(space, NXM_GET(pages[i]));
 	release(space, GHOST_REF(ghost));
 }
@@ -159,25 +210,25 @@ clear_lines(NxmSpace *space, NxmRef ref, size_t bytes)
 
 /* 0: there is no memory. */
 static uint64_t
-new_ghost(NxmSpace *space, uint32_t log)
+new_ghost(NxmSpace *space, uint64_t lines)
 {
-	uint64_t	npages = page_count(log);
+	uint64_t	npages = page_count(lines);
 	uint64_t	ghost;
 	NxmRef		ref;
 
 	if (npages == 0)
 	{
-		ref = nxm_alloc(space, log == PAGE_LINES_LOG ? NXM_PAGE_SIZE :
-						(size_t) LINE_BYTES << log);
+		ref = nxm_alloc(space, lines * LINE_BYTES > NXM_MAX_OBJECT ? NXM_PAGE_SIZE :
+						lines * LINE_BYTES);
 		if (ref == 0)
 			return 0;
-		clear_lines(space, ref, (size_t) LINE_BYTES << log);
-		return ref | (uint64_t) log << NXM_REF_BITS;
+		clear_lines(space, ref, lines * LINE_BYTES);
+		return ref | lines << NXM_REF_BITS;
 	}
 	ref = nxm_alloc(space, npages * sizeof(uint64_t));
 	if (ref == 0)
 		return 0;
-	ghost = ref | (uint64_t) log << NXM_REF_BITS;
+	ghost = ref | lines << NXM_REF_BITS;
 	for (uint64_t i = 0; i < npages; i++)
 	{
 		uint64_t   *pages = nxm_at(space, ref);
@@ -202,7 +253,7 @@ is_mapped(NxmSpace *space, uint64_t ghost)
 {
 	const uint64_t *pages = nxm_at(space, GHOST_REF(ghost));
 
-	for (uint64_t i = 0; pages != NULL && i < page_count(GHOST_LOG(ghost)); i++)
+	for (uint64_t i = 0; pages != NULL && i < page_count(GHOST_LINES(ghost)); i++)
 	{
 		if (nxm_at(space, NXM_GET(pages[i])) == NULL)
 			return false;
@@ -215,21 +266,23 @@ nxm_ghost_fit(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 {
 	NxmSpace   *space = view->space;
 	uint64_t	old = nxm_load(&part->ghost);
-	uint64_t	lines = nxm_map_entries(&part->index) / (2 * LINE_PRINTS);
-	uint32_t	log = NXM_GHOST_MIN_LOG;
+	uint64_t	lines = nxm_map_entries(&part->index) / LINE_ENTRIES;
 	uint64_t	ghost;
 
-	/* as many prints as half of the entries, or up to all of them */
-	while (log < MAX_LOG && UINT64_C(1) << log < lines)
-		log++;
-	/* smaller only when it is far too large, and then with room to spare */
-	if (GHOST_REF(old) != 0 && log <= GHOST_LOG(old) && log + 2 >= GHOST_LOG(old))
+	if (lines < NXM_GHOST_MIN_LINES)
+		lines = NXM_GHOST_MIN_LINES;
+	if (lines > MAX_LINES)
+		lines = MAX_LINES;
+	if (old == GHOST_CLOSED)
+		return;
+	if (GHOST_REF(old) != 0 && lines < GHOST_LINES(old) + GHOST_LINES(old) / 4 &&
+		lines > GHOST_LINES(old) / 4 * 3 - 1)
 		return;
 	if (GHOST_REF(old) != 0 && !is_mapped(space, old))
 		return;
-	if (!nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + page_count(log)))
+	if (!nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + page_count(lines)))
 		return;
-	ghost = new_ghost(space, log);
+	ghost = new_ghost(space, lines);
 	if (ghost == 0)
 		return;
 	/* release: publishes the lines.  Fails if another one has come meanwhile */
@@ -238,11 +291,11 @@ nxm_ghost_fit(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 		free_ghost(space, ghost, nxm_free);
 		return;
 	}
-	nxm_fetch_add_relaxed(&cache->used, (uint64_t) LINE_BYTES << log);
+	nxm_fetch_add_relaxed(&cache->used, LINE_BYTES * lines);
 	if (GHOST_REF(old) != 0)
 	{
 		nxm_fetch_add_relaxed(&cache->used,
-							  -((uint64_t) LINE_BYTES << GHOST_LOG(old)));
+							  -(LINE_BYTES * GHOST_LINES(old)));
 		free_ghost(space, old, nxm_retire_epoch);
 	}
 }
@@ -250,10 +303,10 @@ nxm_ghost_fit(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 void
 nxm_ghost_retire(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 {
-	uint64_t	ghost = nxm_exchange(&part->ghost, 0);
+	uint64_t	ghost = nxm_exchange(&part->ghost, GHOST_CLOSED);
 
 	if (GHOST_REF(ghost) == 0)
 		return;
-	nxm_fetch_add_relaxed(&cache->used, -((uint64_t) LINE_BYTES << GHOST_LOG(ghost)));
+	nxm_fetch_add_relaxed(&cache->used, -(LINE_BYTES * GHOST_LINES(ghost)));
 	free_ghost(space, ghost, nxm_retire_epoch);
 }

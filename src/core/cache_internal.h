@@ -26,7 +26,10 @@
 /* The first unit of a segment has its deadline, for readers. */
 #define HEAD_UNITS			1
 /* A longer item has its value in an item of its own. */
-#define NXM_CACHE_INLINE	(NXM_CACHE_SEGMENT / 4)
+#ifndef NXM_CACHE_INLINE
+#define NXM_CACHE_INLINE \
+	(NXM_CACHE_SEGMENT >= 4096 ? NXM_CACHE_SEGMENT / 4 : NXM_CACHE_SEGMENT - 16)
+#endif
 
 /* Windows of deadlines that a partition writes to at once. */
 #ifndef NXM_CACHE_WINDOWS
@@ -56,7 +59,7 @@
 
 /* Reads since it was inserted that let an item move from small to main. */
 #ifndef NXM_CACHE_PROMOTE
-#define NXM_CACHE_PROMOTE	1
+#define NXM_CACHE_PROMOTE	2
 #endif
 /* One in so many segments is small. */
 #ifndef NXM_CACHE_SMALL_SHARE
@@ -182,13 +185,15 @@ typedef struct NxmCachePartition
 	NxmMap		index;			/* its counts are of the cache's entries */
 	NxmChain	chain[2];
 	NxmAtomic	open[2];		/* cells of segments without deadlines */
-	NxmAtomic	ghost;			/* log of lines 39..34, reference */
+	NxmAtomic	ghost;			/* number of lines 63..34, reference */
+	NxmAtomic	ghosts;			/* entries put into it so far */
+	NxmAtomic	evicted;		/* 1: something was, to make room */
 	NxmAtomic	next_due;		/* no segment is due before; UINT64_MAX: none is */
 	NxmAtomic	waiting;		/* segments DRAINED that a hazard held back, about */
 	NxmAtomic	big;			/* bytes of values that are not in segments */
 	int			node;			/* of the space; immutable */
 	int			number;			/* immutable */
-	uint64_t	unused;
+	uint64_t	unused[7];
 	NxmAtomic	window[NXM_CACHE_WINDOWS];	/* cells of segments with deadlines */
 	NxmAtomic	ripe[NXM_CACHE_RIPE];	/* names; 0: free */
 	struct
@@ -256,14 +261,31 @@ item_key(const void *item, uint32_t header)
 	return (const char *) item + item_key_offset(header);
 }
 
-/* The item with the value of a C_BIG one. */
-static inline NxmRef
+/*
+ * What a C_BIG one has for its value: the reference of the item that has it, and
+ * above that its length.
+ */
+static inline uint64_t
 item_big(const void *item, uint32_t header)
 {
-	NxmRef		ref;
+	uint64_t	big;
 
-	nxm_copy_out(&ref, (const char *) item + item_value_offset(header), sizeof(ref));
-	return ref;
+	nxm_copy_out(&big, (const char *) item + item_value_offset(header), sizeof(big));
+	return big;
+}
+
+#define BIG_REF(b)			((b) & NXM_REF_MASK)
+#define BIG_LEN(b)			((uint32_t) ((b) >> NXM_REF_BITS))
+
+/* Bytes of memory of such a value. */
+static inline size_t
+big_bytes(uint64_t big)
+{
+	uint64_t	header = (uint64_t) BIG_LEN(big) << 11;
+
+	if (nxm_item_head_bytes(header) > NXM_MAX_OBJECT)
+		return nxm_item_big_bytes(header | NXM_ITEM_BIG);
+	return nxm_object_size(nxm_item_head_bytes(header));
 }
 
 /* The deadline of an item, 0: none.  It is protected, or ours. */
@@ -334,6 +356,16 @@ count_big(NxmCache *cache, NxmCachePartition *part, int64_t bytes)
 /* cache.c */
 
 /*
+ * For an item with its value elsewhere, which is protected, or ours: moves the
+ * hazard to the value, and sees to it that all of it is mapped.  NXM_OK; NXM_EXISTS:
+ * the slot does not name this item any more; NXM_NEED_CHUNK.
+ */
+extern NxmResult nxm_cache_protect_value(NxmSpace *space, const void *item,
+										 NxmAtomic *slot, uint64_t word);
+/* The same, and then moves the hazard back to the item. */
+extern NxmResult nxm_cache_check_value(NxmSpace *space, const void *item,
+									   NxmAtomic *slot, uint64_t word);
+/*
  * Copies a protected item's value.  One that is elsewhere takes the hazard from the
  * item: where the slot has another item by then, NXM_EXISTS: look it up again.
  */
@@ -346,6 +378,21 @@ extern NxmResult nxm_cache_copy_value(NxmSpace *space, const void *item,
 /* All that allocates for a partition does so between these two. */
 extern void nxm_cache_use_memory(NxmSpace *space, const NxmCachePartition *part);
 extern void nxm_cache_leave_memory(NxmSpace *space);
+
+/* The limit of a cache's own, 0: none. */
+static inline uint64_t
+nxm_cache_max_bytes(const NxmCacheView *view, NxmCache *cache)
+{
+	uint64_t	max_bytes = nxm_load_relaxed(&cache->max_bytes);
+
+	if (view->max_bytes != 0 && (max_bytes == 0 || view->max_bytes < max_bytes))
+		return view->max_bytes;
+	return max_bytes;
+}
+
+/* Pages left below the limits. */
+extern uint64_t nxm_cache_room(NxmCacheView *view, NxmCache *cache,
+							   const NxmCachePartition *part);
 
 /* Are there pages below the limits, and this many beyond? */
 extern bool nxm_cache_has_room(NxmCacheView *view, NxmCache *cache,
@@ -449,10 +496,8 @@ extern NxmResult nxm_cache_drain_index(NxmSpace *space, NxmCache *cache,
 extern void nxm_cache_removed(NxmSpace *space, NxmCache *cache,
 							  NxmCachePartition *part, NxmRef ref, const void *item,
 							  bool with_value);
-/* Bytes of an item, its value included.  Its value is mapped. */
-extern size_t nxm_cache_item_bytes(NxmSpace *space, const void *item);
-/* Can nxm_cache_removed() free all of it?  false: need_chunk is set. */
-extern bool nxm_cache_item_is_mapped(NxmSpace *space, const void *item);
+/* Bytes of an item, its value included. */
+extern size_t nxm_cache_item_bytes(const void *item);
 
 /* cache_ghost.c */
 

@@ -16,6 +16,8 @@
 /* A segment that holds values elsewhere is full with so many bytes of them. */
 #define MIN_WEIGHT			(1024 * 1024)
 #define WEIGHT_SHARE		256
+/* ... and in a small cache, with so large a part of it, lest it be all in one */
+#define WEIGHT_PART			8
 
 void
 nxm_cache_use_memory(NxmSpace *space, const NxmCachePartition *part)
@@ -29,23 +31,31 @@ nxm_cache_leave_memory(NxmSpace *space)
 	nxm_allocate_from(space, 0, -1);
 }
 
-bool
-nxm_cache_has_room(NxmCacheView *view, NxmCache *cache,
-				   const NxmCachePartition *part, uint64_t beyond)
+uint64_t
+nxm_cache_room(NxmCacheView *view, NxmCache *cache, const NxmCachePartition *part)
 {
 	NxmSpaceShared *shared = view->space->shared;
 	NxmAccount *account = &shared->account[NXM_CACHE_ACCOUNT];
 	/* relaxed, all of them: the limit itself is kept where pages are taken */
-	uint64_t	max_bytes = nxm_load_relaxed(&cache->max_bytes);
-	uint64_t	kept = nxm_load_relaxed(&shared->nodes[part->node].nkept);
+	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
+	uint64_t	used = nxm_load_relaxed(&cache->used);
+	uint64_t	pages = nxm_load_relaxed(&account->pages);
+	uint64_t	most = nxm_load_relaxed(&account->page_limit) +
+		nxm_load_relaxed(&shared->nodes[part->node].nkept);
+	uint64_t	room = pages < most ? most - pages : 0;
+	uint64_t	own;
 
-	if (nxm_load_relaxed(&account->pages) + beyond >=
-		nxm_load_relaxed(&account->page_limit) + kept)
-		return false;
-	if (view->max_bytes != 0 && (max_bytes == 0 || view->max_bytes < max_bytes))
-		max_bytes = view->max_bytes;
-	return max_bytes == 0 ||
-		nxm_load_relaxed(&cache->used) + (beyond + 1) * NXM_CACHE_SEGMENT <= max_bytes;
+	if (max_bytes == 0)
+		return room;
+	own = used < max_bytes ? (max_bytes - used) / NXM_CACHE_SEGMENT : 0;
+	return own < room ? own : room;
+}
+
+bool
+nxm_cache_has_room(NxmCacheView *view, NxmCache *cache,
+				   const NxmCachePartition *part, uint64_t beyond)
+{
+	return nxm_cache_room(view, cache, part) > beyond;
 }
 
 void
@@ -231,13 +241,27 @@ find_cell(NxmSpace *space, NxmCachePartition *part, uint64_t tag, uint64_t *c)
 	return best;
 }
 
+/* Bytes of values elsewhere with which a segment is full. */
+static uint64_t
+most_weight(NxmCacheView *view, NxmCache *cache)
+{
+	NxmAccount *account = &view->space->shared->account[NXM_CACHE_ACCOUNT];
+	uint64_t	limit = nxm_load_relaxed(&account->page_limit) * NXM_PAGE_SIZE;
+	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
+	uint64_t	most = limit / WEIGHT_SHARE < MIN_WEIGHT ? MIN_WEIGHT : limit / WEIGHT_SHARE;
+
+	if (max_bytes != 0 && max_bytes < limit)
+		limit = max_bytes;
+	return most < limit / WEIGHT_PART ? most : limit / WEIGHT_PART;
+}
+
 /*
  * Reserves in the segment of a cell.  NXM_OK; NXM_ABSENT: it is sealed, perhaps
  * by us, and another is wanted; NXM_NEED_CHUNK.
  */
 static NxmResult
-take_room(NxmCacheView *view, NxmCachePartition *part, uint64_t c, int kind,
-		  uint32_t scale, uint64_t due, uint32_t units, uint64_t weight,
+take_room(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
+		  uint64_t c, int kind, uint32_t scale, uint64_t due, uint32_t units, uint64_t weight,
 		  NxmRoom *room)
 {
 	NxmSpace   *space = view->space;
@@ -259,13 +283,8 @@ take_room(NxmCacheView *view, NxmCachePartition *part, uint64_t c, int kind,
 			nxm_load_relaxed(&segment->due) != due)
 			full = true;		/* the cell was another window's */
 		if (weight > 0 && !full)
-		{
-			uint64_t	most = nxm_load_relaxed(&space->shared->account[NXM_CACHE_ACCOUNT].page_limit) /
-				WEIGHT_SHARE * NXM_PAGE_SIZE;
-			uint64_t	before = nxm_load_relaxed(&segment->weight);
-
-			full = before > 0 && before + weight > (most < MIN_WEIGHT ? MIN_WEIGHT : most);
-		}
+			full = nxm_load_relaxed(&segment->weight) > 0 &&
+				nxm_load_relaxed(&segment->weight) + weight > most_weight(view, cache);
 		if (full)
 		{
 			nxm_segment_seal(part, segment, NAME_PAGE(c), SEG_LIFE(word));
@@ -375,7 +394,7 @@ nxm_cache_reserve(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			return NXM_DROPPED;
 		if (c != 0)
 		{
-			result = take_room(view, part, c, kind, scale, due, units, weight, room);
+			result = take_room(view, cache, part, c, kind, scale, due, units, weight, room);
 			if (result != NXM_ABSENT)
 				return result;
 		}

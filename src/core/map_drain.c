@@ -77,13 +77,15 @@ nxm_map_drop(NxmSpace *space, NxmMap *map)
 	return cut_off(map, 0);
 }
 
-static bool
-item_is_mapped(NxmSpace *space, const NxmMapItems *items, NxmRef ref)
+static NxmResult
+item_prepare(NxmSpace *space, const NxmMapItems *items, NxmAtomic *slot,
+			 uint64_t word)
 {
-	const NxmItem *item = nxm_at(space, ref);
+	const NxmItem *item = nxm_at(space, word & NXM_REF_MASK);
 
 	(void) items;
-	return item != NULL && nxm_item_is_mapped(space, item);
+	(void) slot;
+	return item != NULL && nxm_item_is_mapped(space, item) ? NXM_OK : NXM_NEED_CHUNK;
 }
 
 static void
@@ -156,6 +158,7 @@ drain_segment(NxmSpace *space, NxmMap *map, NxmSegment *seg,
 			while (word != FROZEN)
 			{
 				NxmRef		ref = (word & STATE_MASK) == OPEN ? word & NXM_REF_MASK : 0;
+				NxmResult	prepared;
 
 				if (ref != 0)
 				{
@@ -165,8 +168,14 @@ drain_segment(NxmSpace *space, NxmMap *map, NxmSegment *seg,
 						word = nxm_load(slot);
 						continue;
 					}
-					if (!items->is_mapped(space, items, ref))
-						return NXM_NEED_CHUNK;
+					prepared = items->prepare(space, items, slot, word);
+					if (prepared == NXM_EXISTS)
+					{
+						word = nxm_load(slot);
+						continue;
+					}
+					if (prepared != NXM_OK)
+						return prepared;
 				}
 				if (nxm_cas(slot, &word, FROZEN))
 				{
@@ -202,7 +211,7 @@ retire_segments(NxmSpace *space, NxmRef ref)
 NxmResult
 nxm_map_drain(NxmSpace *space, NxmMap *map)
 {
-	static const NxmMapItems items = {item_is_mapped, item_removed};
+	static const NxmMapItems items = {item_prepare, item_removed};
 
 	return nxm_map_drain_items(space, map, &items);
 }

@@ -155,7 +155,7 @@ nxm_map_complete_pending(NxmSpace *space, const NxmPlace *place, uint64_t header
 
 /*
  * Fills a bucket of a successor from UNINIT, each word into the line it prefers
- * while there is room; overflow: for the 16th and on.  Everybody who fills it has
+ * while there is room; overflow: for the 32nd and on.  Everybody who fills it has
  * the same words in the same order, and so puts them into the same slots.
  */
 static void
@@ -164,16 +164,18 @@ fill(NxmBucket *bucket, NxmOverflow *overflow, const uint64_t *words, int n)
 	uint64_t	chain[CHAIN_SLOTS];
 	uint64_t	rest[CHAIN_SLOTS];
 	int			nrest = 0;
-	int			at[2] = {0, FIRST_LINE_SLOTS};
+	int			at[NXM_BUCKET_LINES];
 	int			slots = n > NXM_BUCKET_SLOTS ? CHAIN_SLOTS : NXM_BUCKET_SLOTS;
 
 	for (int i = 0; i < slots; i++)
 		chain[i] = EMPTY;
+	for (int line = 0; line < NXM_BUCKET_LINES; line++)
+		at[line] = LINE_BEGIN(line);
 	for (int i = 0; i < n; i++)
 	{
 		int			line = preferred_line(words[i]);
 
-		if (at[line] < (line == 0 ? FIRST_LINE_SLOTS : NXM_BUCKET_SLOTS))
+		if (at[line] < LINE_END(line))
 			chain[at[line]++] = words[i];
 		else
 			rest[nrest++] = words[i];
@@ -268,7 +270,7 @@ nxm_map_migrate(NxmSpace *space, NxmSegment *seg, uint32_t b)
 		if ((word & NXM_REF_MASK) == 0)
 			continue;
 		if (bit + 1 > FIRST_TAG_BIT)
-			side = (int) (word >> (NXM_REF_BITS + 31 - bit)) & 1;
+			side = (int) (word >> (NXM_REF_BITS + FIRST_TAG_BIT + TAG_BITS - 1 - bit)) & 1;
 		else
 		{
 			NxmItem    *item = nxm_at(space, word & NXM_REF_MASK);

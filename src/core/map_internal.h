@@ -11,13 +11,14 @@
 
 /* The checker makes these small. */
 #ifndef NXM_BUCKET_SLOTS
-#define NXM_BUCKET_SLOTS 15
+#define NXM_BUCKET_SLOTS 31
+#define NXM_BUCKET_LINES 4
 #define NXM_OVERFLOW_SLOTS 8
-#define NXM_MIN_LOG 2			/* buckets of the first segment */
-#define NXM_MAX_LOG 6			/* buckets of a segment of a large map */
-/* what fills up the size class of the segment: 15 for 64 buckets, 9,216 bytes */
+#define NXM_MIN_LOG 1			/* buckets of the first segment */
+#define NXM_MAX_LOG 5			/* buckets of a segment of a large map */
+/* what fills up the size class of the segment: 15 for 32 buckets, 9,216 bytes */
 #define POOL_OF(log) \
-	((log) == 6 ? 15 : (log) == 5 ? 7 : (log) == 4 ? 3 : 1)
+	((log) == 5 ? 15 : (log) == 4 ? 7 : (log) == 3 ? 3 : 1)
 #endif
 
 /*
@@ -63,7 +64,7 @@
 #define FLAT_DEPTH		11		/* a directory of one object up to here */
 #define MAX_DEPTH		24
 #ifndef FIRST_TAG_BIT
-#define FIRST_TAG_BIT	6
+#define FIRST_TAG_BIT	5
 #endif
 #define MAX_BUCKET_DEPTH 32
 
@@ -81,17 +82,20 @@ typedef struct NxmBucket
 } NxmBucket;
 
 /*
- * A bucket is two lines of the cache; the header is the first word of the first.
+ * A bucket is a few lines of the cache; the header is the first word of the first.
  * A key is put into the line that its tag prefers while there is room, so that
  * most reads need no more than one.
  */
-#define LINE_WORDS		((NXM_BUCKET_SLOTS + 1) / 2)
-#define FIRST_LINE_SLOTS (LINE_WORDS - 1)
+#define LINE_WORDS		((NXM_BUCKET_SLOTS + 1) / NXM_BUCKET_LINES)
+
+/* The first slot of a line, and the one after its last. */
+#define LINE_BEGIN(line)	((line) == 0 ? 0 : (line) * LINE_WORDS - 1)
+#define LINE_END(line)		((line) * LINE_WORDS + LINE_WORDS - 1)
 
 static inline int
 preferred_line(uint64_t slot_word)
 {
-	return (int) (slot_word >> NXM_REF_BITS) & 1;
+	return (int) (slot_word >> NXM_REF_BITS) & (NXM_BUCKET_LINES - 1);
 }
 
 typedef struct NxmOverflow
@@ -100,7 +104,7 @@ typedef struct NxmOverflow
 } NxmOverflow;
 
 /*
- * 64 bytes, the buckets, the overflow buckets.  With 64 buckets 9,216 bytes.
+ * 64 bytes, the buckets, the overflow buckets.  With 32 buckets 9,216 bytes.
  */
 typedef struct NxmSegment
 {
@@ -289,8 +293,12 @@ extern NxmResult nxm_map_scan_slots(NxmSpace *space, NxmMap *map, uint64_t *posi
 typedef struct NxmMapItems NxmMapItems;
 struct NxmMapItems
 {
-	/* Can it be removed by this process?  false: need_chunk is set. */
-	bool		(*is_mapped) (NxmSpace *space, const NxmMapItems *items, NxmRef ref);
+	/*
+	 * Can it be removed by this process?  NXM_OK: it can, and is protected;
+	 * NXM_NEED_CHUNK; NXM_EXISTS: the slot was changed meanwhile.
+	 */
+	NxmResult	(*prepare) (NxmSpace *space, const NxmMapItems *items, NxmAtomic *slot,
+							uint64_t word);
 	/* It has been taken out of its slot: counts and frees it. */
 	void		(*removed) (NxmSpace *space, const NxmMapItems *items, NxmMap *map,
 							NxmRef ref);

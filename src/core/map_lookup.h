@@ -198,7 +198,7 @@ nxm_map_look_up(NxmSpace *space, const NxmPlace *place, uint64_t tag,
 {
 	uint64_t	want = OPEN | tag;
 	int			line = preferred_line(tag);
-	int			part = 0;		/* preferred line, the other, overflow */
+	int			part = 0;		/* preferred line, the others, overflow */
 	int			before = line * LINE_WORDS - 1; /* the slot of bit 0 in mask */
 	uint32_t	mask = candidates_in_line(place->bucket, line, want);
 
@@ -211,13 +211,13 @@ nxm_map_look_up(NxmSpace *space, const NxmPlace *place, uint64_t tag,
 
 		if (mask == 0)
 		{
-			if (part == 0)
+			if (part < NXM_BUCKET_LINES - 1)
 			{
-				line = 1 - line;
+				line = (line + 1) & (NXM_BUCKET_LINES - 1);
 				before = line * LINE_WORDS - 1;
 				mask = candidates_in_line(place->bucket, line, want);
 			}
-			else if (part == 1 && (place->header & H_OVERFLOW) != 0)
+			else if (part == NXM_BUCKET_LINES - 1 && (place->header & H_OVERFLOW) != 0)
 			{
 				before = NXM_BUCKET_SLOTS;
 				mask = candidates(slot_at(place, place->header, before),
@@ -273,7 +273,7 @@ static inline int
 nxm_map_empty_slot(const NxmPlace *place, uint64_t tag)
 {
 	int			n = chain_slots(place->header);
-	int			first = preferred_line(tag) == 0 ? 0 : FIRST_LINE_SLOTS;
+	int			first = LINE_BEGIN(preferred_line(tag));
 
 	for (int i = 0; i < n; i++)
 	{
@@ -284,6 +284,16 @@ nxm_map_empty_slot(const NxmPlace *place, uint64_t tag)
 			return slot;
 	}
 	return -1;
+}
+
+/* Can a chain without an EMPTY slot have no more of them in its segment? */
+static inline bool
+nxm_map_is_crowded(const NxmPlace *place)
+{
+	uint64_t	pool = nxm_load_relaxed(&place->seg->pool);
+
+	return (place->header & H_OVERFLOW) != 0 ||
+		__builtin_popcountll(pool) >= POOL_OF(place->log);
 }
 
 /*

@@ -468,7 +468,7 @@ sum_each(NxmCacheView *view, const NxmCacheEntry *entry, void *context)
 	NxmResult	r;
 
 	sum->bucket_entries++;
-	sum->bucket_bytes += nxm_cache_item_bytes(view->space, entry->item);
+	sum->bucket_bytes += nxm_cache_item_bytes(entry->item);
 	r = nxm_cache_entry_value(view, entry, &buffer);
 	if (r == NXM_NEED_CHUNK)
 		return r;
