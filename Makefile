@@ -7,6 +7,13 @@ DATA = $(wildcard sql/nexusmem--*.sql)
 # for other extensions: into include/server/extension/nexusmem
 HEADERS = src/nexusmem_api.h
 OBJS = \
+	src/core/cache.o \
+	src/core/cache_batch.o \
+	src/core/cache_chain.o \
+	src/core/cache_evict.o \
+	src/core/cache_ghost.o \
+	src/core/cache_segment.o \
+	src/core/cache_tick.o \
 	src/core/counter.o \
 	src/core/item.o \
 	src/core/map.o \
@@ -27,11 +34,13 @@ OBJS = \
 	src/arena_report.o \
 	src/registry.o \
 	src/registry_drain.o \
+	src/caches.o \
 	src/scheduler.o \
 	src/placement.o \
 	src/buffer_nodes.o \
 	src/prefetch_index.o \
 	src/prefetch_stats.o \
+	src/single_flight.o \
 	src/save.o \
 	src/load.o \
 	src/worker.o \
@@ -46,6 +55,10 @@ OBJS = \
 	src/sql_counters.o \
 	src/sql_maps.o \
 	src/sql_lists.o \
+	src/sql_cache.o \
+	src/sql_cache_batch.o \
+	src/sql_cache_fetch.o \
+	src/sql_cache_admin.o \
 	src/nexusmem.o
 
 PG_CFLAGS = -Wall -Wextra
@@ -60,7 +73,7 @@ PG_CPPFLAGS += -DNXM_HAVE_LIBNUMA
 SHLIB_LINK += -lnuma
 endif
 
-REGRESS = install nodes settings errors privileges prefetch structures structure_errors structure_privileges
+REGRESS = install nodes settings errors privileges prefetch structures structure_errors structure_privileges cache cache_errors cache_privileges
 ISOLATION = concurrent
 ISOLATION_OPTS = --inputdir=test --load-extension=nexusmem
 TAP_TESTS = 1

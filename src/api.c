@@ -48,7 +48,7 @@ resolve_slow(NxmHandle *handle, NxmPrivilege privilege, bool create)
 		!nxm_object_open(&handle->site, handle->kind, handle->name,
 						 handle->name_len, privilege, false))
 		(void) nxm_object_create(handle->kind, handle->name, handle->name_len,
-								 true);
+								 &(const NxmObjectOptions){.striped = true});
 	return nxm_object_open(&handle->site, handle->kind, handle->name,
 						   handle->name_len, privilege, create);
 }

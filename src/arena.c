@@ -17,8 +17,9 @@
  * Locks.  grow_lock: see arena_chunks.c, and changing the limit in force.  The
  * root's lock: making the anchor.  All else of the space is lock-free.
  *
- * The limit in force is a word of the space.  Whoever learns of a new
- * nexusmem.memory_limit stores it; they all learn the same.
+ * The limits in force, of structures and of caches, are words of the space.
+ * Whoever learns of a new nexusmem.memory_limit or nexusmem.cache_size stores it;
+ * they all learn the same.
  *
  * Signals.  A background worker that has not said otherwise dies from within
  * its SIGTERM handler, at any instruction.  Operations keep that away.  All
@@ -35,6 +36,7 @@
 #include "access/parallel.h"
 #include "arena_chunks.h"
 #include "compat.h"
+#include "core/cache.h"
 #include "miscadmin.h"
 #include "nodes.h"
 #include "scheduler.h"
@@ -44,10 +46,14 @@
 #include "storage/dsm_impl.h"
 #include "storage/ipc.h"
 #include "utils/guc.h"
+#include "utils/timestamp.h"
 
 #define ANCHOR_MAGIC	0x4E584D41
 #define ROOT_BYTES		1024
 #define TRANCHE_NAME	"nexusmem"
+
+/* after this, ms, it is tried again whether there is memory for caches */
+#define CACHE_RETRY_MS		1000
 
 #define DEFAULT_LIMIT_KB	(256 * 1024)
 #define LEAST_LIMIT_KB		1024
@@ -71,6 +77,8 @@ typedef struct Root
 StaticAssertDecl(sizeof(Root) == ROOT_BYTES, "the root's size is fixed");
 
 int			nxm_memory_limit = DEFAULT_LIMIT_KB;
+int			nxm_cache_size = DEFAULT_LIMIT_KB;
+bool		nxm_enable_numa_caching = false;
 bool		nxm_signals_matter = false;
 void		(*nxm_arena_detached_hook) (void) = NULL;
 
@@ -78,7 +86,7 @@ static NxmAnchor *anchor = NULL;
 static NxmSpace my_space;
 static bool attached = false;
 /*
- * The setting is not known to be in force.  True in a process that was not
+ * The settings are not known to be in force.  True in a process that was not
  * preloaded: it may be the first that loads the library since a reload.
  */
 static bool limit_changed = false;
@@ -108,12 +116,20 @@ nxm_arena_size(void)
 }
 
 static uint64
-limit_pages(NxmSpaceShared *shared)
+limit_pages(NxmSpaceShared *shared, int account)
 {
-	uint64		pages = (uint64) nxm_memory_limit * 1024 / NXM_PAGE_SIZE;
-	uint64		descriptors = nxm_chunk_descriptor_pages(shared);
+	int			kb = account == NXM_CACHE_ACCOUNT ? nxm_cache_size : nxm_memory_limit;
+	uint64		pages = (uint64) kb * 1024 / NXM_PAGE_SIZE;
+	uint64		descriptors = nxm_chunk_descriptor_pages(shared, account);
 
 	return pages > descriptors ? pages - descriptors : 0;
+}
+
+static void
+store_limits(NxmSpaceShared *shared)
+{
+	for (int i = 0; i < NXM_ACCOUNTS; i++)
+		nxm_store_relaxed(&shared->account[i].page_limit, limit_pages(shared, i));
 }
 
 /* ptr is aligned, and nobody else sees it. */
@@ -132,8 +148,8 @@ init_anchor(NxmAnchor *a, uint32 tranche)
 	LWLockInitialize(&a->registry_lock, tranche);
 	nxm_init(&a->generation, 1);
 	nxm_init(&a->next_id, 1);
-	nxm_space_init(shared, process_count(), nxm_space_node_count(), 0);
-	nxm_store(&shared->page_limit, limit_pages(shared));
+	nxm_space_init(shared, process_count(), nxm_space_nodes(), 0);
+	store_limits(shared);
 }
 
 void
@@ -261,7 +277,7 @@ nxm_anchor_if_any(void)
  * and not among limit_pages()'s yet.  Not wait: where one is, later.
  */
 static void
-put_limit_into_force(NxmAnchor *a, bool wait)
+put_limits_into_force(NxmAnchor *a, bool wait)
 {
 	NxmSpaceShared *shared = nxm_arena_shared(a);
 
@@ -271,7 +287,7 @@ put_limit_into_force(NxmAnchor *a, bool wait)
 	if (wait || LWLockConditionalAcquire(&a->grow_lock, LW_EXCLUSIVE))
 	{
 		limit_changed = false;
-		nxm_store_relaxed(&shared->page_limit, limit_pages(shared));
+		store_limits(shared);
 		LWLockRelease(&a->grow_lock);
 	}
 	nxm_end_operation();
@@ -331,7 +347,7 @@ nxm_space(void)
 	if (unlikely(!attached))
 		attach();
 	if (unlikely(limit_changed))
-		put_limit_into_force(anchor, false);
+		put_limits_into_force(anchor, false);
 	if (my_slot != NULL &&
 		unlikely(pg_atomic_read_u64(&my_slot->home) != seen_home))
 		see_home();
@@ -375,7 +391,7 @@ reclaimable(NxmSpace *space, int but_node)
 	for (int i = 0; i < (int) space->shared->nnodes; i++)
 	{
 		if (i != but_node)
-			n += nxm_load(&space->shared->nodes[i].nfree);
+			n += nxm_load(&space->shared->nodes[i].nkept);
 	}
 	return n;
 }
@@ -427,11 +443,19 @@ borrow(NxmSpace *space, int node)
 }
 
 static void
-raise_limit_reached(NxmSpaceShared *shared)
+raise_limit_reached(NxmSpace *space)
 {
-	uint64		kb = (nxm_load(&shared->page_limit) +
-					  nxm_chunk_descriptor_pages(shared)) * (NXM_PAGE_SIZE / 1024);
+	int			account = space->need_account;
+	uint64		kb = (nxm_load(&space->shared->account[account].page_limit) +
+					  nxm_chunk_descriptor_pages(space->shared, account)) *
+		(NXM_PAGE_SIZE / 1024);
 
+	if (account == NXM_CACHE_ACCOUNT)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("caches have reached their memory limit"),
+				 errdetail("The limit is " UINT64_FORMAT " kB.", kb),
+				 errhint("Drop caches, or raise nexusmem.cache_size and reload the configuration.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("shared structures have reached their memory limit"),
@@ -451,8 +475,8 @@ raise_no_memory(const char *reason)
 			 reason ? errdetail_internal("%s", reason) :
 			 posix ? errdetail("The file system /dev/shm is full.") : 0,
 			 posix ?
-			 errhint("Enlarge /dev/shm (in a container with --shm-size), or lower nexusmem.memory_limit.") :
-			 errhint("Give the server more shared memory, or lower nexusmem.memory_limit.")));
+			 errhint("Enlarge /dev/shm (in a container with --shm-size), or lower nexusmem.memory_limit and nexusmem.cache_size.") :
+			 errhint("Give the server more shared memory, or lower nexusmem.memory_limit and nexusmem.cache_size.")));
 }
 
 static void
@@ -469,7 +493,7 @@ grow(NxmSpace *space)
 	if (growth == NXM_GROWN || make_room(space, node) || borrow(space, node))
 		return;
 	if (growth == NXM_GROW_LIMIT)
-		raise_limit_reached(space->shared);
+		raise_limit_reached(space);
 	if (growth == NXM_GROW_NO_MEMORY)
 		raise_no_memory(reason);
 	if (growth == NXM_GROW_NO_SEGMENT)
@@ -510,9 +534,9 @@ nxm_again_slow(NxmSpace *space, NxmResult result)
 		case NXM_WANT_LIMIT:
 			/* raised meanwhile, and a call in a loop has not looked since */
 			if (limit_changed)
-				put_limit_into_force(anchor, true);
+				put_limits_into_force(anchor, true);
 			else if (!make_room(space, space->need_node))
-				raise_limit_reached(space->shared);
+				raise_limit_reached(space);
 			break;
 		case NXM_WANT_SPACE:
 			if (!make_room(space, space->need_node))
@@ -527,6 +551,36 @@ nxm_again_slow(NxmSpace *space, NxmResult result)
 	return true;
 }
 
+bool
+nxm_cache_again_slow(NxmSpace *space, NxmResult result)
+{
+	NxmAtomic  *short_at = &anchor->cache_short;
+	TimestampTz now;
+	NxmGrowth	growth;
+	char	   *reason;
+
+	if (result == NXM_NEED_CHUNK)
+		return nxm_again_slow(space, result);
+	space->want = NXM_WANT_NOTHING;
+	now = GetCurrentTimestamp();
+	/* making a segment in vain costs more than what is gained by asking often */
+	if (!TimestampDifferenceExceeds((TimestampTz) nxm_load_relaxed(short_at), now,
+									CACHE_RETRY_MS))
+		return false;
+
+	nxm_begin_operation();
+	growth = nxm_chunk_grow(space, &anchor->grow_lock, &reason);
+	nxm_end_operation();
+	if (reason != NULL)
+		pfree(reason);
+	if (growth == NXM_GROWN)
+		return true;
+	/* at the limit it is as it should be */
+	if (growth != NXM_GROW_LIMIT)
+		nxm_store_relaxed(short_at, (uint64) now);
+	return false;
+}
+
 void
 nxm_arena_tick(void)
 {
@@ -538,7 +592,7 @@ nxm_arena_tick(void)
 	if (a == NULL)
 		return;
 	shared = nxm_arena_shared(a);
-	put_limit_into_force(a, false);
+	put_limits_into_force(a, false);
 	if (nxm_load(&shared->nchunks) == 0)
 		return;
 	space = nxm_space();
@@ -556,8 +610,9 @@ nxm_arena_tick(void)
 
 /* Settings */
 
+/* Of either. */
 static void
-assign_memory_limit(int new_limit, void *extra)
+assign_limit(int new_limit, void *extra)
 {
 	(void) new_limit;
 	(void) extra;
@@ -573,5 +628,20 @@ nxm_arena_init(void)
 							&nxm_memory_limit,
 							DEFAULT_LIMIT_KB, LEAST_LIMIT_KB, MOST_LIMIT_KB,
 							PGC_SIGHUP,
-							GUC_UNIT_KB, NULL, assign_memory_limit, NULL);
+							GUC_UNIT_KB, NULL, assign_limit, NULL);
+	DefineCustomIntVariable("nexusmem.cache_size",
+							"Most memory that all caches together may take.",
+							NULL,
+							&nxm_cache_size,
+							DEFAULT_LIMIT_KB, LEAST_LIMIT_KB, MOST_LIMIT_KB,
+							PGC_SIGHUP,
+							GUC_UNIT_KB, NULL, assign_limit, NULL);
+	if (process_shared_preload_libraries_in_progress)
+		DefineCustomBoolVariable("nexusmem.enable_numa_caching",
+								 "Divides each cache into one partition a node, in that node's memory.",
+								 NULL,
+								 &nxm_enable_numa_caching,
+								 false,
+								 PGC_POSTMASTER,
+								 0, NULL, NULL, NULL);
 }

@@ -14,7 +14,10 @@
 #include "storage/lwlock.h"
 
 /* Bumped with every change of what is in the anchor or in a space. */
-#define NXM_LAYOUT_VERSION 2
+#define NXM_LAYOUT_VERSION 3
+
+/* Words that count what happens to keys of caches: see single_flight.c. */
+#define NXM_FLIGHT_COUNTS 1024
 
 /*
  * What is shared apart from the space itself.  In main shared memory when
@@ -33,6 +36,13 @@ typedef struct NxmAnchor
 	NxmAtomic	next_id;		/* of objects */
 	NxmAtomic	buried;			/* dropped objects: see registry.c */
 	NxmAtomic	cleared;		/* 1: a map was, and may not be drained yet */
+	NxmAtomic	largest;		/* NxmRef of the NxmCache that is to give way to others, 0:
+								 * none; changed under the registry lock */
+	NxmAtomic	caches_made;	/* caches ever made */
+	NxmAtomic	cache_short;	/* TimestampTz: last time that caches had to do with less
+								 * than their limit; 0: never */
+	NxmAtomic	deletes[NXM_FLIGHT_COUNTS]; /* see single_flight.c, as for these: */
+	NxmAtomic	fruitless[NXM_FLIGHT_COUNTS];
 	NxmMap		names;			/* the registry: (database, kind, name) to object */
 	NxmSpaceShared *unused;		/* NULL: the space follows the anchor, aligned */
 } NxmAnchor;
@@ -44,8 +54,11 @@ typedef enum NxmArenaState
 	NXM_ARENA_READY
 } NxmArenaState;
 
-/* nexusmem.memory_limit, kB */
+/* nexusmem.memory_limit and nexusmem.cache_size, kB */
 extern int	nxm_memory_limit;
+extern int	nxm_cache_size;
+/* nexusmem.enable_numa_caching; false where it is not defined */
+extern bool nxm_enable_numa_caching;
 
 extern void nxm_arena_init(void);	/* settings */
 extern Size nxm_arena_size(void);	/* of the anchor */
@@ -78,6 +91,12 @@ extern NxmArenaState nxm_arena_state(void);
  *	do { r = nxm_map_put(space, map, &key, &value); } while (nxm_again(space, r));
  */
 extern bool nxm_again_slow(NxmSpace *space, NxmResult result);
+
+/*
+ * The same for an operation on a cache, which has a choice: raises no error for want
+ * of memory.  false: there is none to be had now, so entries have to give way.
+ */
+extern bool nxm_cache_again_slow(NxmSpace *space, NxmResult result);
 
 static inline bool
 nxm_again(NxmSpace *space, NxmResult result)
@@ -116,7 +135,7 @@ nxm_end_operation(void)
  */
 extern int	nxm_memory_node(void);
 
-/* For the worker: puts the limit into force, trims, moves the epoch on. */
+/* For the worker: puts the limits into force, trims, moves the epoch on. */
 extern void nxm_arena_tick(void);
 
 /* For status: a row's worth of what the arena knows. */
@@ -126,8 +145,8 @@ typedef struct NxmArenaReport
 	int			unbound;		/* chunks that could not be bound to their node */
 	int			solid;			/* chunks whose memory is never given back */
 	uint64		reserved;		/* bytes of address space in chunks */
-	uint64		used;			/* bytes with memory behind them, by our count */
-	uint64		limit;			/* on these */
+	uint64		used[NXM_ACCOUNTS]; /* bytes with memory behind them, by our count */
+	uint64		limit[NXM_ACCOUNTS];	/* on these */
 	int			stopped_pid;	/* of a process that holds memory back, or 0 */
 	uint64		held_items;		/* retired ones that processes have as their hazards */
 	uint64		epoch_limbo;	/* objects waiting for the epoch */
@@ -141,11 +160,15 @@ extern NxmArenaState nxm_arena_report(NxmArenaReport *report);
 /* In words; NULL: all are bound, or there is nothing to bind to. */
 extern const char *nxm_arena_why_unbound(const NxmArenaReport *report);
 
-/* The memory of a node of the space; what the kernel says is sampled. */
+/*
+ * The memory of one account on a node of the space; what the kernel says is
+ * sampled.
+ */
 typedef struct NxmNodeMemory
 {
-	int			node;			/* logical */
-	uint64		reserved;		/* as above */
+	int			node;			/* logical; -1: bound to none */
+	int			account;
+	uint64		reserved;		/* as above; free pages are whose segment it is */
 	uint64		used;
 	uint64		resident;		/* bytes that the kernel says exist */
 	uint64		on_node;		/* of these, on the node's memories */
@@ -154,10 +177,12 @@ typedef struct NxmNodeMemory
 	bool		told;			/* on_node and elsewhere are */
 } NxmNodeMemory;
 
+#define NXM_NODE_MEMORIES (NXM_SPACE_NODES * NXM_ACCOUNTS)
+
 /*
- * Fills an array of NXM_SPACE_NODES and returns the number of nodes, asking
- * about max_pages pages at most, picked at random where there are more.
- * Attaches this process to the space and maps all of it.
+ * Fills an array of NXM_NODE_MEMORIES, by node and account, and returns their
+ * number, asking about max_pages pages at most, picked at random where there are
+ * more.  Attaches this process to the space and maps all of it.
  */
 extern int	nxm_arena_measure(NxmNodeMemory *memory, int max_pages);
 

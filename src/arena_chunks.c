@@ -16,10 +16,13 @@
  * Where the kernel can't be asked (before 5.14), or won't give memory back, the
  * chunk is "solid": all of it stays as it was made.
  *
- * Sizes.  A chunk doubles what its node has, from 4 MB on, up to a quarter of
- * nexusmem.memory_limit, for as much is taken for a moment while it is made; not
+ * Accounts.  Structures and caches take their pages from the same chunks, and each
+ * has a limit; a chunk's descriptors count against the one that it was made for.
+ *
+ * Sizes.  A chunk doubles what its node has, from 4 MB on, up to a quarter of the
+ * limits together, for as much is taken for a moment while it is made; not
  * more than half of what /dev/shm has left, for parallel query lives there too;
- * and enough that the chunks that may still be made can hold the limit.
+ * and enough that the chunks that may still be made can hold the limits.
  *
  * Lock.  One process at a time grows, under the anchor's grow_lock.  No error
  * may leave there with a segment that nobody knows, so those of making it are
@@ -39,6 +42,7 @@
 #include <unistd.h>
 
 #include "compat.h"
+#include "core/cache.h"
 #include "nodes.h"
 #include "numa_seam.h"
 #include "storage/dsm.h"
@@ -79,14 +83,31 @@ nxm_space_node_first(int space_node)
 	return (space_node * nxm_topology()->nnodes + count - 1) / count;
 }
 
+int
+nxm_space_unbound_node(void)
+{
+	int			count = nxm_space_node_count();
+
+	return !nxm_enable_numa_caching && count > 1 ? count : -1;
+}
+
+int
+nxm_space_nodes(void)
+{
+	return nxm_space_node_count() + (nxm_space_unbound_node() >= 0);
+}
+
 uint64
-nxm_chunk_descriptor_pages(NxmSpaceShared *shared)
+nxm_chunk_descriptor_pages(NxmSpaceShared *shared, int account)
 {
 	int			n = (int) nxm_load(&shared->nchunks);
 	uint64		pages = 0;
 
 	for (int i = 0; i < n; i++)
-		pages += shared->chunks[i].first_page;
+	{
+		if (nxm_chunk_account(&shared->chunks[i]) == account)
+			pages += shared->chunks[i].first_page;
+	}
 	return pages;
 }
 
@@ -151,7 +172,8 @@ nxm_chunk_room(NxmSpace *space, int node)
 	NxmChunk   *chunk;
 
 	/* the top's tag is in its upper half */
-	if ((uint32) nxm_load(&n->free_pages) != 0)
+	if ((uint32) nxm_load(&n->free_pages) != 0 ||
+		(uint32) nxm_load(&n->kept_pages) != 0)
 		return true;
 	newest = nxm_load(&n->chunk);
 	if (newest == 0)
@@ -166,7 +188,7 @@ chunk_bytes(NxmSpace *space, int node)
 {
 	NxmSpaceShared *shared = space->shared;
 	int			nchunks = (int) nxm_load(&shared->nchunks);
-	uint64		limit = (uint64) nxm_memory_limit * 1024;
+	uint64		limit = ((uint64) nxm_memory_limit + nxm_cache_size) * 1024;
 	uint64		have = 0;
 	int			waiting = 0;	/* other nodes that have no chunk yet */
 	int			left;
@@ -252,8 +274,11 @@ static const NxmOsNodeSet *
 memories_of(int node)
 {
 	const NxmTopology *topo = nxm_topology();
-	const NxmOsNodeSet *mems = &topo->node[nxm_space_node_first(node)].mems;
+	const NxmOsNodeSet *mems;
 
+	if (node == nxm_space_unbound_node())
+		return NULL;
+	mems = &topo->node[nxm_space_node_first(node)].mems;
 	return topo->numa && nxm_osnodeset_count(mems) > 0 ? mems : NULL;
 }
 
@@ -302,15 +327,15 @@ prepare_memory(char *base, uint32 npages, int node, bool in_main, bool placed)
  * for it.  false: there is none, and nothing is charged.
  */
 static bool
-charge_descriptors(NxmSpaceShared *shared, uint64 pages)
+charge_descriptors(NxmAccount *account, uint64 pages)
 {
-	uint64		limit = nxm_load(&shared->page_limit);
+	uint64		limit = nxm_load(&account->page_limit);
 
 	do
 	{
-		if (nxm_load(&shared->pages) + pages >= limit)
+		if (nxm_load(&account->pages) + pages >= limit)
 			return false;
-	} while (!nxm_cas(&shared->page_limit, &limit, limit - pages));
+	} while (!nxm_cas(&account->page_limit, &limit, limit - pages));
 	return true;
 }
 
@@ -319,6 +344,7 @@ static NxmGrowth
 add_chunk(NxmSpace *space, int node, char **reason)
 {
 	const NxmOsNodeSet *mems = memories_of(node);
+	NxmAccount *account = &space->shared->account[space->need_account];
 	uint64		bytes = chunk_bytes(space, node);
 	NxmMemPolicy policy;
 	bool		placed = false;
@@ -331,7 +357,7 @@ add_chunk(NxmSpace *space, int node, char **reason)
 	uint32		flags;
 
 	/* near the limit a smaller one will do */
-	while (!charge_descriptors(space->shared,
+	while (!charge_descriptors(account,
 							   charged = nxm_chunk_first_page(bytes / NXM_PAGE_SIZE)))
 	{
 		if (bytes / 2 < LEAST_CHUNK_BYTES)
@@ -349,7 +375,7 @@ add_chunk(NxmSpace *space, int node, char **reason)
 		(void) nxm_seam_set_policy(&policy);
 	npages = segment == NULL ? 0 : (uint32) (bytes / NXM_PAGE_SIZE);
 	/* what a smaller segment, or none, does not need */
-	nxm_fetch_add(&space->shared->page_limit,
+	nxm_fetch_add(&account->page_limit,
 				  charged - nxm_chunk_first_page(npages));
 	if (segment == NULL)
 		return *reason == NULL ? NXM_GROW_NO_SEGMENT : NXM_GROW_NO_MEMORY;
@@ -358,6 +384,8 @@ add_chunk(NxmSpace *space, int node, char **reason)
 	in_main = nxm_dsm_in_main_memory(dsm_segment_handle(segment));
 	offset = in_main ? (char *) TYPEALIGN(NXM_PAGE_SIZE, start) - start : 0;
 	flags = prepare_memory(start + offset, npages, node, in_main, placed);
+	if (space->need_account == NXM_CACHE_ACCOUNT)
+		flags |= NXM_CHUNK_CACHE;
 	(void) nxm_chunk_add(space, start + offset, npages, node,
 						 (uint64) flags << 56 | (uint64) offset << 32 |
 						 dsm_segment_handle(segment));

@@ -25,6 +25,8 @@
 #define NXM_CHUNK_UNBOUND_TYPE	0x02	/* dynamic_shared_memory_type = mmap */
 #define NXM_CHUNK_UNBOUND_MAIN	0x04	/* min_dynamic_shared_memory */
 #define NXM_CHUNK_UNBOUND_REFUSED 0x08	/* the kernel said no */
+/* Made for the caches, whose limit its descriptors count against */
+#define NXM_CHUNK_CACHE			0x10
 #define NXM_CHUNK_UNBOUND \
 	(NXM_CHUNK_UNBOUND_TYPE | NXM_CHUNK_UNBOUND_MAIN | NXM_CHUNK_UNBOUND_REFUSED)
 
@@ -32,7 +34,7 @@ typedef enum NxmGrowth
 {
 	NXM_GROWN,					/* by this process or by another */
 	NXM_GROW_TABLE_FULL,		/* there are NXM_MAX_CHUNKS */
-	NXM_GROW_LIMIT,				/* nexusmem.memory_limit has no room for one */
+	NXM_GROW_LIMIT,				/* the account's limit has no room for one */
 	NXM_GROW_NO_SEGMENT,		/* PostgreSQL has no segment left */
 	NXM_GROW_NO_MEMORY			/* the operating system has none; see the reason */
 } NxmGrowth;
@@ -58,12 +60,23 @@ extern NxmGrowth nxm_chunk_grow(NxmSpace *space, LWLock *lock, char **reason);
 extern bool nxm_chunk_populate(NxmSpace *space, int chunk, void *page);
 extern void nxm_chunk_depopulate(NxmSpace *space, int chunk, void *page);
 
-/* Pages of all chunks that hold descriptors. */
-extern uint64 nxm_chunk_descriptor_pages(NxmSpaceShared *shared);
+/* Pages that hold descriptors, of the chunks that were made for an account. */
+extern uint64 nxm_chunk_descriptor_pages(NxmSpaceShared *shared, int account);
+
+static inline int
+nxm_chunk_account(const NxmChunk *chunk)
+{
+	return (NXM_CHUNK_FLAGS(chunk->handle) & NXM_CHUNK_CACHE) != 0;
+}
 
 /* The first logical node of a node of the space, and the reverse. */
 extern int	nxm_space_node_first(int space_node);
 extern int	nxm_space_node_of(int node);
 extern int	nxm_space_node_count(void);
+
+/* Nodes of a space, the one that is bound to none included. */
+extern int	nxm_space_nodes(void);
+/* The node for caches that are not partitioned, which is bound to none; -1: none. */
+extern int	nxm_space_unbound_node(void);
 
 #endif							/* NXM_ARENA_CHUNKS_H */

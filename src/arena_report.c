@@ -73,7 +73,6 @@ nxm_arena_report(NxmArenaReport *report)
 {
 	NxmArenaState state = nxm_arena_state();
 	NxmSpaceShared *shared;
-	uint64		descriptors;
 
 	memset(report, 0, sizeof(*report));
 	if (state != NXM_ARENA_READY)
@@ -89,9 +88,13 @@ nxm_arena_report(NxmArenaReport *report)
 		report->solid += (f & NXM_CHUNK_SOLID) != 0;
 		report->unbound_flags |= f & NXM_CHUNK_UNBOUND;
 	}
-	descriptors = nxm_chunk_descriptor_pages(shared);
-	report->used = (nxm_load(&shared->pages) + descriptors) * NXM_PAGE_SIZE;
-	report->limit = (nxm_load(&shared->page_limit) + descriptors) * NXM_PAGE_SIZE;
+	for (int i = 0; i < NXM_ACCOUNTS; i++)
+	{
+		uint64		descriptors = nxm_chunk_descriptor_pages(shared, i);
+
+		report->used[i] = (nxm_load(&shared->account[i].pages) + descriptors) * NXM_PAGE_SIZE;
+		report->limit[i] = (nxm_load(&shared->account[i].page_limit) + descriptors) * NXM_PAGE_SIZE;
+	}
 	report->stopped_pid = stopped_process(shared, &report->held_items);
 	report->epoch_limbo = nxm_load(&shared->limbo);
 	report->leaked = nxm_load(&shared->leaked);
@@ -99,12 +102,13 @@ nxm_arena_report(NxmArenaReport *report)
 }
 
 /*
- * Asks the kernel about one page of the space: which parts of it exist, and
- * where.  parts: the kernel's pages in one of ours.
+ * Asks the kernel about one page of the space, on a logical node, -1: none: which
+ * parts of it exist, and where.  parts: the kernel's pages in one of ours.
  */
 static void
-ask(NxmNodeMemory *memory, const NxmOsNodeSet *mems, char *page, int parts)
+ask(NxmNodeMemory *memory, int home, char *page, int parts)
 {
+	const NxmOsNodeSet *mems = home < 0 ? NULL : &nxm_topology()->node[home].mems;
 	Size		part_size = NXM_PAGE_SIZE / parts;
 	unsigned char exists[MAX_PARTS];
 	void	   *addr[MAX_PARTS];
@@ -122,6 +126,8 @@ ask(NxmNodeMemory *memory, const NxmOsNodeSet *mems, char *page, int parts)
 	if (n == 0)
 		return;
 	memory->resident += n * part_size;
+	if (mems == NULL)
+		return;
 	/* with a kernel that cannot map, those that this process has used are known */
 	(void) nxm_seam_map(page, NXM_PAGE_SIZE);
 	if (nxm_seam_page_nodes(addr, n, node) != 0)
@@ -138,20 +144,20 @@ ask(NxmNodeMemory *memory, const NxmOsNodeSet *mems, char *page, int parts)
 	}
 }
 
-/* Handed out, or free and kept: read so that one that is freed is not both. */
-static uint64
-populated_pages(NxmNodeSpace *node)
+/* The account of a page of a chunk: what it has its memory for, else whose chunk. */
+static int
+account_of(NxmSpace *space, int chunk, uint64 page, bool *used)
 {
-	uint64		used;
-	uint64		kept;
-	int			tries = 0;
+	NxmChunk   *c = &space->shared->chunks[chunk];
+	int			account = nxm_chunk_account(c);
+	int			counted;
 
-	do
-	{
-		used = nxm_load(&node->used_pages);
-		kept = nxm_load(&node->nfree);
-	} while (nxm_load(&node->used_pages) != used && tries++ < 100);
-	return used + kept;
+	*used = page < c->first_page;
+	if (*used)
+		return account;
+	counted = nxm_page_account(space, (uint32_t) (((uint32_t) chunk << NXM_CHUNK_PAGE_SHIFT) + page));
+	*used = counted >= 0;
+	return *used ? counted : account;
 }
 
 int
@@ -161,6 +167,7 @@ nxm_arena_measure(NxmNodeMemory *memory, int max_pages)
 	NxmSpaceShared *shared = space->shared;
 	int			nchunks = (int) nxm_load(&shared->nchunks);
 	int			nnodes = (int) shared->nnodes;
+	int			n = nnodes * NXM_ACCOUNTS;
 	int			parts = (int) (NXM_PAGE_SIZE / sysconf(_SC_PAGESIZE));
 	uint64		pages = 0;
 	uint64		run;
@@ -172,37 +179,46 @@ nxm_arena_measure(NxmNodeMemory *memory, int max_pages)
 	}
 	run = pages / max_pages + 1;
 
-	memset(memory, 0, sizeof(NxmNodeMemory) * nnodes);
-	for (int i = 0; i < nnodes; i++)
+	memset(memory, 0, sizeof(NxmNodeMemory) * n);
+	for (int i = 0; i < n; i++)
 	{
-		memory[i].node = nxm_space_node_first(i);
-		memory[i].used = populated_pages(&shared->nodes[i]) * NXM_PAGE_SIZE;
+		int			node = i / NXM_ACCOUNTS;
+
+		memory[i].node = node == nxm_space_unbound_node() ? -1 :
+			nxm_space_node_first(node);
+		memory[i].account = i % NXM_ACCOUNTS;
 	}
 	for (int i = 0; i < nchunks; i++)
 	{
 		NxmChunk   *chunk = &shared->chunks[i];
-		NxmNodeMemory *m = &memory[chunk->node];
-		const NxmOsNodeSet *mems = &nxm_topology()->node[m->node].mems;
+		NxmNodeMemory *m = &memory[chunk->node * NXM_ACCOUNTS];
 		uint64		npages = nxm_load(&chunk->published);
+		uint64		asked = 0;
 
-		m->reserved += npages * NXM_PAGE_SIZE;
-		m->used += (uint64) chunk->first_page * NXM_PAGE_SIZE;
-		for (uint64 first = 0; first < npages; first += run)
+		for (uint64 page = 0; page < npages; page++)
 		{
-			uint64		page = first;
+			bool		used;
+			int			account = account_of(space, i, page, &used);
 
-			if (run > 1)
-				page += pg_prng_uint64_range(&pg_global_prng_state, 0, run - 1);
-			CHECK_FOR_INTERRUPTS();
-			if (page < npages)
-				ask(m, mems, space->base[i] + page * NXM_PAGE_SIZE, parts);
+			/* one of each run */
+			if (page % run == 0)
+			{
+				asked = page;
+				if (run > 1)
+					asked += pg_prng_uint64_range(&pg_global_prng_state, 0, run - 1);
+				CHECK_FOR_INTERRUPTS();
+			}
+			m[account].reserved += NXM_PAGE_SIZE;
+			m[account].used += used ? NXM_PAGE_SIZE : 0;
+			if (page == asked)
+				ask(&m[account], m->node, space->base[i] + page * NXM_PAGE_SIZE, parts);
 		}
 	}
-	for (int i = 0; i < nnodes; i++)
+	for (int i = 0; i < n; i++)
 	{
 		memory[i].resident *= run;
 		memory[i].on_node *= run;
 		memory[i].elsewhere *= run;
 	}
-	return nnodes;
+	return n;
 }

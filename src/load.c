@@ -13,6 +13,9 @@
  * A stack was saved from the top and is pushed from the bottom: the places of its
  * frames are remembered, and read backward.
  *
+ * A cache is filled as far as there is room, with what has not expired meanwhile;
+ * having lost entries is no failure.
+ *
  * Limits: a structure is loaded onto the node that it was made on, if there is
  * such a node yet, by one process.
  */
@@ -23,10 +26,12 @@
 #include <unistd.h>
 
 #include "access/xlog.h"
+#include "caches.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "storage/lwlock.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #define BLOCK_SIZE			(256 * 1024)
 #define MAX_WARNINGS		10	/* of single structures */
@@ -54,6 +59,7 @@ typedef struct Entry
 	const char *key;
 	NxmValue	value;
 	uint32		key_len;
+	int64		deadline;		/* of a cache's, 0: none */
 } Entry;
 
 /* Reads exactly len bytes. */
@@ -95,9 +101,9 @@ check_header(Reader *reader)
 		return "it is not a file of saved structures, or was not finished";
 	if (header->byte_order != NXM_SAVE_BYTE_ORDER)
 		return "it was written on a machine of another byte order";
-	if (header->format != NXM_SAVE_FORMAT)
-		return psprintf("its format is %u, and this version of nexusmem reads %u",
-						header->format, NXM_SAVE_FORMAT);
+	if (header->format < NXM_SAVE_FORMAT_OLDEST || header->format > NXM_SAVE_FORMAT)
+		return psprintf("its format is %u, and this version of nexusmem reads %u to %u",
+						header->format, NXM_SAVE_FORMAT_OLDEST, NXM_SAVE_FORMAT);
 	INIT_CRC32C(crc);
 	COMP_CRC32C(crc, header, offsetof(NxmSaveHeader, header_crc));
 	FIN_CRC32C(crc);
@@ -196,7 +202,7 @@ broken_content(const char *what)
 
 /* Takes the entry at *p, which is moved behind it.  false: there is no whole one. */
 static bool
-take_entry(const Reader *reader, const char **p, Entry *entry)
+take_entry(const Reader *reader, NxmKind kind, const char **p, Entry *entry)
 {
 	NxmSaveEntry e;
 	size_t		left = reader->data + reader->frame.length - *p;
@@ -205,10 +211,22 @@ take_entry(const Reader *reader, const char **p, Entry *entry)
 		return false;
 	memcpy(&e, *p, sizeof(e));
 	left -= sizeof(e);
+	*p += sizeof(e);
+	entry->deadline = 0;
+	if (kind == NXM_KIND_CACHE)
+	{
+		if (left < sizeof(int64))
+			return false;
+		memcpy(&entry->deadline, *p, sizeof(int64));
+		left -= sizeof(int64);
+		*p += sizeof(int64);
+		if (entry->deadline < 0 || e.key_len == 0)
+			return false;
+	}
 	if (e.key_len > NXM_MAX_KEY || e.value_len > NXM_MAX_VALUE ||
 		e.key_len + (size_t) e.value_len > left || e.type > NXM_INTERNAL)
 		return false;
-	entry->key = *p + sizeof(e);
+	entry->key = *p;
 	entry->key_len = e.key_len;
 	entry->value.data = entry->key + e.key_len;
 	entry->value.len = e.value_len;
@@ -222,12 +240,13 @@ static void
 put_entry(Reader *reader, NxmSite *site, const Entry *entry)
 {
 	NxmSpace   *space = reader->space;
+	NxmCacheView *view = nxm_cache_view();
 	NxmKey		key;
 	NxmResult	r;
 
 	key.data = entry->key;
 	key.len = entry->key_len;
-	key.hash = site->kind == NXM_KIND_MAP ?
+	key.hash = site->kind == NXM_KIND_MAP || site->kind == NXM_KIND_CACHE ?
 		nxm_hash(entry->key, entry->key_len) : 0;
 	do
 	{
@@ -237,15 +256,20 @@ put_entry(Reader *reader, NxmSite *site, const Entry *entry)
 			r = NXM_DROPPED;
 		else if (site->kind == NXM_KIND_MAP)
 			r = nxm_map_put(space, &site->object->u.map, &key, &entry->value);
+		else if (site->kind == NXM_KIND_CACHE)
+			r = nxm_cache_set(view, &site->object->u.c.cache, &key, &entry->value,
+							  entry->deadline);
 		else if (site->kind == NXM_KIND_STACK)
 			r = nxm_stack_push(space, &site->object->u.stack, &entry->value);
 		else
 			r = nxm_queue_push(space, &site->object->u.queue, &entry->value);
 		nxm_leave(space);
 		nxm_end_operation();
-	} while (nxm_again(space, r));
+	} while (site->kind == NXM_KIND_CACHE ?
+			 r != NXM_DROPPED && nxm_cache_again(view, r) : nxm_again(space, r));
 
-	if (r != NXM_OK)
+	if (r != NXM_OK &&
+		!(site->kind == NXM_KIND_CACHE && (r == NXM_ABSENT || r == NXM_NEED_MEMORY)))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg_internal("could not restore an entry: %d", (int) r)));
@@ -291,7 +315,7 @@ put_entries(Reader *reader, NxmSite *site)
 		entries = palloc_extended(sizeof(Entry) * count, MCXT_ALLOC_HUGE);
 	for (uint32 i = 0; i < count; i++)
 	{
-		if (!take_entry(reader, &p, &entry))
+		if (!take_entry(reader, site->kind, &p, &entry))
 			broken_content("an entry");
 		if (site->kind == NXM_KIND_STACK)
 			entries[i] = entry;
@@ -323,7 +347,8 @@ put_stack(Reader *reader, NxmSite *site, const uint64 *offsets, int n)
 
 /* What is in the OBJECT frame read last.  name: a copy, for messages. */
 static void
-take_object(const Reader *reader, NxmSaveObject *object, char *name, NxmAcl *acl)
+take_object(const Reader *reader, NxmSaveObject *object, char *name, NxmAcl *acl,
+			NxmObjectOptions *options)
 {
 	const char *p = reader->data;
 	size_t		want = sizeof(*object);
@@ -333,11 +358,12 @@ take_object(const Reader *reader, NxmSaveObject *object, char *name, NxmAcl *acl
 	{
 		memcpy(object, p, sizeof(*object));
 		p += sizeof(*object);
-		want += object->name_len + (uint64) object->grants * sizeof(NxmSaveGrant);
+		want += object->name_len + (uint64) object->grants * sizeof(NxmSaveGrant) +
+			(object->kind == NXM_KIND_CACHE ? sizeof(NxmSaveCache) : 0);
 	}
 	if (reader->frame.length != want || object->name_len < 1 ||
 		object->name_len > NXM_MAX_NAME || object->grants > NXM_MAX_ACL ||
-		object->kind >= NXM_KIND_CACHE)
+		object->kind >= NXM_KINDS)
 		broken_content("a structure");
 
 	memcpy(name, p, object->name_len);
@@ -353,6 +379,20 @@ take_object(const Reader *reader, NxmSaveObject *object, char *name, NxmAcl *acl
 		acl->entry[i].role = grant.role;
 		acl->entry[i].privileges = grant.privileges;
 	}
+	memset(options, 0, sizeof(*options));
+	options->striped = object->striped != 0;
+	if (object->kind == NXM_KIND_CACHE)
+	{
+		NxmSaveCache cache;
+
+		memcpy(&cache, p, sizeof(cache));
+		if (cache.default_ttl < 0)
+			broken_content("a cache");
+		options->default_ttl = cache.default_ttl;
+		/* there may be more partitions than there were */
+		options->max_bytes = cache.max_bytes == 0 ? 0 :
+			Max(cache.max_bytes, nxm_cache_least_bytes());
+	}
 }
 
 /*
@@ -364,15 +404,16 @@ load_object(Reader *reader, NxmSite *site, char *name)
 {
 	NxmSaveObject object;
 	NxmAcl		acl;
+	NxmObjectOptions options;
 	uint64	   *offsets = NULL;
 	int			noffsets = 0;
 
-	take_object(reader, &object, name, &acl);
+	take_object(reader, &object, name, &acl, &options);
 	if (object.node < reader->space->shared->nnodes)
 		reader->space->local->node = object.node;
 	if (!nxm_object_restore(site, object.database, object.owner,
 							(NxmKind) object.kind, name, object.name_len,
-							object.striped != 0, &acl))
+							&options, &acl))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg_internal("could not restore a structure: there is one of this name")));

@@ -3,15 +3,17 @@
  *	  The background worker "nexusmem memory".
  *
  * It loads what the last shutdown saved, frees what others left half freed, puts
- * a new memory_limit into force, drops the structures of dropped databases, gives
- * those of dropped roles away, and saves when the server stops.
+ * new limits into force, keeps the caches in order (what has expired, what has to give
+ * way), drops the structures of dropped databases, gives those of dropped roles away,
+ * and saves when the server stops.
  *
  * It is connected to no database, so that it stands in nobody's way, and reads
  * shared catalogs only; it works on a standby as well.  DROP DATABASE waits for
  * every process to answer a barrier: so everything here that takes long looks for
  * interrupts.
  *
- * It passes once a second as long as there is any memory of ours, and looks at the
+ * It passes once a second as long as there is any memory of ours, or more often while
+ * there are caches with something in them (caches.c), and looks at the
  * catalogs every RECONCILE_INTERVAL_MS or when somebody said that a role or a
  * database may be gone.  Without memory there is nothing to look after, and it
  * sleeps until its latch is set: by whoever is about to use structures, just
@@ -25,6 +27,7 @@
 
 #include "access/xact.h"
 #include "arena.h"
+#include "caches.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -150,13 +153,19 @@ reconcile(void)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
-/* Does what there is to do.  false: there is no memory to look after. */
+/*
+ * Does what there is to do, and sets *wait to when there is more, in ms.  false:
+ * there is no memory to look after.
+ */
 static bool
-pass(TimestampTz *reconciled)
+pass(TimestampTz *reconciled, long *wait)
 {
+	int			caches_wait;
+
 	NxmAnchor  *anchor = nxm_anchor_if_any();
 	TimestampTz now = GetCurrentTimestamp();
 
+	*wait = PASS_INTERVAL_MS;
 	if (anchor == NULL)
 		return false;
 	/* a backend may be loading, or have given up loading */
@@ -175,12 +184,18 @@ pass(TimestampTz *reconciled)
 	while (!ShutdownRequestPending &&
 		   nxm_registry_drain_some() == NXM_DRAIN_MORE)
 		CHECK_FOR_INTERRUPTS();
+	caches_wait = nxm_caches_tick(&ShutdownRequestPending);
+	if (caches_wait >= 0)
+		*wait = Min(caches_wait, PASS_INTERVAL_MS);
 	return true;
 }
 
-/* How long to sleep after a pass, in ms; -1: until there is something to do. */
+/*
+ * How long to sleep after a pass that wanted the next one after wait ms; -1: until
+ * there is something to do.
+ */
 static long
-sleep_time(bool memory)
+sleep_time(bool memory, long wait)
 {
 	static int	passes = 0;		/* without memory */
 
@@ -194,7 +209,7 @@ sleep_time(bool memory)
 		pg_atomic_exchange_u32(&shared->idle, 1);
 		return -1;
 	}
-	return PASS_INTERVAL_MS;
+	return wait;
 }
 
 void
@@ -222,9 +237,14 @@ nxm_memory_worker_main(Datum arg)
 
 	for (;;)
 	{
-		long		timeout = stopping != 0 ? STOP_INTERVAL_MS :
-			sleep_time(pass(&reconciled));
+		long		timeout = STOP_INTERVAL_MS;
 
+		if (stopping == 0)
+		{
+			bool		memory = pass(&reconciled, &timeout);
+
+			timeout = sleep_time(memory, timeout);
+		}
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
 		(void) WaitLatch(MyLatch,

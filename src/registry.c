@@ -6,7 +6,11 @@
  *
  *	| database OID, 4 bytes | kind, 1 byte | name, 1 to 63 bytes |
  *
- * with the reference of the NxmObject as value.
+ * with the reference of the NxmObject as value; a cache named "default" under
+ *
+ *	| database OID, 4 bytes | kind + 128, 1 byte | owner's OID, 4 bytes | name |
+ *
+ * since each role has its own.
  *
  * Looking a name up takes no lock.  Whatever changes a name, an owner or a
  * sharing does so under anchor->registry_lock, in one section, with all memory
@@ -36,8 +40,10 @@
 #include "registry.h"
 
 #include "access/xlog.h"
+#include "arena_chunks.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_control.h"
+#include "caches.h"
 #include "compat.h"
 #include "core/pause.h"
 #include "registry_internal.h"
@@ -72,10 +78,13 @@ void		(*nxm_registry_load_hook) (void) = NULL;
 
 static bool closed_by_us = false;
 
+/* In the key, of a kind: each owner has its own of this name. */
+#define OWN_NAME 0x80
+
 typedef struct NameKey
 {
 	NxmKey		key;
-	char		bytes[sizeof(Oid) + 1 + NXM_MAX_NAME];
+	char		bytes[2 * sizeof(Oid) + 1 + NXM_MAX_NAME];
 } NameKey;
 
 static const char *const kind_names[NXM_KINDS] = {
@@ -99,10 +108,17 @@ nxm_kind_of_name(const char *name, size_t len)
 	return -1;
 }
 
-void
-nxm_check_enabled(void)
+bool
+nxm_is_default_cache(NxmKind kind, const char *name, size_t len)
 {
-	if (!nxm_enable_lock_free_structures)
+	return kind == NXM_KIND_CACHE && len == strlen(NXM_DEFAULT_CACHE) &&
+		memcmp(name, NXM_DEFAULT_CACHE, len) == 0;
+}
+
+void
+nxm_check_enabled(NxmKind kind)
+{
+	if (kind != NXM_KIND_CACHE && !nxm_enable_lock_free_structures)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("lock-free structures are disabled"),
@@ -221,14 +237,25 @@ nxm_registry_use(void)
 		nxm_registry_load_hook();
 }
 
+/* owner: of it, or whose it would be. */
 static void
-make_key(NameKey *k, Oid database, NxmKind kind, const char *name, size_t len)
+make_key(NameKey *k, Oid database, Oid owner, NxmKind kind, const char *name,
+		 size_t len)
 {
-	memcpy(k->bytes, &database, sizeof(Oid));
-	k->bytes[sizeof(Oid)] = (char) kind;
-	memcpy(k->bytes + sizeof(Oid) + 1, name, len);
+	bool		own = nxm_is_default_cache(kind, name, len);
+	char	   *p = k->bytes;
+
+	memcpy(p, &database, sizeof(Oid));
+	p += sizeof(Oid);
+	*p++ = (char) (kind | (own ? OWN_NAME : 0));
+	if (own)
+	{
+		memcpy(p, &owner, sizeof(Oid));
+		p += sizeof(Oid);
+	}
+	memcpy(p, name, len);
 	k->key.data = k->bytes;
-	k->key.len = sizeof(Oid) + 1 + len;
+	k->key.len = (uint32) (p + len - k->bytes);
 	k->key.hash = nxm_hash(k->bytes, k->key.len);
 }
 
@@ -272,9 +299,37 @@ copy_rights(NxmObject *object, Oid *owner, NxmAcl *acl)
 	return NXM_OK;
 }
 
-/* In a section: all of it. */
+/* For copy_info(): entries and bytes of a cache. */
 static NxmResult
-copy_info(NxmObject *object, NxmObjectInfo *info)
+copy_cache_sums(NxmObject *object, NxmObjectInfo *info)
+{
+	NxmCacheView *view = nxm_cache_view();
+	NxmCache   *cache = &object->u.c.cache;
+
+	info->entries = 0;
+	info->cache_used = nxm_load_relaxed(&cache->used);
+	nxm_registry_space->need_chunk = -1;
+	for (int i = 0; i < (int) cache->npartitions; i++)
+	{
+		NxmCacheStats stats;
+
+		if (nxm_cache_stats(view, cache, i, &stats))
+		{
+			info->entries += stats.entries;
+			info->bytes += stats.used_bytes;
+		}
+		else if (nxm_registry_space->need_chunk >= 0)
+			return NXM_NEED_CHUNK;
+	}
+	return NXM_OK;
+}
+
+/*
+ * In a section: what is known of an object; with_sums: its entries and bytes too,
+ * for which lines are read that others write to.
+ */
+static NxmResult
+copy_info(NxmObject *object, NxmObjectInfo *info, bool with_sums)
 {
 	NxmResult	result = copy_rights(object, &info->owner, &info->acl);
 
@@ -285,13 +340,25 @@ copy_info(NxmObject *object, NxmObjectInfo *info)
 	info->kind = (NxmKind) object->kind;
 	info->database = object->database;
 	info->node = (int) object->node;
-	info->striped = false;
+	memset(&info->options, 0, sizeof(info->options));
+	info->cache_used = 0;
 	info->entries = 1;
 	info->bytes = nxm_object_size(sizeof(NxmObject));
+	if (info->kind == NXM_KIND_COUNTER)
+		info->options.striped = object->u.counter.nstripes > 0;
+	else if (info->kind == NXM_KIND_CACHE)
+	{
+		info->node = -1;
+		info->options.max_bytes = nxm_load_relaxed(&object->u.c.cache.max_bytes);
+		info->options.default_ttl = object->u.c.default_ttl;
+	}
+	info->name_len = object->name_len;
+	memcpy(info->name, object->name, sizeof(info->name));
+	if (!with_sums)
+		return NXM_OK;
 	switch (info->kind)
 	{
 		case NXM_KIND_COUNTER:
-			info->striped = object->u.counter.nstripes > 0;
 			info->bytes += object->u.counter.nstripes * sizeof(NxmStripe);
 			break;
 		case NXM_KIND_MAP:
@@ -308,11 +375,10 @@ copy_info(NxmObject *object, NxmObjectInfo *info)
 			info->bytes += nxm_load_relaxed(&object->u.queue.bytes);
 			break;
 		case NXM_KIND_CACHE:
+			result = copy_cache_sums(object, info);
 			break;
 	}
-	info->name_len = object->name_len;
-	memcpy(info->name, object->name, sizeof(info->name));
-	return NXM_OK;
+	return result;
 }
 
 uint32
@@ -339,7 +405,8 @@ nxm_object_privileges(Oid role, Oid owner, const NxmAcl *acl)
 static size_t
 new_object_bytes(NxmKind kind)
 {
-	return sizeof(NxmObject) + (kind == NXM_KIND_MAP ? MAP_INDEX_BYTES : 0);
+	return sizeof(NxmObject) + (kind == NXM_KIND_MAP ? MAP_INDEX_BYTES :
+								kind == NXM_KIND_CACHE ? nxm_cache_least_bytes() : 0);
 }
 
 _Noreturn static void
@@ -357,8 +424,8 @@ deny(NxmKind kind, const char *name, size_t len, NxmPrivilege privilege)
 }
 
 /*
- * What is known of a name, looked up outside of a section.  false: there is no
- * such object.
+ * What is known of a name, but for sums, looked up outside of a section.  false:
+ * there is no such object.
  */
 static bool
 look_up(const NameKey *k, NxmObjectInfo *info)
@@ -378,7 +445,7 @@ look_up(const NameKey *k, NxmObjectInfo *info)
 			result = nxm_registry_is_closed() ? NXM_DROPPED :
 				find(k, &ref, &object);
 			if (result == NXM_OK)
-				result = copy_info(object, info);
+				result = copy_info(object, info, false);
 		});
 	} while (nxm_registry_reopened(result));
 	return result == NXM_OK;
@@ -418,7 +485,13 @@ nxm_object_free_contents(NxmObject *object)
 		case NXM_KIND_QUEUE:
 			return nxm_queue_drain(space, &object->u.queue, DRAIN_ITEMS);
 		case NXM_KIND_CACHE:
-			break;
+			{
+				NxmCacheView *view = nxm_cache_view();
+				NxmResult	result = nxm_cache_drop(view, &object->u.c.cache);
+
+				return result == NXM_OK || result == NXM_DROPPED ?
+					nxm_cache_drain(view, &object->u.c.cache) : result;
+			}
 	}
 	return NXM_ABSENT;
 }
@@ -446,8 +519,8 @@ new_acl(const NxmAcl *acl, NxmRef *ref)
  */
 static NxmResult
 create(const NameKey *k, Oid database, Oid owner, NxmKind kind,
-	   const char *name, size_t len, bool striped, const NxmAcl *acl,
-	   NxmObject **made)
+	   const char *name, size_t len, const NxmObjectOptions *options,
+	   const NxmAcl *acl, NxmObject **made)
 {
 	NxmSpace   *space = nxm_registry_space;
 	NxmAnchor  *anchor = nxm_registry_anchor;
@@ -484,8 +557,8 @@ create(const NameKey *k, Oid database, Oid owner, NxmKind kind,
 	switch (kind)
 	{
 		case NXM_KIND_COUNTER:
-			result = nxm_counter_init(space, &object->u.counter, striped,
-									  (int) space->shared->nnodes,
+			result = nxm_counter_init(space, &object->u.counter, options->striped,
+									  nxm_space_node_count(),
 									  STRIPES_PER_NODE);
 			break;
 		case NXM_KIND_MAP:
@@ -498,6 +571,9 @@ create(const NameKey *k, Oid database, Oid owner, NxmKind kind,
 			result = nxm_queue_init(space, &object->u.queue);
 			break;
 		case NXM_KIND_CACHE:
+			object->u.c.default_ttl = options->default_ttl;
+			result = nxm_cache_init(nxm_cache_view(), &object->u.c.cache,
+									nxm_cache_partitions(), options->max_bytes);
 			break;
 	}
 	if (result != NXM_OK)
@@ -519,52 +595,66 @@ create(const NameKey *k, Oid database, Oid owner, NxmKind kind,
 
 		if (acl_ref != 0)
 			nxm_free(space, acl_ref);
+		/* nobody has seen it: a cache needs no second look */
 		do
 			drained = nxm_object_free_contents(object);
 		while (drained == NXM_OK);
 		nxm_free(space, ref);
 	}
+	else if (kind == NXM_KIND_CACHE)
+		nxm_fetch_add(&anchor->caches_made, 1);
 	*made = object;
 	return result;
 }
 
 static bool
 create_object(Oid database, Oid owner, NxmKind kind, const char *name,
-			  size_t len, bool striped, const NxmAcl *acl, NxmSite *site)
+			  size_t len, const NxmObjectOptions *options, const NxmAcl *acl,
+			  NxmSite *site)
 {
+	static const NxmObjectOptions none;
 	NameKey		k;
 	NxmResult	result;
 	NxmObject  *object = NULL;
 
-	make_key(&k, database, kind, name, len);
-	NXM_LOCKED_SECTION(
+	if (options == NULL)
+		options = &none;
+	make_key(&k, database, owner, kind, name, len);
+	do
 	{
-		/* the lock keeps the object from being dropped before this is known */
-		uint64		generation = nxm_load(&nxm_registry_anchor->generation);
-
-		result = create(&k, database, owner, kind, name, len, striped, acl,
-						&object);
-		if (result == NXM_OK && site != NULL)
+		NXM_LOCKED_ONCE(
 		{
-			site->object = object;
-			site->generation = generation;
-			site->id = object->id;
-		}
-	});
+			/* the lock keeps the object from being dropped before this is known */
+			uint64		generation = nxm_load(&nxm_registry_anchor->generation);
+
+			result = create(&k, database, owner, kind, name, len, options, acl,
+							&object);
+			if (result == NXM_OK && site != NULL)
+			{
+				site->object = object;
+				site->generation = generation;
+				site->id = object->id;
+			}
+		});
+		/* a new cache takes memory from the largest one, if need be */
+	} while (nxm_registry_reopened(result) ||
+			 (kind == NXM_KIND_CACHE && nxm_caches_make_way(result)) ||
+			 nxm_again(nxm_registry_space, result));
 	return result == NXM_OK;
 }
 
 bool
-nxm_object_create(NxmKind kind, const char *name, size_t len, bool striped)
+nxm_object_create(NxmKind kind, const char *name, size_t len,
+				  const NxmObjectOptions *options)
 {
 	NxmObjectInfo info;
 	NameKey		k;
 	NxmAcl		acl;
 
-	nxm_check_enabled();
+	nxm_check_enabled(kind);
 	nxm_check_name(kind, len);
 	nxm_registry_use();
-	make_key(&k, MyDatabaseId, kind, name, len);
+	make_key(&k, MyDatabaseId, GetUserId(), kind, name, len);
 	if (look_up(&k, &info))
 	{
 		if (nxm_object_privileges(GetUserId(), info.owner, &info.acl) == 0)
@@ -573,14 +663,14 @@ nxm_object_create(NxmKind kind, const char *name, size_t len, bool striped)
 	}
 	acl.count = 0;
 	nxm_check_role_limit(GetUserId(), new_object_bytes(kind));
-	return create_object(MyDatabaseId, GetUserId(), kind, name, len, striped,
+	return create_object(MyDatabaseId, GetUserId(), kind, name, len, options,
 						 &acl, NULL);
 }
 
 bool
 nxm_object_restore(NxmSite *site, Oid database, Oid owner, NxmKind kind,
-				   const char *name, size_t len, bool striped,
-				   const NxmAcl *acl)
+				   const char *name, size_t len,
+				   const NxmObjectOptions *options, const NxmAcl *acl)
 {
 	NxmAcl		none;
 
@@ -591,7 +681,7 @@ nxm_object_restore(NxmSite *site, Oid database, Oid owner, NxmKind kind,
 	memset(site, 0, sizeof(*site));
 	site->owner = owner;
 	site->kind = kind;
-	return create_object(database, owner, kind, name, len, striped,
+	return create_object(database, owner, kind, name, len, options,
 						 acl == NULL ? &none : acl, site);
 }
 
@@ -618,11 +708,11 @@ nxm_object_open_slow(NxmSite *site, NxmKind kind, const char *name, size_t len,
 	Oid			role = GetUserId();
 
 	CHECK_FOR_INTERRUPTS();
-	nxm_check_enabled();
+	nxm_check_enabled(kind);
 	nxm_check_name(kind, len);
 	nxm_registry_use();
 	site->object = NULL;
-	make_key(&k, MyDatabaseId, kind, name, len);
+	make_key(&k, MyDatabaseId, GetUserId(), kind, name, len);
 	while (!look_up(&k, &info))
 	{
 		NxmAcl		acl;
@@ -632,7 +722,7 @@ nxm_object_open_slow(NxmSite *site, NxmKind kind, const char *name, size_t len,
 		CHECK_FOR_INTERRUPTS();
 		nxm_check_role_limit(role, new_object_bytes(kind));
 		acl.count = 0;
-		(void) create_object(MyDatabaseId, role, kind, name, len, false, &acl,
+		(void) create_object(MyDatabaseId, role, kind, name, len, NULL, &acl,
 							 NULL);
 	}
 
@@ -646,6 +736,7 @@ nxm_object_open_slow(NxmSite *site, NxmKind kind, const char *name, size_t len,
 	site->role = role;
 	site->owner = info.owner;
 	site->kind = kind;
+	site->default_ttl = info.options.default_ttl;
 	site->name_len = (uint32) len;
 	memcpy(site->name, name, len);
 	site->object = info.object;
@@ -664,12 +755,40 @@ nxm_object_find(const NxmObjectInfo *info, NxmObject **object)
 	*object = info->object;
 	if (nxm_load(&nxm_registry_anchor->generation) == info->generation)
 		return NXM_OK;
-	make_key(&k, info->database, info->kind, info->name, info->name_len);
+	make_key(&k, info->database, info->owner, info->kind, info->name,
+			 info->name_len);
 	result = find(&k, &ref, object);
 	if (result == NXM_ABSENT ||
 		(result == NXM_OK && (*object)->id != info->id))
 		return NXM_DROPPED;
 	return result;
+}
+
+/* Of the cache that an object is. */
+static NxmRef
+cache_ref(NxmRef object)
+{
+	return object + offsetof(NxmObject, u.c.cache) / NXM_REF_UNIT;
+}
+
+void
+nxm_registry_set_largest(const NxmObjectInfo *info)
+{
+	NameKey		k;
+	NxmResult	result;
+
+	make_key(&k, info->database, info->owner, info->kind, info->name,
+			 info->name_len);
+	NXM_LOCKED_SECTION(
+	{
+		NxmRef		ref;
+		NxmObject  *object;
+
+		result = find(&k, &ref, &object);
+		/* release: pairs with nxm_cache_make_way() */
+		if (result == NXM_OK && object->id == info->id)
+			nxm_store(&nxm_registry_anchor->largest, cache_ref(ref));
+	});
 }
 
 /*
@@ -685,6 +804,9 @@ bury(const NameKey *k, NxmRef ref, NxmObject *object)
 
 	if (result != NXM_OK)
 		return result;
+	/* nobody begins to evict in it for others, from the next epoch on */
+	if (nxm_load_relaxed(&anchor->largest) == cache_ref(ref))
+		nxm_store_relaxed(&anchor->largest, 0);
 	nxm_fetch_add(&anchor->generation, 1);
 	/* see nxm_object_valid() */
 	nxm_fence();
@@ -701,7 +823,8 @@ nxm_object_drop_info(const NxmObjectInfo *info)
 	NameKey		k;
 	NxmResult	result;
 
-	make_key(&k, info->database, info->kind, info->name, info->name_len);
+	make_key(&k, info->database, info->owner, info->kind, info->name,
+			 info->name_len);
 	NXM_LOCKED_SECTION(
 	{
 		NxmRef		ref;
@@ -720,10 +843,10 @@ nxm_object_drop(NxmKind kind, const char *name, size_t len)
 	NxmObjectInfo info;
 	NameKey		k;
 
-	nxm_check_enabled();
+	nxm_check_enabled(kind);
 	nxm_check_name(kind, len);
 	nxm_registry_use();
-	make_key(&k, MyDatabaseId, kind, name, len);
+	make_key(&k, MyDatabaseId, GetUserId(), kind, name, len);
 	if (!look_up(&k, &info))
 		return false;
 	if ((nxm_object_privileges(GetUserId(), info.owner, &info.acl) & NXM_OWN) == 0)
@@ -785,7 +908,8 @@ nxm_object_reassign(const NxmObjectInfo *info, Oid owner, const NxmAcl *acl)
 	NameKey		k;
 	NxmResult	result;
 
-	make_key(&k, info->database, info->kind, info->name, info->name_len);
+	make_key(&k, info->database, info->owner, info->kind, info->name,
+			 info->name_len);
 	NXM_LOCKED_SECTION(
 	{
 		NxmRef		ref;
@@ -846,10 +970,16 @@ nxm_object_share(NxmKind kind, const char *name, size_t len, Oid role,
 	NameKey		k;
 	NxmResult	result;
 
-	nxm_check_enabled();
+	nxm_check_enabled(kind);
 	nxm_check_name(kind, len);
+	if (nxm_is_default_cache(kind, name, len))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("cache \"%s\" cannot be shared", NXM_DEFAULT_CACHE),
+				 errdetail("Each role has its own cache of this name."),
+				 errhint("Share a cache of another name.")));
 	nxm_registry_use();
-	make_key(&k, MyDatabaseId, kind, name, len);
+	make_key(&k, MyDatabaseId, GetUserId(), kind, name, len);
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -929,7 +1059,7 @@ batch_add(NxmSpace *space, NxmRef item_ref, const NxmItem *item, void *context)
 	if (object == NULL)
 		return NXM_NEED_CHUNK;
 	batch->info[batch->count].generation = batch->generation;
-	result = copy_info(object, &batch->info[batch->count]);
+	result = copy_info(object, &batch->info[batch->count], true);
 	if (result == NXM_OK)
 		batch->count++;
 	return result;
@@ -981,6 +1111,7 @@ typedef struct RoleSum
 {
 	Oid			owner;
 	uint64		bytes;
+	uint64		id;				/* of a cache whose own bytes are not summed; 0: none */
 } RoleSum;
 
 static void
@@ -989,7 +1120,24 @@ sum_role(const NxmObjectInfo *info, void *context)
 	RoleSum    *sum = context;
 
 	if (info->owner == sum->owner)
-		sum->bytes += info->bytes;
+		sum->bytes += info->bytes -
+			(info->id == sum->id ? Min(info->cache_used, info->bytes) : 0);
+}
+
+_Noreturn static void
+raise_role_limit(Oid owner, uint64 taken, uint64 more)
+{
+	char	   *role = GetUserNameFromId(owner, true);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("structures of role \"%s\" would take more than nexusmem.role_limit",
+					role == NULL ? "?" : role),
+			 errdetail("They take %llu bytes of %llu, and %llu more were to be added.",
+					   (unsigned long long) taken,
+					   (unsigned long long) nxm_role_limit * 1024,
+					   (unsigned long long) more),
+			 errhint("Remove entries or structures, or raise nexusmem.role_limit.")));
 }
 
 /*
@@ -1003,7 +1151,7 @@ nxm_check_role_limit_slow(Oid owner, size_t bytes)
 	static int	checked_limit = -1;
 	static uint64 allowance;
 	uint64		limit = (uint64) nxm_role_limit * 1024;
-	RoleSum		sum = {owner, 0};
+	RoleSum		sum = {owner, 0, 0};
 
 	if (owner == checked_owner && nxm_role_limit == checked_limit &&
 		bytes <= allowance)
@@ -1014,22 +1162,37 @@ nxm_check_role_limit_slow(Oid owner, size_t bytes)
 	checked_owner = InvalidOid;
 	nxm_registry_scan(sum_role, &sum);
 	if (sum.bytes + bytes > limit)
-	{
-		char	   *role = GetUserNameFromId(owner, true);
-
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("structures of role \"%s\" would take more than nexusmem.role_limit",
-						role == NULL ? "?" : role),
-				 errdetail("They take %llu bytes of %llu, and %zu more were to be added.",
-						   (unsigned long long) sum.bytes,
-						   (unsigned long long) limit, bytes),
-				 errhint("Remove entries or structures, or raise nexusmem.role_limit.")));
-	}
+		raise_role_limit(owner, sum.bytes, bytes);
 	allowance = Min(ROLE_LIMIT_STEP, (limit - sum.bytes) / 2);
 	allowance -= Min(allowance, bytes);
 	checked_owner = owner;
 	checked_limit = nxm_role_limit;
+}
+
+/* It is taken anew when it was asked for so many times. */
+#define ROLE_LIMIT_USES 256
+
+uint64
+nxm_role_limit_of_object(Oid owner, uint64 id)
+{
+	static uint64 known_id = 0;
+	static int	known_limit = -1;
+	static int	uses = 0;
+	static uint64 left;
+	uint64		limit = (uint64) nxm_role_limit * 1024;
+	RoleSum		sum = {owner, 0, id};
+
+	if (known_id == id && known_limit == nxm_role_limit && uses-- > 0)
+		return left;
+	known_id = 0;
+	nxm_registry_scan(sum_role, &sum);
+	if (sum.bytes + nxm_cache_least_bytes() > limit)
+		raise_role_limit(owner, sum.bytes, nxm_cache_least_bytes());
+	left = limit - sum.bytes;
+	known_id = id;
+	known_limit = nxm_role_limit;
+	uses = ROLE_LIMIT_USES;
+	return left;
 }
 
 void
@@ -1043,7 +1206,7 @@ nxm_registry_init(void)
 							 PGC_SIGHUP,
 							 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("nexusmem.role_limit",
-							"Most memory that the structures of one role may take.",
+							"Most memory that the structures and caches of one role may take.",
 							"-1 means no limit.",
 							&nxm_role_limit,
 							-1, -1, INT_MAX,

@@ -4,13 +4,15 @@
  *
  * An object is a structure with its name.  Objects live in the space, are found
  * through the anchor's map by (database, kind, name), and are freed two epochs
- * after they were dropped.
+ * after they were dropped.  Of caches named NXM_DEFAULT_CACHE each role has its own,
+ * found by (database, kind, owner, name).
  */
 #ifndef NXM_REGISTRY_H
 #define NXM_REGISTRY_H
 
 #include "arena.h"
 #include "common/hashfn.h"
+#include "core/cache.h"
 #include "core/counter.h"
 #include "core/map.h"
 #include "core/queue.h"
@@ -19,6 +21,8 @@
 #include "miscadmin.h"
 
 #define NXM_MAX_NAME 63
+
+#define NXM_DEFAULT_CACHE "default"
 
 /* Roles that an object can be shared with, one by one. */
 #define NXM_MAX_ACL 64
@@ -74,8 +78,21 @@ typedef struct NxmObject
 		NxmMap		map;
 		NxmStack	stack;
 		NxmQueue	queue;
+		struct
+		{
+			NxmCache	cache;
+			int64		default_ttl;	/* microseconds, 0: none; immutable */
+		}			c;
 	}			u __attribute__((aligned(NXM_CACHE_LINE)));
 } NxmObject;
+
+/* What an object is made with.  All 0: nothing special. */
+typedef struct NxmObjectOptions
+{
+	bool		striped;		/* of a counter */
+	uint64		max_bytes;		/* of a cache, 0: no limit of its own */
+	int64		default_ttl;	/* of a cache, microseconds, 0: none */
+} NxmObjectOptions;
 
 /*
  * What a call site remembers of the object that it used last: name, privilege
@@ -93,6 +110,7 @@ typedef struct NxmSite
 	NxmKind		kind;
 	uint32		privileges;		/* that the role has */
 	uint32		size_hint;		/* for its user: bytes of the last value */
+	int64		default_ttl;	/* of a cache: NxmObjectOptions */
 	uint32		name_len;
 	char		name[NXM_MAX_NAME + 1];
 } NxmSite;
@@ -106,10 +124,11 @@ typedef struct NxmObjectInfo
 	NxmKind		kind;
 	Oid			database;
 	Oid			owner;
-	int			node;
-	bool		striped;		/* a striped counter */
+	int			node;			/* -1: none, of a cache */
+	NxmObjectOptions options;
 	uint64		entries;
 	uint64		bytes;			/* its own ones included */
+	uint64		cache_used;		/* of these, what a cache's max_bytes bounds */
 	uint32		name_len;
 	char		name[NXM_MAX_NAME + 1];
 	NxmAcl		acl;
@@ -195,7 +214,8 @@ nxm_site_holds(const NxmSite *site, NxmPrivilege privilege)
 				  site->role_changes == nxm_role_changes &&
 				  site->role == GetUserId() &&
 				  (site->privileges & privilege) != 0 &&
-				  nxm_enable_lock_free_structures);
+				  (site->kind == NXM_KIND_CACHE ||
+				   nxm_enable_lock_free_structures));
 }
 
 static inline bool
@@ -220,12 +240,9 @@ nxm_call_site(FunctionCallInfo fcinfo)
 	return nxm_call_site_slow(fcinfo);
 }
 
-/*
- * Creates an object for the current role; false: there is one of that name.
- * striped: for counters.
- */
+/* Creates an object for the current role; false: there is one of that name. */
 extern bool nxm_object_create(NxmKind kind, const char *name, size_t len,
-							  bool striped);
+							  const NxmObjectOptions *options);
 /*
  * The same for whatever database, owner and sharing, without any check; for
  * loading what was saved.  Opens it in *site with all privileges: to be used
@@ -233,7 +250,8 @@ extern bool nxm_object_create(NxmKind kind, const char *name, size_t len,
  */
 extern bool nxm_object_restore(NxmSite *site, Oid database, Oid owner,
 							   NxmKind kind, const char *name, size_t len,
-							   bool striped, const NxmAcl *acl);
+							   const NxmObjectOptions *options,
+							   const NxmAcl *acl);
 
 /* false: there was none.  Needs NXM_OWN.  Frees what it can at once. */
 extern bool nxm_object_drop(NxmKind kind, const char *name, size_t len);
@@ -256,13 +274,21 @@ extern uint32 nxm_object_privileges(Oid role, Oid owner, const NxmAcl *acl);
 
 /* Raises the errors that names, or the setting, deserve. */
 extern void nxm_check_name(NxmKind kind, size_t len);
-extern void nxm_check_enabled(void);
+extern void nxm_check_enabled(NxmKind kind);
+/* Is it one of the caches of which each role has its own? */
+extern bool nxm_is_default_cache(NxmKind kind, const char *name, size_t len);
 
 /*
  * Raises configuration_limit_exceeded if the objects of the owner of *site would
  * take more than nexusmem.role_limit with so many bytes more.
  */
 extern void nxm_check_role_limit_slow(Oid owner, size_t bytes);
+
+/*
+ * How many bytes of those that an object counts for its owner's nexusmem.role_limit
+ * leaves to it; at most the limit.  Taken anew now and then.  Not in a section.
+ */
+extern uint64 nxm_role_limit_of_object(Oid owner, uint64 id);
 
 static inline void
 nxm_check_role_limit(Oid owner, size_t bytes)
@@ -304,6 +330,12 @@ extern void nxm_registry_scan(void (*each) (const NxmObjectInfo *info,
  * or what nxm_again() handles.
  */
 extern NxmResult nxm_object_find(const NxmObjectInfo *info, NxmObject **object);
+
+/*
+ * Makes the cache of info, if it is still there, the one that gives way to others.
+ * Not in a section.
+ */
+extern void nxm_registry_set_largest(const NxmObjectInfo *info);
 
 /* For drops and clears whose process went away before all was freed. */
 typedef enum NxmDrain

@@ -198,6 +198,10 @@ nxm_registry_drain_some(void)
 			nxm_enter(space);
 			if (result == NXM_ABSENT)
 				result = forget(ref);
+			/* some process is held up in it: others get their turn until then */
+			else if (result == NXM_EXISTS)
+				nxm_store_relaxed(&object->dropped,
+								  nxm_load(&space->shared->epoch));
 			if (result != NXM_ABSENT)
 				nxm_store_relaxed(&object->draining, 0);
 			nxm_leave(space);
@@ -211,7 +215,7 @@ nxm_registry_drain_some(void)
 		}
 		nxm_end_operation();
 	} while (nxm_again(space, result));
-	if (ref != 0)
+	if (ref != 0 && result != NXM_EXISTS)
 		return NXM_DRAIN_MORE;
 
 	more = drain_all_cleared();
@@ -341,6 +345,13 @@ nxm_registry_reconcile(void)
 			CHECK_FOR_INTERRUPTS();
 			if (database == NULL)
 			{
+				changed += nxm_object_drop_info(info);
+				continue;
+			}
+			if (!known(roles, owner) &&
+				nxm_is_default_cache(info->kind, info->name, info->name_len))
+			{
+				/* nobody else could use it */
 				changed += nxm_object_drop_info(info);
 				continue;
 			}

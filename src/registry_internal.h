@@ -8,9 +8,9 @@
 #include "registry.h"
 
 /*
- * Runs a block, which sets `result`, in a section; again for as long as it asks for
- * chunks or memory.  The second is for changes: under the registry lock, and not
- * while it is closed, which raises an error.
+ * Runs a block, which sets `result`, in a section: again for as long as it asks for
+ * chunks or memory.  For changes: once, under the registry lock, and not while it is
+ * closed, which gives NXM_DROPPED; again, and with an error where it is closed.
  */
 #define NXM_IN_SECTION(...) \
 	do { \
@@ -21,7 +21,7 @@
 		nxm_end_operation(); \
 	} while (nxm_again(nxm_registry_space, result))
 
-#define NXM_LOCKED_SECTION(...) \
+#define NXM_LOCKED_ONCE(...) \
 	do { \
 		nxm_begin_operation(); \
 		LWLockAcquire(&nxm_registry_anchor->registry_lock, LW_EXCLUSIVE); \
@@ -33,8 +33,13 @@
 		nxm_leave(nxm_registry_space); \
 		LWLockRelease(&nxm_registry_anchor->registry_lock); \
 		nxm_end_operation(); \
-	} while (nxm_registry_reopened(result) || \
-			 nxm_again(nxm_registry_space, result))
+	} while (0)
+
+#define NXM_LOCKED_SECTION(...) \
+	do \
+		NXM_LOCKED_ONCE(__VA_ARGS__); \
+	while (nxm_registry_reopened(result) || \
+		   nxm_again(nxm_registry_space, result))
 
 /* In a section: is it closed, and not by this process? */
 extern bool nxm_registry_is_closed(void);

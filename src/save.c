@@ -5,7 +5,7 @@
  *
  * The rule is that of unlogged tables.  After a clean shutdown everything is
  * there again; after a crash the structures are empty, for an older copy would
- * count twice.  So the file is removed as soon as it was loaded, and a start loads
+ * count twice, and the caches, for it would serve what was deleted.  So the file is removed as soon as it was loaded, and a start loads
  * it only if pg_control says that the last shutdown was clean.
  *
  * Start.  The postmaster looks, while it makes shared memory, which is before
@@ -35,7 +35,7 @@
  * which only the one worker says and takes back.
  *
  * Limits: saving gives up where a process is stopped inside a section, and after
- * WRITE_LIMIT_MS.  A walsender of a logical client is not waited for: it outlives
+ * WRITE_LIMIT_MS; of caches it saves what it can until CACHES_LIMIT_MS.  A walsender of a logical client is not waited for: it outlives
  * the save, and gets the error.  A server that stops itself at a recovery target
  * does not write the line, and saves nothing.  Single-user mode neither loads nor
  * saves: the file waits.
@@ -47,6 +47,7 @@
 #include <unistd.h>
 
 #include "access/xlog.h"
+#include "caches.h"
 #include "catalog/pg_control.h"
 #include "common/controldata_utils.h"
 #include "miscadmin.h"
@@ -68,6 +69,7 @@
 #define CLIENTS_LIMIT_MS	10000	/* for connections to end that used nothing */
 #define SECTIONS_LIMIT_MS	2000	/* for sections to end */
 #define WRITE_LIMIT_MS		30000	/* for writing, fsync not counted */
+#define CACHES_LIMIT_MS		20000	/* of these, until caches are cut short */
 #define POLL_MS				10
 #define BLOCK_SIZE			(256 * 1024)
 
@@ -101,6 +103,9 @@ typedef struct Saver
 {
 	NxmSpace   *space;
 	TimestampTz deadline;
+	TimestampTz caches_deadline;
+	bool		caches;			/* it is their turn */
+	bool		cut_short;		/* some entries of caches were left out */
 	int			fd;
 	char	   *block;			/* not written yet */
 	size_t		block_used;
@@ -113,7 +118,7 @@ typedef struct Saver
 	size_t		frame_used;
 	uint32		frame_count;
 
-	/* the entries of the bucket that a map's scan reads, as in a frame */
+	/* the entries of the bucket that a scan reads, as in a frame */
 	char	   *bucket;
 	size_t		bucket_size;
 	size_t		bucket_used;
@@ -599,6 +604,46 @@ add_item(NxmSpace *space, NxmRef ref, const NxmItem *item, void *context)
 	return NXM_OK;
 }
 
+/* In a section: an entry of a cache goes to the bucket's others. */
+static NxmResult
+add_cache_entry(NxmCacheView *view, const NxmCacheEntry *from, void *context)
+{
+	Saver	   *saver = context;
+	NxmSaveEntry entry;
+	int64		deadline = from->deadline;
+	NxmBuffer	value;
+	NxmResult	r;
+	char	   *p;
+
+	entry.key_len = (uint16) from->key_len;
+	entry.value_len = from->len;
+	entry.type = (uint16) from->type;
+	saver->wanted = saver->bucket_used + sizeof(entry) + sizeof(deadline) +
+		entry.key_len + entry.value_len;
+	if (saver->wanted > saver->bucket_size)
+		return NXM_NEED_BUFFER;
+
+	p = saver->bucket + saver->bucket_used;
+	memcpy(p + sizeof(entry), &deadline, sizeof(deadline));
+	memcpy(p + sizeof(entry) + sizeof(deadline), from->key, from->key_len);
+	value.data = p + sizeof(entry) + sizeof(deadline) + entry.key_len;
+	value.size = saver->bucket_size -
+		(saver->bucket_used + sizeof(entry) + sizeof(deadline) + entry.key_len);
+	r = nxm_cache_entry_value(view, from, &value);
+	if (r == NXM_ABSENT)
+		return NXM_OK;
+	if (r == NXM_NEED_BUFFER)
+		saver->wanted += value.len - entry.value_len;
+	if (r != NXM_OK)
+		return r;
+	entry.value_len = (uint32) value.len;
+	entry.type = (uint16) value.type;
+	memcpy(p, &entry, sizeof(entry));
+	saver->bucket_used += sizeof(entry) + sizeof(deadline) + entry.key_len +
+		entry.value_len;
+	return NXM_OK;
+}
+
 /*
  * Moves a bucket's entries into frames.  One by one, since a bucket of long values
  * is longer than a frame may be.
@@ -606,15 +651,17 @@ add_item(NxmSpace *space, NxmRef ref, const NxmItem *item, void *context)
 static bool
 put_bucket(Saver *saver, uint32 *entries)
 {
+	size_t		more = saver->caches ? sizeof(int64) : 0;
+
 	for (size_t at = 0; at < saver->bucket_used;)
 	{
 		NxmSaveEntry entry;
 		size_t		len;
 
 		memcpy(&entry, saver->bucket + at, sizeof(entry));
-		len = sizeof(entry) + entry.key_len + entry.value_len;
+		len = sizeof(entry) + more + entry.key_len + entry.value_len;
 		if (len > NXM_FRAME_MAX - saver->frame_used)
-			return fail(saver, "an entry of a map is too long", 0);
+			return fail(saver, "an entry is too long", 0);
 		add(saver, saver->bucket + at, len);
 		at += len;
 		if (!end_entry(saver, entries))
@@ -659,6 +706,55 @@ save_map(Saver *saver, const NxmObjectInfo *info, uint32 *entries)
 			return true;
 		else if (!nxm_again(saver->space, r))
 			return fail(saver, "a map could not be read", 0);
+	} while (r != NXM_ABSENT);
+	return true;
+}
+
+/* The entries of a cache, as long as there is time. */
+static bool
+save_cache(Saver *saver, const NxmObjectInfo *info, uint32 *entries)
+{
+	NxmCacheView *view = nxm_cache_view();
+	NxmCacheCursor cursor = {0, 0};
+	NxmResult	r;
+
+	do
+	{
+		NxmObject  *object;
+		NxmCacheCursor before = cursor;
+
+		if (GetCurrentTimestamp() > saver->caches_deadline)
+		{
+			saver->cut_short = true;
+			return true;
+		}
+		nxm_begin_operation();
+		nxm_enter(saver->space);
+		r = nxm_object_find(info, &object);
+		if (r == NXM_OK)
+			r = nxm_cache_scan(view, &object->u.c.cache, &cursor, begin_bucket,
+							   add_cache_entry, saver);
+		nxm_leave(saver->space);
+		nxm_end_operation();
+
+		if (r == NXM_ABSENT ||
+			(r == NXM_OK && memcmp(&cursor, &before, sizeof(cursor)) != 0))
+		{
+			if (!put_bucket(saver, entries))
+				return false;
+			saver->bucket_used = 0;
+		}
+		else if (r == NXM_OK)
+			CHECK_FOR_INTERRUPTS();	/* the scan only wanted to be interruptible */
+		else if (r == NXM_NEED_BUFFER)
+		{
+			saver->bucket_size = Max(saver->wanted, saver->bucket_size * 2);
+			saver->bucket = repalloc_huge(saver->bucket, saver->bucket_size);
+		}
+		else if (r == NXM_DROPPED)
+			return true;
+		else if (!nxm_again(saver->space, r))
+			return fail(saver, "a cache could not be read", 0);
 	} while (r != NXM_ABSENT);
 	return true;
 }
@@ -748,15 +844,16 @@ save_object(const NxmObjectInfo *info, void *context)
 	NxmSaveObject object;
 	uint32		entries = 0;
 
-	if (saver->what_failed != NULL || info->kind == NXM_KIND_CACHE)
+	if (saver->what_failed != NULL ||
+		(info->kind == NXM_KIND_CACHE) != saver->caches)
 		return;
 
 	memset(&object, 0, sizeof(object));
 	object.kind = info->kind;
 	object.database = info->database;
 	object.owner = info->owner;
-	object.node = info->node;
-	object.striped = info->striped;
+	object.node = (uint32) info->node;
+	object.striped = info->options.striped;
 	object.name_len = info->name_len;
 	object.grants = info->acl.count;
 	if (info->kind == NXM_KIND_COUNTER &&
@@ -773,10 +870,18 @@ save_object(const NxmObjectInfo *info, void *context)
 		grant.privileges = info->acl.entry[i].privileges;
 		add(saver, &grant, sizeof(grant));
 	}
+	if (info->kind == NXM_KIND_CACHE)
+	{
+		NxmSaveCache cache = {info->options.max_bytes, info->options.default_ttl};
+
+		add(saver, &cache, sizeof(cache));
+	}
 	if (!put_frame(saver, NXM_FRAME_OBJECT))
 		return;
 
 	if (info->kind == NXM_KIND_MAP && !save_map(saver, info, &entries))
+		return;
+	if (info->kind == NXM_KIND_CACHE && !save_cache(saver, info, &entries))
 		return;
 	if ((info->kind == NXM_KIND_STACK || info->kind == NXM_KIND_QUEUE) &&
 		!save_list(saver, info, &entries))
@@ -797,6 +902,11 @@ write_file(Saver *saver)
 	INIT_CRC32C(saver->body_crc);
 	saver->length = sizeof(header);
 	nxm_registry_scan(save_object, saver);
+	if (nxm_save_what == NXM_SAVE_ALL)
+	{
+		saver->caches = true;
+		nxm_registry_scan(save_object, saver);
+	}
 	if (saver->what_failed != NULL || !flush_block(saver))
 		return false;
 	if (saver->objects == 0)
@@ -881,6 +991,8 @@ save(void)
 	{
 		saver->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													  WRITE_LIMIT_MS);
+		saver->caches_deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+															 CACHES_LIMIT_MS);
 		ok = save_file(saver);
 		if (ok && saver->objects > 0)
 			ereport(LOG,
@@ -888,6 +1000,9 @@ save(void)
 								   "saved %u shared structures, %llu bytes",
 								   saver->objects, saver->objects,
 								   (unsigned long long) saver->length)));
+		if (ok && saver->cut_short)
+			ereport(LOG,
+					(errmsg("some entries of caches were not saved, for it would have taken too long")));
 	}
 	if (!ok)
 	{
@@ -976,7 +1091,7 @@ void
 nxm_save_init(void)
 {
 	DefineCustomEnumVariable("nexusmem.save",
-							 "What a clean shutdown saves of the shared structures.",
+							 "What a clean shutdown saves of the shared structures and caches.",
 							 "The next start loads it. After a crash they are empty.",
 							 &nxm_save_what, NXM_SAVE_STRUCTURES, save_options,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);

@@ -6,15 +6,19 @@
  *	| header | frame | frame | ... | frame |
  *	+--------+-------+-------+-----+-------+
  *
- * For each structure a frame OBJECT, frames ENTRIES, a frame END.  A frame is
+ * For each structure or cache a frame OBJECT, frames ENTRIES, a frame END.  A frame is
  * followed by `length` bytes, and its checksum covers them and the rest of itself;
  * the header's body_crc covers all behind the header.  The header is written last,
  * so a file that was not finished has none.
  *
- * OBJECT is followed by NxmSaveObject, the name, and the NxmSaveGrants.  ENTRIES
- * by `count` times NxmSaveEntry, key, value: a map's in any order, a queue's from
- * the oldest, a stack's from the top.  END by nothing; `count` says how many
- * entries there were, modulo 2^32.
+ * OBJECT is followed by NxmSaveObject, the name, the NxmSaveGrants, and, of a cache,
+ * NxmSaveCache.  ENTRIES by `count` times NxmSaveEntry, of a cache int64 deadline,
+ * key, value: a map's and a cache's in any order, a queue's from the oldest, a
+ * stack's from the top.  END by nothing; `count` says how many entries there were,
+ * modulo 2^32.  Format 1 had no caches, and is read too.
+ *
+ * Caches come last: where time is short they are saved in part, and what was
+ * written of them is as good as a cache that has lost entries.
  *
  * Numbers are the machine's own, and so is jsonb: a file is for the cluster that
  * wrote it, which the header names.
@@ -35,7 +39,8 @@
 #define NXM_SAVE_REFUSED	NXM_SAVE_FILE ".refused"
 
 #define NXM_SAVE_MAGIC		"NXMSAVE"
-#define NXM_SAVE_FORMAT		1	/* raised when anything below changes */
+#define NXM_SAVE_FORMAT		2	/* raised when anything below changes */
+#define NXM_SAVE_FORMAT_OLDEST 1	/* that is read */
 #define NXM_SAVE_BYTE_ORDER	0x01020304
 
 typedef struct NxmSaveHeader
@@ -73,7 +78,8 @@ typedef struct NxmSaveFrame
 #define NXM_FRAME_FILL		65536
 /* An entry is at most a key and a value of the longest. */
 #define NXM_FRAME_MAX \
-	(NXM_FRAME_FILL + sizeof(NxmSaveEntry) + NXM_MAX_KEY + NXM_MAX_VALUE)
+	(NXM_FRAME_FILL + sizeof(NxmSaveEntry) + sizeof(int64) + NXM_MAX_KEY + \
+	 NXM_MAX_VALUE)
 
 typedef struct NxmSaveObject
 {
@@ -94,6 +100,14 @@ typedef struct NxmSaveGrant
 	uint32		privileges;
 } NxmSaveGrant;
 
+/* Of a cache: NxmObjectOptions. */
+typedef struct NxmSaveCache
+{
+	uint64		max_bytes;
+	int64		default_ttl;
+} NxmSaveCache;
+
+/* The deadline of a cache's entry that follows it is a TimestampTz, 0: none. */
 typedef struct NxmSaveEntry
 {
 	uint32		value_len;

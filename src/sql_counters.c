@@ -139,11 +139,13 @@ Datum
 nxm_sql_counter_create(PG_FUNCTION_ARGS)
 {
 	NxmBytes	name = NAME_ARG();
+	NxmObjectOptions options = {0};
 
 	if (PG_ARGISNULL(1))
 		nxm_null_argument("striped", NULL);
+	options.striped = PG_GETARG_BOOL(1);
 	PG_RETURN_BOOL(nxm_object_create(NXM_KIND_COUNTER, name.data, name.len,
-									 PG_GETARG_BOOL(1)));
+									 &options));
 }
 
 Datum
@@ -382,7 +384,7 @@ nxm_sql_counter_drain(PG_FUNCTION_ARGS)
 {
 	DrainContext c;
 
-	nxm_check_enabled();
+	nxm_check_enabled(NXM_KIND_COUNTER);
 	if (PG_ARGISNULL(0))
 		nxm_null_argument("pattern", NULL);
 	c.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;

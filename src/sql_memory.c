@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "arena.h"
+#include "core/cache.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
@@ -19,24 +20,24 @@ Datum
 nxm_node_memory(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	NxmNodeMemory *memory = palloc(sizeof(NxmNodeMemory) * NXM_SPACE_NODES);
-	int			nnodes = nxm_arena_measure(memory, MAX_PAGES);
+	NxmNodeMemory *memory = palloc(sizeof(NxmNodeMemory) * NXM_NODE_MEMORIES);
+	int			n = nxm_arena_measure(memory, MAX_PAGES);
 
 	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; i < nnodes; i++)
+	for (int i = 0; i < n; i++)
 	{
 		const NxmNodeMemory *m = &memory[i];
 		bool		asked = m->asked || m->reserved == 0;
-		bool		told = m->told || m->reserved == 0;
+		bool		told = m->node >= 0 && (m->told || m->reserved == 0);
 		Datum		values[6] = {
 			Int32GetDatum(m->node),
-			CStringGetTextDatum("structures"),
+			CStringGetTextDatum(m->account == NXM_CACHE_ACCOUNT ? "caches" : "structures"),
 			Int64GetDatum((int64) m->reserved),
 			Int64GetDatum((int64) m->used),
 			Int64GetDatum((int64) m->on_node),
 			Int64GetDatum((int64) m->resident)
 		};
-		bool		nulls[6] = {false, false, false, false, !told, !asked};
+		bool		nulls[6] = {m->node < 0, false, false, false, !told, !asked};
 
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}

@@ -144,7 +144,7 @@ change_sharing(FunctionCallInfo fcinfo, bool grant)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("there is no kind of structure \"%.*s\"",
 						(int) kind_name.len, kind_name.data),
-				 errhint("Kinds are counter, map, stack and queue.")));
+				 errhint("Kinds are counter, map, stack, queue and cache.")));
 	if (!PG_ARGISNULL(2))
 	{
 		role = PG_GETARG_OID(2);
@@ -197,7 +197,7 @@ put_structure(const NxmObjectInfo *info, void *context)
 {
 	StructuresContext *c = context;
 	Datum		values[6];
-	bool		nulls[6] = {false};
+	bool		nulls[6] = {false, false, false, info->node < 0, false, false};
 
 	if (info->database != MyDatabaseId ||
 		(!c->all && nxm_object_privileges(GetUserId(), info->owner,

@@ -13,6 +13,7 @@
 #include "arena.h"
 #include "arena_chunks.h"
 #include "compat.h"
+#include "core/cache.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "memory_worker.h"
@@ -23,7 +24,9 @@
 #include "save.h"
 #include "scheduler.h"
 #include "shmem.h"
+#include "storage/dsm_impl.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 #include "worker.h"
 
@@ -36,6 +39,9 @@ PG_FUNCTION_INFO_V1(nxm_status);
 
 /* of the structures' memory, when status is asked */
 #define SAMPLED_PAGES 256
+
+/* a want of memory for caches is told for so long, in ms */
+#define SHORT_MS 60000
 
 typedef struct StatusRow
 {
@@ -94,8 +100,8 @@ shared_memory_status(void)
 		return row("active", NULL, "the library was preloaded");
 	return row("off", HINT_PRELOAD,
 			   NXM_HAVE_DSM_REGISTRY ?
-			   "the library was loaded by this session alone: nexusmem.num_nodes, node_source and shared_buffers_placement do not exist, and nothing but structures is shared" :
-			   "the library was loaded by this session alone: nexusmem.num_nodes, node_source and shared_buffers_placement do not exist, and nothing is shared");
+			   "the library was loaded by this session alone: nexusmem.num_nodes, node_source, enable_numa_caching and shared_buffers_placement do not exist, and nothing but structures and caches is shared" :
+			   "the library was loaded by this session alone: nexusmem.num_nodes, node_source, enable_numa_caching and shared_buffers_placement do not exist, and nothing is shared");
 }
 
 static StatusRow
@@ -269,30 +275,33 @@ unbound_hint(const NxmArenaReport *report)
 	return HINT_CONTAINER;
 }
 
+/* Why there is no memory of ours. */
+static StatusRow
+no_arena(NxmArenaState state)
+{
+	if (state == NXM_ARENA_OTHER_VERSION)
+		return row("off", "Restart the server.",
+				   "made by another version of the library");
+	if (NXM_HAVE_DSM_REGISTRY)
+		return row("off", NULL,
+				   "not preloaded: made when a structure is first used");
+	return row("off", HINT_PRELOAD, "needs the library preloaded");
+}
+
 static StatusRow
 structure_memory_status(void)
 {
 	NxmArenaReport report;
+	NxmArenaState state = nxm_arena_report(&report);
 	NxmNodeMemory *memory;
 	uint64		on_node = 0;
 	uint64		elsewhere = 0;
 	const char *detail;
 
-	switch (nxm_arena_report(&report))
-	{
-		case NXM_ARENA_NONE:
-			if (NXM_HAVE_DSM_REGISTRY)
-				return row("off", NULL,
-						   "not preloaded: made when a structure is first used");
-			return row("off", HINT_PRELOAD, "needs the library preloaded");
-		case NXM_ARENA_OTHER_VERSION:
-			return row("off", "Restart the server.",
-					   "made by another version of the library");
-		case NXM_ARENA_READY:
-			break;
-	}
+	if (state != NXM_ARENA_READY)
+		return no_arena(state);
 	detail = psprintf("%.1f of %.1f MB in %d %s of %.1f MB",
-					  report.used / 1048576.0, report.limit / 1048576.0,
+					  report.used[0] / 1048576.0, report.limit[0] / 1048576.0,
 					  report.chunks, report.chunks == 1 ? "segment" : "segments",
 					  report.reserved / 1048576.0);
 
@@ -318,7 +327,7 @@ structure_memory_status(void)
 	if (!nxm_topology()->numa || report.chunks == 0)
 		return row("active", NULL, detail);
 
-	memory = palloc(sizeof(NxmNodeMemory) * NXM_SPACE_NODES);
+	memory = palloc(sizeof(NxmNodeMemory) * NXM_NODE_MEMORIES);
 	for (int n = nxm_arena_measure(memory, SAMPLED_PAGES); n-- > 0;)
 	{
 		on_node += memory[n].on_node;
@@ -334,6 +343,37 @@ structure_memory_status(void)
 		return row("degraded",
 				   "A node may be short of memory: see the view nexusmem.node_memory.",
 				   detail);
+	return row("active", NULL, detail);
+}
+
+static StatusRow
+cache_status(void)
+{
+	NxmArenaReport report;
+	NxmArenaState state = nxm_arena_report(&report);
+	int			nodes = nxm_enable_numa_caching ? nxm_space_node_count() : 1;
+	TimestampTz short_at;
+	const char *detail;
+
+	if (state != NXM_ARENA_READY)
+		return no_arena(state);
+	detail = psprintf("%.1f of %.1f MB, %s",
+					  report.used[NXM_CACHE_ACCOUNT] / 1048576.0,
+					  report.limit[NXM_CACHE_ACCOUNT] / 1048576.0,
+					  nodes > 1 ? psprintf("a partition on each of %d nodes", nodes) :
+					  "not partitioned");
+	short_at = (TimestampTz) nxm_load(&nxm_anchor()->cache_short);
+	if (!TimestampDifferenceExceeds(short_at, GetCurrentTimestamp(), SHORT_MS))
+		return row("degraded", dynamic_shared_memory_type == DSM_IMPL_POSIX ?
+				   "Enlarge /dev/shm (in a container with --shm-size), or lower nexusmem.cache_size." :
+				   "Give the server more shared memory, or lower nexusmem.cache_size.",
+				   psprintf("%s; there was no memory to reach the limit: entries gave way",
+							detail));
+	if (nxm_memory_worker_pid() == 0)
+		return row("degraded", nxm_shmem_available() ?
+				   "Raise max_worker_processes and restart the server." : HINT_PRELOAD,
+				   psprintf("%s; the worker \"nexusmem memory\" is not running: what has expired keeps its memory until that is needed",
+							detail));
 	return row("active", NULL, detail);
 }
 
@@ -422,6 +462,7 @@ nxm_status(PG_FUNCTION_ARGS)
 		{"memory policy", memory_policy_status},
 		{"shared_buffers placement", placement_status},
 		{"structure memory", structure_memory_status},
+		{"cache", cache_status},
 		{"index look-ahead", prefetch_status},
 		{"background worker", worker_status},
 		{"saved structures", memory_worker_status},

@@ -337,9 +337,9 @@ latency(void)
 		ratios[1][r] = seen[2][2][r] / seen[0][2][r];
 		nxm_store(&env->world->keep, 0);
 		drop(&space, &shared->map);
-		nxm_store(&env->shared->page_limit, 0);
+		nxm_store(&env->shared->account[0].page_limit, 0);
 		nxm_trim(&space);
-		nxm_store(&env->shared->page_limit, UINT64_C(1) << 20);
+		nxm_store(&env->shared->account[0].page_limit, UINT64_C(1) << 20);
 	}
 	printf("nanoseconds of an operation, %d processes, to %llu entries, medians of %d rounds\n",
 		   nprocesses, (unsigned long long) nentries, rounds);

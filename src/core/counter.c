@@ -38,6 +38,7 @@ nxm_counter_init(NxmSpace *space, NxmCounter *counter, bool striped,
 	int			n;
 
 	counter->nstripes = 0;
+	counter->nnodes = (uint32_t) nnodes;
 	nxm_init(&counter->exact.value, 0);
 	if (!striped)
 		return NXM_OK;
@@ -76,14 +77,13 @@ nxm_counter_add(NxmSpace *space, NxmCounter *counter, int node, int64_t delta,
 				int64_t *result)
 {
 	NxmStripe  *stripe;
-	uint32_t	nnodes = (uint32_t) space->shared->nnodes;
+	uint32_t	nnodes = counter->nnodes;
 	uint32_t	per_node;
 	uint32_t	i;
 
 	if (counter->nstripes == 0)
 		return add_to(&counter->exact.value, delta, result);
 
-	/* stripe i is on node i % nnodes */
 	per_node = counter->nstripes / nnodes;
 	i = per_node == 0 ? (uint32_t) space->proc % counter->nstripes :
 		(uint32_t) space->proc % per_node * nnodes + (uint32_t) node % nnodes;

@@ -32,7 +32,7 @@ typedef struct NxmStripe
 typedef struct NxmCounter
 {
 	uint32_t	nstripes;		/* 0: exact.  Immutable */
-	uint32_t	unused;
+	uint32_t	nnodes;			/* stripe i is on node i % nnodes.  Immutable */
 	NxmRef		stripes[NXM_MAX_STRIPES];	/* of a striped one.  Immutable */
 	NxmStripe	exact __attribute__((aligned(NXM_CACHE_LINE)));
 } NxmCounter;

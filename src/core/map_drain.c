@@ -49,23 +49,24 @@ cut_off(NxmMap *map, uint64_t body)
 NxmResult
 nxm_map_clear(NxmSpace *space, NxmMap *map, uint64_t *removed)
 {
+	return nxm_map_clear_to(space, map, NXM_MIN_LOG, removed);
+}
+
+NxmResult
+nxm_map_clear_to(NxmSpace *space, NxmMap *map, uint32_t log, uint64_t *removed)
+{
 	uint64_t	body;
 	NxmResult	result;
 
 	*removed = nxm_map_entries(map);
 	if (nxm_load(&map->dead) != 0)
 		return NXM_EXISTS;
-	body = nxm_map_new_body(space);
+	body = nxm_map_new_body(space, log);
 	if (body == 0)
 		return nxm_no_object(space);
 	result = cut_off(map, body);
 	if (result != NXM_OK)
-	{
-		NxmAtomic  *entry = nxm_at(space, body);
-
-		nxm_free(space, nxm_load_relaxed(entry) & NXM_REF_MASK);
-		nxm_free(space, body);
-	}
+		nxm_map_free_body(space, body);
 	return result;
 }
 
@@ -75,13 +76,35 @@ nxm_map_drop(NxmMap *map)
 	return cut_off(map, 0);
 }
 
+static NxmResult
+item_prepare(NxmSpace *space, const NxmMapItems *items, NxmAtomic *slot,
+			 uint64_t word)
+{
+	const NxmItem *item = nxm_at(space, word & NXM_REF_MASK);
+
+	(void) items;
+	(void) slot;
+	return item != NULL && nxm_item_is_mapped(space, item) ? NXM_OK : NXM_NEED_CHUNK;
+}
+
+static void
+item_removed(NxmSpace *space, const NxmMapItems *items, NxmMap *map, NxmRef ref)
+{
+	size_t		bytes = nxm_item_bytes(nxm_at(space, ref));
+
+	(void) items;
+	nxm_retire(space, ref);
+	nxm_map_count(space, map, -1, -(int64_t) bytes);
+}
+
 /*
  * Takes all items out of a segment of a dead body and of its successors.  Any
  * number of processes may at once; an item is retired by whoever's CAS takes it
  * out.
  */
 static NxmResult
-drain_segment(NxmSpace *space, NxmMap *map, NxmSegment *seg)
+drain_segment(NxmSpace *space, NxmMap *map, NxmSegment *seg,
+			  const NxmMapItems *items)
 {
 	uint32_t	log = NXM_GET(seg->log);
 	NxmPlace		place = {.overflow = overflows_of(seg, log)};
@@ -97,14 +120,14 @@ drain_segment(NxmSpace *space, NxmMap *map, NxmSegment *seg)
 		first = nxm_at(space, next);
 		if (first == NULL)
 			return NXM_NEED_CHUNK;
-		result = drain_segment(space, map, first);
+		result = drain_segment(space, map, first, items);
 		if (result == NXM_OK && NXM_GET(first->sibling) != 0)
 		{
 			NxmSegment    *second = nxm_at(space, NXM_GET(first->sibling));
 
 			if (second == NULL)
 				return NXM_NEED_CHUNK;
-			result = drain_segment(space, map, second);
+			result = drain_segment(space, map, second, items);
 		}
 		return result;
 	}
@@ -134,31 +157,29 @@ drain_segment(NxmSpace *space, NxmMap *map, NxmSegment *seg)
 			while (word != FROZEN)
 			{
 				NxmRef		ref = (word & STATE_MASK) == OPEN ? word & NXM_REF_MASK : 0;
-				size_t		bytes = 0;
+				NxmResult	prepared;
 
 				if (ref != 0)
 				{
-					NxmItem    *item = nxm_at(space, ref);
-
-					if (item == NULL)
-						return NXM_NEED_CHUNK;
 					nxm_protect(space, ref);
 					if (nxm_load(slot) != word)
 					{
 						word = nxm_load(slot);
 						continue;
 					}
-					if (!nxm_item_is_mapped(space, item))
-						return NXM_NEED_CHUNK;
-					bytes = nxm_item_bytes(item);
+					prepared = items->prepare(space, items, slot, word);
+					if (prepared == NXM_EXISTS)
+					{
+						word = nxm_load(slot);
+						continue;
+					}
+					if (prepared != NXM_OK)
+						return prepared;
 				}
 				if (nxm_cas(slot, &word, FROZEN))
 				{
 					if (ref != 0)
-					{
-						nxm_retire(space, ref);
-						nxm_map_count(space, map, -1, -(int64_t) bytes);
-					}
+						items->removed(space, items, map, ref);
 					break;
 				}
 			}
@@ -189,6 +210,14 @@ retire_segments(NxmSpace *space, NxmRef ref)
 NxmResult
 nxm_map_drain(NxmSpace *space, NxmMap *map)
 {
+	static const NxmMapItems items = {item_prepare, item_removed};
+
+	return nxm_map_drain_items(space, map, &items);
+}
+
+NxmResult
+nxm_map_drain_items(NxmSpace *space, NxmMap *map, const NxmMapItems *items)
+{
 	uint64_t	dead = nxm_load(&map->dead);
 	uint32_t	depth = directory_depth(dead);
 	uint64_t	first;
@@ -215,7 +244,7 @@ again:
 		seg = nxm_at(space, word & NXM_REF_MASK);
 		if (seg == NULL)
 			return NXM_NEED_CHUNK;
-		result = drain_segment(space, map, seg);
+		result = drain_segment(space, map, seg, items);
 		if (result != NXM_OK)
 			return result;
 		n = UINT64_C(1) << (depth - NXM_GET(seg->depth));

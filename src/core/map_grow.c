@@ -99,11 +99,10 @@ entry_for(NxmRef ref, uint32_t log, uint32_t depth)
 		(uint64_t) depth << ENTRY_DEPTH_SHIFT;
 }
 
-/* A directory word for an empty body; 0: nxm_no_object() tells why. */
 uint64_t
-nxm_map_new_body(NxmSpace *space)
+nxm_map_new_body(NxmSpace *space, uint32_t log)
 {
-	NxmRef		seg = new_open_segment(space, NXM_MIN_LOG);
+	NxmRef		seg = new_open_segment(space, log);
 	NxmRef		directory;
 
 	if (seg == 0)
@@ -115,8 +114,17 @@ nxm_map_new_body(NxmSpace *space)
 		return 0;
 	}
 	nxm_init((NxmAtomic *) nxm_at(space, directory),
-			 entry_for(seg, NXM_MIN_LOG, 0));
+			 entry_for(seg, log, 0));
 	return directory;
+}
+
+void
+nxm_map_free_body(NxmSpace *space, uint64_t body)
+{
+	NxmAtomic  *entry = nxm_at(space, body);
+
+	nxm_free(space, nxm_load_relaxed(entry) & NXM_REF_MASK);
+	nxm_free(space, body);
 }
 
 /*
@@ -147,7 +155,7 @@ nxm_map_complete_pending(NxmSpace *space, const NxmPlace *place, uint64_t header
 
 /*
  * Fills a bucket of a successor from UNINIT, each word into the line it prefers
- * while there is room; overflow: for the 16th and on.  Everybody who fills it has
+ * while there is room; overflow: for the 32nd and on.  Everybody who fills it has
  * the same words in the same order, and so puts them into the same slots.
  */
 static void
@@ -156,16 +164,18 @@ fill(NxmBucket *bucket, NxmOverflow *overflow, const uint64_t *words, int n)
 	uint64_t	chain[CHAIN_SLOTS];
 	uint64_t	rest[CHAIN_SLOTS];
 	int			nrest = 0;
-	int			at[2] = {0, FIRST_LINE_SLOTS};
+	int			at[NXM_BUCKET_LINES];
 	int			slots = n > NXM_BUCKET_SLOTS ? CHAIN_SLOTS : NXM_BUCKET_SLOTS;
 
 	for (int i = 0; i < slots; i++)
 		chain[i] = EMPTY;
+	for (int line = 0; line < NXM_BUCKET_LINES; line++)
+		at[line] = LINE_BEGIN(line);
 	for (int i = 0; i < n; i++)
 	{
 		int			line = preferred_line(words[i]);
 
-		if (at[line] < (line == 0 ? FIRST_LINE_SLOTS : NXM_BUCKET_SLOTS))
+		if (at[line] < LINE_END(line))
 			chain[at[line]++] = words[i];
 		else
 			rest[nrest++] = words[i];
@@ -259,8 +269,8 @@ nxm_map_migrate(NxmSpace *space, NxmSegment *seg, uint32_t b)
 		}
 		if ((word & NXM_REF_MASK) == 0)
 			continue;
-		if (bit >= FIRST_TAG_BIT)
-			side = (int) (word >> (NXM_REF_BITS + 31 - bit)) & 1;
+		if (bit + 1 > FIRST_TAG_BIT)
+			side = (int) (word >> (NXM_REF_BITS + FIRST_TAG_BIT + TAG_BITS - 1 - bit)) & 1;
 		else
 		{
 			NxmItem    *item = nxm_at(space, word & NXM_REF_MASK);

@@ -11,13 +11,14 @@
 
 /* The checker makes these small. */
 #ifndef NXM_BUCKET_SLOTS
-#define NXM_BUCKET_SLOTS 15
+#define NXM_BUCKET_SLOTS 31
+#define NXM_BUCKET_LINES 4
 #define NXM_OVERFLOW_SLOTS 8
-#define NXM_MIN_LOG 2			/* buckets of the first segment */
-#define NXM_MAX_LOG 6			/* buckets of a segment of a large map */
-/* what fills up the size class of the segment: 15 for 64 buckets, 9,216 bytes */
+#define NXM_MIN_LOG 1			/* buckets of the first segment */
+#define NXM_MAX_LOG 5			/* buckets of a segment of a large map */
+/* what fills up the size class of the segment: 15 for 32 buckets, 9,216 bytes */
 #define POOL_OF(log) \
-	((log) == 6 ? 15 : (log) == 5 ? 7 : (log) == 4 ? 3 : 1)
+	((log) == 5 ? 15 : (log) == 4 ? 7 : (log) == 3 ? 3 : 1)
 #endif
 
 /*
@@ -34,7 +35,9 @@
 #define TENTATIVE		(UINT64_C(2) << STATE_SHIFT)
 #define FROZEN			(UINT64_C(3) << STATE_SHIFT)
 #define STATE_MASK		FROZEN
-#define FREQ_MASK		(UINT64_C(3) << 60)
+#define FREQ_SHIFT		60		/* of caches */
+#define FREQ_ONE		(UINT64_C(1) << FREQ_SHIFT)
+#define FREQ_MASK		(UINT64_C(3) << FREQ_SHIFT)
 #define TAG_BITS		26
 #define TAG_MASK		(((UINT64_C(1) << TAG_BITS) - 1) << NXM_REF_BITS)
 #define EMPTY			OPEN
@@ -60,7 +63,9 @@
 #define PAGE_ENTRIES	(1 << PAGE_ENTRIES_LOG)
 #define FLAT_DEPTH		11		/* a directory of one object up to here */
 #define MAX_DEPTH		24
-#define FIRST_TAG_BIT	6
+#ifndef FIRST_TAG_BIT
+#define FIRST_TAG_BIT	5
+#endif
 #define MAX_BUCKET_DEPTH 32
 
 /* In `next` of a segment of a body that clear cut off: there is no successor. */
@@ -77,17 +82,20 @@ typedef struct NxmBucket
 } NxmBucket;
 
 /*
- * A bucket is two lines of the cache; the header is the first word of the first.
+ * A bucket is a few lines of the cache; the header is the first word of the first.
  * A key is put into the line that its tag prefers while there is room, so that
  * most reads need no more than one.
  */
-#define LINE_WORDS		((NXM_BUCKET_SLOTS + 1) / 2)
-#define FIRST_LINE_SLOTS (LINE_WORDS - 1)
+#define LINE_WORDS		((NXM_BUCKET_SLOTS + 1) / NXM_BUCKET_LINES)
+
+/* The first slot of a line, and the one after its last. */
+#define LINE_BEGIN(line)	((line) == 0 ? 0 : (line) * LINE_WORDS - 1)
+#define LINE_END(line)		((line) * LINE_WORDS + LINE_WORDS - 1)
 
 static inline int
 preferred_line(uint64_t slot_word)
 {
-	return (int) (slot_word >> NXM_REF_BITS) & 1;
+	return (int) (slot_word >> NXM_REF_BITS) & (NXM_BUCKET_LINES - 1);
 }
 
 typedef struct NxmOverflow
@@ -96,7 +104,7 @@ typedef struct NxmOverflow
 } NxmOverflow;
 
 /*
- * 64 bytes, the buckets, the overflow buckets.  With 64 buckets 9,216 bytes.
+ * 64 bytes, the buckets, the overflow buckets.  With 32 buckets 9,216 bytes.
  */
 typedef struct NxmSegment
 {
@@ -136,7 +144,7 @@ position_of(uint64_t hash)
 static inline uint64_t
 tag_of(uint64_t position)
 {
-	return (position >> 32 << NXM_REF_BITS) & TAG_MASK;
+	return (position >> (64 - FIRST_TAG_BIT - TAG_BITS) << NXM_REF_BITS) & TAG_MASK;
 }
 
 static inline uint64_t
@@ -233,8 +241,10 @@ nxm_map_count(NxmSpace *space, NxmMap *map, int64_t entries, int64_t bytes)
 		nxm_fetch_add_relaxed(&map->stats[i].bytes, (uint64_t) bytes);
 }
 
-/* 0: nxm_no_object() tells why.  A directory word for an empty body. */
-extern uint64_t nxm_map_new_body(NxmSpace *space);
+/* 0: nxm_no_object() tells why.  A directory word for an empty body of 2^log buckets. */
+extern uint64_t nxm_map_new_body(NxmSpace *space, uint32_t log);
+/* Frees one that nobody else can have seen. */
+extern void nxm_map_free_body(NxmSpace *space, uint64_t body);
 extern void nxm_map_retire_directory(NxmSpace *space, uint64_t directory);
 extern bool nxm_map_directory_is_mapped(NxmSpace *space, uint64_t directory);
 
@@ -262,5 +272,42 @@ extern void nxm_map_help_growth(NxmSpace *space, NxmMap *map, NxmSegment *seg,
  */
 extern NxmResult nxm_map_make_room(NxmSpace *space, NxmMap *map,
 								   const NxmPlace *place, uint64_t position);
+
+/*
+ * Puts an item into an EMPTY slot of the chain as it was looked up.  false:
+ * something changed, the item is still the caller's.  Replaces the hazard.
+ */
+extern bool nxm_map_insert(NxmSpace *space, const NxmPlace *place, int slot,
+						   uint64_t tag, NxmRef ref);
+
+/* As nxm_map_scan(), with slots whose items are protected. */
+extern NxmResult nxm_map_scan_slots(NxmSpace *space, NxmMap *map, uint64_t *position,
+									void (*begin) (void *context),
+									NxmResult (*each) (NxmSpace *space,
+													   NxmAtomic *slot,
+													   uint64_t word,
+													   void *context),
+									void *context);
+
+/* What draining does with what slots refer to, which is protected meanwhile. */
+typedef struct NxmMapItems NxmMapItems;
+struct NxmMapItems
+{
+	/*
+	 * Can it be removed by this process?  NXM_OK: it can, and is protected;
+	 * NXM_NEED_CHUNK; NXM_EXISTS: the slot was changed meanwhile.
+	 */
+	NxmResult	(*prepare) (NxmSpace *space, const NxmMapItems *items, NxmAtomic *slot,
+							uint64_t word);
+	/* It has been taken out of its slot: counts and frees it. */
+	void		(*removed) (NxmSpace *space, const NxmMapItems *items, NxmMap *map,
+							NxmRef ref);
+};
+
+/* As nxm_map_clear(), with 2^log buckets to begin with; and nxm_map_drain(). */
+extern NxmResult nxm_map_clear_to(NxmSpace *space, NxmMap *map, uint32_t log,
+								  uint64_t *removed);
+extern NxmResult nxm_map_drain_items(NxmSpace *space, NxmMap *map,
+									 const NxmMapItems *items);
 
 #endif							/* NXM_MAP_INTERNAL_H */

@@ -30,6 +30,7 @@
 #define LISTED			UINT64_C(0x8)
 #define POPULATED		UINT64_C(0x10)
 #define CLASS_SHIFT		8
+#define ACCOUNT_SHIFT	16
 #define LIFE_SHIFT		32
 /* What makes two states of a page the same life. */
 #define LIFE_MASK		(~(LISTED | POPULATED))
@@ -163,10 +164,28 @@ pop_page(NxmAtomic *stack, uint64_t top, NxmPage *desc)
 	return nxm_cas(stack, &top, ((top & ~PAGE_MASK) + TAG_ONE) | next);
 }
 
-static void
-count_page(NxmSpace *space, int64_t n)
+static inline int
+state_account(uint64_t state)
 {
-	nxm_fetch_add_relaxed(&space->shared->pages, (uint64_t) n);
+	return (int) (state >> ACCOUNT_SHIFT) & 1;
+}
+
+static void
+count_page(NxmSpace *space, int account, int64_t n)
+{
+	nxm_fetch_add_relaxed(&space->shared->account[account].pages, (uint64_t) n);
+}
+
+/* Counts one more, if the limit lets. */
+static bool
+count_taken(NxmSpace *space, int account)
+{
+	NxmAccount *of = &space->shared->account[account];
+
+	if (nxm_fetch_add_relaxed(&of->pages, 1) < nxm_load_relaxed(&of->page_limit))
+		return true;
+	count_page(space, account, -1);
+	return false;
 }
 
 /*
@@ -177,26 +196,49 @@ static void
 free_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t state)
 {
 	NxmNodeSpace *node = &space->shared->nodes[page_node(space, page)];
+	NxmAccount *account = &space->shared->account[state_account(state)];
 	bool		populated = (state & POPULATED) != 0;
 
-	if (populated)
+	if (populated &&
+		(nxm_fetch_add_relaxed(&node->nkept, 1) >= NXM_KEPT_PAGES ||
+		 nxm_load_relaxed(&account->pages) > nxm_load_relaxed(&account->page_limit)))
 	{
-		if (nxm_fetch_add_relaxed(&node->nfree, 1) >= NXM_KEPT_PAGES ||
-			nxm_load_relaxed(&space->shared->pages) >
-			nxm_load_relaxed(&space->shared->page_limit))
-		{
-			nxm_fetch_add_relaxed(&node->nfree, (uint64_t) -1);
-			space->depopulate(space, (int) (page >> NXM_CHUNK_PAGE_SHIFT),
-							  page_memory(space, page));
-			count_page(space, -1);
-			populated = false;
-		}
+		nxm_fetch_add_relaxed(&node->nkept, (uint64_t) -1);
+		space->depopulate(space, (int) (page >> NXM_CHUNK_PAGE_SHIFT),
+						  page_memory(space, page));
+		count_page(space, state_account(state), -1);
+		populated = false;
 	}
 	/* release: whoever takes bits of the next life sees this one ended */
 	nxm_store(&desc->state,
 			  (((state >> LIFE_SHIFT) + 1) << LIFE_SHIFT) | STATUS_FREE |
+			  (state & (UINT64_C(1) << ACCOUNT_SHIFT)) |
 			  (populated ? POPULATED : 0));
-	push_page(&node->free_pages, desc, page);
+	push_page(populated ? &node->kept_pages : &node->free_pages, desc, page);
+}
+
+/*
+ * Takes the top page off a stack of free ones.  UINT32_MAX: there is none, or, with
+ * *unmapped, it is not mapped.
+ */
+static uint32_t
+pop_free_page(NxmSpace *space, NxmAtomic *stack, bool *unmapped)
+{
+	for (;;)
+	{
+		uint64_t	top = nxm_load(stack);
+		uint32_t	page = (uint32_t) (top & PAGE_MASK) - 1;
+		NxmPage    *desc;
+
+		if ((top & PAGE_MASK) == 0)
+			return UINT32_MAX;
+		desc = page_at(space, page);
+		*unmapped = desc == NULL;
+		if (desc == NULL)
+			return UINT32_MAX;
+		if (pop_page(stack, top, desc))
+			return page;
+	}
 }
 
 /*
@@ -204,26 +246,24 @@ free_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t state)
  * none.
  */
 static uint32_t
-take_page(NxmSpace *space, int node_no)
+take_page(NxmSpace *space, int node_no, int account)
 {
 	NxmSpaceShared *shared = space->shared;
 	NxmNodeSpace *node = &shared->nodes[node_no];
 	uint32_t	page;
 	NxmPage    *desc;
-	uint64_t	top;
 	uint64_t	newest;
+	bool		unmapped = false;
 
-	for (;;)
+	page = pop_free_page(space, &node->kept_pages, &unmapped);
+	if (page == UINT32_MAX && !unmapped)
+		page = pop_free_page(space, &node->free_pages, &unmapped);
+	if (unmapped)
+		return UINT32_MAX;
+	if (page != UINT32_MAX)
 	{
-		top = nxm_load(&node->free_pages);
-		if ((top & PAGE_MASK) == 0)
-			break;
-		page = (uint32_t) (top & PAGE_MASK) - 1;
 		desc = page_at(space, page);
-		if (desc == NULL)
-			return UINT32_MAX;
-		if (pop_page(&node->free_pages, top, desc))
-			goto have_page;
+		goto have_page;
 	}
 
 	newest = nxm_load(&node->chunk);
@@ -250,23 +290,36 @@ take_page(NxmSpace *space, int node_no)
 	}
 
 have_page:
-	if ((nxm_load_relaxed(&desc->state) & POPULATED) != 0)
-		nxm_fetch_add_relaxed(&node->nfree, (uint64_t) -1);
-	else
 	{
-		bool		room = nxm_fetch_add_relaxed(&shared->pages, 1) <
-			nxm_load_relaxed(&shared->page_limit);
+		uint64_t	state = nxm_load_relaxed(&desc->state);
+		bool		populated = (state & POPULATED) != 0;
+		/* one kept populated is counted already, if for another account */
+		bool		moves = populated && state_account(state) != account;
+		bool		room = (populated && !moves) || count_taken(space, account);
 
-		if (!room ||
+		if (room && !populated &&
 			!space->populate(space, (int) (page >> NXM_CHUNK_PAGE_SHIFT),
 							 page_memory(space, page)))
 		{
-			count_page(space, -1);
+			count_page(space, account, -1);
 			push_page(&node->free_pages, desc, page);
-			space->want = room ? NXM_WANT_SPACE : NXM_WANT_LIMIT;
+			space->want = NXM_WANT_SPACE;
 			space->need_node = node_no;
+			space->need_account = account;
 			return UINT32_MAX;
 		}
+		if (!room)
+		{
+			push_page(populated ? &node->kept_pages : &node->free_pages, desc, page);
+			space->want = NXM_WANT_LIMIT;
+			space->need_node = node_no;
+			space->need_account = account;
+			return UINT32_MAX;
+		}
+		if (moves)
+			count_page(space, state_account(state), -1);
+		if (populated)
+			nxm_fetch_add_relaxed(&node->nkept, (uint64_t) -1);
 	}
 	nxm_fetch_add_relaxed(&node->used_pages, 1);
 	return page;
@@ -275,6 +328,7 @@ need_memory:
 	space->want = NXM_WANT_CHUNK;
 	space->need_newest = newest;
 	space->need_node = node_no;
+	space->need_account = account;
 	return UINT32_MAX;
 }
 
@@ -293,8 +347,8 @@ list_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t life)
 			return;
 		/* pairs with the clearing of LISTED in unlist_top() */
 	} while (!nxm_cas(&desc->state, &state, state | LISTED));
-	push_page(&space->shared->nodes[page_node(space, page)].slabs[state_class(state)],
-			  desc, page);
+	push_page(&space->shared->nodes[page_node(space, page)]
+			  .slabs[state_account(state)][state_class(state)], desc, page);
 }
 
 /*
@@ -341,7 +395,7 @@ release_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t state)
 {
 	int			class = state_class(state);
 	NxmNodeSpace *node = &space->shared->nodes[page_node(space, page)];
-	NxmAtomic  *stack = &node->slabs[class];
+	NxmAtomic  *stack = &node->slabs[state_account(state)][class];
 	uint64_t	taken[NXM_PAGE_WORDS];
 	uint32_t	n;
 	uint64_t	top;
@@ -368,7 +422,7 @@ release_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t state)
 	{
 		space->depopulate(space, (int) (page >> NXM_CHUNK_PAGE_SHIFT),
 						  page_memory(space, page));
-		count_page(space, -1);
+		count_page(space, state_account(state), -1);
 		first = false;
 	}
 	nxm_fetch_add_relaxed(&node->used_pages, (uint64_t) -1);
@@ -428,11 +482,11 @@ put_bits(NxmSpace *space, uint32_t page, NxmPage *desc, uint32_t word,
  * tells why.
  */
 static uint64_t
-take_bits(NxmSpace *space, int node_no, int class, int max,
+take_bits(NxmSpace *space, int node_no, int account, int class, int max,
 		  uint32_t *page_out, uint32_t *word_out)
 {
 	NxmNodeSpace *node = &space->shared->nodes[node_no];
-	NxmAtomic  *stack = &node->slabs[class];
+	NxmAtomic  *stack = &node->slabs[account][class];
 
 	for (;;)
 	{
@@ -444,12 +498,13 @@ take_bits(NxmSpace *space, int node_no, int class, int max,
 
 		if ((top & PAGE_MASK) == 0)
 		{
-			page = take_page(space, node_no);
+			page = take_page(space, node_no, account);
 			if (page == UINT32_MAX)
 				return 0;
 			desc = page_at(space, page);
 			state = nxm_load_relaxed(&desc->state);
 			state = (((state >> LIFE_SHIFT) + 1) << LIFE_SHIFT) | STATUS_SLAB |
+				((uint64_t) account << ACCOUNT_SHIFT) |
 				((uint64_t) class << CLASS_SHIFT) | LISTED | POPULATED;
 			/* before the bits: who takes one must see the life it is of */
 			nxm_store(&desc->state, state);
@@ -463,7 +518,8 @@ take_bits(NxmSpace *space, int node_no, int class, int max,
 		if (desc == NULL)
 			return 0;
 		state = nxm_load(&desc->state);
-		if ((state & STATUS_MASK) == STATUS_SLAB && state_class(state) == class)
+		if ((state & STATUS_MASK) == STATUS_SLAB && state_class(state) == class &&
+			state_account(state) == account)
 		{
 			for (uint32_t w = 0; w < words_of(class); w++)
 			{
@@ -512,6 +568,7 @@ nxm_alloc_on(NxmSpace *space, int node, size_t size)
 	NxmProcLocal *local = space->local;
 	NxmMagazine *magazine;
 	NxmMagazine other;
+	int			account = space->account;
 	int			class;
 	int			bit;
 	NxmRef		ref;
@@ -519,7 +576,7 @@ nxm_alloc_on(NxmSpace *space, int node, size_t size)
 	space->need_chunk = -1;
 	if (size > NXM_MAX_OBJECT)
 	{
-		uint32_t	page = take_page(space, node);
+		uint32_t	page = take_page(space, node, account);
 		NxmPage    *desc;
 
 		if (page == UINT32_MAX)
@@ -527,13 +584,13 @@ nxm_alloc_on(NxmSpace *space, int node, size_t size)
 		desc = page_at(space, page);
 		nxm_store(&desc->state,
 				  (((nxm_load_relaxed(&desc->state) >> LIFE_SHIFT) + 1) << LIFE_SHIFT) |
-				  STATUS_RAW | POPULATED);
+				  ((uint64_t) account << ACCOUNT_SHIFT) | STATUS_RAW | POPULATED);
 		NXM_UNPOISON(page_memory(space, page), NXM_PAGE_SIZE);
 		return (NxmRef) page << NXM_PAGE_SHIFT;
 	}
 
 	class = size_class(size);
-	if (node == (int) local->node)
+	if (node == (int) local->node && account == 0)
 	{
 		uint32_t	i = local->nready;
 
@@ -566,7 +623,7 @@ nxm_alloc_on(NxmSpace *space, int node, size_t size)
 
 		if (max < 1 || magazine == &other)
 			max = 1;
-		bits = take_bits(space, node, class, max, &page, &word);
+		bits = take_bits(space, node, account, class, max, &page, &word);
 		if (bits == 0)
 			return 0;
 		NXM_PAUSE("allocated");
@@ -584,7 +641,8 @@ nxm_alloc_on(NxmSpace *space, int node, size_t size)
 NxmRef
 nxm_alloc(NxmSpace *space, size_t size)
 {
-	return nxm_alloc_on(space, (int) space->local->node, size);
+	return nxm_alloc_on(space, space->alloc_node < 0 ? (int) space->local->node :
+						space->alloc_node, size);
 }
 
 size_t
@@ -633,9 +691,12 @@ nxm_free(NxmSpace *space, NxmRef ref)
 	put_bits(space, page, desc, index / 64, UINT64_C(1) << (index % 64));
 }
 
+/* In the limbo: the item is of another account than the ready stack's. */
+#define OTHER_ACCOUNT (UINT64_C(1) << 63)
+
 /* An item that nobody can read: to our ready stack, or free. */
 static void
-free_item(NxmSpace *space, NxmRef ref)
+free_item(NxmSpace *space, NxmRef ref, bool other_account)
 {
 	NxmProcLocal *local = space->local;
 	const NxmItem *item = nxm_at(space, ref);
@@ -644,6 +705,11 @@ free_item(NxmSpace *space, NxmRef ref)
 	if (item == NULL)
 	{
 		nxm_fetch_add_relaxed(&space->shared->leaked, 1);
+		return;
+	}
+	if (other_account)
+	{
+		nxm_item_free(space, ref);
 		return;
 	}
 	header = NXM_GET(item->header);
@@ -674,7 +740,7 @@ free_held(NxmSpace *space, NxmRef ref)
 
 	if (item != NULL && nxm_item_is_mapped(space, item))
 	{
-		free_item(space, ref);
+		nxm_item_free(space, ref);
 		return;
 	}
 	for (int i = 0; i < n; i++)
@@ -685,6 +751,24 @@ free_held(NxmSpace *space, NxmRef ref)
 			return;
 	}
 	nxm_fetch_add_relaxed(&space->shared->leaked, 1);
+}
+
+bool
+nxm_page_is_read(NxmSpace *space, uint32_t page)
+{
+	int			n;
+
+	/* pairs with nxm_protect(): we see the hazard, or they what was changed before */
+	nxm_fence();
+	n = (int) nxm_load(&space->shared->procs_used);
+	for (int i = 0; i < n; i++)
+	{
+		uint64_t	hazard = nxm_load(&space->lines[i].hazard);
+
+		if (hazard != 0 && nxm_ref_page(hazard) == page)
+			return true;
+	}
+	return false;
 }
 
 /* The process, if any, whose hazard is the item; -1. */
@@ -766,17 +850,17 @@ nxm_flush(NxmSpace *space)
 	}
 	for (uint32_t i = 0; i < nlimbo; i++)
 	{
-		NxmRef		hazard = limbo[i];
+		NxmRef		hazard = limbo[i] & ~OTHER_ACCOUNT;
 		int			proc = -1;
 
 		/* the hazards seen above are told apart here: one withdrawn since is
 		 * no harm, one published since has looked again and found nothing */
 		if ((filter[(hazard >> 6) & 15] & (UINT64_C(1) << (hazard & 63))) != 0)
-			proc = hazard_on(space, limbo[i]);
+			proc = hazard_on(space, hazard);
 		if (proc >= 0)
-			hold_item(space, limbo[i], proc);
+			hold_item(space, hazard, proc);
 		else
-			free_item(space, limbo[i]);
+			free_item(space, hazard, hazard != limbo[i]);
 	}
 }
 
@@ -788,7 +872,8 @@ nxm_retire(NxmSpace *space, NxmRef ref)
 	/* 64 of 1 MB would be too much to wait for: these go at the end of the section */
 	if ((NXM_GET(((const NxmItem *) nxm_at(space, ref))->header) & NXM_ITEM_BIG) != 0)
 		space->local->nbig++;
-	space->local->limbo[space->local->nlimbo++] = ref;
+	space->local->limbo[space->local->nlimbo++] =
+		space->account == 0 ? ref : ref | OTHER_ACCOUNT;
 }
 
 static NxmProcLocal *
@@ -991,7 +1076,7 @@ void
 nxm_space_init(NxmSpaceShared *shared, int nprocs, int nnodes, uint64_t limit)
 {
 	nxm_init(&shared->epoch, 2);
-	nxm_init(&shared->page_limit, limit);
+	nxm_init(&shared->account[0].page_limit, limit);
 	shared->nprocs = (uint64_t) nprocs;
 	shared->nnodes = (uint64_t) nnodes;
 }
@@ -1005,6 +1090,7 @@ nxm_space_open(NxmSpace *space, NxmSpaceShared *shared)
 	space->locals = (NxmProcLocal *) (space->lines + shared->nprocs);
 	space->proc = -1;
 	space->need_chunk = -1;
+	space->alloc_node = -1;
 }
 
 void
@@ -1114,42 +1200,34 @@ nxm_chunk_add(NxmSpace *space, char *base, uint32_t npages, int node,
 void
 nxm_trim(NxmSpace *space)
 {
-	NxmSpaceShared *shared = space->shared;
-
-	for (uint64_t n = 0; n < shared->nnodes; n++)
+	for (uint64_t n = 0; n < space->shared->nnodes; n++)
 	{
-		NxmNodeSpace *node = &shared->nodes[n];
-		uint32_t	taken[NXM_KEPT_PAGES * 2];
-		int			ntaken = 0;
+		NxmNodeSpace *node = &space->shared->nodes[n];
 
-		/* populated ones lie on top, but for a few */
-		while (nxm_load_relaxed(&node->nfree) > 0 &&
-			   ntaken < NXM_KEPT_PAGES * 2)
+		/* bounded, for others may be freeing */
+		for (int i = 0; i < NXM_KEPT_PAGES * 2; i++)
 		{
-			uint64_t	top = nxm_load(&node->free_pages);
-			uint32_t	page = (uint32_t) (top & PAGE_MASK) - 1;
+			bool		unmapped;
+			uint32_t	page = pop_free_page(space, &node->kept_pages, &unmapped);
 			NxmPage    *desc;
 
-			if ((top & PAGE_MASK) == 0 ||
-				(desc = page_at(space, page)) == NULL)
+			if (page == UINT32_MAX)
 				break;
-			if (!pop_page(&node->free_pages, top, desc))
-				continue;
-			if ((nxm_load_relaxed(&desc->state) & POPULATED) != 0)
-			{
-				nxm_fetch_add_relaxed(&node->nfree, (uint64_t) -1);
-				space->depopulate(space, (int) (page >> NXM_CHUNK_PAGE_SHIFT),
-								  page_memory(space, page));
-				count_page(space, -1);
-				nxm_fetch_and(&desc->state, ~POPULATED);
-			}
-			taken[ntaken++] = page;
-		}
-		while (ntaken > 0)
-		{
-			uint32_t	page = taken[--ntaken];
-
-			push_page(&node->free_pages, page_at(space, page), page);
+			desc = page_at(space, page);
+			nxm_fetch_add_relaxed(&node->nkept, (uint64_t) -1);
+			space->depopulate(space, (int) (page >> NXM_CHUNK_PAGE_SHIFT),
+							  page_memory(space, page));
+			count_page(space, state_account(nxm_load_relaxed(&desc->state)), -1);
+			nxm_fetch_and(&desc->state, ~POPULATED);
+			push_page(&node->free_pages, desc, page);
 		}
 	}
+}
+
+int
+nxm_page_account(NxmSpace *space, uint32_t page)
+{
+	uint64_t	state = nxm_load_relaxed(&page_at(space, page)->state);
+
+	return (state & POPULATED) != 0 ? state_account(state) : -1;
 }

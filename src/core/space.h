@@ -27,7 +27,7 @@
  * the magazine from the class's first listed page, else takes a page.
  *
  *	state of a page				who may change it, by CAS on `state`
- *	FREE						on its node's free stack, or never used
+ *	FREE						on a stack of its node's, kept or free, or never used
  *	SLAB, listed				on the stack of its class: may have free objects
  *	SLAB, not listed			had none; the next to free one lists it again
  *	EMPTY, listed				given back, still on the stack of its class until
@@ -39,6 +39,12 @@
  * state after: bits taken pin the life of a page, for a page with objects out
  * is never released.  Stacks of pages carry a tag in the top word, changed by
  * every operation, against the same page having been popped and pushed again.
+ *
+ * Accounts.  All memory is counted in one of NXM_ACCOUNTS accounts, each with a
+ * limit of its own: pages that have memory behind them.  Pages with objects hold
+ * those of one account.  Processes keep free objects ready of account 0 alone: the
+ * caches allocate few, of many sizes, and need their pages.  A page that is kept populated is counted where it
+ * was last, and changes the account when it is taken for another.
  *
  * Reclamation.  Two kinds of memory are read without a lock.
  *
@@ -100,6 +106,9 @@ typedef uint64_t NxmRef;
 #define NXM_SPACE_NODES		64
 #endif
 
+/* Of what memory is counted for: structures, caches. */
+#define NXM_ACCOUNTS		2
+
 #define NXM_MIN_OBJECT		32
 #ifndef NXM_MAX_OBJECT			/* the checker makes it small */
 #define NXM_MAX_OBJECT		16384
@@ -117,7 +126,7 @@ typedef uint64_t NxmRef;
 #ifndef NXM_MAGAZINE_BYTES
 #define NXM_MAGAZINE_BYTES	8192	/* most that a magazine takes at once */
 #endif
-/* populated pages kept on a node's free stack rather than given back */
+/* populated pages that a node keeps rather than gives back */
 #ifndef NXM_KEPT_PAGES
 #define NXM_KEPT_PAGES		16
 #endif
@@ -140,10 +149,10 @@ typedef enum NxmResult
 /*
  * Page descriptor: 320 bytes for 64 kB, 0.5 %.
  *
- *	state	63      32 31   16 15    8 7        3 2      0
- *			+---------+-------+-------+----------+--------+
- *			| life    |       | class | L        | status |
- *			+---------+-------+-------+----------+--------+
+ *	state	63      32 31   17 16      15    8 7        3 2      0
+ *			+---------+-------+-------+-------+----------+--------+
+ *			| life    |       |account| class | L        | status |
+ *			+---------+-------+-------+-------+----------+--------+
  *
  * life counts the pages that it was; L is "listed".
  */
@@ -151,7 +160,7 @@ typedef struct NxmPage
 {
 	NxmAtomic	state;
 	NxmAtomic	next;			/* page below on its stack, + 1; 0: none */
-	uint64_t	unused[6];
+	NxmAtomic	raw[6];			/* for who has it as a raw page; not touched here */
 	NxmAtomic	free[NXM_PAGE_WORDS];
 } NxmPage;
 
@@ -215,13 +224,21 @@ typedef struct NxmProcLocal
 /* Per node.  Tops of stacks: tag 63..32, page + 1 in 31..0. */
 typedef struct NxmNodeSpace
 {
-	NxmAtomic	free_pages;		/* top of the stack of free pages */
-	NxmAtomic	nfree;			/* on it with memory behind them */
+	NxmAtomic	free_pages;		/* top of the stack of free pages without memory */
+	NxmAtomic	kept_pages;		/* of those with memory */
+	NxmAtomic	nkept;			/* on it */
 	NxmAtomic	used_pages;		/* handed out */
 	NxmAtomic	chunk;			/* the newest one, + 1 */
-	uint64_t	unused[4];
-	NxmAtomic	slabs[NXM_CLASSES]; /* tops of the stacks of listed pages */
+	uint64_t	unused[3];
+	/* tops of the stacks of listed pages */
+	NxmAtomic	slabs[NXM_ACCOUNTS][NXM_CLASSES];
 } NxmNodeSpace;
+
+typedef struct NxmAccount
+{
+	NxmAtomic	pages;			/* with memory behind them, all nodes */
+	NxmAtomic	page_limit;		/* most of these */
+} NxmAccount;
 
 /*
  * The anchor.  Followed in memory by nprocs NxmProcLine and nprocs
@@ -230,8 +247,7 @@ typedef struct NxmNodeSpace
 typedef struct NxmSpaceShared
 {
 	NxmAtomic	epoch;			/* from 2 on */
-	NxmAtomic	pages;			/* with memory behind them, all nodes */
-	NxmAtomic	page_limit;		/* most of these */
+	NxmAccount	account[NXM_ACCOUNTS];
 	NxmAtomic	nchunks;		/* published; also the generation of mappings */
 	NxmAtomic	procs_used;		/* lines at and above were never owned */
 	NxmAtomic	leaked;			/* objects given up, see space.c */
@@ -239,7 +255,7 @@ typedef struct NxmSpaceShared
 	NxmAtomic	limbo;			/* objects waiting for the epoch */
 	uint64_t	nprocs;			/* immutable */
 	uint64_t	nnodes;			/* immutable */
-	uint64_t	unused[6];
+	uint64_t	unused[4];
 	NxmChunk	chunks[NXM_MAX_CHUNKS];
 	NxmNodeSpace nodes[NXM_SPACE_NODES];
 } NxmSpaceShared;
@@ -270,6 +286,11 @@ struct NxmSpace
 	int			need_node;
 	uint64_t	need_newest;	/* the node's chunk word when there was no page */
 	NxmWant		want;			/* reset by whoever acts on it */
+	int			need_account;	/* that the memory was to be counted in */
+
+	/* what nxm_alloc() takes, see nxm_allocate_from() */
+	int			account;
+	int			alloc_node;		/* -1: the process's own */
 
 	/*
 	 * Puts memory behind a page, or takes it away.  Must not raise errors.
@@ -306,10 +327,38 @@ nxm_at(NxmSpace *space, NxmRef ref)
 	return base + (ref & ((UINT64_C(1) << NXM_CHUNK_SHIFT) - 1)) * NXM_REF_UNIT;
 }
 
+/*
+ * The words beside the descriptor of a raw page, for who has it; they are what the
+ * one before left.  NULL: its chunk is not mapped; need_chunk is set.
+ */
+static inline NxmAtomic *
+nxm_page_words(NxmSpace *space, uint32_t page)
+{
+	char	   *base = space->base[page >> NXM_CHUNK_PAGE_SHIFT];
+
+	if (__builtin_expect(base == NULL, 0))
+	{
+		space->need_chunk = (int) (page >> NXM_CHUNK_PAGE_SHIFT);
+		return NULL;
+	}
+	return ((NxmPage *) base)[page & (NXM_MAX_CHUNK_PAGES - 1)].raw;
+}
+
+/*
+ * From now on this process's nxm_alloc() takes memory of an account and on a node,
+ * -1: its own.  At first they are 0 and -1.
+ */
+static inline void
+nxm_allocate_from(NxmSpace *space, int account, int node)
+{
+	space->account = account;
+	space->alloc_node = node;
+}
+
 /* Bytes of the anchor. */
 extern size_t nxm_space_size(int nprocs);
 
-/* Makes an empty one in zeroed memory.  limit: pages. */
+/* Makes an empty one in zeroed memory.  limit: pages of account 0; of others 0. */
 extern void nxm_space_init(NxmSpaceShared *shared, int nprocs, int nnodes,
 						   uint64_t limit);
 
@@ -376,6 +425,13 @@ nxm_protect(NxmSpace *space, NxmRef ref)
 	nxm_fence();
 }
 
+/* Ends that; what was read is read. */
+static inline void
+nxm_unprotect(NxmSpace *space)
+{
+	nxm_store(&space->line->hazard, 0);
+}
+
 /*
  * An object of at least size bytes (at most NXM_MAX_OBJECT, or exactly
  * NXM_PAGE_SIZE) on the process's node, contents undefined.  0: there is none;
@@ -383,6 +439,12 @@ nxm_protect(NxmSpace *space, NxmRef ref)
  */
 extern NxmRef nxm_alloc(NxmSpace *space, size_t size);
 extern NxmRef nxm_alloc_on(NxmSpace *space, int node, size_t size);
+
+/*
+ * Fences, and tells whether the hazard of any process is in a page.  If not, then
+ * nobody reads what was not to be found in it before, or is going to.
+ */
+extern bool nxm_page_is_read(NxmSpace *space, uint32_t page);
 
 static inline NxmResult
 nxm_no_object(const NxmSpace *space)
@@ -421,7 +483,13 @@ extern size_t nxm_ref_size(NxmSpace *space, NxmRef ref);
 /* Frees what this process keeps for its next objects. */
 extern void nxm_give_back(NxmSpace *space);
 
-/* Gives pages kept populated on free stacks back, down to the limit. */
+/* Gives pages that are kept populated back. */
 extern void nxm_trim(NxmSpace *space);
+
+/*
+ * The account that a page of a mapped chunk is counted in; -1: it has no memory.  For
+ * reports: it may have changed by then.
+ */
+extern int	nxm_page_account(NxmSpace *space, uint32_t page);
 
 #endif							/* NXM_SPACE_H */

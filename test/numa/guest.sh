@@ -109,7 +109,7 @@ small="shared_buffers = 64MB"
 names=(a b c d)
 
 # used: kB of structures on each node, as the session `watch` sees them.
-used() { tell watch "SELECT string_agg((used_bytes / 1024)::text, ' ' ORDER BY node) FROM nexusmem.node_memory"; }
+used() { tell watch "SELECT string_agg((used_bytes / 1024)::text, ' ' ORDER BY node) FROM nexusmem.node_memory WHERE owner = 'structures'"; }
 
 # fill_map SESSION MAP N: its node and N values of 1,000 bytes
 fill_map() {
@@ -148,7 +148,7 @@ nexusmem.memory_limit = 64MB" || return
 			fi
 		done
 	done
-	is "$(tell watch "SELECT count(*) FROM nexusmem.node_memory WHERE on_node_bytes = used_bytes AND resident_bytes = used_bytes AND used_bytes > 2500000")" \
+	is "$(tell watch "SELECT count(*) FROM nexusmem.node_memory WHERE owner = 'structures' AND on_node_bytes = used_bytes AND resident_bytes = used_bytes AND used_bytes > 2500000")" \
 		4 "the kernel says that all of it is on its node"
 	like "$(status 'structure memory')" '^active: .*' "status: active"
 	show "SELECT * FROM nexusmem.node_memory"
@@ -156,7 +156,7 @@ nexusmem.memory_limit = 64MB" || return
 
 	# what one node has the others use
 	is "$(tell d "SELECT count(*) FROM generate_series(1, 2500) k WHERE nexusmem.map_get('map 0', k::text) = repeat('x', 1000)")" 2500 "a backend on node 3 reads what node 0 has"
-	is "$(tell watch "SELECT count(*) FROM nexusmem.node_memory WHERE on_node_bytes = used_bytes")" 4 "which leaves it there"
+	is "$(tell watch "SELECT count(*) FROM nexusmem.node_memory WHERE owner = 'structures' AND on_node_bytes = used_bytes")" 4 "which leaves it there"
 
 	# striped counters
 	read -ra before <<<"$(used)"
@@ -206,7 +206,7 @@ nexusmem.memory_limit = 64MB" || return
 		tell "${names[n]}" "SELECT nexusmem.pin_backend($pid, $n); SELECT 1" >/dev/null
 		fill_map "${names[n]}" "map $n" 2500 >/dev/null
 	done
-	is "$(q "SELECT count(*) FROM nexusmem.node_memory WHERE on_node_bytes = used_bytes AND used_bytes > 2500000")" 2 "two logical nodes of two memories each: all of it is on its node"
+	is "$(q "SELECT count(*) FROM nexusmem.node_memory WHERE owner = 'structures' AND on_node_bytes = used_bytes AND used_bytes > 2500000")" 2 "two logical nodes of two memories each: all of it is on its node"
 	show "SELECT * FROM nexusmem.node_memory"
 	close_session a
 	close_session b

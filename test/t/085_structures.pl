@@ -54,7 +54,7 @@ sql('CREATE EXTENSION nexusmem');
 {
 	my $s = session($node);
 	# asked elsewhere: the view itself takes a new home over
-	my $used = sub { return sql("SELECT used_bytes FROM node_memory WHERE node = $_[0]") };
+	my $used = sub { return sql("SELECT used_bytes FROM node_memory WHERE owner = 'structures' AND node = $_[0]") };
 	my $round = 0;
 	foreach my $home (0, 1, 0)
 	{

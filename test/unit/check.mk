@@ -4,7 +4,7 @@
 # A program NAME is made of NAME.c, the checker, and the files of src/core that
 # NAME_CORE names.  check_mutants.sh compiles core with errors put in.
 
-CHECKS = check_self check_space check_counter check_stack check_queue check_map
+CHECKS = check_self check_space check_counter check_stack check_queue check_map check_cache
 
 check_self_CORE =
 check_space_CORE = space item
@@ -12,10 +12,16 @@ check_counter_CORE = space item counter
 check_stack_CORE = space item stack
 check_queue_CORE = space item queue
 check_map_CORE = space item map map_grow map_drain
+check_cache_CORE = space item map map_grow map_drain $(CACHE_CORE)
+
+# A program with FLAGS has objects of its own.
+check_cache_FLAGS = -DFIRST_TAG_BIT=0 -DNXM_CACHE_SEGMENT=40 -DNXM_CACHE_INLINE=16 \
+	-DNXM_CACHE_WINDOWS=2 -DNXM_CACHE_STRIPES=1 -DNXM_CACHE_RIPE=2 -DNXM_CHAIN_ENTRIES=2 \
+	-DNXM_CACHE_KEEP=1 -DNXM_CACHE_AHEAD=1 -DNXM_GHOST_MIN_LINES=1 -DNXM_CACHE_PROMOTE=1 -DNXM_CACHE_SMALL_SHARE=3
 
 CHECK_SMALL = -DNXM_PAGE_SIZE=2048 -DNXM_PAGE_SHIFT=8 -DNXM_SPACE_NODES=2 \
 	-DNXM_LIMBO=1 -DNXM_READY=1 -DNXM_EPOCH_LIMBO=16 -DNXM_MAGAZINE_BYTES=64 \
-	-DNXM_KEPT_PAGES=1 -DNXM_MAX_OBJECT=1024 -DNXM_BUCKET_SLOTS=3 -DNXM_OVERFLOW_SLOTS=2 \
+	-DNXM_KEPT_PAGES=1 -DNXM_MAX_OBJECT=1024 -DNXM_BUCKET_SLOTS=3 -DNXM_BUCKET_LINES=2 -DNXM_OVERFLOW_SLOTS=2 \
 	-DNXM_MIN_LOG=0 -DNXM_MAX_LOG=2 -D"POOL_OF(log)=1"
 CHECK_CFLAGS = -std=c11 -Wall -Wextra -Wmissing-prototypes \
 	-Wdeclaration-after-statement -Wvla -O2 -g -DNXM_CHECKED $(CHECK_SMALL) \
@@ -34,16 +40,28 @@ bin/check/%.o: $(CORE)/%.c $(wildcard check*.h $(CORE)/*.h) check.mk
 	@mkdir -p bin/check
 	$(CC) $(CHECK_CFLAGS) -c -o $@ $<
 
+bin/check/cache/%.o: %.c $(wildcard check*.h $(CORE)/*.h) check.mk
+	@mkdir -p bin/check/cache
+	$(CC) $(CHECK_CFLAGS) $(check_cache_FLAGS) -c -o $@ $<
+
+bin/check/cache/%.o: $(CORE)/%.c $(wildcard check*.h $(CORE)/*.h) check.mk
+	@mkdir -p bin/check/cache
+	$(CC) $(CHECK_CFLAGS) $(check_cache_FLAGS) -c -o $@ $<
+
 bin/check_self: bin/check/check_self.o $(CHECK_OBJECTS)
 	$(CC) -o $@ $^
 
-$(filter-out bin/check_self,$(CHECK_BINARIES)): bin/%: bin/check/%.o \
+bin/check_cache: $(patsubst %,bin/check/cache/%.o,check_cache check_core $(check_cache_CORE)) \
+		$(CHECK_OBJECTS)
+	$(CC) -o $@ $^
+
+$(filter-out bin/check_self bin/check_cache,$(CHECK_BINARIES)): bin/%: bin/check/%.o \
 		bin/check/check_core.o $(CHECK_OBJECTS) \
 		$$(addprefix bin/check/,$$(addsuffix .o,$$($$*_CORE)))
 	$(CC) -o $@ $^
 
 # what check_mutants.sh compiles with
-export CC CHECK_CFLAGS $(foreach check,$(CHECKS),$(check)_CORE)
+export CC CHECK_CFLAGS check_cache_FLAGS $(foreach check,$(CHECKS),$(check)_CORE)
 
 check-mutants: $(CHECK_BINARIES)
 	./check_mutants.sh

@@ -547,16 +547,16 @@ grow_grow(int proc)
  * three keys of one bucket: switches elsewhere only make it rare.
  */
 static const char *const insertion[] = {
-	"insert", "nxm_map_complete_pending", "look_up", "check_item", "do_write",
+	"nxm_map_insert", "nxm_map_complete_pending", "nxm_map_look_up", "check_item", "do_write",
 	"look_in_segment", NULL
 };
 
 static const char *const scanning[] = {
-	"insert", "candidates", "nxm_map_complete_pending", NULL
+	"nxm_map_insert", "candidates", "nxm_map_complete_pending", NULL
 };
 
 /* less, for one more process */
-static const char *const reservation[] = {"insert", NULL};
+static const char *const reservation[] = {"nxm_map_insert", NULL};
 
 static void
 setup_bucket(void)
@@ -676,7 +676,7 @@ clear_get(int proc)
 /* Changing the directory, and putting another one in its place. */
 static const char *const housekeeping[] = {
 	"keep_house", "replace_in_directory", "double_directory", "cut_off",
-	"nxm_map_drain", NULL
+	"nxm_map_drain_items", NULL
 };
 
 /*

@@ -6,7 +6,7 @@
 # texts: what stands there, once or more, and what to put in its place. A text that
 # is not found is a failure too: a mutant must not go stale unseen.
 #
-# MUTANT=part-of-a-name runs some of them.
+# MUTANT=part-of-a-name, or PROGRAM=one-of-them, runs some of them.
 set -u
 cd "$(dirname "$0")"
 : "${CHECK_CFLAGS:?make check-mutants starts this with what it needs}"
@@ -22,7 +22,7 @@ names=()
 # mutant NAME PROGRAM FILE FROM TO
 mutant() {
 	local name=$1 program=$2 file=$3 from=$4 to=$5 number=${#names[@]}
-	[[ $name == *"${MUTANT-}"* ]] || return 0
+	[[ $name == *"${MUTANT-}"* && $program == "${PROGRAM-$program}" ]] || return 0
 	names+=("$name")
 	while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
 	one "$dir/$number" "$program" "$file" "$from" "$to" >"$dir/$number.log" 2>&1 &
@@ -31,6 +31,11 @@ mutant() {
 # Exits with 0 if the mutant is found.
 one() {
 	local at=$1 program=$2 file=$3 from=$4 to=$5 text object sources=() objects=() cores=${2}_CORE
+	local own=${2}_FLAGS built=bin/check more=()
+	if [ -n "${!own-}" ]; then
+		built=bin/check/${program#check_}
+		read -r -a more <<<"${!own}"
+	fi
 	mkdir -p "$at/core"
 	cp "$core"/*.h "$at/core/"
 	for c in ${!cores}; do cp "$core/$c.c" "$at/core/"; done
@@ -47,10 +52,10 @@ one() {
 	for object in "$program" check_core ${!cores}; do
 		case " ${sources[*]} " in
 			*"/$object.c "* | *" $object.c "*) ;;
-			*) objects+=("bin/check/$object.o") ;;
+			*) objects+=("$built/$object.o") ;;
 		esac
 	done
-	"${cc[@]}" -I"$at/core" "${flags[@]}" -O1 -w -o "$at/$program" "${sources[@]}" "${objects[@]}" \
+	"${cc[@]}" -I"$at/core" "${flags[@]}" "${more[@]}" -O1 -w -o "$at/$program" "${sources[@]}" "${objects[@]}" \
 		bin/check/check_{memory,run,linear}.o || exit 1
 	"$at/$program" mutant
 	[ $? = 3 ]
@@ -167,20 +172,20 @@ mutant "pending not rechecked in completion" check_map map_grow.c \
 	'		if (nxm_load(&place->bucket->header) != header)
 			return;' ''
 mutant "LIVE slot changed while pending" check_map map.c \
-	'if (pending_slot(header) == slot)' 'if (false)'
+	'if (pending_slot(header) == found.number)' 'if (false)'
 mutant "slots not frozen in growth" check_map map_grow.c \
 	'			if (nxm_cas(slot, &word, frozen))
 				word = frozen;' '			word = frozen;'
 mutant "growth not helped" check_map map.c \
 	'if ((place->header & H_MIGRATED) == 0)' 'if (false)'
-mutant "get that takes TENTATIVE and FROZEN for LIVE" check_map map.c \
+mutant "get that takes TENTATIVE and FROZEN for LIVE" check_map map_lookup.h \
 	'if ((w & (STATE_MASK | TAG_MASK)) == (OPEN | tag) && w != EMPTY)' \
 	'if ((w & TAG_MASK) == tag && (w & NXM_REF_MASK) != 0)'
 mutant "gate of a migration not looked at" check_map map_grow.c \
 	'			if ((nxm_load(&place.bucket->header) & H_MIGRATED) != 0)
 				return NXM_OK;
 			side' '			side'
-mutant "no second look after the hazard, map" check_map map.c \
+mutant "no second look after the hazard, map" check_map map_lookup.h \
 	'if (__builtin_expect(confirmed != *w, 0))' 'if (false)'
 mutant "insert without a hazard" check_map map.c \
 	'	nxm_protect(space, ref);
@@ -206,6 +211,77 @@ mutant "entry drained while it may change" check_map map_drain.c \
 mutant "directory doubled after it was cut off" check_map map_grow.c \
 	'if (!nxm_cas(&map->directory, &directory, doubled))' 'nxm_store(&map->directory, doubled);
 	if (false)'
+
+# The cache.
+mutant "segment given back with a slot left" check_cache cache_evict.c \
+	'	if (cursor == used)
+	{' '	if (cursor > begin)
+	{'
+mutant "slot left where the bucket is frozen" check_cache cache_evict.c \
+	'		if ((w & STATE_MASK) == FROZEN)
+			return NXM_EXISTS;' ''
+mutant "no second look after the hazard, cache" check_cache map_lookup.h \
+	'if (__builtin_expect(confirmed != *w, 0))' 'if (false)'
+mutant "segment given back without a look at the hazards" check_cache cache_evict.c \
+	'if (nxm_page_is_read(space, nxm_ref_page(victim->page)))' 'if (false)'
+mutant "no fence before the hazards of a page" check_cache space.c \
+	'they what was changed before */
+	nxm_fence();' '*/'
+mutant "segment evicted before its items are in the index" check_cache cache_chain.c \
+	'	if (DONE_COMMITTED(nxm_load(&segment->done)) != SEG_USED(word))
+		return false;' ''
+mutant "lives of a segment not told apart" check_cache cache_evict.c \
+	'(SEG_LIFE(victim->word) + 1) << SEG_LIFE_SHIFT' 'SEG_LIFE(victim->word) << SEG_LIFE_SHIFT'
+mutant "segment evicted by two" check_cache cache_chain.c \
+	'	if (!nxm_cas(&segment->word, &word, word - state + SEG_EVICTING))
+		return false;' '	nxm_store(&segment->word, word - state + SEG_EVICTING);'
+mutant "room given out twice" check_cache cache_segment.c \
+	'if (nxm_cas(&segment->word, &word, word + units))' \
+	'if (nxm_store(&segment->word, word + units), true)'
+mutant "copy published over a newer item" check_cache cache_evict.c \
+	'if (!nxm_cas(slot, &word, to))' 'if (nxm_store(slot, to), false)'
+mutant "cleared index not waited for" check_cache cache_evict.c \
+	'		if (nxm_load(&part->index.dead) != 0)
+		{
+			cursor = begin;' '		if (false)
+		{
+			cursor = begin;'
+mutant "deadline ignored on overwrite" check_cache cache.c \
+	'nxm_cache_window(write->deadline, write->now, &scale, &due);' \
+	'nxm_cache_window(old == NULL ? write->deadline : 0, write->now, &scale, &due);'
+mutant "deadline not looked at" check_cache cache.c \
+	'return *deadline <= view->now(view->env);' 'return false;'
+mutant "copy in another window of deadlines" check_cache cache_evict.c \
+	'nxm_load_relaxed(&victim->segment->due), units,' \
+	'nxm_load_relaxed(&victim->segment->due) + (scale != 0) * (UINT64_C(1) << WINDOW_SHIFT(scale)), units,'
+mutant "ghost counted twice" check_cache cache_ghost.c \
+	'if (nxm_cas(&line[lane / 4], &word, word & ~(UINT64_C(0xFFFF) << shift)))' \
+	'if (nxm_store(&line[lane / 4], word & ~(UINT64_C(0xFFFF) << shift)), true)'
+mutant "fingerprint written over another" check_cache cache_ghost.c \
+	'if (nxm_cas(&line[lane / 4], &word, (word & ~(UINT64_C(0xFFFF) << shift)) |
+					(time << 12 | print_of(mixed)) << shift))' \
+	'nxm_store(&line[lane / 4], (word & ~(UINT64_C(0xFFFF) << shift)) |
+					(time << 12 | print_of(mixed)) << shift);
+		if (true)'
+mutant "long value read without a look at its slot" check_cache cache.c \
+	'	return ((nxm_load(slot) ^ word) & ~FREQ_MASK) == 0 &&
+		SEG_LIFE(nxm_load(&segment->word)) == life;' '	return true;'
+mutant "long value freed with the item that it left" check_cache cache.c \
+	'!moved || write->big == 0);' 'true);'
+mutant "room that is not used never committed" check_cache cache_segment.c \
+	'room->units * DEAD_ONE + room->units' 'room->units * DEAD_ONE'
+mutant "segment opened in a dropped cache" check_cache cache_segment.c \
+	'		if (c == CELL_CLOSED)
+			return NXM_DROPPED;
+		if (c != 0)' '		if (c != 0 && c != CELL_CLOSED)'
+mutant "ghost made in a dropped cache" check_cache cache_ghost.c \
+	'	if (old == GHOST_CLOSED)
+		return;' ''
+mutant "entry of a chain not reserved" check_cache cache_chain.c \
+	'uint64_t	i = nxm_fetch_add(&block->count, 1);' \
+	'uint64_t	i = nxm_load(&block->count);
+
+			nxm_store(&block->count, i + 1);'
 
 wait
 status=0

@@ -253,7 +253,7 @@ env_again_slow(NxmSpace *space, NxmResult result)
 		case NXM_WANT_LIMIT:
 			/* Pages kept on another node's free stack can go. */
 			nxm_trim(space);
-			return nxm_load(&shared->pages) < nxm_load(&shared->page_limit);
+			return nxm_load(&shared->account[0].pages) < nxm_load(&shared->account[0].page_limit);
 		case NXM_WANT_SPACE:
 		case NXM_WANT_NOTHING:
 			break;

@@ -658,10 +658,10 @@ main(int argc, char **argv)
 	drop_map(worker, "all memory came back after clears");
 
 	new_map(worker);
-	nxm_store(&worker->env->shared->page_limit, 150);
+	nxm_store(&worker->env->shared->account[0].page_limit, 150);
 	stress_phase("workers write where memory is short", full);
 	stress_ok(counts_agree(worker), "the count of entries is right where memory was short");
-	nxm_store(&worker->env->shared->page_limit, 16384);
+	nxm_store(&worker->env->shared->account[0].page_limit, 16384);
 	drop_map(worker, "all memory came back where it was short");
 	return stress_end();
 }

@@ -294,11 +294,11 @@ stress_all_free(Worker *worker, const char *name)
 	used = env_used_pages(env);
 	env_open(env, space, STRESS_MAX_WORKERS, 0);
 	env_map_all(space);
-	nxm_store(&env->shared->page_limit, 0);
+	nxm_store(&env->shared->account[0].page_limit, 0);
 	nxm_trim(space);
-	nxm_store(&env->shared->page_limit, LIMIT);
+	nxm_store(&env->shared->account[0].page_limit, LIMIT);
 	/* some pages may be kept with their memory; what is counted must be true */
-	pages = nxm_load(&env->shared->pages);
+	pages = nxm_load(&env->shared->account[0].pages) + nxm_load(&env->shared->account[1].pages);
 	memory = env_memory(env);
 	most = (env_descriptor_pages(env) + pages) * NXM_PAGE_SIZE;
 	ok = used == 0 && memory <= most && pages <= NODES * NXM_KEPT_PAGES &&

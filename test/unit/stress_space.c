@@ -477,7 +477,7 @@ main(int argc, char **argv)
 	nxm_store(&worker->env->world->fail_populate, 0);
 	stress_all_free(worker, "all objects came back after refusals");
 
-	nxm_store(&worker->env->shared->page_limit, 40);
+	nxm_store(&worker->env->shared->account[0].page_limit, 40);
 	stress_phase("workers allocate where the limit is low", refusals);
 	stress_all_free(worker, "all objects came back after the limit");
 	return stress_end();

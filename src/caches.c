@@ -1,0 +1,266 @@
+/*
+ * caches.c
+ *	  The caches among the objects of the registry.
+ *
+ * One account of the space bounds all of them, so one that grows may have to take
+ * memory from another: the largest, whose reference is in anchor->largest.  The
+ * worker chooses it at each of its passes; without a worker whoever needs it does.
+ * The word is changed under the registry lock alone, and reset when that cache is
+ * dropped, so a section that finds a cache there may use it to its end.
+ *
+ * The worker keeps a list of the caches, so that it does not go through all objects
+ * several times a second.  Making a cache raises anchor->caches_made, which voids
+ * the list; a dropped one is found to be so.
+ *
+ * Limits: the deadlines are of the system's clock; setting that moves them.
+ */
+#include "caches.h"
+
+#include "arena_chunks.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/* Steps of housekeeping for one cache in a pass, of less than a millisecond each. */
+#define STEPS			256
+/* Between two passes, ms: with work left, with caches in use, with empty ones. */
+#define WAIT_BUSY		5
+#define WAIT_USED		200
+#define WAIT_EMPTY		1000
+
+/* Steps that making way takes before it looks anew. */
+#define WAY_STEPS		32
+
+typedef struct CacheList
+{
+	NxmObjectInfo *info;
+	int			count;
+	int			size;
+} CacheList;
+
+static NxmCacheView the_view;
+
+static uint64_t
+hash_key(const char *key, size_t len)
+{
+	return nxm_hash(key, len);
+}
+
+static int64_t
+now(void *env)
+{
+	(void) env;
+	return GetCurrentTimestamp();
+}
+
+NxmCacheView *
+nxm_cache_view(void)
+{
+	the_view.space = nxm_space();	/* a new home, a new limit */
+	the_view.hash = hash_key;
+	the_view.now = now;
+	the_view.home = nxm_enable_numa_caching ? nxm_memory_node() : 0;
+	the_view.cannot_grow = false;
+	the_view.first_node = Max(nxm_space_unbound_node(), 0);
+	the_view.max_bytes = 0;
+	the_view.largest = &nxm_anchor()->largest;
+	return &the_view;
+}
+
+int
+nxm_cache_partitions(void)
+{
+	return nxm_enable_numa_caching ? nxm_space_node_count() : 1;
+}
+
+uint64
+nxm_cache_least_bytes(void)
+{
+	/* an open segment of each chain, and what the engine keeps for copies */
+	return (uint64) (2 + 2 * nxm_cache_partitions()) * NXM_PAGE_SIZE;
+}
+
+/* The larger of two caches. */
+typedef struct Largest
+{
+	bool		any;
+	NxmObjectInfo info;
+} Largest;
+
+static void
+compare(const NxmObjectInfo *info, void *context)
+{
+	Largest    *largest = context;
+
+	if (info->kind != NXM_KIND_CACHE ||
+		(largest->any && info->cache_used <= largest->info.cache_used))
+		return;
+	largest->any = true;
+	largest->info = *info;
+}
+
+/* Housekeeping of the largest cache.  true: something was freed. */
+static bool
+take_from_largest(void)
+{
+	NxmCacheView *view = nxm_cache_view();
+	NxmResult	result;
+	bool		freed = false;
+
+	for (int i = 0; i < WAY_STEPS; i++)
+	{
+		nxm_begin_operation();
+		nxm_enter(view->space);
+		{
+			NxmRef		ref = nxm_load(view->largest);
+			NxmCache   *cache = ref == 0 ? NULL : nxm_at(view->space, ref);
+
+			if (ref == 0)
+				result = NXM_ABSENT;
+			else
+				result = cache == NULL ? NXM_NEED_CHUNK : nxm_cache_tick(view, cache);
+		}
+		nxm_leave(view->space);
+		nxm_end_operation();
+		CHECK_FOR_INTERRUPTS();
+		if (result == NXM_NEED_CHUNK)
+			(void) nxm_again(view->space, result);
+		else if (result != NXM_OK)
+			break;
+		else
+			freed = true;
+	}
+	return freed;
+}
+
+bool
+nxm_caches_make_way(NxmResult result)
+{
+	NxmSpace   *space = nxm_registry_space;
+	NxmWant		want = space->want;
+
+	if (result != NXM_NEED_MEMORY || want == NXM_WANT_NOTHING ||
+		space->need_account != NXM_CACHE_ACCOUNT)
+		return false;
+	CHECK_FOR_INTERRUPTS();
+	if (want == NXM_WANT_CHUNK && nxm_cache_again_slow(space, result))
+		return true;
+	if (!take_from_largest())
+	{
+		Largest    *largest = palloc(sizeof(Largest));
+		bool		freed;
+
+		largest->any = false;
+		nxm_registry_scan(compare, largest);
+		if (largest->any)
+			nxm_registry_set_largest(&largest->info);
+		freed = largest->any && take_from_largest();
+		pfree(largest);
+		if (!freed)
+		{
+			space->want = want;
+			return false;
+		}
+	}
+	return true;
+}
+
+/* For nxm_registry_scan(). */
+static void
+collect(const NxmObjectInfo *info, void *context)
+{
+	CacheList  *list = context;
+
+	if (info->kind != NXM_KIND_CACHE)
+		return;
+	if (list->count == list->size)
+	{
+		list->size = list->size == 0 ? 8 : list->size * 2;
+		list->info = list->info == NULL ?
+			MemoryContextAlloc(TopMemoryContext, list->size * sizeof(NxmObjectInfo)) :
+			repalloc_huge(list->info, list->size * sizeof(NxmObjectInfo));
+	}
+	list->info[list->count++] = *info;
+}
+
+/* As nxm_cache_tick(), or NXM_DROPPED: it is not there any more. */
+static NxmResult
+tick_one(NxmObjectInfo *info, volatile sig_atomic_t *stop)
+{
+	NxmCacheView *view = nxm_cache_view();
+	NxmResult	result = NXM_OK;
+
+	for (int i = 0; i < STEPS && result == NXM_OK && !*stop; i++)
+	{
+		do
+		{
+			nxm_begin_operation();
+			nxm_enter(view->space);
+			{
+				/* before the name: see registry.c */
+				uint64		generation = nxm_load(&nxm_registry_anchor->generation);
+				NxmObject  *object;
+
+				result = nxm_object_find(info, &object);
+				if (result == NXM_OK)
+				{
+					info->object = object;
+					info->generation = generation;
+					result = nxm_cache_tick(view, &object->u.c.cache);
+					info->cache_used = nxm_load_relaxed(&object->u.c.cache.used);
+				}
+			}
+			nxm_leave(view->space);
+			nxm_end_operation();
+			CHECK_FOR_INTERRUPTS();
+		} while (result == NXM_NEED_CHUNK && nxm_again(view->space, result));
+	}
+	return result;
+}
+
+int
+nxm_caches_tick(volatile sig_atomic_t *stop)
+{
+	static CacheList list;
+	static uint64 seen = 0;		/* caches_made, of the list */
+	static uint64 chosen = 0;	/* the largest one's id */
+	NxmAnchor  *anchor = nxm_anchor_if_any();
+	uint64		made;
+	const NxmObjectInfo *largest = NULL;
+	int			wait = WAIT_EMPTY;
+
+	if (anchor == NULL)
+		return -1;
+	made = nxm_load(&anchor->caches_made);
+	if (made != seen)
+	{
+		list.count = 0;
+		nxm_registry_scan(collect, &list);
+		seen = made;
+	}
+	for (int i = 0; i < list.count && !*stop; i++)
+	{
+		NxmObjectInfo *info = &list.info[i];
+		NxmResult	result = tick_one(info, stop);
+
+		if (result == NXM_DROPPED)
+		{
+			*info = list.info[--list.count];
+			i--;
+			continue;
+		}
+		if (result == NXM_OK)
+			wait = WAIT_BUSY;
+		else if (info->cache_used > 0)
+			wait = Min(wait, WAIT_USED);
+		if (largest == NULL || info->cache_used > largest->cache_used)
+			largest = info;
+	}
+	if (largest != NULL &&
+		(largest->id != chosen || nxm_load_relaxed(&anchor->largest) == 0))
+	{
+		chosen = largest->id;
+		nxm_registry_set_largest(largest);
+	}
+	return list.count == 0 ? -1 : wait;
+}

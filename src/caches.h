@@ -1,0 +1,54 @@
+/*
+ * caches.h
+ *	  The caches among the objects of the registry: how this process works on them,
+ *	  and what looks after all of them.
+ */
+#ifndef NXM_CACHES_H
+#define NXM_CACHES_H
+
+#include "registry.h"
+
+#include <signal.h>
+
+/*
+ * This process's view, as of now.  One for all operations: what an operation set in
+ * it holds until it is asked for again.  Raises no error where the process is
+ * attached.
+ */
+extern NxmCacheView *nxm_cache_view(void);
+
+/* Partitions of a cache made in this server. */
+extern int	nxm_cache_partitions(void);
+/* Fewer bytes than these are no limit that a cache could work below. */
+extern uint64 nxm_cache_least_bytes(void);
+
+/*
+ * What to do with the result of an operation on a cache: true: it is to be
+ * repeated, opened anew if it was NXM_DROPPED.  Raises no error for want of
+ * memory; NXM_NEED_MEMORY with false: there is none to be had.  Not in a section.
+ */
+static inline bool
+nxm_cache_again(NxmCacheView *view, NxmResult result)
+{
+	if (likely(result != NXM_NEED_CHUNK && result != NXM_NEED_MEMORY))
+		return unlikely(result == NXM_DROPPED);
+	if (result == NXM_NEED_MEMORY && view->cannot_grow)
+		return false;
+	if (!nxm_cache_again_slow(view->space, result))
+		view->cannot_grow = true;
+	return true;
+}
+
+/*
+ * An operation asked for memory of the caches: finds some, if it must be in the
+ * largest cache.  false: it asked for none, or there is none.  Not in a section.
+ */
+extern bool nxm_caches_make_way(NxmResult result);
+
+/*
+ * For the worker: housekeeping of all caches, of all databases.  Returns how many
+ * milliseconds it may wait until the next time; -1: there are no caches.
+ */
+extern int	nxm_caches_tick(volatile sig_atomic_t *stop);
+
+#endif							/* NXM_CACHES_H */

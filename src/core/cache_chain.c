@@ -1,0 +1,633 @@
+/*
+ * cache_chain.c
+ *	  The order of segments, and which of them is to be evicted next.  cache.h has
+ *	  the design.
+ *
+ * A chain is a list of blocks of names of segments, the oldest first.  Names are
+ * added at its end, lock-free (Michael and Scott 1996, with blocks for nodes).  A
+ * name is a hint: whether the segment is still there, in the same life, is told by
+ * the word beside its page, and who finds that it is not writes GONE over the
+ * name.  So a segment can be taken from the middle at any time.
+ *
+ * Blocks are taken out, and two with few names joined to one, under a try-lock;
+ * never the last one, and only while `tail` is the last one, so that no new
+ * process finds a block by `tail` that was taken out.  Everybody else may be
+ * reading the blocks: they are retired by the epoch.
+ *
+ * Limits: where the process that has the lock is stopped, blocks of names that are
+ * GONE stay: 8 bytes a segment.
+ */
+#include "cache_internal.h"
+
+/* Most names to look at for one victim. */
+#define LOOK				1024
+
+/* `next_due`: in units of 2^16 microseconds, and a serial. */
+#define DUE_SERIAL			UINT64_C(0xFFFF)
+#define DUE_NONE			(UINT64_MAX >> 16)
+
+static inline int
+names_of(NxmChainBlock *block)
+{
+	uint64_t	n = nxm_load(&block->count);
+
+	return n < NXM_CHAIN_ENTRIES ? (int) n : NXM_CHAIN_ENTRIES;
+}
+
+static NxmRef
+new_block(NxmSpace *space, uint64_t count, uint64_t due)
+{
+	NxmRef		ref = nxm_alloc(space, sizeof(NxmChainBlock));
+	NxmChainBlock *block;
+
+	if (ref == 0)
+		return 0;
+	block = nxm_at(space, ref);
+	nxm_init(&block->next, 0);
+	nxm_init(&block->count, count);
+	nxm_init(&block->due, due == 0 ? UINT64_MAX : due);
+	for (int i = 0; i < NXM_CHAIN_ENTRIES; i++)
+		nxm_init(&block->entry[i], 0);
+	return ref;
+}
+
+NxmResult
+nxm_chain_init(NxmSpace *space, NxmChain *chain)
+{
+	NxmRef		ref = new_block(space, 0, 0);
+
+	if (ref == 0)
+		return nxm_no_object(space);
+	nxm_store(&chain->head, ref);
+	nxm_store(&chain->tail, ref);
+	return NXM_OK;
+}
+
+NxmResult
+nxm_chain_reserve(NxmSpace *space, NxmChain *chain, uint64_t due,
+				  NxmAtomic **entry)
+{
+	for (;;)
+	{
+		NxmRef		tail = nxm_load(&chain->tail);
+		NxmChainBlock *block = nxm_at(space, tail);
+		uint64_t	next;
+		NxmRef		ref;
+
+		if (block == NULL)
+			return NXM_NEED_CHUNK;
+		next = nxm_load(&block->next);
+		if (next == CHAIN_CLOSED)
+			return NXM_DROPPED;
+		if (next != 0)
+		{
+			(void) nxm_cas(&chain->tail, &tail, next);
+			continue;
+		}
+		/* before the entry is counted: who counts it sees when it is due */
+		if (due != 0)
+		{
+			uint64_t	before = nxm_load_relaxed(&block->due);
+
+			while (due < before && !nxm_cas(&block->due, &before, due))
+				;
+		}
+		if (nxm_load_relaxed(&block->count) < NXM_CHAIN_ENTRIES)
+		{
+			uint64_t	i = nxm_fetch_add(&block->count, 1);
+
+			if (i < NXM_CHAIN_ENTRIES)
+			{
+				*entry = &block->entry[i];
+				return NXM_OK;
+			}
+		}
+		ref = new_block(space, 1, due);
+		if (ref == 0)
+			return nxm_no_object(space);
+		/* release: publishes the block */
+		if (nxm_cas(&block->next, &next, ref))
+		{
+			(void) nxm_cas(&chain->tail, &tail, ref);
+			*entry = &((NxmChainBlock *) nxm_at(space, ref))->entry[0];
+			return NXM_OK;
+		}
+		nxm_free(space, ref);
+	}
+}
+
+NxmResult
+nxm_chain_close(NxmSpace *space, NxmChain *chain)
+{
+	uint64_t	unlocked = 0;
+	NxmResult	result = NXM_OK;
+
+	if (!nxm_cas(&chain->lock, &unlocked, (uint64_t) space->proc + 1))
+		return NXM_EXISTS;
+	for (NxmRef ref = nxm_load(&chain->head); ref != CHAIN_CLOSED;)
+	{
+		NxmChainBlock *block = nxm_at(space, ref);
+		uint64_t	next = 0;
+
+		if (block == NULL)
+		{
+			result = NXM_NEED_CHUNK;
+			break;
+		}
+		if (nxm_cas(&block->next, &next, CHAIN_CLOSED))
+			break;
+		ref = next;
+	}
+	/* nobody is to take blocks out of a closed one */
+	if (result != NXM_OK)
+		nxm_store(&chain->lock, 0);
+	return result;
+}
+
+void
+nxm_chain_retire(NxmSpace *space, NxmChain *chain)
+{
+	NxmRef		ref = nxm_load(&chain->head);
+
+	while (ref != CHAIN_CLOSED)
+	{
+		NxmChainBlock *block = nxm_at(space, ref);
+		NxmRef		next = nxm_load(&block->next);
+
+		nxm_retire_epoch(space, ref);
+		ref = next;
+	}
+}
+
+/*
+ * The segment of an entry.  NULL: it is not written yet or gone, or, with
+ * *result NXM_NEED_CHUNK, not mapped.
+ */
+static NxmCacheSegment *
+segment_of(NxmSpace *space, NxmChain *chain, NxmAtomic *entry, uint64_t *name,
+		   uint64_t *word, NxmResult *result)
+{
+	NxmCacheSegment *segment;
+
+	*name = nxm_load(entry);
+	if (*name == 0 || *name == NAME_GONE)
+		return NULL;
+	segment = segment_at(space, (NxmRef) NAME_PAGE(*name) << NXM_PAGE_SHIFT);
+	if (segment == NULL)
+	{
+		*result = NXM_NEED_CHUNK;
+		return NULL;
+	}
+	*word = nxm_load(&segment->word);
+	if (SEG_LIFE(*word) == NAME_LIFE(*name))
+		return segment;
+	if (nxm_cas(entry, name, NAME_GONE))
+		nxm_fetch_add_relaxed(&chain->gone, 1);
+	return NULL;
+}
+
+/* Makes a segment ours that nobody can write to or is evicting. */
+static bool
+claim(NxmCacheSegment *segment, uint64_t name, uint64_t word, uint64_t state,
+	  NxmVictim *victim)
+{
+	if (SEG_STATE(word) != state)
+		return false;
+	/* acquire: pairs with nxm_cache_commit(): its items are in the index */
+	if (DONE_COMMITTED(nxm_load(&segment->done)) != SEG_USED(word))
+		return false;
+	/* acquire: pairs with the store by who had it before; fails if it has ended */
+	if (!nxm_cas(&segment->word, &word, word - state + SEG_EVICTING))
+		return false;
+	victim->page = (NxmRef) NAME_PAGE(name) << NXM_PAGE_SHIFT;
+	victim->segment = segment;
+	victim->word = word - state + SEG_EVICTING;
+	victim->compact = false;
+	return true;
+}
+
+/* Claims the oldest segment in this state.  NXM_ABSENT: none can be. */
+static NxmResult
+claim_oldest(NxmSpace *space, NxmChain *chain, uint64_t state, NxmVictim *victim)
+{
+	NxmResult	result = NXM_ABSENT;
+	int			looked = 0;
+
+	for (NxmRef ref = nxm_load(&chain->head); ref > CHAIN_CLOSED && looked < LOOK;)
+	{
+		NxmChainBlock *block = nxm_at(space, ref);
+		int			n;
+
+		if (block == NULL)
+			return NXM_NEED_CHUNK;
+		n = names_of(block);
+		for (int i = 0; i < n; i++)
+		{
+			uint64_t	name;
+			uint64_t	word;
+			NxmCacheSegment *segment = segment_of(space, chain, &block->entry[i],
+												  &name, &word, &result);
+
+			if (segment == NULL)
+				continue;
+			if (claim(segment, name, word, state, victim))
+				return NXM_OK;
+			looked++;
+		}
+		ref = nxm_load(&block->next);
+	}
+	return result;
+}
+
+/* The name of the oldest segment; 0: none. */
+static uint64_t
+oldest(NxmSpace *space, NxmChain *chain)
+{
+	for (NxmRef ref = nxm_load(&chain->head); ref > CHAIN_CLOSED;)
+	{
+		NxmChainBlock *block = nxm_at(space, ref);
+		int			n;
+
+		if (block == NULL)
+			return 0;
+		n = names_of(block);
+		for (int i = 0; i < n; i++)
+		{
+			uint64_t	name;
+			uint64_t	word;
+			NxmResult	result;
+
+			if (segment_of(space, chain, &block->entry[i], &name, &word, &result) != NULL)
+				return name;
+		}
+		ref = nxm_load(&block->next);
+	}
+	return 0;
+}
+
+void
+nxm_cache_ripen(NxmCachePartition *part, uint64_t name)
+{
+	for (int i = 0; i < NXM_CACHE_RIPE; i++)
+		if (nxm_load_relaxed(&part->ripe[i]) == name)
+			return;
+	for (int i = 0; i < NXM_CACHE_RIPE; i++)
+	{
+		uint64_t	none = nxm_load_relaxed(&part->ripe[i]);
+
+		/* where all are taken it is found by nxm_cache_find_sparse() */
+		if (none == 0 && nxm_cas(&part->ripe[i], &none, name))
+			return;
+	}
+}
+
+void
+nxm_cache_due(NxmCachePartition *part, uint64_t due)
+{
+	uint64_t	before = nxm_load(&part->next_due);
+	uint64_t	unit = due >> 16;
+	uint64_t	after;
+
+	/* the serial changes in any case: who looks through the chains sees that */
+	do
+		after = (unit < before >> 16 ? unit : before >> 16) << 16 |
+			((before + 1) & DUE_SERIAL);
+	while (!nxm_cas(&part->next_due, &before, after));
+}
+
+bool
+nxm_cache_is_due(NxmCacheView *view, NxmCachePartition *part)
+{
+	uint64_t	unit = nxm_load(&part->next_due) >> 16;
+
+	return unit != DUE_NONE && (int64_t) (unit << 16) <= view->now(view->env);
+}
+
+/* Makes ripe what has expired, sealing it if need be. */
+static NxmResult
+find_expired(NxmCacheView *view, NxmCachePartition *part)
+{
+	NxmSpace   *space = view->space;
+	uint64_t	before = nxm_load(&part->next_due);
+	uint64_t	now = (uint64_t) view->now(view->env);
+	uint64_t	least = UINT64_MAX;
+	NxmResult	result = NXM_OK;
+
+	for (int kind = 0; kind < 2; kind++)
+	{
+		NxmChain   *chain = &part->chain[kind];
+
+		for (NxmRef ref = nxm_load(&chain->head); ref > CHAIN_CLOSED;)
+		{
+			NxmChainBlock *block = nxm_at(space, ref);
+			uint64_t	due;
+			uint64_t	least_here = UINT64_MAX;
+			bool		complete;
+			int			n;
+
+			if (block == NULL)
+				return NXM_NEED_CHUNK;
+			n = names_of(block);
+			complete = n == NXM_CHAIN_ENTRIES;
+			due = nxm_load(&block->due);
+			for (int i = 0; i < n && due <= now; i++)
+			{
+				uint64_t	name;
+				uint64_t	word;
+				uint64_t	theirs;
+				NxmCacheSegment *segment = segment_of(space, chain, &block->entry[i],
+													  &name, &word, &result);
+
+				if (result != NXM_OK)
+					return result;
+				complete = complete && name != 0;
+				if (segment == NULL)
+					continue;
+				theirs = nxm_load_relaxed(&segment->due);
+				if (theirs != 0 && theirs < least_here)
+					least_here = theirs;
+				if (theirs == 0 || theirs > now)
+					continue;
+				nxm_segment_seal(part, segment, NAME_PAGE(name), NAME_LIFE(name));
+				nxm_cache_ripen(part, name);
+			}
+			if (due <= now && complete)
+				(void) nxm_cas(&block->due, &due, least_here);
+			if (due > now || !complete)
+				least_here = due;
+			if (least_here < least)
+				least = least_here;
+			ref = nxm_load(&block->next);
+		}
+	}
+	/* not if any was added meanwhile, for that might be missing from `least` */
+	(void) nxm_cas(&part->next_due, &before,
+				   (least == UINT64_MAX ? DUE_NONE : least >> 16) << 16 |
+				   ((before + 1) & DUE_SERIAL));
+	return NXM_OK;
+}
+
+/* Claims a ripe segment.  spare: what lives of it is kept in any case. */
+static NxmResult
+claim_ripe(NxmCacheView *view, NxmCachePartition *part, bool spare,
+		   NxmVictim *victim)
+{
+	NxmSpace   *space = view->space;
+
+	for (int i = 0; i < NXM_CACHE_RIPE; i++)
+	{
+		uint64_t	name = nxm_load(&part->ripe[i]);
+		NxmCacheSegment *segment;
+		uint64_t	word;
+
+		if (name == 0)
+			continue;
+		segment = segment_at(space, (NxmRef) NAME_PAGE(name) << NXM_PAGE_SHIFT);
+		if (segment == NULL)
+			return NXM_NEED_CHUNK;
+		word = nxm_load(&segment->word);
+		if (SEG_LIFE(word) != NAME_LIFE(name) || SEG_STATE(word) == SEG_DRAINED)
+		{
+			(void) nxm_cas(&part->ripe[i], &name, 0);
+			continue;
+		}
+		if (claim(segment, name, word, SEG_SEALED, victim))
+		{
+			/* what is the oldest anyway need not be spared */
+			victim->compact = spare ||
+				oldest(space, &part->chain[SEG_KIND(word)]) != name;
+			return NXM_OK;
+		}
+	}
+	return NXM_ABSENT;
+}
+
+NxmResult
+nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, bool only_ripe,
+			   NxmVictim *victim)
+{
+	NxmSpace   *space = view->space;
+	NxmResult	result;
+	int			first;
+
+	if (nxm_cache_is_due(view, part))
+	{
+		result = find_expired(view, part);
+		if (result != NXM_OK)
+			return result;
+	}
+	result = claim_ripe(view, part, only_ripe, victim);
+	if (result != NXM_ABSENT || only_ripe)
+		return result;
+	for (int tries = 0; tries < 2; tries++)
+	{
+		uint64_t	small = nxm_load_relaxed(&part->chain[KIND_SMALL].segments);
+		uint64_t	main = nxm_load_relaxed(&part->chain[KIND_MAIN].segments);
+
+		first = small * NXM_CACHE_SMALL_SHARE > small + main ? KIND_SMALL : KIND_MAIN;
+		result = claim_oldest(space, &part->chain[first], SEG_SEALED, victim);
+		if (result == NXM_ABSENT)
+			result = claim_oldest(space, &part->chain[1 - first], SEG_SEALED, victim);
+		if (result != NXM_ABSENT)
+			return result;
+		/* a cache of a few segments that are all open */
+		result = nxm_cache_seal(space, part, false);
+		if (result != NXM_OK)
+			return result;
+	}
+	return NXM_ABSENT;
+}
+
+NxmResult
+nxm_cache_pick_drained(NxmSpace *space, NxmCachePartition *part, NxmVictim *victim)
+{
+	NxmResult	result = claim_oldest(space, &part->chain[KIND_SMALL], SEG_DRAINED,
+									  victim);
+
+	if (result == NXM_ABSENT)
+		result = claim_oldest(space, &part->chain[KIND_MAIN], SEG_DRAINED, victim);
+	return result;
+}
+
+/*
+ * Makes ripe the sealed segments that are dead for this many units, or with least 0
+ * tells in *most for how many one is.
+ */
+static NxmResult
+look_for_sparse(NxmSpace *space, NxmCachePartition *part, uint32_t least,
+				uint32_t *most)
+{
+	for (int kind = 0; kind < 2; kind++)
+	{
+		NxmChain   *chain = &part->chain[kind];
+
+		for (NxmRef ref = nxm_load(&chain->head); ref > CHAIN_CLOSED;)
+		{
+			NxmChainBlock *block = nxm_at(space, ref);
+			int			n;
+
+			if (block == NULL)
+				return NXM_NEED_CHUNK;
+			n = names_of(block);
+			for (int i = 0; i < n; i++)
+			{
+				uint64_t	name;
+				uint64_t	word;
+				uint32_t	dead;
+				NxmResult	result = NXM_OK;
+				NxmCacheSegment *segment = segment_of(space, chain, &block->entry[i],
+													  &name, &word, &result);
+
+				if (result != NXM_OK)
+					return result;
+				if (segment == NULL || SEG_STATE(word) != SEG_SEALED)
+					continue;
+				dead = DONE_DEAD(nxm_load(&segment->done));
+				if (least == 0)
+					*most = dead > *most ? dead : *most;
+				else if (dead >= least)
+					nxm_cache_ripen(part, name);
+			}
+			ref = nxm_load(&block->next);
+		}
+	}
+	return NXM_OK;
+}
+
+NxmResult
+nxm_cache_find_sparse(NxmSpace *space, NxmCachePartition *part)
+{
+	uint32_t	most = 0;
+	NxmResult	result = look_for_sparse(space, part, 0, &most);
+
+	if (result == NXM_OK && most < SEGMENT_UNITS / 4)
+		return NXM_ABSENT;
+	/* and those that are nearly as sparse */
+	return result != NXM_OK ? result :
+		look_for_sparse(space, part, most - most / 8, &most);
+}
+
+/* Writes GONE where it is; the names that stay.  -1: some are not written yet. */
+static int
+names_left(NxmSpace *space, NxmChain *chain, NxmChainBlock *block,
+		   uint64_t *names, NxmResult *result)
+{
+	int			n = 0;
+
+	for (int i = 0; i < NXM_CHAIN_ENTRIES; i++)
+	{
+		uint64_t	name;
+		uint64_t	word;
+
+		if (segment_of(space, chain, &block->entry[i], &name, &word, result) != NULL)
+			names[n++] = name;
+		else if (name == 0 || *result != NXM_OK)
+			return -1;
+	}
+	return n;
+}
+
+NxmResult
+nxm_chain_clean(NxmSpace *space, NxmChain *chain, int most)
+{
+	uint64_t	unlocked = 0;
+	NxmAtomic  *link = &chain->head;
+	NxmResult	result = NXM_OK;
+	NxmRef		last;
+
+	if (nxm_load_relaxed(&chain->lock) != 0 ||
+		!nxm_cas(&chain->lock, &unlocked, (uint64_t) space->proc + 1))
+		return NXM_OK;
+
+	/* `tail` only moves forward, so from now on it is this one or a later one */
+	for (last = nxm_load(&chain->tail);;)
+	{
+		NxmChainBlock *block = nxm_at(space, last);
+		NxmRef		tail = last;
+		uint64_t	next;
+
+		if (block == NULL)
+		{
+			result = NXM_NEED_CHUNK;
+			goto unlock;
+		}
+		next = nxm_load(&block->next);
+		if (next <= CHAIN_CLOSED)
+			break;
+		last = nxm_cas(&chain->tail, &tail, next) ? next : tail;
+	}
+
+	for (int i = 0; i < most; i++)
+	{
+		NxmRef		ref = nxm_load(link);
+		NxmChainBlock *block;
+		NxmChainBlock *second;
+		uint64_t	names[2 * NXM_CHAIN_ENTRIES];
+		NxmRef		next;
+		NxmRef		joined;
+		int			n;
+		int			m;
+
+		if (ref == last)
+			break;
+		block = nxm_at(space, ref);
+		if (block == NULL)
+		{
+			result = NXM_NEED_CHUNK;
+			break;
+		}
+		next = nxm_load(&block->next);
+		n = names_left(space, chain, block, names, &result);
+		if (result != NXM_OK)
+			break;
+		if (n == 0)
+		{
+			/* release: hands on what publishes the next one */
+			nxm_store(link, next);
+			nxm_fetch_add_relaxed(&chain->gone, -(uint64_t) NXM_CHAIN_ENTRIES);
+			nxm_retire_epoch(space, ref);
+			continue;
+		}
+		second = nxm_at(space, next);
+		if (second == NULL)
+		{
+			result = NXM_NEED_CHUNK;
+			break;
+		}
+		if (n < 0 || n > NXM_CHAIN_ENTRIES / 2 || next == last)
+		{
+			link = &block->next;
+			continue;
+		}
+		m = names_left(space, chain, second, names + n, &result);
+		if (result != NXM_OK)
+			break;
+		if (m < 0 || n + m > NXM_CHAIN_ENTRIES)
+		{
+			link = &block->next;
+			continue;
+		}
+		{
+			uint64_t	due = nxm_load(&block->due);
+			uint64_t	due2 = nxm_load(&second->due);
+			NxmChainBlock *both;
+
+			joined = new_block(space, NXM_CHAIN_ENTRIES, due < due2 ? due : due2);
+			if (joined == 0)
+				break;			/* another time */
+			both = nxm_at(space, joined);
+			for (int i = 0; i < NXM_CHAIN_ENTRIES; i++)
+				nxm_store_relaxed(&both->entry[i], i < n + m ? names[i] : NAME_GONE);
+			nxm_store_relaxed(&both->next, nxm_load(&second->next));
+		}
+		/* release: publishes the block */
+		nxm_store(link, joined);
+		nxm_fetch_add_relaxed(&chain->gone, -(uint64_t) NXM_CHAIN_ENTRIES);
+		nxm_retire_epoch(space, ref);
+		nxm_retire_epoch(space, next);
+	}
+
+unlock:
+	nxm_store(&chain->lock, 0);
+	return result;
+}

@@ -1,0 +1,312 @@
+/*
+ * cache_ghost.c
+ *	  The ghost: which keys were evicted from small segments of late.
+ *
+ * A table of lines of 32 entries; a key's line and fingerprint are of bits of its
+ * mixed hash.
+ *
+ *	entry	15      12 11            0
+ *			+---------+--------------+
+ *			|  time   | fingerprint  |	fingerprint 0: none
+ *			+---------+--------------+
+ *
+ * Time is the number of evictions, in twelfths of the entries that the ghost has,
+ * modulo 16.  An entry goes where there is none, or in place of the line's oldest;
+ * entries older than 12 are as good as none, and cleared by who meets them, before
+ * time comes round and they look young.  Taking an entry is a CAS to 0, so that one
+ * of several inserts of the key takes it.
+ *
+ * Up to a page the table is one object, then an object with the references of its
+ * pages.  It has as many entries as the partition; when that has changed by a
+ * quarter another table, empty, takes its place.  So it is while the cache fills for
+ * the first time, when nothing has been evicted, and seldom later.  It is retired by
+ * the epoch.  Two bytes an entry; one in 130 keys that were not evicted is taken for
+ * one that was, which costs a place in main.
+ *
+ * Orders.  An entry is no more than a hint; it is read relaxed, and written by CAS.
+ */
+#include "cache_internal.h"
+
+#define LINE_BYTES			64
+#define LINE_ENTRIES		32
+#define PAGE_LINES			(NXM_PAGE_SIZE / LINE_BYTES)
+#ifndef NXM_GHOST_MIN_LINES
+#define NXM_GHOST_MIN_LINES	16
+#endif
+#define MAX_LINES			(UINT64_C(2048) * PAGE_LINES)
+/* Times that an entry is good for; of 16 that are told apart. */
+#define GOOD_TIMES			12
+
+#define GHOST_LINES(g)		((g) >> NXM_REF_BITS)
+#define GHOST_REF(g)		((g) & NXM_REF_MASK)
+/* There is none, and there will be none. */
+#define GHOST_CLOSED		(UINT64_C(1) << 63)
+
+static inline uint64_t
+mix(uint64_t hash)
+{
+	hash ^= hash >> 32;
+	return hash * UINT64_C(0xD6E8FEB86659FD93);
+}
+
+static inline uint64_t
+print_of(uint64_t mixed)
+{
+	uint64_t	print = mixed & 0xFFF;
+
+	return print == 0 ? 1 : print;
+}
+
+/* NULL: there is no ghost, or it is not mapped. */
+static NxmAtomic *
+line_at(NxmSpace *space, uint64_t ghost, uint64_t mixed)
+{
+	NxmRef		ref = GHOST_REF(ghost);
+	uint64_t	line;
+	char	   *at;
+
+	if (ref == 0)
+		return NULL;
+	line = (mixed >> 32) * GHOST_LINES(ghost) >> 32;
+	at = nxm_at(space, ref);
+	if (at != NULL && GHOST_LINES(ghost) > PAGE_LINES)
+	{
+		at = nxm_at(space, NXM_GET(((uint64_t *) at)[line / PAGE_LINES]));
+		line %= PAGE_LINES;
+	}
+	return at == NULL ? NULL : (NxmAtomic *) (at + line * LINE_BYTES);
+}
+
+static inline uint64_t
+time_of(NxmCachePartition *part, uint64_t ghost)
+{
+	uint64_t	twelfth = GHOST_LINES(ghost) * LINE_ENTRIES / 12;
+
+	return nxm_load_relaxed(&part->ghosts) / (twelfth == 0 ? 1 : twelfth) & 15;
+}
+
+static inline uint64_t
+age_of(uint64_t entry, uint64_t time)
+{
+	return (time - (entry >> 12)) & 15;
+}
+
+void
+nxm_ghost_add(NxmSpace *space, NxmCachePartition *part, uint64_t hash)
+{
+	uint64_t	mixed = mix(hash);
+	uint64_t	ghost = nxm_load(&part->ghost);
+	NxmAtomic  *line = line_at(space, ghost, mixed);
+	uint64_t	time;
+
+	if (line == NULL)
+		return;
+	nxm_fetch_add_relaxed(&part->ghosts, 1);
+	time = time_of(part, ghost);
+	/* it is lost, as others are, where so many write to the line */
+	for (int tries = 0; tries < 4; tries++)
+	{
+		int			lane = 0;
+		uint64_t	oldest = 0;
+		uint64_t	word;
+		int			shift;
+
+		for (int i = 0; i < LINE_ENTRIES; i++)
+		{
+			uint64_t	entry = nxm_load_relaxed(&line[i / 4]) >> (i % 4 * 16) & 0xFFFF;
+			uint64_t	age = entry == 0 ? 16 : age_of(entry, time);
+
+			/* an empty one is older than any */
+			if (age > oldest)
+			{
+				oldest = age;
+				lane = i;
+			}
+			if (age > GOOD_TIMES && age < 16)
+			{
+				word = nxm_load_relaxed(&line[i / 4]);
+				if ((word >> (i % 4 * 16) & 0xFFFF) == entry)
+					(void) nxm_cas(&line[i / 4], &word,
+								   word & ~(UINT64_C(0xFFFF) << (i % 4 * 16)));
+			}
+		}
+		shift = lane % 4 * 16;
+		word = nxm_load_relaxed(&line[lane / 4]);
+		if (nxm_cas(&line[lane / 4], &word, (word & ~(UINT64_C(0xFFFF) << shift)) |
+					(time << 12 | print_of(mixed)) << shift))
+			return;
+	}
+}
+
+bool
+nxm_ghost_take(NxmSpace *space, NxmCachePartition *part, uint64_t hash)
+{
+	uint64_t	mixed = mix(hash);
+	uint64_t	ghost = nxm_load(&part->ghost);
+	NxmAtomic  *line = line_at(space, ghost, mixed);
+	uint64_t	time;
+
+	if (line == NULL)
+		return false;
+	time = time_of(part, ghost);
+	for (int lane = 0; lane < LINE_ENTRIES; lane++)
+	{
+		int			shift = lane % 4 * 16;
+		uint64_t	word = nxm_load_relaxed(&line[lane / 4]);
+
+		while ((word >> shift & 0xFFF) == print_of(mixed) &&
+			   age_of(word >> shift & 0xFFFF, time) <= GOOD_TIMES)
+		{
+			/* of several inserts one alone counts it */
+			if (nxm_cas(&line[lane / 4], &word, word & ~(UINT64_C(0xFFFF) << shift)))
+				return true;
+		}
+	}
+	return false;
+}
+
+void
+nxm_ghost_prefetch(NxmSpace *space, NxmCachePartition *part, uint64_t hash)
+{
+	/* no pointer to follow for it but the directory's */
+	NxmAtomic  *line = line_at(space, nxm_load(&part->ghost), mix(hash));
+
+	if (line != NULL)
+		__builtin_prefetch((const void *) line);
+}
+
+static inline uint64_t
+page_count(uint64_t lines)
+{
+	return lines <= PAGE_LINES ? 0 : (lines + PAGE_LINES - 1) / PAGE_LINES;
+}
+
+size_t
+nxm_ghost_bytes(NxmCachePartition *part)
+{
+	uint64_t	ghost = nxm_load_relaxed(&part->ghost);
+
+	return GHOST_REF(ghost) == 0 ? 0 : LINE_BYTES * GHOST_LINES(ghost);
+}
+
+static void
+free_ghost(NxmSpace *space, uint64_t ghost, void (*release) (NxmSpace *, NxmRef))
+{
+	const uint64_t *pages = nxm_at(space, GHOST_REF(ghost));
+
+	for (uint64_t i = 0; i < page_count(GHOST_LINES(ghost)); i++)
+		release(space, NXM_GET(pages[i]));
+	release(space, GHOST_REF(ghost));
+}
+
+static void
+clear_lines(NxmSpace *space, NxmRef ref, size_t bytes)
+{
+	NxmAtomic  *words = nxm_at(space, ref);
+
+	for (size_t i = 0; i < bytes / sizeof(NxmAtomic); i++)
+		nxm_init(&words[i], 0);
+}
+
+/* 0: there is no memory. */
+static uint64_t
+new_ghost(NxmSpace *space, uint64_t lines)
+{
+	uint64_t	npages = page_count(lines);
+	uint64_t	ghost;
+	NxmRef		ref;
+
+	if (npages == 0)
+	{
+		ref = nxm_alloc(space, lines * LINE_BYTES > NXM_MAX_OBJECT ? NXM_PAGE_SIZE :
+						lines * LINE_BYTES);
+		if (ref == 0)
+			return 0;
+		clear_lines(space, ref, lines * LINE_BYTES);
+		return ref | lines << NXM_REF_BITS;
+	}
+	ref = nxm_alloc(space, npages * sizeof(uint64_t));
+	if (ref == 0)
+		return 0;
+	ghost = ref | lines << NXM_REF_BITS;
+	for (uint64_t i = 0; i < npages; i++)
+	{
+		uint64_t   *pages = nxm_at(space, ref);
+		NxmRef		page = nxm_alloc(space, NXM_PAGE_SIZE);
+
+		if (page == 0)
+		{
+			while (i > 0)
+				nxm_free(space, NXM_GET(pages[--i]));
+			nxm_free(space, ref);
+			return 0;
+		}
+		NXM_SET(pages[i], page);
+		clear_lines(space, page, NXM_PAGE_SIZE);
+	}
+	return ghost;
+}
+
+/* Can all of it be retired by this process? */
+static bool
+is_mapped(NxmSpace *space, uint64_t ghost)
+{
+	const uint64_t *pages = nxm_at(space, GHOST_REF(ghost));
+
+	for (uint64_t i = 0; pages != NULL && i < page_count(GHOST_LINES(ghost)); i++)
+	{
+		if (nxm_at(space, NXM_GET(pages[i])) == NULL)
+			return false;
+	}
+	return pages != NULL;
+}
+
+void
+nxm_ghost_fit(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
+{
+	NxmSpace   *space = view->space;
+	uint64_t	old = nxm_load(&part->ghost);
+	uint64_t	lines = nxm_map_entries(&part->index) / LINE_ENTRIES;
+	uint64_t	ghost;
+
+	if (lines < NXM_GHOST_MIN_LINES)
+		lines = NXM_GHOST_MIN_LINES;
+	if (lines > MAX_LINES)
+		lines = MAX_LINES;
+	if (old == GHOST_CLOSED)
+		return;
+	if (GHOST_REF(old) != 0 && lines < GHOST_LINES(old) + GHOST_LINES(old) / 4 &&
+		lines > GHOST_LINES(old) / 4 * 3 - 1)
+		return;
+	if (GHOST_REF(old) != 0 && !is_mapped(space, old))
+		return;
+	if (!nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + page_count(lines)))
+		return;
+	ghost = new_ghost(space, lines);
+	if (ghost == 0)
+		return;
+	/* release: publishes the lines.  Fails if another one has come meanwhile */
+	if (!nxm_cas(&part->ghost, &old, ghost))
+	{
+		free_ghost(space, ghost, nxm_free);
+		return;
+	}
+	nxm_fetch_add_relaxed(&cache->used, LINE_BYTES * lines);
+	if (GHOST_REF(old) != 0)
+	{
+		nxm_fetch_add_relaxed(&cache->used,
+							  -(LINE_BYTES * GHOST_LINES(old)));
+		free_ghost(space, old, nxm_retire_epoch);
+	}
+}
+
+void
+nxm_ghost_retire(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
+{
+	uint64_t	ghost = nxm_exchange(&part->ghost, GHOST_CLOSED);
+
+	if (GHOST_REF(ghost) == 0)
+		return;
+	nxm_fetch_add_relaxed(&cache->used, -(LINE_BYTES * GHOST_LINES(ghost)));
+	free_ghost(space, ghost, nxm_retire_epoch);
+}

@@ -1,0 +1,516 @@
+/*
+ * cache_internal.h
+ *	  What the files of the cache share: the layout of items, segments, chains and
+ *	  partitions, and the steps that operations and housekeeping are made of.
+ *	  cache.h has the design.
+ *
+ *	cache.c			operations
+ *	cache_batch.c	many keys at once, iteration
+ *	cache_segment.c	opening segments, reserving room, writing items
+ *	cache_chain.c	the order of segments, and what is to be evicted first
+ *	cache_evict.c	taking items out of a segment, giving it back
+ *	cache_ghost.c	fingerprints of what was evicted
+ *	cache_tick.c	making, clearing, dropping, housekeeping, statistics
+ */
+#ifndef NXM_CACHE_INTERNAL_H
+#define NXM_CACHE_INTERNAL_H
+
+#include "cache.h"
+#include "map_internal.h"
+
+/* Bytes of a page that a segment uses; the checker and simulators make it small. */
+#ifndef NXM_CACHE_SEGMENT
+#define NXM_CACHE_SEGMENT	NXM_PAGE_SIZE
+#endif
+#define SEGMENT_UNITS		(NXM_CACHE_SEGMENT / NXM_REF_UNIT)
+/* The first unit of a segment has its deadline, for readers. */
+#define HEAD_UNITS			1
+/* A longer item has its value in an item of its own. */
+#ifndef NXM_CACHE_INLINE
+#define NXM_CACHE_INLINE \
+	(NXM_CACHE_SEGMENT >= 4096 ? NXM_CACHE_SEGMENT / 4 : NXM_CACHE_SEGMENT - 16)
+#endif
+
+/* Windows of deadlines that a partition writes to at once. */
+#ifndef NXM_CACHE_WINDOWS
+#define NXM_CACHE_WINDOWS	64
+#endif
+/* Lines of counters: processes below as many write to lines of their own. */
+#ifndef NXM_CACHE_STRIPES
+#define NXM_CACHE_STRIPES	32
+#endif
+/* Segments known to be worth taking first. */
+#ifndef NXM_CACHE_RIPE
+#define NXM_CACHE_RIPE		16
+#endif
+/* Entries of a block of a chain: 256 bytes. */
+#ifndef NXM_CHAIN_ENTRIES
+#define NXM_CHAIN_ENTRIES	29
+#endif
+
+/* Pages below the limits that only copies may take. */
+#ifndef NXM_CACHE_KEEP
+#define NXM_CACHE_KEEP		2
+#endif
+/* Pages beyond these below which sets begin to evict. */
+#ifndef NXM_CACHE_AHEAD
+#define NXM_CACHE_AHEAD		2
+#endif
+
+/* Reads since it was inserted that let an item move from small to main. */
+#ifndef NXM_CACHE_PROMOTE
+#define NXM_CACHE_PROMOTE	2
+#endif
+/* One in so many segments is small. */
+#ifndef NXM_CACHE_SMALL_SHARE
+#define NXM_CACHE_SMALL_SHARE 10
+#endif
+
+/*
+ * Buckets of an empty index, as a power of two: so many that the tags alone tell
+ * how to split them.
+ */
+#define NXM_CACHE_MIN_LOG	FIRST_TAG_BIT
+
+#define KIND_SMALL			0
+#define KIND_MAIN			1
+
+/*
+ * Word 0 beside a page's descriptor.  Used: units given out.  Scale: the power of
+ * two of its times to live, 0: it has no deadlines.
+ *
+ *	63                      26 25     20  19  18   16 15          0
+ *	+-------------------------+---------+----+-------+------------+
+ *	|          life           |  scale  |kind| state |    used    |
+ *	+-------------------------+---------+----+-------+------------+
+ */
+#define SEG_USED(w)			((uint32_t) (w) & 0xFFFF)
+#define SEG_STATE_MASK		(UINT64_C(7) << 16)
+#define SEG_NONE			(UINT64_C(0) << 16)
+#define SEG_OPEN			(UINT64_C(1) << 16)
+#define SEG_SEALED			(UINT64_C(2) << 16)
+#define SEG_EVICTING		(UINT64_C(3) << 16)
+#define SEG_DRAINED			(UINT64_C(4) << 16)
+#define SEG_STATE(w)		((w) & SEG_STATE_MASK)
+#define SEG_KIND(w)			((int) ((w) >> 19) & 1)
+#define SEG_KIND_SHIFT		19
+#define SEG_SCALE(w)		((uint32_t) ((w) >> 20) & 0x3F)
+#define SEG_SCALE_SHIFT		20
+#define SEG_LIFE(w)			((w) >> 26)
+#define SEG_LIFE_SHIFT		26
+_Static_assert(SEGMENT_UNITS <= 0xFFFF, "the units of a segment fit");
+
+/* The words beside the descriptor of a page that is a segment. */
+typedef struct NxmCacheSegment
+{
+	NxmAtomic	word;			/* above */
+	NxmAtomic	done;			/* units: committed 31..0, dead 63..32 */
+	NxmAtomic	due;			/* its deadline; 0: none */
+	NxmAtomic	cursor;			/* unit that eviction goes on with; by who evicts */
+	NxmAtomic	weight;			/* bytes of the values that its items name */
+} NxmCacheSegment;
+
+#define DONE_COMMITTED(d)	((uint32_t) (d))
+#define DONE_DEAD(d)		((uint32_t) ((d) >> 32))
+#define DEAD_ONE			(UINT64_C(1) << 32)
+
+/*
+ * A segment in its life, as chains name it: life 59..22, page + 1.  0: not yet
+ * written; GONE: given back.
+ */
+#define NAME_PAGE_BITS		22
+#define NAME_PAGE(n)		((uint32_t) ((n) & ((1 << NAME_PAGE_BITS) - 1)) - 1)
+#define NAME_LIFE(n)		((n) >> NAME_PAGE_BITS)
+#define NAME_GONE			UINT64_MAX
+#define NAME_OF(page, life) ((life) << NAME_PAGE_BITS | ((page) + UINT64_C(1)))
+
+/*
+ * An open segment as writers find it: a tag of its window 63..48, its life's low
+ * bits 47..22, page + 1.  0: none; CELL_CLOSED: there will be none any more.
+ */
+#define CELL_LIFE_MASK		((UINT64_C(1) << 26) - 1)
+#define CELL_LIFE(c)		((c) >> NAME_PAGE_BITS & CELL_LIFE_MASK)
+#define CELL_TAG(c)			((c) >> 48)
+#define CELL_CLOSED			UINT64_MAX
+
+/* Time to live in scales 22 to 45: windows of half a second to 51 days. */
+#define MIN_SCALE			22
+#define MAX_SCALE			45
+#define WINDOW_SHIFT(scale) ((scale) - 3)
+
+/* The head of a segment: deadline, and by how much deadlines in items are shifted. */
+#define HEAD_SHIFT_SHIFT	58
+#define HEAD_DUE(h)			((int64_t) ((h) & ((UINT64_C(1) << HEAD_SHIFT_SHIFT) - 1)))
+#define HEAD_SHIFT(h)		((uint32_t) ((h) >> HEAD_SHIFT_SHIFT))
+
+/*
+ * Header of an item.
+ *
+ *	 29    28   27 26 25          11 10        0
+ *	+---+------+-----+--------------+-----------+
+ *	|big| ddl  |type | value length | key length|
+ *	+---+------+-----+--------------+-----------+
+ */
+#define C_KEY_LEN(h)		((h) & 0x7FF)
+#define C_LEN_SHIFT			11
+#define C_LEN(h)			((h) >> C_LEN_SHIFT & 0x7FFF)
+#define C_TYPE_SHIFT		26
+#define C_TYPE(h)			((NxmType) ((h) >> C_TYPE_SHIFT & 3))
+#define C_DEADLINE			(UINT32_C(1) << 28)
+#define C_BIG				(UINT32_C(1) << 29)
+
+typedef struct NxmChainBlock
+{
+	NxmAtomic	next;			/* reference; 0: the last one; CHAIN_CLOSED */
+	NxmAtomic	count;			/* entries given out, or more */
+	NxmAtomic	due;			/* no segment of it is due before; UINT64_MAX: none is */
+	NxmAtomic	entry[NXM_CHAIN_ENTRIES];	/* names */
+} NxmChainBlock;
+
+#define CHAIN_CLOSED		UINT64_C(1)
+
+typedef struct NxmChain
+{
+	NxmAtomic	head;			/* reference of the first block; by who has the lock */
+	NxmAtomic	tail;			/* of the last one, or one before */
+	NxmAtomic	lock;			/* try-lock of who takes blocks out */
+	NxmAtomic	segments;		/* that there are */
+	NxmAtomic	gone;			/* entries that are GONE, about */
+	uint64_t	unused[3];
+} NxmChain;
+
+/* A cache's share of a node. */
+typedef struct NxmCachePartition
+{
+	NxmMap		index;			/* its counts are of the cache's entries */
+	NxmChain	chain[2];
+	NxmAtomic	open[2];		/* cells of segments without deadlines */
+	NxmAtomic	ghost;			/* number of lines 63..34, reference */
+	NxmAtomic	ghosts;			/* entries put into it so far */
+	NxmAtomic	evicted;		/* 1: something was, to make room */
+	NxmAtomic	next_due;		/* no segment is due before; UINT64_MAX: none is */
+	NxmAtomic	waiting;		/* segments DRAINED that a hazard held back, about */
+	NxmAtomic	big;			/* bytes of values that are not in segments */
+	int			node;			/* of the space; immutable */
+	int			number;			/* immutable */
+	uint64_t	unused[7];
+	NxmAtomic	window[NXM_CACHE_WINDOWS];	/* cells of segments with deadlines */
+	NxmAtomic	ripe[NXM_CACHE_RIPE];	/* names; 0: free */
+	struct
+	{
+		NxmAtomic	counter[8];
+	}			stripe[NXM_CACHE_STRIPES];
+} NxmCachePartition;
+
+_Static_assert(NXM_CACHE_NCOUNTERS <= 8, "a stripe is a line");
+
+/* Where a new item is going to be. */
+typedef struct NxmRoom
+{
+	NxmRef		ref;			/* 0: none is reserved */
+	uint32_t	units;
+	NxmCacheSegment *segment;
+	uint64_t	head;			/* of the segment */
+} NxmRoom;
+
+/* The words beside a segment's page.  NULL: not mapped. */
+static inline NxmCacheSegment *
+segment_at(NxmSpace *space, NxmRef ref)
+{
+	return (NxmCacheSegment *) nxm_page_words(space, nxm_ref_page(ref));
+}
+
+/* The head of the segment that an item is in, whose page is mapped. */
+static inline uint64_t *
+head_at(NxmSpace *space, NxmRef ref)
+{
+	return nxm_at(space, ref & ~((UINT64_C(1) << NXM_PAGE_SHIFT) - 1));
+}
+
+static inline uint32_t
+item_key_offset(uint32_t header)
+{
+	return (header & C_DEADLINE) != 0 ? 8 : 4;
+}
+
+static inline uint32_t
+item_value_offset(uint32_t header)
+{
+	return item_key_offset(header) + C_KEY_LEN(header);
+}
+
+/* Units of an item. */
+static inline uint32_t
+item_units(uint32_t header)
+{
+	uint32_t	bytes = item_value_offset(header) +
+		((header & C_BIG) != 0 ? (uint32_t) sizeof(NxmRef) : C_LEN(header));
+
+	return (bytes + NXM_REF_UNIT - 1) / NXM_REF_UNIT;
+}
+
+static inline uint32_t
+item_header(const void *item)
+{
+	return NXM_GET(*(const uint32_t *) item);
+}
+
+static inline const char *
+item_key(const void *item, uint32_t header)
+{
+	return (const char *) item + item_key_offset(header);
+}
+
+/*
+ * What a C_BIG one has for its value: the reference of the item that has it, and
+ * above that its length.
+ */
+static inline uint64_t
+item_big(const void *item, uint32_t header)
+{
+	uint64_t	big;
+
+	nxm_copy_out(&big, (const char *) item + item_value_offset(header), sizeof(big));
+	return big;
+}
+
+#define BIG_REF(b)			((b) & NXM_REF_MASK)
+#define BIG_LEN(b)			((uint32_t) ((b) >> NXM_REF_BITS))
+
+/* Bytes of memory of such a value. */
+static inline size_t
+big_bytes(uint64_t big)
+{
+	uint64_t	header = (uint64_t) BIG_LEN(big) << 11;
+
+	if (nxm_item_head_bytes(header) > NXM_MAX_OBJECT)
+		return nxm_item_big_bytes(header | NXM_ITEM_BIG);
+	return nxm_object_size(nxm_item_head_bytes(header));
+}
+
+/* The deadline of an item, 0: none.  It is protected, or ours. */
+static inline int64_t
+item_deadline(NxmSpace *space, NxmRef ref, const void *item, uint32_t header)
+{
+	uint64_t	head;
+
+	if ((header & C_DEADLINE) == 0)
+		return 0;
+	head = NXM_GET(*head_at(space, ref));
+	return HEAD_DUE(head) - (int64_t)
+		((uint64_t) NXM_GET(((const uint32_t *) item)[1]) << HEAD_SHIFT(head));
+}
+
+static inline bool
+item_has_key(const void *item, const NxmKey *key)
+{
+	uint32_t	header = item_header(item);
+	const char *data = item_key(item, header);
+
+	if (C_KEY_LEN(header) != key->len)
+		return false;
+	NXM_READS(data, key->len);
+	return memcmp(data, key->data, key->len) == 0;
+}
+
+static inline int
+home_of(const NxmCache *cache, uint64_t hash)
+{
+	/* the index takes the upper half */
+	return (int) ((hash & 0xFFFFFFFF) * cache->npartitions >> 32);
+}
+
+/* NULL: *result is NXM_DROPPED or NXM_NEED_CHUNK. */
+static inline NxmCachePartition *
+partition_at(NxmSpace *space, NxmCache *cache, int number, NxmResult *result)
+{
+	NxmRef		ref = nxm_load(&cache->partition[number]);
+	NxmCachePartition *part;
+
+	if (__builtin_expect(ref == 0, 0))
+	{
+		*result = NXM_DROPPED;
+		return NULL;
+	}
+	part = nxm_at(space, ref);
+	if (__builtin_expect(part == NULL, 0))
+		*result = NXM_NEED_CHUNK;
+	return part;
+}
+
+static inline void
+count(NxmSpace *space, NxmCachePartition *part, int counter)
+{
+	/* relaxed: nobody concludes anything from it */
+	nxm_fetch_add_relaxed(&part->stripe[space->proc % NXM_CACHE_STRIPES].counter[counter], 1);
+}
+
+/* A value elsewhere than in a segment has come, or goes. */
+static inline void
+count_big(NxmCache *cache, NxmCachePartition *part, int64_t bytes)
+{
+	nxm_fetch_add_relaxed(&part->big, (uint64_t) bytes);
+	nxm_fetch_add_relaxed(&cache->used, (uint64_t) bytes);
+}
+
+/* cache.c */
+
+/*
+ * For an item with its value elsewhere, which is protected, or ours: moves the
+ * hazard to the value, and sees to it that all of it is mapped.  NXM_OK; NXM_EXISTS:
+ * the slot does not name this item any more; NXM_NEED_CHUNK.
+ */
+extern NxmResult nxm_cache_protect_value(NxmSpace *space, const void *item,
+										 NxmAtomic *slot, uint64_t word);
+/* The same, and then moves the hazard back to the item. */
+extern NxmResult nxm_cache_check_value(NxmSpace *space, const void *item,
+									   NxmAtomic *slot, uint64_t word);
+/*
+ * Copies a protected item's value.  One that is elsewhere takes the hazard from the
+ * item: where the slot has another item by then, NXM_EXISTS: look it up again.
+ */
+extern NxmResult nxm_cache_copy_value(NxmSpace *space, const void *item,
+									  NxmAtomic *slot, uint64_t word,
+									  NxmBuffer *buffer);
+
+/* cache_segment.c */
+
+/* All that allocates for a partition does so between these two. */
+extern void nxm_cache_use_memory(NxmSpace *space, const NxmCachePartition *part);
+extern void nxm_cache_leave_memory(NxmSpace *space);
+
+/* The limit of a cache's own, 0: none. */
+static inline uint64_t
+nxm_cache_max_bytes(const NxmCacheView *view, NxmCache *cache)
+{
+	uint64_t	max_bytes = nxm_load_relaxed(&cache->max_bytes);
+
+	if (view->max_bytes != 0 && (max_bytes == 0 || view->max_bytes < max_bytes))
+		return view->max_bytes;
+	return max_bytes;
+}
+
+/* Pages left below the limits. */
+extern uint64_t nxm_cache_room(NxmCacheView *view, NxmCache *cache,
+							   const NxmCachePartition *part);
+
+/* Are there pages below the limits, and this many beyond? */
+extern bool nxm_cache_has_room(NxmCacheView *view, NxmCache *cache,
+							   const NxmCachePartition *part, uint64_t beyond);
+
+/* Window and scale of a deadline; 0 and 0: none. */
+extern void nxm_cache_window(int64_t deadline, int64_t now, uint32_t *scale,
+							 uint64_t *due);
+
+/*
+ * Reserves room for an item in an open segment, which holds that segment back
+ * until nxm_cache_commit() or nxm_cache_abandon().  weight: bytes of its value, if
+ * that is elsewhere.  copying: for an item that is evicted.  NXM_OK; NXM_DROPPED;
+ * NXM_NEED_CHUNK; NXM_NEED_MEMORY, with the space's `want`.  Leaves the hazard as
+ * it is.
+ */
+extern NxmResult nxm_cache_reserve(NxmCacheView *view, NxmCache *cache,
+								   NxmCachePartition *part, int kind,
+								   uint32_t scale, uint64_t due, uint32_t units,
+								   uint64_t weight, bool copying, NxmRoom *room);
+/* Its item is written, and published. */
+extern void nxm_cache_commit(const NxmRoom *room);
+/* Its item is not going to be published. */
+extern void nxm_cache_abandon(NxmCachePartition *part, const NxmRoom *room);
+/* An item was taken out of its slot; it is still protected, or ours. */
+extern void nxm_cache_dead(NxmSpace *space, NxmCachePartition *part, NxmRef ref,
+						   uint32_t units);
+/* How a deadline stands in an item of the segment with this head. */
+extern uint32_t nxm_cache_item_deadline(uint64_t head, int64_t deadline);
+
+/* Seals open segments; all, or those due.  close: for good. */
+extern NxmResult nxm_cache_seal(NxmSpace *space, NxmCachePartition *part,
+								bool close);
+/* Seals a segment of this life if it is open. */
+extern void nxm_segment_seal(NxmCachePartition *part, NxmCacheSegment *segment,
+							 uint32_t page, uint64_t life);
+
+/* cache_chain.c */
+
+/* An entry for a segment about to be opened.  NXM_DROPPED: the chain is closed. */
+extern NxmResult nxm_chain_reserve(NxmSpace *space, NxmChain *chain, uint64_t due,
+								   NxmAtomic **entry);
+extern NxmResult nxm_chain_init(NxmSpace *space, NxmChain *chain);
+/* No segment can be added any more.  NXM_EXISTS: somebody is cleaning it. */
+extern NxmResult nxm_chain_close(NxmSpace *space, NxmChain *chain);
+/* Retires the blocks of a closed chain. */
+extern void nxm_chain_retire(NxmSpace *space, NxmChain *chain);
+/* Takes out blocks without segments, and joins those with few; of the first `most`. */
+extern NxmResult nxm_chain_clean(NxmSpace *space, NxmChain *chain, int most);
+
+/* A segment that was claimed, in state SEG_EVICTING. */
+typedef struct NxmVictim
+{
+	NxmRef		page;
+	NxmCacheSegment *segment;
+	uint64_t	word;
+	bool		compact;		/* copy what lives */
+} NxmVictim;
+
+/* Is worth taking first. */
+extern void nxm_cache_ripen(NxmCachePartition *part, uint64_t name);
+/* A segment with this deadline was put into a chain. */
+extern void nxm_cache_due(NxmCachePartition *part, uint64_t due);
+/* Is any segment due? */
+extern bool nxm_cache_is_due(NxmCacheView *view, NxmCachePartition *part);
+
+/*
+ * Claims the segment to be evicted next.  NXM_OK; NXM_ABSENT: there is none that
+ * can be; NXM_NEED_CHUNK.  only_ripe: none that would lose what it need not.
+ */
+extern NxmResult nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part,
+								bool only_ripe, NxmVictim *victim);
+/* Claims a DRAINED segment. */
+extern NxmResult nxm_cache_pick_drained(NxmSpace *space, NxmCachePartition *part,
+										NxmVictim *victim);
+/* Makes the sparsest segments ripe, of those that are dead for a quarter. */
+extern NxmResult nxm_cache_find_sparse(NxmSpace *space, NxmCachePartition *part);
+
+/* cache_evict.c */
+
+/*
+ * Takes items of about this many units out of the next victim.  NXM_OK: something
+ * was done; NXM_ABSENT: nothing can be; NXM_NEED_CHUNK.  Replaces the hazard.
+ */
+extern NxmResult nxm_cache_evict(NxmCacheView *view, NxmCache *cache,
+								 NxmCachePartition *part, uint32_t units,
+								 bool only_ripe);
+/* The same, in whichever cache is to give way for this one. */
+extern NxmResult nxm_cache_make_way(NxmCacheView *view, NxmCache *cache,
+									NxmCachePartition *part, uint32_t units);
+/* Gives back what waits for no hazard any more. */
+extern NxmResult nxm_cache_give_back(NxmCacheView *view, NxmCache *cache,
+									 NxmCachePartition *part);
+/* A few steps of draining what a clear has cut off; as nxm_map_drain(). */
+extern NxmResult nxm_cache_drain_index(NxmSpace *space, NxmCache *cache,
+									   NxmCachePartition *part);
+/*
+ * Counts an item out that was taken out of its slot, and is protected still.
+ * with_value: its value goes too, if that is elsewhere; it is mapped.
+ */
+extern void nxm_cache_removed(NxmSpace *space, NxmCache *cache,
+							  NxmCachePartition *part, NxmRef ref, const void *item,
+							  bool with_value);
+/* Bytes of an item, its value included. */
+extern size_t nxm_cache_item_bytes(const void *item);
+
+/* cache_ghost.c */
+
+extern void nxm_ghost_add(NxmSpace *space, NxmCachePartition *part, uint64_t hash);
+/* Was it there?  It is not any more: of those who ask at once one is told so. */
+extern bool nxm_ghost_take(NxmSpace *space, NxmCachePartition *part, uint64_t hash);
+extern void nxm_ghost_prefetch(NxmSpace *space, NxmCachePartition *part,
+							   uint64_t hash);
+/* Sees to it that the ghost has the size that goes with the entries. */
+extern void nxm_ghost_fit(NxmCacheView *view, NxmCache *cache,
+						  NxmCachePartition *part);
+extern void nxm_ghost_retire(NxmSpace *space, NxmCache *cache,
+							 NxmCachePartition *part);
+extern size_t nxm_ghost_bytes(NxmCachePartition *part);
+
+#endif							/* NXM_CACHE_INTERNAL_H */

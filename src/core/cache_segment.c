@@ -1,0 +1,406 @@
+/*
+ * cache_segment.c
+ *	  Segments of the cache: opening them, and reserving room in them.  cache.h has
+ *	  the design.
+ *
+ * A segment is opened in this order: a page; an entry in the chain; the words
+ * beside the page, in state OPEN; the cell that writers find it in, by CAS; its
+ * name in the entry; and then its head is committed.  So it is not evicted before
+ * it is in the chain.  Who loses the race for the cell gives all back.
+ *
+ * A writer that is held up between finding the cell and reserving fails by the
+ * segment's life, which is part of the word that it changes.
+ */
+#include "cache_internal.h"
+
+/* A segment that holds values elsewhere is full with so many bytes of them. */
+#define MIN_WEIGHT			(1024 * 1024)
+#define WEIGHT_SHARE		256
+/* ... and in a small cache, with so large a part of it, lest it be all in one */
+#define WEIGHT_PART			8
+
+void
+nxm_cache_use_memory(NxmSpace *space, const NxmCachePartition *part)
+{
+	nxm_allocate_from(space, NXM_CACHE_ACCOUNT, part->node);
+}
+
+void
+nxm_cache_leave_memory(NxmSpace *space)
+{
+	nxm_allocate_from(space, 0, -1);
+}
+
+uint64_t
+nxm_cache_room(NxmCacheView *view, NxmCache *cache, const NxmCachePartition *part)
+{
+	NxmSpaceShared *shared = view->space->shared;
+	NxmAccount *account = &shared->account[NXM_CACHE_ACCOUNT];
+	/* relaxed, all of them: the limit itself is kept where pages are taken */
+	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
+	uint64_t	used = nxm_load_relaxed(&cache->used);
+	uint64_t	pages = nxm_load_relaxed(&account->pages);
+	uint64_t	most = nxm_load_relaxed(&account->page_limit) +
+		nxm_load_relaxed(&shared->nodes[part->node].nkept);
+	uint64_t	room = pages < most ? most - pages : 0;
+	uint64_t	own;
+
+	if (max_bytes == 0)
+		return room;
+	own = used < max_bytes ? (max_bytes - used) / NXM_CACHE_SEGMENT : 0;
+	return own < room ? own : room;
+}
+
+bool
+nxm_cache_has_room(NxmCacheView *view, NxmCache *cache,
+				   const NxmCachePartition *part, uint64_t beyond)
+{
+	return nxm_cache_room(view, cache, part) > beyond;
+}
+
+void
+nxm_cache_window(int64_t deadline, int64_t now, uint32_t *scale, uint64_t *due)
+{
+	uint64_t	ttl = deadline > now ? (uint64_t) (deadline - now) : 1;
+	uint32_t	log = 63 - (uint32_t) __builtin_clzll(ttl);
+
+	if (deadline == 0)
+	{
+		*scale = 0;
+		*due = 0;
+		return;
+	}
+	*scale = log < MIN_SCALE ? MIN_SCALE : log > MAX_SCALE ? MAX_SCALE : log;
+	/* the end of the window: no deadline of it is later */
+	*due = (((uint64_t) deadline - 1) >> WINDOW_SHIFT(*scale)) + 1;
+	*due <<= WINDOW_SHIFT(*scale);
+}
+
+uint32_t
+nxm_cache_item_deadline(uint64_t head, int64_t deadline)
+{
+	uint64_t	unit = UINT64_C(1) << HEAD_SHIFT(head);
+
+	/* up to a unit too early, which is 2 milliseconds at a year */
+	return (uint32_t) (((uint64_t) (HEAD_DUE(head) - deadline) + unit - 1) >>
+					   HEAD_SHIFT(head));
+}
+
+/* Is it dead for half of it, or all?  after: as it is since this many units died. */
+static bool
+has_ripened(uint64_t word, uint64_t done, uint32_t units)
+{
+	uint32_t	dead = DONE_DEAD(done);
+	uint32_t	before = dead - units;
+
+	return (dead >= SEGMENT_UNITS / 2 && before < SEGMENT_UNITS / 2) ||
+		dead == SEG_USED(word) - HEAD_UNITS;
+}
+
+void
+nxm_cache_dead(NxmSpace *space, NxmCachePartition *part, NxmRef ref, uint32_t units)
+{
+	uint32_t	page = nxm_ref_page(ref);
+	NxmCacheSegment *segment = segment_at(space, ref);
+	uint64_t	done = nxm_fetch_add(&segment->done, units * DEAD_ONE) +
+		units * DEAD_ONE;
+	uint64_t	word = nxm_load(&segment->word);
+
+	if (SEG_STATE(word) == SEG_SEALED && has_ripened(word, done, units))
+		nxm_cache_ripen(part, NAME_OF(page, SEG_LIFE(word)));
+}
+
+void
+nxm_cache_commit(const NxmRoom *room)
+{
+	/* release: the item is published.  Pairs with the load of who evicts */
+	nxm_fetch_add(&room->segment->done, room->units);
+}
+
+void
+nxm_cache_abandon(NxmCachePartition *part, const NxmRoom *room)
+{
+	(void) part;
+	nxm_fetch_add(&room->segment->done, room->units * DEAD_ONE + room->units);
+}
+
+void
+nxm_segment_seal(NxmCachePartition *part, NxmCacheSegment *segment, uint32_t page,
+				 uint64_t life)
+{
+	uint64_t	word = nxm_load(&segment->word);
+	uint64_t	done;
+
+	do
+	{
+		if (SEG_LIFE(word) != life || SEG_STATE(word) != SEG_OPEN)
+			return;
+		/* pairs with the reservations: no more room is given out */
+	} while (!nxm_cas(&segment->word, &word, word - SEG_OPEN + SEG_SEALED));
+	done = nxm_load(&segment->done);
+	if (DONE_DEAD(done) >= SEGMENT_UNITS / 2 ||
+		DONE_DEAD(done) == SEG_USED(word) - HEAD_UNITS)
+		nxm_cache_ripen(part, NAME_OF(page, life));
+}
+
+NxmResult
+nxm_cache_seal(NxmSpace *space, NxmCachePartition *part, bool close)
+{
+	for (int i = 0; i < 2 + NXM_CACHE_WINDOWS; i++)
+	{
+		NxmAtomic  *cell = i < 2 ? &part->open[i] : &part->window[i - 2];
+		uint64_t	c = nxm_load(cell);
+
+		while (c != CELL_CLOSED && (c != 0 || close))
+		{
+			if (c != 0)
+			{
+				NxmCacheSegment *segment;
+				uint64_t	word;
+
+				segment = segment_at(space, (NxmRef) NAME_PAGE(c) << NXM_PAGE_SHIFT);
+				if (segment == NULL)
+					return NXM_NEED_CHUNK;
+				word = nxm_load(&segment->word);
+				if ((SEG_LIFE(word) & CELL_LIFE_MASK) == CELL_LIFE(c))
+					nxm_segment_seal(part, segment, NAME_PAGE(c), SEG_LIFE(word));
+			}
+			if (nxm_cas(cell, &c, close ? CELL_CLOSED : 0))
+				break;
+		}
+	}
+	return NXM_OK;
+}
+
+/* The tag of a window's cell; never that of CELL_CLOSED. */
+static uint64_t
+window_tag(int kind, uint32_t scale, uint64_t due)
+{
+	uint64_t	mixed = ((due >> WINDOW_SHIFT(scale)) * 2 + (uint64_t) kind) * 64 + scale;
+
+	return (mixed * UINT64_C(0x9E3779B97F4A7C15) >> 49) + 1;
+}
+
+/*
+ * The cell of a window: the one that has it, else one that it can have.  *c: what
+ * is in it.
+ */
+static NxmAtomic *
+find_cell(NxmSpace *space, NxmCachePartition *part, uint64_t tag, uint64_t *c)
+{
+	NxmAtomic  *best = NULL;
+	uint32_t	most = 0;
+
+	for (uint64_t i = 0; i < NXM_CACHE_WINDOWS; i++)
+	{
+		NxmAtomic  *cell = &part->window[(tag + i) % NXM_CACHE_WINDOWS];
+		uint64_t	word = nxm_load(cell);
+
+		if (CELL_TAG(word) == tag || word == CELL_CLOSED)
+		{
+			*c = word;
+			return cell;
+		}
+		if (word == 0 && most != UINT32_MAX)
+		{
+			most = UINT32_MAX;
+			best = cell;
+			*c = 0;
+		}
+	}
+	if (best != NULL)
+		return best;
+
+	/* of those that others write to, the one that loses least by being sealed */
+	for (int i = 0; i < NXM_CACHE_WINDOWS; i++)
+	{
+		uint64_t	word = nxm_load(&part->window[i]);
+		NxmCacheSegment *segment;
+		uint64_t	state;
+		uint32_t	used = 0;
+
+		if (word == 0 || word == CELL_CLOSED)
+			used = SEGMENT_UNITS + 1;
+		else
+		{
+			segment = segment_at(space, (NxmRef) NAME_PAGE(word) << NXM_PAGE_SHIFT);
+			if (segment != NULL)
+			{
+				state = nxm_load_relaxed(&segment->word);
+				used = (SEG_LIFE(state) & CELL_LIFE_MASK) == CELL_LIFE(word) &&
+					SEG_STATE(state) == SEG_OPEN ? SEG_USED(state) : SEGMENT_UNITS;
+			}
+		}
+		if (best == NULL || used > most)
+		{
+			best = &part->window[i];
+			most = used;
+			*c = word;
+		}
+	}
+	return best;
+}
+
+/* Bytes of values elsewhere with which a segment is full. */
+static uint64_t
+most_weight(NxmCacheView *view, NxmCache *cache)
+{
+	NxmAccount *account = &view->space->shared->account[NXM_CACHE_ACCOUNT];
+	uint64_t	limit = nxm_load_relaxed(&account->page_limit) * NXM_PAGE_SIZE;
+	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
+	uint64_t	most = limit / WEIGHT_SHARE < MIN_WEIGHT ? MIN_WEIGHT : limit / WEIGHT_SHARE;
+
+	if (max_bytes != 0 && max_bytes < limit)
+		limit = max_bytes;
+	return most < limit / WEIGHT_PART ? most : limit / WEIGHT_PART;
+}
+
+/*
+ * Reserves in the segment of a cell.  NXM_OK; NXM_ABSENT: it is sealed, perhaps
+ * by us, and another is wanted; NXM_NEED_CHUNK.
+ */
+static NxmResult
+take_room(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
+		  uint64_t c, int kind, uint32_t scale, uint64_t due, uint32_t units, uint64_t weight,
+		  NxmRoom *room)
+{
+	NxmSpace   *space = view->space;
+	NxmRef		page = (NxmRef) NAME_PAGE(c) << NXM_PAGE_SHIFT;
+	NxmCacheSegment *segment = segment_at(space, page);
+	uint64_t	word;
+
+	if (segment == NULL)
+		return NXM_NEED_CHUNK;
+	word = nxm_load(&segment->word);
+	for (;;)
+	{
+		bool		full = SEG_USED(word) + units > SEGMENT_UNITS;
+
+		if ((SEG_LIFE(word) & CELL_LIFE_MASK) != CELL_LIFE(c) ||
+			SEG_STATE(word) != SEG_OPEN)
+			return NXM_ABSENT;
+		if (SEG_KIND(word) != kind || SEG_SCALE(word) != scale ||
+			nxm_load_relaxed(&segment->due) != due)
+			full = true;		/* the cell was another window's */
+		if (weight > 0 && !full)
+			full = nxm_load_relaxed(&segment->weight) > 0 &&
+				nxm_load_relaxed(&segment->weight) + weight > most_weight(view, cache);
+		if (full)
+		{
+			nxm_segment_seal(part, segment, NAME_PAGE(c), SEG_LIFE(word));
+			return NXM_ABSENT;
+		}
+		/* acquire: pairs with the store of the word by who opened it */
+		if (nxm_cas(&segment->word, &word, word + units))
+			break;
+	}
+	if (weight > 0)
+		nxm_fetch_add_relaxed(&segment->weight, weight);
+	room->ref = page + SEG_USED(word);
+	room->units = units;
+	room->segment = segment;
+	room->head = NXM_GET(*head_at(space, page));
+	return NXM_OK;
+}
+
+/*
+ * Opens a segment and puts it into the cell in place of c.  NXM_OK: there is
+ * another one in the cell, ours or somebody else's.
+ */
+static NxmResult
+open_segment(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
+			 NxmAtomic *cell, uint64_t c, uint64_t tag, int kind, uint32_t scale,
+			 uint64_t due, bool copying)
+{
+	NxmSpace   *space = view->space;
+	NxmChain   *chain = &part->chain[kind];
+	NxmAtomic  *entry;
+	NxmCacheSegment *segment;
+	NxmRef		page;
+	uint64_t	life;
+	/* so that the length of a window fits 32 bits */
+	uint32_t	shift = WINDOW_SHIFT(scale) > 32 && scale != 0 ? WINDOW_SHIFT(scale) - 31 : 0;
+	NxmResult	result;
+
+	if (!nxm_cache_has_room(view, cache, part, copying ? 0 : NXM_CACHE_KEEP))
+	{
+		space->need_chunk = -1;
+		space->want = NXM_WANT_LIMIT;
+		return NXM_NEED_MEMORY;
+	}
+	page = nxm_alloc(space, NXM_PAGE_SIZE);
+	if (page == 0)
+		return nxm_no_object(space);
+	result = nxm_chain_reserve(space, chain, due, &entry);
+	if (result != NXM_OK)
+	{
+		nxm_free(space, page);
+		return result;
+	}
+	segment = segment_at(space, page);
+	life = SEG_LIFE(nxm_load_relaxed(&segment->word));
+	NXM_SET(*head_at(space, page), due | (uint64_t) shift << HEAD_SHIFT_SHIFT);
+	/* relaxed: the word publishes them */
+	nxm_store_relaxed(&segment->done, 0);
+	nxm_store_relaxed(&segment->due, due);
+	nxm_store_relaxed(&segment->cursor, HEAD_UNITS);
+	nxm_store_relaxed(&segment->weight, 0);
+	nxm_store(&segment->word, life << SEG_LIFE_SHIFT |
+			  (uint64_t) scale << SEG_SCALE_SHIFT |
+			  (uint64_t) kind << SEG_KIND_SHIFT | SEG_OPEN | HEAD_UNITS);
+	nxm_fetch_add(&chain->segments, 1);
+	nxm_fetch_add_relaxed(&cache->used, NXM_CACHE_SEGMENT);
+	NXM_PAUSE("opened");
+	if (!nxm_cas(cell, &c, tag << 48 | (life & CELL_LIFE_MASK) << NAME_PAGE_BITS |
+				 (nxm_ref_page(page) + UINT64_C(1))))
+	{
+		/* nobody has seen it */
+		nxm_store(&segment->word, (life + 1) << SEG_LIFE_SHIFT);
+		nxm_free(space, page);
+		nxm_fetch_add_relaxed(&cache->used, -(uint64_t) NXM_CACHE_SEGMENT);
+		nxm_store(entry, NAME_GONE);
+		nxm_fetch_add_relaxed(&chain->gone, 1);
+		/* last: who closes the partition waits for it */
+		nxm_fetch_add(&chain->segments, (uint64_t) -1);
+		return NXM_OK;
+	}
+	nxm_store(entry, NAME_OF(nxm_ref_page(page), life));
+	if (due != 0)
+		nxm_cache_due(part, due);
+	nxm_fetch_add(&segment->done, HEAD_UNITS);
+	if (!copying)
+		nxm_ghost_fit(view, cache, part);
+	return NXM_OK;
+}
+
+NxmResult
+nxm_cache_reserve(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
+				  int kind, uint32_t scale, uint64_t due, uint32_t units,
+				  uint64_t weight, bool copying, NxmRoom *room)
+{
+	uint64_t	tag = scale == 0 ? 0 : window_tag(kind, scale, due);
+
+	for (;;)
+	{
+		NxmAtomic  *cell = &part->open[kind];
+		uint64_t	c;
+		NxmResult	result;
+
+		if (scale == 0)
+			c = nxm_load(cell);
+		else
+			cell = find_cell(view->space, part, tag, &c);
+		if (c == CELL_CLOSED)
+			return NXM_DROPPED;
+		if (c != 0)
+		{
+			result = take_room(view, cache, part, c, kind, scale, due, units, weight, room);
+			if (result != NXM_ABSENT)
+				return result;
+		}
+		result = open_segment(view, cache, part, cell, c, tag, kind, scale, due,
+							  copying);
+		if (result != NXM_OK)
+			return result;
+	}
+}

@@ -1,0 +1,365 @@
+/*
+ * cache_tick.c
+ *	  The cache: making, clearing, dropping, housekeeping, statistics.  cache.h has
+ *	  the design.
+ *
+ * Dropping.  The index is cut off and drained; the cells of open segments are
+ * closed, after which no segment can be opened; segments are given back until the
+ * chains count none; then the chains are closed and all is retired by the epoch,
+ * for who is held up in an operation may have the partition before it still.
+ */
+#include <limits.h>
+
+#include "cache_internal.h"
+
+/* Units that a step of housekeeping evicts: about 300 items of 100 bytes. */
+#define TICK_UNITS			4096
+/* Steps of draining in one call. */
+#define DRAIN_STEPS			8
+/* One in so many bytes may be dead before segments are compacted. */
+#define DEAD_SHARE			8
+
+/* Bytes of index an entry takes on average, see map.h. */
+#define INDEX_BYTES			16
+
+static void
+free_partition(NxmSpace *space, NxmRef ref)
+{
+	NxmCachePartition *part = nxm_at(space, ref);
+
+	for (int kind = 0; kind < 2; kind++)
+	{
+		NxmRef		block = nxm_load_relaxed(&part->chain[kind].head);
+
+		if (block != 0)
+			nxm_free(space, block);
+	}
+	nxm_free(space, ref);
+}
+
+/* 0: nxm_no_object() tells why. */
+static NxmRef
+new_partition(NxmCacheView *view, int number)
+{
+	NxmSpace   *space = view->space;
+	int			node = (view->first_node + number) % (int) space->shared->nnodes;
+	NxmCachePartition *part;
+	NxmRef		ref;
+	uint64_t	body;
+
+	nxm_allocate_from(space, NXM_CACHE_ACCOUNT, node);
+	ref = nxm_alloc(space, sizeof(NxmCachePartition) > NXM_MAX_OBJECT ? NXM_PAGE_SIZE :
+					sizeof(NxmCachePartition));
+	if (ref == 0)
+		return 0;
+	part = nxm_at(space, ref);
+	NXM_WRITES(part, sizeof(NxmCachePartition));
+	memset((void *) part, 0, sizeof(NxmCachePartition));
+	part->node = node;
+	part->number = number;
+	nxm_init(&part->next_due, UINT64_MAX);
+	if (nxm_chain_init(space, &part->chain[0]) != NXM_OK ||
+		nxm_chain_init(space, &part->chain[1]) != NXM_OK ||
+		(body = nxm_map_new_body(space, NXM_CACHE_MIN_LOG)) == 0)
+	{
+		int			need_chunk = space->need_chunk;
+
+		free_partition(space, ref);
+		space->need_chunk = need_chunk;
+		return 0;
+	}
+	nxm_init(&part->index.directory, body);
+	return ref;
+}
+
+NxmResult
+nxm_cache_init(NxmCacheView *view, NxmCache *cache, int npartitions,
+			   uint64_t max_bytes)
+{
+	NxmSpace   *space = view->space;
+	NxmResult	result = NXM_OK;
+
+	nxm_init(&cache->max_bytes, max_bytes);
+	cache->npartitions = (uint64_t) npartitions;
+	for (int i = 0; i < npartitions && result == NXM_OK; i++)
+	{
+		NxmRef		ref = new_partition(view, i);
+
+		if (ref == 0)
+			result = nxm_no_object(space);
+		nxm_init(&cache->partition[i], ref);
+	}
+	for (int i = 0; i < npartitions && result != NXM_OK; i++)
+	{
+		NxmRef		ref = nxm_load_relaxed(&cache->partition[i]);
+
+		if (ref != 0)
+		{
+			NxmCachePartition *part = nxm_at(space, ref);
+
+			nxm_map_free_body(space, nxm_load_relaxed(&part->index.directory));
+			free_partition(space, ref);
+		}
+		nxm_init(&cache->partition[i], 0);
+	}
+	nxm_cache_leave_memory(space);
+	return result;
+}
+
+NxmResult
+nxm_cache_clear(NxmCacheView *view, NxmCache *cache, NxmCacheCursor *cursor,
+				uint64_t *removed)
+{
+	NxmSpace   *space = view->space;
+	NxmResult	result = NXM_OK;
+
+	for (; cursor->partition < cache->npartitions; cursor->partition++)
+	{
+		NxmCachePartition *part = partition_at(space, cache, (int) cursor->partition,
+											   &result);
+		uint64_t	there;
+		int			steps = 0;
+
+		if (part == NULL)
+			return result;
+		nxm_cache_use_memory(space, part);
+		for (;;)
+		{
+			result = nxm_map_clear_to(space, &part->index, NXM_CACHE_MIN_LOG, &there);
+			/* the new body's memory may have to be made room for */
+			if (result != NXM_NEED_MEMORY || space->want == NXM_WANT_NOTHING ||
+				(space->want == NXM_WANT_CHUNK && !view->cannot_grow) ||
+				++steps > DRAIN_STEPS ||
+				nxm_cache_make_way(view, cache, part, SEGMENT_UNITS) != NXM_OK)
+				break;
+		}
+		nxm_cache_leave_memory(space);
+		if (result != NXM_OK)
+			return result;
+		*removed += there;
+	}
+	return NXM_OK;
+}
+
+NxmResult
+nxm_cache_drop(NxmCacheView *view, NxmCache *cache)
+{
+	for (int i = 0; i < (int) cache->npartitions; i++)
+	{
+		NxmResult	result;
+		NxmCachePartition *part = partition_at(view->space, cache, i, &result);
+
+		if (part == NULL && result == NXM_NEED_CHUNK)
+			return result;
+		/* one that is being cleared is dropped when that is drained */
+		if (part != NULL)
+			(void) nxm_map_drop(view->space, &part->index);
+	}
+	return NXM_OK;
+}
+
+/* Frees a part of a partition.  NXM_ABSENT: it is gone. */
+static NxmResult
+drain_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
+{
+	NxmSpace   *space = view->space;
+	NxmRef		ref;
+	NxmResult	result;
+
+	(void) nxm_map_drop(space, &part->index);
+	result = nxm_cache_drain_index(space, cache, part);
+	if (result != NXM_ABSENT)
+		return result;
+	if ((nxm_load(&part->index.directory) & NXM_REF_MASK) != 0 ||
+		nxm_load(&part->index.dead) != 0)
+		return NXM_EXISTS;
+	result = nxm_cache_seal(space, part, true);
+	if (result != NXM_OK)
+		return result;
+	for (int i = 0; i < DRAIN_STEPS; i++)
+	{
+		result = nxm_cache_give_back(view, cache, part);
+		if (result == NXM_ABSENT || result == NXM_EXISTS)
+			result = nxm_cache_evict(view, cache, part, TICK_UNITS, false);
+		if (result != NXM_OK)
+			break;
+	}
+	if (result != NXM_ABSENT)
+		return result;
+	/* acquire: pairs with who opened one before the cells were closed */
+	if (nxm_load(&part->chain[0].segments) + nxm_load(&part->chain[1].segments) != 0)
+		return NXM_EXISTS;
+	result = nxm_chain_close(space, &part->chain[0]);
+	if (result == NXM_OK)
+		result = nxm_chain_close(space, &part->chain[1]);
+	if (result != NXM_OK)
+		return result;
+	/* of several who come here one alone retires it */
+	ref = nxm_exchange(&cache->partition[part->number], 0);
+	if (ref == 0)
+		return NXM_ABSENT;
+	nxm_chain_retire(space, &part->chain[0]);
+	nxm_chain_retire(space, &part->chain[1]);
+	nxm_ghost_retire(space, cache, part);
+	nxm_retire_epoch(space, ref);
+	return NXM_ABSENT;
+}
+
+NxmResult
+nxm_cache_drain(NxmCacheView *view, NxmCache *cache)
+{
+	NxmResult	all = NXM_ABSENT;
+
+	for (int i = 0; i < (int) cache->npartitions; i++)
+	{
+		NxmResult	result;
+		NxmCachePartition *part = partition_at(view->space, cache, i, &result);
+
+		if (part == NULL && result == NXM_DROPPED)
+			continue;
+		if (part != NULL)
+		{
+			nxm_cache_use_memory(view->space, part);
+			result = drain_partition(view, cache, part);
+			nxm_cache_leave_memory(view->space);
+		}
+		if (result == NXM_EXISTS)
+			all = NXM_EXISTS;
+		else if (result != NXM_ABSENT)
+			return result;
+	}
+	return all;
+}
+
+/* Bytes of items in the segments of a partition, dead ones included, about. */
+static uint64_t
+segment_bytes(NxmCachePartition *part)
+{
+	return (nxm_load_relaxed(&part->chain[0].segments) +
+			nxm_load_relaxed(&part->chain[1].segments)) * NXM_CACHE_SEGMENT;
+}
+
+static NxmResult
+tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
+{
+	NxmSpace   *space = view->space;
+	NxmAccount *account = &space->shared->account[NXM_CACHE_ACCOUNT];
+	uint64_t	used;
+	uint64_t	live;
+	NxmResult	result;
+
+	if (nxm_load(&part->index.dead) != 0)
+	{
+		result = nxm_cache_drain_index(space, cache, part);
+		if (result != NXM_ABSENT)
+			return result;
+	}
+	if (nxm_load_relaxed(&part->waiting) != 0)
+	{
+		result = nxm_cache_give_back(view, cache, part);
+		if (result != NXM_ABSENT && result != NXM_EXISTS)
+			return result;
+	}
+	if (nxm_load_relaxed(&account->pages) > nxm_load_relaxed(&account->page_limit))
+		nxm_trim(space);
+	if (!nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + NXM_CACHE_AHEAD))
+	{
+		result = nxm_cache_make_way(view, cache, part, TICK_UNITS);
+		if (result != NXM_ABSENT)
+			return result;
+	}
+	/* expired, or dead for the most part */
+	result = nxm_cache_evict(view, cache, part, TICK_UNITS, true);
+	if (result != NXM_ABSENT)
+		return result;
+
+	used = segment_bytes(part);
+	live = nxm_map_bytes(&part->index) - nxm_load_relaxed(&part->big);
+	if (used > (uint64_t) NXM_CACHE_SEGMENT * DEAD_SHARE && live < used - used / DEAD_SHARE)
+	{
+		result = nxm_cache_find_sparse(space, part);
+		if (result == NXM_OK)
+			result = nxm_cache_evict(view, cache, part, TICK_UNITS, true);
+		if (result != NXM_ABSENT)
+			return result;
+	}
+	for (int kind = 0; kind < 2; kind++)
+	{
+		NxmChain   *chain = &part->chain[kind];
+
+		if (nxm_load_relaxed(&chain->gone) < NXM_CHAIN_ENTRIES +
+			nxm_load_relaxed(&chain->segments) / 2)
+			continue;
+		result = nxm_chain_clean(space, chain, INT_MAX);
+		if (result != NXM_OK)
+			return result;
+	}
+	nxm_ghost_fit(view, cache, part);
+	return NXM_ABSENT;
+}
+
+NxmResult
+nxm_cache_tick(NxmCacheView *view, NxmCache *cache)
+{
+	NxmResult	all = NXM_ABSENT;
+
+	for (int i = 0; i < (int) cache->npartitions; i++)
+	{
+		NxmResult	result;
+		NxmCachePartition *part = partition_at(view->space, cache, i, &result);
+
+		if (part == NULL && result == NXM_DROPPED)
+			continue;
+		if (part != NULL)
+		{
+			nxm_cache_use_memory(view->space, part);
+			result = tick_partition(view, cache, part);
+			nxm_cache_leave_memory(view->space);
+		}
+		if (result == NXM_OK)
+			all = NXM_OK;
+		else if (result == NXM_NEED_CHUNK)
+			return result;
+	}
+	return all;
+}
+
+bool
+nxm_cache_stats(NxmCacheView *view, NxmCache *cache, int partition,
+				NxmCacheStats *stats)
+{
+	NxmResult	result;
+	NxmCachePartition *part = partition_at(view->space, cache, partition, &result);
+
+	memset(stats, 0, sizeof(*stats));
+	if (part == NULL)
+		return false;
+	for (int i = 0; i < NXM_CACHE_STRIPES; i++)
+	{
+#define X(name, text) \
+		stats->name += nxm_load_relaxed(&part->stripe[i].counter[NXM_CACHE_COUNTER_##name]);
+		NXM_CACHE_COUNTERS(X)
+#undef X
+	}
+	stats->entries = nxm_map_entries(&part->index);
+	stats->bytes = nxm_map_bytes(&part->index);
+	stats->used_bytes = segment_bytes(part) + nxm_ghost_bytes(part) +
+		stats->entries * INDEX_BYTES + sizeof(NxmCachePartition) +
+		nxm_load_relaxed(&part->big);
+	stats->node = part->node;
+	return true;
+}
+
+void
+nxm_cache_stats_reset(NxmCacheView *view, NxmCache *cache)
+{
+	for (int p = 0; p < (int) cache->npartitions; p++)
+	{
+		NxmResult	result;
+		NxmCachePartition *part = partition_at(view->space, cache, p, &result);
+
+		for (int i = 0; part != NULL && i < NXM_CACHE_STRIPES; i++)
+			for (int c = 0; c < NXM_CACHE_NCOUNTERS; c++)
+				nxm_store_relaxed(&part->stripe[i].counter[c], 0);
+	}
+}

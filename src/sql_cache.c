@@ -1,0 +1,319 @@
+/*
+ * sql_cache.c
+ *	  SQL functions of caches that work on one key.
+ *
+ * A value is read into a buffer on the stack, and where it is longer, into the
+ * result itself, as long as the cache said it is; should it have grown meanwhile,
+ * once more.
+ *
+ * Writing never fails for want of memory: entries give way, and where none can the
+ * value is not stored, and what the key had before is gone.
+ */
+#include "sql_cache.h"
+
+#include "single_flight.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(nxm_sql_cache_set_text);
+PG_FUNCTION_INFO_V1(nxm_sql_cache_set_bytea);
+PG_FUNCTION_INFO_V1(nxm_sql_cache_set_jsonb);
+PG_FUNCTION_INFO_V1(nxm_sql_cache_add_text);
+PG_FUNCTION_INFO_V1(nxm_sql_cache_add_bytea);
+PG_FUNCTION_INFO_V1(nxm_sql_cache_add_jsonb);
+PG_FUNCTION_INFO_V1(nxm_sql_cache_get_text);
+PG_FUNCTION_INFO_V1(nxm_sql_cache_get_bytea);
+PG_FUNCTION_INFO_V1(nxm_sql_cache_get_jsonb);
+PG_FUNCTION_INFO_V1(nxm_sql_cache_delete);
+PG_FUNCTION_INFO_V1(nxm_sql_cache_ttl);
+PG_FUNCTION_INFO_V1(nxm_sql_cache_expire);
+
+/* Values up to this length are read in one go. */
+#define SHORT_VALUE 1024
+
+/* From here on a time to live has no end: a thousand years, in microseconds. */
+#define MOST_TTL	(INT64CONST(1000) * 12 * DAYS_PER_MONTH * USECS_PER_DAY)
+
+/* A deadline that has passed. */
+#define LONG_AGO	1
+
+#define NAME_ARG(n) nxm_bytes_arg(fcinfo, n, "name of a cache", NULL)
+
+static inline NxmKey
+key_arg(FunctionCallInfo fcinfo, int n)
+{
+	return nxm_cache_key(nxm_bytes_arg(fcinfo, n, "key", NULL));
+}
+
+int64
+nxm_ttl_of(const Interval *interval)
+{
+	__int128	us;
+
+#ifdef INTERVAL_NOT_FINITE
+	if (INTERVAL_IS_NOEND(interval))
+		return 0;
+	if (INTERVAL_IS_NOBEGIN(interval))
+		return -1;
+#endif
+	us = interval->time + ((__int128) interval->month * DAYS_PER_MONTH +
+						   interval->day) * USECS_PER_DAY;
+	return us <= 0 ? -1 : us >= MOST_TTL ? 0 : (int64) us;
+}
+
+int64
+nxm_cache_deadline_for(const NxmSite *site, const Interval *ttl)
+{
+	int64		us = ttl == NULL ? site->default_ttl : nxm_ttl_of(ttl);
+
+	if (us == 0)
+		return 0;
+	return us < 0 ? LONG_AGO : GetCurrentTimestamp() + us;
+}
+
+NxmStored
+nxm_cache_store(NxmSite *site, NxmBytes name, const NxmKey *key,
+				const NxmValue *value, const Interval *ttl, bool if_absent)
+{
+	NxmCacheView *view;
+	NxmResult	r;
+
+	do
+	{
+		int64		deadline;
+
+		nxm_cache_open(site, name, NXM_WRITE, true);
+		view = nxm_cache_writing(site);
+		deadline = nxm_cache_deadline_for(site, ttl);
+		if (deadline == LONG_AGO && !if_absent)
+			nxm_flight_note_delete(key);
+		do
+			NXM_OPERATE(site, r, if_absent ?
+						nxm_cache_add(view, &site->object->u.c.cache, key, value,
+									  deadline) :
+						nxm_cache_set(view, &site->object->u.c.cache, key, value,
+									  deadline));
+		while (r != NXM_DROPPED && nxm_cache_again(view, r));
+	} while (unlikely(r == NXM_DROPPED));
+	if (if_absent && r == NXM_EXISTS)
+		return NXM_THERE;
+	return r == NXM_OK || r == NXM_EXISTS ? NXM_STORED : NXM_NOT_STORED;
+}
+
+static inline NxmStored
+store(FunctionCallInfo fcinfo, NxmType type, bool if_absent)
+{
+	NxmBytes	name = NAME_ARG(3);
+	NxmKey		key = key_arg(fcinfo, 0);
+	NxmValue	value = nxm_value_arg(fcinfo, 1, type,
+									  "Use cache_delete() to remove a key.");
+	const Interval *ttl = PG_ARGISNULL(2) ? NULL : PG_GETARG_INTERVAL_P(2);
+
+	return nxm_cache_store(nxm_call_site(fcinfo), name, &key, &value, ttl, if_absent);
+}
+
+Datum
+nxm_sql_cache_set_text(PG_FUNCTION_ARGS)
+{
+	(void) store(fcinfo, NXM_TEXT, false);
+	PG_RETURN_VOID();
+}
+
+Datum
+nxm_sql_cache_set_bytea(PG_FUNCTION_ARGS)
+{
+	(void) store(fcinfo, NXM_BYTEA, false);
+	PG_RETURN_VOID();
+}
+
+Datum
+nxm_sql_cache_set_jsonb(PG_FUNCTION_ARGS)
+{
+	(void) store(fcinfo, NXM_JSONB, false);
+	PG_RETURN_VOID();
+}
+
+Datum
+nxm_sql_cache_add_text(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(store(fcinfo, NXM_TEXT, true) == NXM_STORED);
+}
+
+Datum
+nxm_sql_cache_add_bytea(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(store(fcinfo, NXM_BYTEA, true) == NXM_STORED);
+}
+
+Datum
+nxm_sql_cache_add_jsonb(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(store(fcinfo, NXM_JSONB, true) == NXM_STORED);
+}
+
+static inline __attribute__((always_inline)) text *
+read_value(NxmSite *site, NxmBytes name, const NxmKey *key, NxmType wanted,
+		   const char *function)
+{
+	char		space[SHORT_VALUE];
+	NxmBuffer	buffer = {space, sizeof(space), 0, NXM_TEXT};
+	text	   *result = NULL;
+	NxmCacheView *view;
+	NxmResult	r;
+
+	for (;;)
+	{
+		if (!nxm_cache_open(site, name, NXM_READ, false))
+			return NULL;
+		view = nxm_cache_view();
+		NXM_OPERATE(site, r, nxm_cache_get(view, &site->object->u.c.cache, key,
+										   &buffer, NULL));
+		if (likely(r == NXM_OK))
+			break;
+		if (likely(r == NXM_ABSENT))
+			return NULL;
+		if (r == NXM_NEED_BUFFER)
+		{
+			if (result != NULL)
+				pfree(result);
+			result = palloc(VARHDRSZ + buffer.len);
+			buffer.data = VARDATA(result);
+			buffer.size = buffer.len;
+		}
+		else if (!nxm_cache_again(view, r))
+			elog(ERROR, "unexpected result %d of a cache", (int) r);
+	}
+	if (unlikely(buffer.type != wanted))
+	{
+		NxmBytes	key_bytes = {key->data, key->len};
+
+		nxm_wrong_type(NXM_KIND_CACHE, name, &key_bytes, buffer.type, wanted,
+					   function);
+	}
+	if (result == NULL)
+	{
+		result = palloc(VARHDRSZ + buffer.len);
+		memcpy(VARDATA(result), space, buffer.len);
+	}
+	SET_VARSIZE(result, VARHDRSZ + buffer.len);
+	return result;
+}
+
+text *
+nxm_cache_read(NxmSite *site, NxmBytes name, const NxmKey *key, NxmType wanted,
+			   const char *function)
+{
+	return read_value(site, name, key, wanted, function);
+}
+
+static inline Datum
+cache_get(FunctionCallInfo fcinfo, NxmType type)
+{
+	NxmBytes	name = NAME_ARG(1);
+	NxmKey		key = key_arg(fcinfo, 0);
+	text	   *value = read_value(nxm_call_site(fcinfo), name, &key, type,
+								   "cache_get");
+
+	if (value == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_POINTER(value);
+}
+
+Datum
+nxm_sql_cache_get_text(PG_FUNCTION_ARGS)
+{
+	return cache_get(fcinfo, NXM_TEXT);
+}
+
+Datum
+nxm_sql_cache_get_bytea(PG_FUNCTION_ARGS)
+{
+	return cache_get(fcinfo, NXM_BYTEA);
+}
+
+Datum
+nxm_sql_cache_get_jsonb(PG_FUNCTION_ARGS)
+{
+	return cache_get(fcinfo, NXM_JSONB);
+}
+
+Datum
+nxm_sql_cache_delete(PG_FUNCTION_ARGS)
+{
+	NxmBytes	name = NAME_ARG(1);
+	NxmKey		key = key_arg(fcinfo, 0);
+	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmCacheView *view;
+	NxmResult	r;
+
+	do
+	{
+		bool		there = nxm_cache_open(site, name, NXM_WRITE, false);
+
+		/* also for who is about to make the cache */
+		nxm_flight_note_delete(&key);
+		if (!there)
+			PG_RETURN_BOOL(false);
+		view = nxm_cache_view();
+		NXM_OPERATE(site, r, nxm_cache_delete(view, &site->object->u.c.cache, &key));
+	} while (nxm_cache_again(view, r));
+	PG_RETURN_BOOL(r == NXM_OK);
+}
+
+Datum
+nxm_sql_cache_ttl(PG_FUNCTION_ARGS)
+{
+	NxmBytes	name = NAME_ARG(1);
+	NxmKey		key = key_arg(fcinfo, 0);
+	NxmSite    *site = nxm_call_site(fcinfo);
+	int64_t		deadline = 0;
+	NxmCacheView *view;
+	Interval   *left;
+	int64		us;
+	NxmResult	r;
+
+	do
+	{
+		if (!nxm_cache_open(site, name, NXM_READ, false))
+			PG_RETURN_NULL();
+		view = nxm_cache_view();
+		NXM_OPERATE(site, r, nxm_cache_deadline(view, &site->object->u.c.cache, &key,
+												&deadline));
+	} while (nxm_cache_again(view, r));
+	us = deadline - GetCurrentTimestamp();
+	if (r != NXM_OK || deadline == 0 || us <= 0)
+		PG_RETURN_NULL();
+	left = palloc(sizeof(Interval));
+	/* as the difference of two timestamps would be */
+	left->month = 0;
+	left->day = (int32) (us / USECS_PER_DAY);
+	left->time = us % USECS_PER_DAY;
+	PG_RETURN_INTERVAL_P(left);
+}
+
+Datum
+nxm_sql_cache_expire(PG_FUNCTION_ARGS)
+{
+	NxmBytes	name = NAME_ARG(2);
+	NxmKey		key = key_arg(fcinfo, 0);
+	const Interval *ttl = PG_ARGISNULL(1) ? NULL : PG_GETARG_INTERVAL_P(1);
+	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmCacheView *view;
+	NxmResult	r;
+
+	do
+	{
+		int64		deadline;
+
+		if (!nxm_cache_open(site, name, NXM_WRITE, false))
+			PG_RETURN_BOOL(false);
+		view = nxm_cache_writing(site);
+		deadline = nxm_cache_deadline_for(site, ttl);
+		if (deadline == LONG_AGO)
+			nxm_flight_note_delete(&key);
+		do
+			NXM_OPERATE(site, r, nxm_cache_expire(view, &site->object->u.c.cache,
+												  &key, deadline));
+		while (r != NXM_DROPPED && nxm_cache_again(view, r));
+	} while (unlikely(r == NXM_DROPPED));
+	PG_RETURN_BOOL(r == NXM_OK);
+}

@@ -1,0 +1,88 @@
+/*
+ * sql_cache.h
+ *	  What the SQL functions of caches share.
+ *
+ * A cache comes into being with the first write; one that does not exist is like one
+ * that is empty.
+ *
+ * Times to live.  An interval is so many microseconds, a month of it 30 days.
+ * Nothing more than zero: expired at once.  Infinite, or a thousand years or more: it
+ * does not expire.  NULL: the default of the cache, without which it does not expire
+ * either.
+ */
+#ifndef NXM_SQL_CACHE_H
+#define NXM_SQL_CACHE_H
+
+#include "caches.h"
+#include "datatype/timestamp.h"
+#include "sql_structures.h"
+
+/* Microseconds of an interval; 0: it does not expire; below 0: expired at once. */
+extern int64 nxm_ttl_of(const Interval *interval);
+/* The deadline of what is stored now, 0: none.  ttl NULL: the default of *site. */
+extern int64 nxm_cache_deadline_for(const NxmSite *site, const Interval *ttl);
+
+/*
+ * Opens the cache of this name, for the current role and in this database, as
+ * nxm_object_open().  create: with the first write.  false: there is none.
+ */
+static inline bool
+nxm_cache_open(NxmSite *site, NxmBytes name, NxmPrivilege privilege, bool create)
+{
+	return nxm_object_open(site, NXM_KIND_CACHE, name.data, name.len, privilege,
+						   create);
+}
+
+/* The key of bytes whose length was checked. */
+static inline NxmKey
+nxm_cache_key(NxmBytes bytes)
+{
+	NxmKey		key;
+
+	nxm_check_key(bytes.len);
+	key.data = bytes.data;
+	key.len = (uint32) bytes.len;
+	key.hash = nxm_hash(bytes.data, bytes.len);
+	return key;
+}
+
+/*
+ * The value of a key, in the current memory context, NULL: it is not there.  Of
+ * type wanted; another one raises datatype_mismatch with a hint on function.
+ */
+extern text *nxm_cache_read(NxmSite *site, NxmBytes name, const NxmKey *key,
+							NxmType wanted, const char *function);
+
+typedef enum NxmStored
+{
+	NXM_STORED,
+	NXM_NOT_STORED,				/* for want of room; the key is absent */
+	NXM_THERE					/* if_absent: and it was not */
+} NxmStored;
+
+/*
+ * Stores a value, in a cache that is made if need be.  ttl NULL: the cache's
+ * default.  if_absent: only if the key is.  Raises no error for want of memory.
+ */
+extern NxmStored nxm_cache_store(NxmSite *site, NxmBytes name, const NxmKey *key,
+								 const NxmValue *value, const Interval *ttl,
+								 bool if_absent);
+
+/*
+ * The view for writing to the cache of *site: with what role_limit leaves to it.  May
+ * raise configuration_limit_exceeded.
+ */
+static inline NxmCacheView *
+nxm_cache_writing(const NxmSite *site)
+{
+	NxmCacheView *view;
+	uint64		most = 0;
+
+	if (unlikely(nxm_role_limit >= 0))
+		most = nxm_role_limit_of_object(site->owner, site->id);
+	view = nxm_cache_view();
+	view->max_bytes = most;
+	return view;
+}
+
+#endif							/* NXM_SQL_CACHE_H */

@@ -1,0 +1,365 @@
+# Caches among sessions, nodes, limits, restarts, servers.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use IPC::Run ();
+use NxmTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $MB = 1048576;
+my $node;
+
+sub sql { return $node->safe_psql($_[1] // 'postgres', "SET search_path = public, nexusmem; $_[0]") }
+
+# an error, with its code
+sub err
+{
+	my ($rc, $out, $err) = $node->psql('postgres', "SET search_path = public, nexusmem; $_[0]", extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+	return $err;
+}
+
+sub wait_for
+{
+	my ($query, $name, $db) = @_;
+	local $PostgreSQL::Test::Utils::timeout_default = 30;
+	ok($node->poll_query_until($db // 'postgres', $query), $name)
+	  or diag(sql('SELECT * FROM node_memory', $db) . "\n" . sql('SELECT cache, node, entries, bytes, overhead_bytes FROM stat_cache', $db));
+	return;
+}
+
+# begins pgbench scripts, at once
+sub begin_bench
+{
+	my ($args, @scripts) = @_;
+	my $dir = PostgreSQL::Test::Utils::tempdir();
+	my $b = { out => '', err => '' };
+	my @files;
+	for my $i (0 .. $#scripts)
+	{
+		open(my $fh, '>', "$dir/script$i.sql") or die $!;
+		print $fh $scripts[$i];
+		close $fh;
+		push @files, '-f', "$dir/script$i.sql";
+	}
+	$b->{h} = IPC::Run::start([ 'pgbench', '-n', '-d', $node->connstr('postgres'), @$args, @files ],
+		'>', \$b->{out}, '2>', \$b->{err});
+	return $b;
+}
+
+sub end_bench
+{
+	my ($b, $name) = @_;
+	my $ok = $b->{h}->finish;
+	ok($ok && $b->{err} !~ /error|aborted/i, $name) or diag("$b->{out}\n$b->{err}");
+	return;
+}
+
+sub set_conf
+{
+	my ($name, $value) = @_;
+	$node->append_conf('postgresql.conf', "nexusmem.$name = $value");
+	$node->reload;
+	$value =~ s/'//g;
+	ok($node->poll_query_until('postgres', "SELECT current_setting('nexusmem.$name') = '$value'"), "$name = $value");
+	return;
+}
+
+my $caches = q{(SELECT sum(used_bytes) FROM nexusmem.node_memory WHERE owner = 'caches')};
+my $resident = q{(SELECT coalesce(sum(resident_bytes), sum(used_bytes)) FROM nexusmem.node_memory WHERE owner = 'caches')};
+
+$node = PostgreSQL::Test::Cluster->new('cache');
+$node->init(allows_streaming => 1);
+$node->append_conf('postgresql.conf', q{
+shared_preload_libraries = 'nexusmem'
+autovacuum = off
+log_statement = none
+restart_after_crash = on
+nexusmem.num_nodes = 4
+nexusmem.enable_numa_caching = on
+nexusmem.cache_size = 32MB
+nexusmem.save = all
+});
+$node->start;
+sql('CREATE EXTENSION nexusmem; GRANT USAGE ON SCHEMA nexusmem TO PUBLIC');
+
+# a partition on each node
+is(sql(q{SELECT cache_mset(array_agg('k' || i), array_agg(i::text)) FROM generate_series(1, 10000) i}), 10000, 'filled');
+is(sql(q{SELECT string_agg(node::text, ',' ORDER BY node), sum(entries), bool_and(entries BETWEEN 2000 AND 3000) FROM stat_cache}),
+	'0,1,2,3|10000|t', 'a cache has a partition on each node, of about equal size');
+is(sql(q{SELECT count(*), bool_and(used_bytes > 0), bool_and(coalesce(on_node_bytes, used_bytes) = used_bytes) FROM node_memory WHERE owner = 'caches'}),
+	'4|t|t', 'in the memory of that node');
+like(sql(q{SELECT state || ': ' || detail FROM status WHERE feature = 'cache'}), qr/^active: \d\.\d of 32\.0 MB, a partition on each of 4 nodes$/, 'status');
+my @s = map { session($node) } 0 .. 3;
+ask($s[$_], "SELECT nexusmem.pin_backend(pg_backend_pid(), $_)") for 0 .. 3;
+sql('SELECT stat_cache_reset()');
+is(ask($s[2], q{SELECT count(nexusmem.cache_get('k' || i)) FROM generate_series(1, 10000) i}), 10000, 'a session of node 2 reads all');
+is(sql(q{SELECT sum(local_hits) + sum(remote_hits), sum(local_hits) FILTER (WHERE node = 2) = sum(local_hits),
+	sum(local_hits) BETWEEN 2000 AND 3000, sum(misses), sum(hits) FROM stat_cache}), '10000|t|t|0|10000', 'local are those of its node');
+
+# who reads after a write returned sees it, on whichever node
+my $stale = 0;
+foreach my $i (1 .. 50)
+{
+	my $writer = $s[$i % 4];
+	ask($writer, "SELECT nexusmem.cache_set('seen', '$i')");
+	foreach my $reader (@s) { $stale++ if ask($reader, q{SELECT nexusmem.cache_get('seen')}) ne $i; }
+}
+is($stale, 0, 'a read that begins after a write returned sees it');
+sql(q{CREATE FUNCTION look(n int) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	seen bigint := 0;
+	v bigint;
+BEGIN
+	FOR i IN 1 .. n LOOP
+		v := nexusmem.cache_get('up')::bigint;
+		IF v IS NULL OR v < seen THEN
+			RAISE EXCEPTION 'saw % after %', v, seen;
+		END IF;
+		seen := v;
+	END LOOP;
+END $$;
+CREATE FUNCTION raise_it(n int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. n LOOP
+		PERFORM nexusmem.cache_set('up', nexusmem.counter_add('up')::text);
+	END LOOP;
+END $$;
+SELECT cache_set('up', '0')});
+{
+	my $writer = begin_bench([ '-t', 20 ], 'SELECT raise_it(5000);');
+	my $readers = begin_bench([ '-c', 3, '-t', 20 ], 'SELECT look(5000);');
+	end_bench($writer, 'one writes');
+	end_bench($readers, 'three read, and never see an older value');
+}
+close_session($_) foreach @s;
+
+# everything at once; values say themselves what they should be
+sql(q{CREATE FUNCTION check_value(k text, c text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	v text := nexusmem.cache_get(k, c);
+BEGIN
+	IF v IS NOT NULL AND (md5(split_part(v, '|', 2)) || k) <> split_part(v, '|', 1) THEN
+		RAISE EXCEPTION 'key % has %', k, left(v, 100);
+	END IF;
+END $$;
+CREATE FUNCTION put_value(k text, n int, t interval, c text) RETURNS void LANGUAGE sql AS $$
+	SELECT nexusmem.cache_set(k, md5(repeat(n::text, n)) || k || '|' || repeat(n::text, n), t, c)
+$$});
+end_bench(begin_bench([ '-c', 8, '-T', 8 ], q{
+\set k random_zipfian(1, 30000, 1.1)
+\set n random(1, 400)
+SELECT put_value('k' || :k, :n, CASE WHEN :n < 100 THEN interval '1 s' END, 'c');
+}, q{
+\set k random_zipfian(1, 30000, 1.1)
+\set n random(10000, 40000)
+SELECT check_value('k' || :k, 'c');
+SELECT put_value('long' || :k % 100, :n, NULL, 'c');
+}, q{
+\set k random_zipfian(1, 30000, 1.1)
+SELECT check_value('k' || :k, 'c'), check_value('long' || :k % 100, 'c'), nexusmem.cache_delete('k' || :k / 2, 'c'), nexusmem.cache_expire('k' || :k / 3, '2 s', 'c');
+SELECT count(value) FROM nexusmem.cache_mget((SELECT array_agg('k' || i) FROM generate_series(:k, :k + 50) i), 'c');
+}, q{
+\set n random(1, 50)
+SELECT nexusmem.cache_clear('c') WHERE :n = 1;
+SELECT nexusmem.cache_drop('c') WHERE :n = 2;
+SELECT count(*) FROM nexusmem.stat_cache;
+}), 'set, get, delete, expire, clear and drop at once: no value is another\'s, or torn');
+cmp_ok(sql("SELECT $caches"), '<=', 32 * $MB, 'within the limit');
+sql(q{SELECT cache_drop('c')});
+
+# the limit, lowered and raised under load
+sub fill { return begin_bench([ '-c', 2, '-T', $_[0] ], q{
+\set k random(1, 2000000)
+SELECT nexusmem.cache_set('f' || i, repeat('x', 150)) FROM generate_series(:k, :k + 500) i;
+}); }
+{
+	my $b = fill(20);
+	my $most = 0;
+	# a few times more once it is nearly full
+	for (my ($tries, $full) = (0, 0); $tries < 100 && $full < 10; $tries++)
+	{
+		my $now = sql("SELECT $caches");
+		$most = $now if $now > $most;
+		$full++ if $most > 28 * $MB;
+		select(undef, undef, undef, 0.1);
+	}
+	cmp_ok($most, '<=', 32 * $MB, 'never more than the limit');
+	cmp_ok($most, '>', 28 * $MB, 'and most of it used');
+	cmp_ok(sql('SELECT sum(bytes) FROM stat_cache'), '>', 24 * $MB, 'for what is in the cache');
+	set_conf('cache_size', "'8MB'");
+	wait_for("SELECT $caches <= 8 * $MB AND $resident <= 8 * $MB", 'lowered: given back under load, as the kernel sees it');
+	set_conf('cache_size', "'64MB'");
+	wait_for("SELECT $caches > 40 * $MB", 'raised: used');
+	end_bench($b, 'nobody saw an error');
+}
+cmp_ok(sql("SELECT $caches"), '<=', 64 * $MB, 'never more than the limit');
+is(sql(q{SELECT sum(refusals) FROM stat_cache}), 0, 'and nothing was refused');
+set_conf('cache_size', "'16MB'");
+wait_for("SELECT $caches <= 16 * $MB AND $resident <= 16 * $MB", 'lowered at rest');
+
+# a cache takes its share from a larger one, a large value from many small ones
+is(sql(q{SELECT count(cache_set('n' || i, repeat('y', 150), NULL, 'second')) FROM generate_series(1, 50000) i}), 50000, 'another cache is filled');
+cmp_ok(sql(q{SELECT sum(bytes) FROM stat_cache WHERE cache = 'second'}), '>', 2 * $MB, 'and has got memory');
+is(sql(q{SELECT count(cache_set('large' || i, repeat('z', 1000000))), cache_get('large5') = repeat('z', 1000000) FROM generate_series(1, 5) i}), '5|t', 'large values find room');
+cmp_ok(sql("SELECT $caches"), '<=', 16 * $MB, 'within the limit');
+sql(q{SELECT cache_drop('second'), cache_drop('default')});
+wait_for("SELECT $resident < 8 * $MB", 'dropped: memory is given back');
+
+# what has expired is given back without being looked at
+sql(q{SELECT count(cache_set('t' || i, repeat('x', 200), '2 s')) FROM generate_series(1, 40000) i});
+cmp_ok(sql('SELECT sum(entries) FROM stat_cache'), '>', 35000, 'stored for two seconds');
+wait_for('SELECT sum(entries) = 0 FROM nexusmem.stat_cache', 'expired entries are removed');
+wait_for("SELECT $resident < 8 * $MB", 'and their memory is given back');
+is(sql('SELECT sum(evictions), sum(expirations) > 35000 FROM stat_cache'), '0|t', 'counted as expired');
+
+# the switch of the structures is not the caches'
+set_conf('enable_lock_free_structures', 'off');
+is(sql(q{SELECT cache_set('on', 'yes'), cache_get('on'), cache_create('also'), cache_drop('also')}), '|yes|t|t', 'caches work without structures');
+set_conf('enable_lock_free_structures', 'on');
+
+# databases and roles that go
+$node->safe_psql('postgres', 'CREATE ROLE boss; CREATE ROLE worker; CREATE DATABASE other OWNER boss');
+sql(q{CREATE EXTENSION nexusmem VERSION '0.1'; GRANT USAGE ON SCHEMA nexusmem TO PUBLIC}, 'other');
+is(sql(q{SELECT counter_add('c'), to_regprocedure('nexusmem.cache_clear(text)') IS NULL}, 'other'), '1|t', 'the extension as it was without caches');
+sql('ALTER EXTENSION nexusmem UPDATE', 'other');
+is(sql(q{SELECT cache_get('on') IS NULL, cache_set('on', 'other'), cache_get('on')}, 'other'), 't||other', 'each database has its own');
+is(sql(q{SELECT cache_get('on')}), 'yes', 'this one too');
+sql(q{SET ROLE worker; SELECT cache_set('a', 'x'), cache_set('a', 'x', NULL, 'left')}, 'other');
+sql(q{SET ROLE boss; SELECT cache_set('a', 'boss')}, 'other');
+sql('DROP OWNED BY worker; DROP ROLE worker', 'other');
+wait_for(q{SELECT count(*) = 0 FROM nexusmem.stat_cache WHERE owner NOT IN ('boss', 'postgres')}, 'a dropped role has no caches', 'other');
+is(sql(q{SET ROLE boss; SELECT cache_get('a'), cache_get('a', 'left')}, 'other'), 'boss|x', 'its default cache is gone, others are the database owner\'s');
+sql(q{SELECT count(cache_set('d' || i, repeat('x', 500))) FROM generate_series(1, 20000) i}, 'other');
+cmp_ok(sql("SELECT $caches"), '>', 8 * $MB, 'memory is used');
+$node->safe_psql('postgres', 'DROP DATABASE other');
+wait_for("SELECT $resident < 8 * $MB", 'DROP DATABASE frees it');
+
+# a restart
+sub store_all
+{
+	sql(q{SELECT cache_drop('default');
+SELECT cache_set('text', 'a text'), cache_set('bytea', '\x00ff'::bytea), cache_set('jsonb', '{"a": [1]}'::jsonb), cache_set('empty', ''), cache_set('largest', repeat('l', 1048576));
+SELECT cache_set('hour', 'h', '1 hour'), cache_set('soon', 's', '2 s');
+SELECT count(cache_set('k' || i, repeat(i::text, i % 50))) FROM generate_series(1, 5000) i;
+SELECT cache_create('limited', 2000000, '1 day'), cache_set('x', 'y', NULL, 'limited'), share('cache', 'limited', 'boss', 'write');
+SELECT map_put('m', 'k', 'v')});
+	sql(q{SET ROLE boss; SELECT cache_set('mine', 'of boss')});
+	return;
+}
+store_all();
+$node->stop('fast');
+sleep 2;
+$node->start;
+is(sql(q{SELECT cache_get('text'), cache_get_bytea('bytea'), cache_get_jsonb('jsonb'), cache_get('empty') = '', cache_get('largest') = repeat('l', 1048576)}),
+	q{a text|\x00ff|{"a": [1]}|t|t}, 'saved and loaded');
+is(sql(q{SELECT count(*) FROM generate_series(1, 5000) i WHERE cache_get('k' || i) = repeat(i::text, i % 50)}), 5000, 'all of it');
+is(sql(q{SELECT cache_get('hour'), cache_ttl('hour') BETWEEN '55 minutes' AND '59:58', cache_get('soon') IS NULL, cache_ttl('text') IS NULL}), 'h|t|t|t', 'the time that passed counts');
+is(sql(q{SELECT sum(max_bytes) / count(*), min(default_ttl) FROM stat_cache WHERE cache = 'limited'}), '2000000.000000000000|1 day', 'limit and default are what they were');
+is(sql(q{SET ROLE boss; SELECT cache_get('mine'), cache_get('text') IS NULL, cache_get('x', 'limited'), cache_set('x', 'z', NULL, 'limited')}), 'of boss|t|y|', 'so are owners and sharing');
+$node->restart;
+is(sql(q{SELECT cache_get('text'), cache_get('x', 'limited'), map_get('m', 'k')}), 'a text|z|v', 'and again');
+$node->append_conf('postgresql.conf', 'nexusmem.enable_numa_caching = off');
+$node->restart;
+is(sql(q{SELECT cache_get('text'), count(*), min(node) IS NULL, sum(entries) > 5000 FROM stat_cache WHERE cache = 'default' AND owner = 'postgres'}), 'a text|1|t|t', 'into one partition, where there were four');
+like(sql(q{SELECT detail FROM status WHERE feature = 'cache'}), qr/not partitioned$/, 'status says so');
+is(sql(q{SELECT bool_and(used_bytes = 0) FILTER (WHERE node IS NOT NULL), sum(used_bytes) > 0, bool_and(on_node_bytes IS NULL) FILTER (WHERE node IS NULL) FROM node_memory WHERE owner = 'caches'}), 't|t|t', 'in memory that is bound to no node');
+set_conf('save', 'structures');
+$node->restart;
+is(sql(q{SELECT cache_get('text') IS NULL, map_get('m', 'k'), count(*) FROM stat_cache}), 't|v|0', 'save = structures: not the caches');
+$node->append_conf('postgresql.conf', "nexusmem.save = all\nnexusmem.enable_numa_caching = on");
+$node->restart;
+
+# a file that is not as it was written
+store_all();
+$node->stop('fast');
+{
+	my $file = $node->data_dir . '/pg_nexusmem/structures';
+	open(my $fh, '+<', $file) or die $!;
+	seek($fh, -s $file > 4000 ? 4000 : 100, 0);
+	print $fh 'XXXX';
+	close $fh;
+	my $from = -s $node->logfile;
+	$node->start;
+	is(sql(q{SELECT cache_get('text') IS NULL, count(*) FROM stat_cache}), 't|0', 'a damaged file is not loaded');
+	like(server_log($node, $from), qr/were not loaded: its checksum is wrong/, 'and told of');
+}
+
+# a crash
+store_all();
+{
+	my $s = session($node);
+	my $pid = ask($s, 'SELECT pg_backend_pid()');
+	kill 'KILL', $pid;
+	close_session($s);
+	ok($node->poll_query_until('postgres', q{SELECT nexusmem.cache_get('text') IS NULL AND (SELECT count(*) FROM nexusmem.stat_cache) = 0}), 'empty after a crash');
+	is(sql(q{SELECT cache_set('text', 'new'), cache_get('text'), cache_get('hour') IS NULL}), '|new|t', 'and works');
+}
+store_all();
+$node->stop('immediate');
+$node->start;
+is(sql(q{SELECT cache_get('text') IS NULL, count(*) FROM stat_cache}), 't|0', 'empty after an immediate stop');
+
+# a standby
+$node->backup('backup');
+store_all();
+my $primary = $node;
+$node = PostgreSQL::Test::Cluster->new('standby');
+$node->init_from_backup($primary, 'backup', has_streaming => 1);
+$node->start;
+is(sql(q{SELECT pg_is_in_recovery(), cache_get('text') IS NULL, cache_set('text', 'standby'), cache_get('text'), cache_add('n', '1', '1 hour'), cache_mset(ARRAY['m'], ARRAY['2']), cache_create('made', NULL, '1 day'), cache_set('x', 'y', NULL, 'made')}),
+	't|t||standby|t|1|t|', 'a hot standby has its own');
+is($primary->safe_psql('postgres', q{SELECT nexusmem.cache_get('text')}), 'a text', 'as the primary has');
+is(sql(q{SELECT cache_expire('n', '2 hours'), cache_delete('m'), cache_ttl('n') > '1:59', cache_clear('made'), cache_drop('made')}), 't|t|t|1|t', 'all functions work there');
+$node->restart;
+is(sql(q{SELECT pg_is_in_recovery(), cache_get('text'), cache_get('n')}), 't|standby|1', 'saved and loaded there too');
+$node->promote;
+is(sql(q{SELECT pg_is_in_recovery(), cache_get('text'), cache_get('n'), cache_set('o', 'p'), cache_get('o')}), 'f|standby|1||p', 'promoted: nothing is lost');
+unlike(server_log($_), qr/TRAP|PANIC|leak/, 'the log is quiet') foreach $node, $primary;
+$node->stop;
+$primary->stop;
+
+# /dev/shm too small, in a mount namespace with a small one of its own
+SKIP:
+{
+	my ($uid, $gid) = ($>, (split ' ', $))[0]);
+	my $mount = 'mount -t tmpfs -o size=24m,mode=1777 tmpfs /dev/shm';
+	skip 'not allowed to mount here', 7
+	  if system("unshare --user --map-root-user --mount sh -c '$mount && unshare --user --map-user=$uid --map-group=$gid true' 2>/dev/null") != 0;
+	$node = PostgreSQL::Test::Cluster->new('small');
+	$node->init;
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'nexusmem'\nnexusmem.num_nodes = 1\nlog_statement = none");
+	my $start = "pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null";
+	is(system('unshare', '--user', '--map-root-user', '--mount', 'sh', '-c', "$mount && exec unshare --user --map-user=$uid --map-group=$gid sh -c \"$start\""), 0,
+		'/dev/shm of 24 MB: the server starts');
+	sql('CREATE EXTENSION nexusmem');
+	is(sql(q{SELECT count(cache_set('k' || i, repeat('x', 1000))) FROM generate_series(1, 60000) i}), 60000, 'more than fits is set without an error');
+	is(sql(q{SELECT sum(entries) > 5000, sum(evictions) > 0 FROM stat_cache}), 't|t', 'others gave way');
+	is(sql(q{SELECT count(*) FROM generate_series(59001, 60000) i WHERE cache_get('k' || i) = repeat('x', 1000)}), 1000, 'and the newest are there');
+	like(sql(q{SELECT state || ': ' || detail || hint FROM status WHERE feature = 'cache'}), qr{^degraded: .*no memory to reach the limit.*/dev/shm}, 'status says so');
+	is(sql(q{SELECT count(cache_set('l' || i, repeat('x', 500000))), cache_get('l100') = repeat('x', 500000) FROM generate_series(1, 100) i}), '100|t', 'long values too');
+	unlike(server_log($node), qr/terminated by signal|TRAP|PANIC/, 'no SIGBUS');
+	system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
+}
+
+# not preloaded
+$node = PostgreSQL::Test::Cluster->new('plain');
+$node->init;
+$node->start;
+sql('CREATE EXTENSION nexusmem');
+if ($node->pg_version < 17)
+{
+	like(err("SELECT $_"), qr/ERROR:  55000:.*HINT:  .*shared_preload_libraries/s, "not preloaded: $_")
+	  foreach q{cache_set('k', 'v')}, q{cache_get('k')}, q{cache_create('c')}, q{cache_mget(ARRAY['k'])}, q{count(*) FROM stat_cache};
+}
+else
+{
+	is(sql(q{SELECT cache_set('k', 'v', '1 hour'), cache_get('k')}), '|v', 'not preloaded: works');
+	is(sql(q{SELECT cache_get('k'), cache_clear()}), 'v|1', 'for another session too');
+	like(sql(q{SELECT state || ': ' || hint FROM status WHERE feature = 'cache'}), qr/^degraded: .*shared_preload_libraries/, 'without the worker');
+}
+unlike(server_log($node), qr/terminated by signal|TRAP|PANIC|FATAL/, 'the log is quiet');
+$node->stop;
+done_testing();

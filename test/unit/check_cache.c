@@ -1,0 +1,776 @@
+/*
+ * check_cache.c
+ *	  The cache in the model checker: a few processes, segments of three or four
+ *	  items, and so few pages that they are evicted all the time.
+ *
+ * As a cache it is linearizable if each key is: a get may find nothing at any time,
+ * but what it finds was the last thing set, and what was once not found does not
+ * come again by itself.  Where memory is ample and nothing has a deadline, the
+ * cache is a map, and checked as one.
+ *
+ * Where there are deadlines time is read once by each operation, so that one may
+ * find an entry there, and then take effect when others have seen it expire.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cache_internal.h"
+#include "check_core.h"
+
+#define KEYS 8
+#define NUMBERS 120
+
+enum
+{
+	GET,
+	SET,						/* arg: value */
+	ADD,
+	DELETE,
+	EXPIRE,
+	CLEAR						/* result 0: it was not done */
+};
+
+static NxmCache *cache;
+static NxmAtomic *clock;
+static NxmCacheView views[CHECK_MAX_PROCS];
+static bool strict;				/* it is a map */
+static bool expiring;			/* there are deadlines */
+static bool changing;			/* they are not those that values were set with */
+static int64_t deadline_of[NUMBERS];	/* of the value; -1: any */
+
+/* state: is it there, its value; was it found absent, with that value */
+static bool
+apply(int64_t *state, const CheckOp *op)
+{
+	bool		seen_over = expiring && state[2] != 0;
+	bool		there = state[0] != 0 || (seen_over && op->kind != GET && op->kind != ADD);
+	bool		absent = !strict || !there;
+	int64_t		value = state[0] != 0 ? state[1] : state[3];
+
+	switch (op->kind)
+	{
+		case GET:
+			if (op->result[0] == NXM_OK)
+				return there && op->result[1] == state[1];
+			if (state[0] != 0)
+			{
+				state[2] = 1;
+				state[3] = state[1];
+			}
+			state[0] = state[1] = 0;
+			return absent;
+		case SET:
+			state[2] = 0;
+			state[0] = op->result[0] != NXM_ABSENT;
+			state[1] = state[0] != 0 ? op->arg[0] : 0;
+			return op->result[0] == NXM_EXISTS ? there :
+				op->result[0] == NXM_OK ? absent : !strict;
+		case ADD:
+			if (op->result[0] == NXM_EXISTS)
+				return there;
+			state[2] = 0;
+			state[0] = op->result[0] != NXM_ABSENT;
+			state[1] = state[0] != 0 ? op->arg[0] : 0;
+			return op->result[0] == NXM_OK ? absent : !strict;
+		case DELETE:
+			state[0] = state[1] = state[2] = 0;
+			return op->result[0] == NXM_OK ? there : absent;
+		case EXPIRE:
+			if (op->result[0] == NXM_OK)
+			{
+				state[0] = there;
+				state[1] = value;
+				state[2] = 0;
+				return there;
+			}
+			state[0] = state[1] = 0;
+			return absent;
+		default:
+			if (op->result[0] != 0)
+				state[0] = state[1] = state[2] = 0;
+			return true;
+	}
+}
+
+static const char *
+describe(const CheckOp *op)
+{
+	static const char *const kinds[] = {
+		"get", "set", "add", "delete", "expire", "clear"
+	};
+	static char text[100];
+
+	snprintf(text, sizeof(text), "key %d %s %d gave %d, %d", op->key,
+			 kinds[op->kind], (int) op->arg[0], (int) op->result[0],
+			 (int) op->result[1]);
+	return text;
+}
+
+static const CheckSpec spec = {"cache", apply, describe};
+
+static uint64_t
+hash_of(int number)
+{
+	return (uint64_t) (2 * number + 1) << 60 | (uint64_t) (number + 1) * 0x1234567;
+}
+
+static uint64_t
+hash(const char *data, size_t len)
+{
+	(void) len;
+	return hash_of(data[1] - '0');
+}
+
+static int64_t
+now(void *env)
+{
+	(void) env;
+	return (int64_t) nxm_load(clock);
+}
+
+static NxmKey
+key_of(int number)
+{
+	static char names[KEYS][4];
+	NxmKey		key = {names[number], 2, hash_of(number)};
+
+	snprintf(names[number], sizeof(names[number]), "k%d", number);
+	return key;
+}
+
+static NxmCacheView *
+view(void)
+{
+	NxmCacheView *mine = &views[check_self()];
+
+	*mine = (NxmCacheView) {
+		.space = check_space(),.hash = hash,.now = now,.home = 0,.cannot_grow = true
+	};
+	return mine;
+}
+
+#define DO(r, operation) \
+	do { \
+		nxm_enter(check_space()); \
+		(r) = (operation); \
+		nxm_leave(check_space()); \
+	} while (check_again(r))
+
+/* One operation, recorded.  A long value is not in the segment. */
+static NxmResult
+operate(int kind, int number, int value_number, int64_t deadline, bool is_long)
+{
+	NxmCacheView *v = view();
+	CheckOp    *op = check_begin(kind, number, value_number, 0);
+	NxmKey		key = key_of(number);
+	NxmValue	value = check_value(value_number, is_long ? 30 : 2);
+	char		bytes[32];
+	NxmBuffer	buffer = {bytes, sizeof(bytes), 0, NXM_TEXT};
+	int64_t		asked = now(NULL);
+	int64_t		ends = 0;
+	int			seen = 0;
+	NxmResult	result;
+
+	switch (kind)
+	{
+		case GET:
+			DO(result, nxm_cache_get(v, cache, &key, &buffer, &ends));
+			break;
+		case SET:
+		case ADD:
+			deadline_of[value_number] = changing ? -1 : deadline;
+			if (kind == SET)
+				DO(result, nxm_cache_set(v, cache, &key, &value, deadline));
+			else
+				DO(result, nxm_cache_add(v, cache, &key, &value, deadline));
+			break;
+		case DELETE:
+			DO(result, nxm_cache_delete(v, cache, &key));
+			break;
+		default:
+			DO(result, nxm_cache_expire(v, cache, &key, deadline));
+			break;
+	}
+	check_assert(result == NXM_OK || result == NXM_ABSENT || result == NXM_EXISTS);
+	if (kind == GET && result == NXM_OK)
+	{
+		seen = check_number(bytes, buffer.len);
+		check_assert(seen > 0 && seen < NUMBERS);
+		if (ends != 0 && ends <= asked)
+			check_fail("a value after its deadline, as it says itself");
+		if (deadline_of[seen] > 0 && deadline_of[seen] <= asked)
+			check_fail("a value after its deadline");
+		if (deadline_of[seen] >= 0 && deadline_of[seen] != ends)
+			check_fail("a value with deadline %d and not %d", (int) ends,
+					   (int) deadline_of[seen]);
+	}
+	/* a deadline that has passed sets nothing */
+	if (kind == SET && deadline != 0 && deadline <= now(NULL))
+		result = result == NXM_EXISTS ? NXM_EXISTS : NXM_OK;
+	check_end(op, result, seen);
+	return result;
+}
+
+static NxmCachePartition *
+partition(void)
+{
+	return nxm_at(check_space(), nxm_load(&cache->partition[0]));
+}
+
+/* Housekeeping: a step, or all there is. */
+static void
+tick(bool all)
+{
+	NxmResult	result;
+
+	do
+		DO(result, nxm_cache_tick(view(), cache));
+	while (all && result == NXM_OK);
+	check_assert(result == NXM_OK || result == NXM_ABSENT);
+}
+
+static void
+clear(void)
+{
+	CheckOp    *ops[KEYS];
+	NxmCacheCursor cursor = {0, 0};
+	uint64_t	removed = 0;
+	NxmResult	result;
+
+	for (int i = 0; i < KEYS; i++)
+		ops[i] = check_begin(CLEAR, i, 0, 0);
+	DO(result, nxm_cache_clear(view(), cache, &cursor, &removed));
+	check_assert(result == NXM_OK || result == NXM_EXISTS || result == NXM_NEED_MEMORY);
+	for (int i = 0; i < KEYS; i++)
+		check_end(ops[i], result == NXM_OK, 0);
+}
+
+/* Iteration, with no other process. */
+typedef struct Scan
+{
+	int			entries;
+	size_t		bytes;
+	int			bucket_entries;
+	size_t		bucket_bytes;
+} Scan;
+
+static void
+scan_begin(void *context)
+{
+	Scan	   *scan = context;
+
+	scan->bucket_entries = 0;
+	scan->bucket_bytes = 0;
+}
+
+static NxmResult
+scan_each(NxmCacheView *v, const NxmCacheEntry *entry, void *context)
+{
+	Scan	   *scan = context;
+	char		bytes[32];
+	NxmBuffer	buffer = {bytes, sizeof(bytes), 0, NXM_TEXT};
+
+	scan->bucket_entries++;
+	scan->bucket_bytes += nxm_cache_item_bytes(entry->item);
+	check_assert(nxm_cache_entry_value(v, entry, &buffer) == NXM_OK);
+	check_assert(buffer.len == entry->len);
+	check_number(bytes, buffer.len);
+	return NXM_OK;
+}
+
+static void
+finish(void)
+{
+	NxmCachePartition *part = partition();
+	Scan		scan = {0};
+	NxmCacheCursor cursor = {0, 0};
+	uint64_t	before;
+	int			here = 0;
+	NxmResult	result;
+
+	for (int i = 2; i < CHECK_MAX_PROCS; i++)
+		if (views[i].space != NULL)
+			nxm_leave(views[i].space);
+	tick(true);
+	for (int i = 0; i < KEYS; i++)
+		if (operate(GET, i, 0, 0, false) == NXM_OK)
+			here++;
+	for (int i = 0; i < KEYS; i++)
+		check_linearizable(&spec, i);
+	/* what has expired and is not reclaimed is counted still */
+	before = nxm_load(clock);
+	nxm_store(clock, 1);
+	do
+	{
+		DO(result, nxm_cache_scan(view(), cache, &cursor, scan_begin, scan_each, &scan));
+		scan.entries += scan.bucket_entries;
+		scan.bytes += scan.bucket_bytes;
+		scan_begin(&scan);
+	} while (result == NXM_OK);
+	nxm_store(clock, before);
+	check_assert(result == NXM_ABSENT);
+	check_assert(scan.entries >= here);
+	if (nxm_map_entries(&part->index) != (uint64_t) scan.entries)
+		check_fail("%d entries are counted, %d are there",
+				   (int) nxm_map_entries(&part->index), scan.entries);
+	if (nxm_map_bytes(&part->index) != scan.bytes)
+		check_fail("%d bytes are counted, %d are there",
+				   (int) nxm_map_bytes(&part->index), (int) scan.bytes);
+
+	DO(result, nxm_cache_drop(view(), cache));
+	check_assert(result == NXM_OK);
+	for (int i = 0; i < 200 && result == NXM_OK; i++)
+		DO(result, nxm_cache_drain(view(), cache));
+	check_assert(result == NXM_ABSENT);
+	check_assert(nxm_load(&cache->used) == 0);
+	check_all_free(0);
+}
+
+/* pages: of the account, of which all but the segments takes FIXED_PAGES or so. */
+static void
+setup(int procs, int pages, int n)
+{
+	NxmResult	result;
+
+	memset(views, 0, sizeof(views));
+	memset(deadline_of, 0, sizeof(deadline_of));
+	strict = expiring = changing = false;
+	cache = check_shared(sizeof(*cache), "cache");
+	clock = check_shared(sizeof(*clock), "clock");
+	nxm_init(clock, 1000000);
+	check_core_setup(procs, 60);
+	nxm_store(&check_space()->shared->account[NXM_CACHE_ACCOUNT].page_limit,
+			  (uint64_t) pages);
+	DO(result, nxm_cache_init(view(), cache, 1, 0));
+	check_assert(result == NXM_OK);
+	for (int i = 0; i < n; i++)
+		operate(SET, i, i + 1, 0, false);
+}
+
+#define AMPLE 50
+#define FEW 11
+
+static void
+setup_map(void)
+{
+	setup(3, AMPLE, check_pick(5));
+	strict = true;
+}
+
+static void
+setup_few_pages(void)
+{
+	setup(3, FEW + check_pick(3), check_pick(KEYS + 1));
+}
+
+static void
+setup_ample(void)
+{
+	setup(3, AMPLE, check_pick(5));
+}
+
+static void
+random_operation(int proc, int i, bool deadlines)
+{
+	int			key = check_pick(KEYS);
+	int			value = 10 + 30 * (proc - 1) + i;
+	int64_t		deadline = !deadlines || check_pick(3) == 0 ? 0 :
+		now(NULL) + 1 + check_pick(2000);
+	bool		is_long = check_pick(6) == 0;
+
+	switch (check_pick(10))
+	{
+		case 0:
+		case 1:
+		case 2:
+			operate(GET, key, 0, 0, false);
+			break;
+		case 3:
+		case 4:
+		case 5:
+		case 6:
+			operate(SET, key, value, deadline, is_long);
+			break;
+		case 7:
+			operate(ADD, key, value, deadline, is_long);
+			break;
+		case 8:
+			operate(DELETE, key, 0, 0, false);
+			break;
+		default:
+			if (deadlines)
+				nxm_fetch_add(clock, 500);
+			else
+				tick(false);
+	}
+}
+
+static void
+body(int proc)
+{
+	for (int i = 0; i < 5; i++)
+	{
+		random_operation(proc, i, false);
+		if (check_pick(8) == 0)
+			check_reattach();
+	}
+}
+
+static void
+body_deadlines(int proc)
+{
+	expiring = true;
+	for (int i = 0; i < 5; i++)
+		random_operation(proc, i, true);
+}
+
+/* The deadline of an entry is another one than that of its value. */
+static void
+body_expire(int proc)
+{
+	for (int i = 0; i < 4; i++)
+	{
+		int			key = check_pick(2);
+		int			value = 10 + 30 * (proc - 1) + i;
+
+		switch (check_pick(4))
+		{
+			case 0:
+				operate(GET, key, 0, 0, false);
+				break;
+			case 1:
+				operate(SET, key, value, 0, check_pick(3) == 0);
+				break;
+			case 2:
+				nxm_fetch_add(clock, 500);
+				break;
+			default:
+				operate(EXPIRE, key, 0, check_pick(3) == 0 ? 0 : now(NULL) + 700, false);
+		}
+	}
+}
+
+static void
+setup_expire(void)
+{
+	setup(3, AMPLE, 0);
+	expiring = changing = true;
+	operate(SET, 0, 1, 0, false);
+	operate(SET, 1, 2, 0, false);
+}
+
+static void
+body_clear(int proc)
+{
+	for (int i = 0; i < 4; i++)
+	{
+		random_operation(proc, i, false);
+		if (check_pick(5) == 0)
+			clear();
+		if (check_pick(3) == 0)
+			tick(false);
+	}
+}
+
+/* Fills segments with other keys, so that those of the first keys are evicted. */
+static void
+fill(int proc, int first, int n)
+{
+	for (int i = 0; i < n; i++)
+		operate(SET, first + i, 10 + 30 * (proc - 1) + i, 0, false);
+}
+
+static void
+setup_full(void)
+{
+	setup(2, FEW, KEYS);
+}
+
+static void
+get_while_evicted(int proc)
+{
+	if (proc == 1)
+	{
+		operate(GET, 6, 0, 0, false);
+		operate(GET, 7, 0, 0, false);
+	}
+	else
+		fill(proc, 0, 6);
+}
+
+/* Reclaims what it can, again and again, and writes to what was given back. */
+static void
+setup_two(void)
+{
+	setup(2, AMPLE, 1);
+}
+
+static void
+get_while_reused(int proc)
+{
+	if (proc == 1)
+		operate(GET, 0, 0, 0, false);
+	else
+	{
+		operate(SET, 0, 40, 0, false);
+		for (int i = 0; i < 3; i++)
+			operate(SET, 1, 41 + i, 0, false);
+		tick(true);
+		for (int i = 0; i < 4; i++)
+			operate(SET, 2 + i, 50 + i, 0, false);
+	}
+}
+
+static void
+set_while_evicted(int proc)
+{
+	if (proc == 1)
+	{
+		operate(SET, 6, 10, 0, false);
+		operate(GET, 6, 0, 0, false);
+	}
+	else
+		fill(proc, 0, 5);
+}
+
+static void
+evict_and_evict(int proc)
+{
+	fill(proc, 4 * (proc - 1), 3);
+}
+
+static void
+overwrite_deadline(int proc)
+{
+	expiring = true;
+	if (proc == 1)
+	{
+		operate(SET, 0, 10, now(NULL) + 400, false);
+		nxm_fetch_add(clock, 500);
+		operate(GET, 0, 0, 0, false);
+	}
+	else
+	{
+		operate(SET, 0, 40, 0, false);
+		operate(GET, 0, 0, 0, false);
+	}
+}
+
+/* A segment that expires while it is read, and reused. */
+static void
+setup_expiring(void)
+{
+	setup(2, AMPLE, 0);
+	operate(SET, 0, 1, now(NULL) + 400, false);
+}
+
+static void
+expire_and_get(int proc)
+{
+	expiring = true;
+	if (proc == 1)
+		operate(GET, 0, 0, 0, false);
+	else
+	{
+		nxm_fetch_add(clock, 2000000);
+		tick(true);
+		operate(SET, 1, 40, 0, false);
+	}
+}
+
+static void
+clear_and_evict(int proc)
+{
+	if (proc == 1)
+	{
+		clear();
+		tick(false);
+	}
+	else
+		fill(proc, 0, 5);
+}
+
+/* Long values: the item that has one is retired when its key is written again. */
+static void
+setup_long(void)
+{
+	setup(2, AMPLE, 0);
+	operate(SET, 0, 1, 0, true);
+}
+
+static void
+get_long(int proc)
+{
+	if (proc == 1)
+		operate(GET, 0, 0, 0, false);
+	else
+	{
+		operate(SET, 0, 40, 0, true);
+		operate(SET, 0, 41, 0, true);
+		operate(SET, 1, 42, 0, true);
+	}
+}
+
+/* Several ask the ghost for one key. */
+static NxmAtomic *told;
+
+static void
+setup_ghost(void)
+{
+	setup(3, AMPLE, 1);
+	told = check_shared(sizeof(*told), "told");
+	nxm_enter(check_space());
+	nxm_ghost_add(check_space(), partition(), hash_of(0));
+	nxm_leave(check_space());
+}
+
+static void
+take_ghost(int proc)
+{
+	bool		yes;
+
+	nxm_enter(check_space());
+	if (proc == 3)
+		nxm_ghost_add(check_space(), partition(), hash_of(1));
+	else
+	{
+		yes = nxm_ghost_take(check_space(), partition(), hash_of(0));
+		if (yes)
+			nxm_fetch_add(told, 1);
+	}
+	nxm_leave(check_space());
+}
+
+static void
+finish_ghost(void)
+{
+	if (nxm_load(told) != 1)
+		check_fail("the ghost told %d of one eviction", (int) nxm_load(told));
+	nxm_enter(check_space());
+	if (!nxm_ghost_take(check_space(), partition(), hash_of(1)))
+		check_fail("the ghost lost an eviction");
+	nxm_leave(check_space());
+	finish();
+}
+
+/* The chain alone: cleaned while names come, of which nothing is left. */
+static void
+body_names(int proc)
+{
+	NxmChain   *chain = &partition()->chain[KIND_MAIN];
+	NxmAtomic  *entry;
+	NxmResult	result;
+
+	for (int i = 0; i < 4; i++)
+	{
+		if (proc == 1)
+			DO(result, nxm_chain_clean(check_space(), chain, 8));
+		else
+		{
+			nxm_enter(check_space());
+			nxm_allocate_from(check_space(), NXM_CACHE_ACCOUNT, 0);
+			result = nxm_chain_reserve(check_space(), chain, 0, &entry);
+			check_assert(result == NXM_OK);
+			nxm_store(entry, NAME_GONE);
+			nxm_allocate_from(check_space(), 0, -1);
+			nxm_leave(check_space());
+		}
+		nxm_epoch_poll(check_space());
+	}
+}
+
+/* Cleaned while names come and segments go. */
+static void
+body_chain(int proc)
+{
+	for (int i = 0; i < 4; i++)
+	{
+		operate(SET, check_pick(3), 10 + 30 * (proc - 1) + i, 0, false);
+		if (proc == 1)
+		{
+			NxmResult	result;
+
+			DO(result, nxm_chain_clean(check_space(), &partition()->chain[KIND_SMALL], 8));
+		}
+		else
+			tick(false);
+	}
+}
+
+/* Dropped while it is written to. */
+static void
+setup_drop(void)
+{
+	setup(3, AMPLE, check_pick(6));
+}
+
+static void
+body_drop(int proc)
+{
+	NxmResult	result;
+	NxmKey		key = key_of(proc);
+	NxmValue	value = check_value(proc, check_pick(2) ? 30 : 2);
+
+	if (proc == 1)
+	{
+		DO(result, nxm_cache_drop(view(), cache));
+		check_assert(result == NXM_OK);
+		for (int i = 0; i < 3; i++)
+			DO(result, nxm_cache_drain(view(), cache));
+		return;
+	}
+	for (int i = 0; i < 3; i++)
+	{
+		DO(result, nxm_cache_set(view(), cache, &key, &value, 0));
+		check_assert(result == NXM_OK || result == NXM_EXISTS || result == NXM_DROPPED);
+		key = key_of(proc + 3);
+	}
+}
+
+static void
+finish_drop(void)
+{
+	NxmResult	result = NXM_OK;
+
+	for (int i = 0; i < 200 && result != NXM_ABSENT; i++)
+		DO(result, nxm_cache_drain(view(), cache));
+	check_assert(result == NXM_ABSENT);
+	check_assert(nxm_load(&cache->used) == 0);
+	check_all_free(0);
+}
+
+#define OFTEN CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL
+#define ALL CHECK_EXHAUSTIVE, 20000
+
+static const char *const giving_back[] = {
+	"give_back", "nxm_page_is_read", "check_item", "look_up_fast", "take_room",
+	"open_segment", NULL
+};
+
+static const CheckCase cases[] = {
+	{"as a map", 3, setup_map, body, finish, OFTEN, NULL},
+	{"few pages", 3, setup_few_pages, body, finish, OFTEN, NULL},
+	{"deadlines", 3, setup_ample, body_deadlines, finish, OFTEN, NULL},
+	{"deadlines and few pages", 3, setup_few_pages, body_deadlines, finish, OFTEN, NULL},
+	{"deadlines that change", 3, setup_expire, body_expire, finish, OFTEN, NULL},
+	{"clear", 3, setup_few_pages, body_clear, finish, OFTEN, NULL},
+	{"chains cleaned", 3, setup_ample, body_chain, finish, OFTEN, NULL},
+	{"names alone", 3, setup_ample, body_names, finish, OFTEN, NULL},
+	{"drop", 3, setup_drop, body_drop, finish_drop, OFTEN, NULL},
+	{"ghost", 3, setup_ghost, take_ghost, finish_ghost, OFTEN, NULL},
+	{"all schedules of get and a segment that is reused", 2, setup_two, get_while_reused, finish, ALL, 3, 1, NULL, giving_back},
+	{"all schedules of get and eviction", 2, setup_full, get_while_evicted, finish, ALL, 1, 1, NULL, NULL},
+	{"all schedules of set and eviction", 2, setup_full, set_while_evicted, finish, ALL, 1, 1, NULL, NULL},
+	{"all schedules of eviction and eviction", 2, setup_full, evict_and_evict, finish, ALL, 1, 1, NULL, NULL},
+	{"all schedules of overwriting what has a deadline", 2, setup_two, overwrite_deadline, finish, ALL, 1, 1, NULL, NULL},
+	{"all schedules of expiry and get", 2, setup_expiring, expire_and_get, finish, ALL, 2, 1, NULL, giving_back},
+	{"all schedules of clear and eviction", 2, setup_full, clear_and_evict, finish, ALL, 1, 0, NULL, NULL},
+	{"all schedules of long values", 2, setup_long, get_long, finish, ALL, 1, 1, NULL, NULL},
+};
+
+int
+main(int argc, char **argv)
+{
+	return check_main(argc, argv, "check_cache", cases, LENGTH(cases));
+}

@@ -1,0 +1,671 @@
+/*
+ * stress_cache.c
+ *	  The cache under many workers, against what a model says.
+ *
+ * A value has in it whose key it is of, the number of its write and its deadline.
+ * One worker alone writes its keys and so knows what each result has to be, but
+ * for absence where memory is short; who reads them never sees an older write
+ * after a newer one, nor a value whose deadline had passed before it asked.  Time
+ * is a word that one worker moves on.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cache_internal.h"
+#include "stress_run.h"
+
+#define OWN_KEYS 4000			/* of a worker */
+#define SHARED_KEYS 64
+#define PARTITIONS 2
+#define AMPLE 8000				/* pages */
+
+typedef struct Test
+{
+	NxmCache	cache;
+	NxmCache	other;			/* the one that is to give way */
+	NxmAtomic	clock;			/* microseconds */
+	NxmAtomic	largest;		/* for the views */
+	NxmAtomic	clears;
+	NxmAtomic	operations;
+} Test;
+
+/* What the phases differ in; set before their workers begin. */
+static bool ample;				/* nothing is evicted */
+static bool with_deadlines;
+static bool with_clears;
+static bool with_resizes;
+
+typedef struct KeyText
+{
+	char		text[NXM_MAX_KEY + 1];
+	NxmKey		key;
+} KeyText;
+
+static uint64_t
+hash(const char *data, size_t len)
+{
+	return env_hash(data, len);
+}
+
+static int64_t
+now(void *env)
+{
+	/* time never goes back, and who saw a moment is not shown one before it */
+	return (int64_t) nxm_load(&((Test *) env)->clock);
+}
+
+static void
+open_view(Worker *worker, NxmCacheView *view)
+{
+	Test	   *test = worker->test;
+
+	*view = (NxmCacheView) {
+		.space = &worker->space,.hash = hash,.now = now,.env = test,
+		.home = worker->id % PARTITIONS,.cannot_grow = !ample && worker->id % 3 == 2,
+		.largest = &test->largest
+	};
+}
+
+static const NxmKey *
+make_key(KeyText *k, char kind, uint64_t who, uint64_t n)
+{
+	int			len = snprintf(k->text, sizeof(k->text), "%c%llu:%llu", kind,
+							   (unsigned long long) who, (unsigned long long) n);
+
+	if (n % 97 == 0)
+	{
+		uint32_t	longer = (uint32_t) (NXM_MAX_KEY - n % 500);
+
+		memset(k->text + len, '.', longer - (uint32_t) len);
+		len = (int) longer;
+	}
+	k->key = (NxmKey) {k->text, (uint32_t) len, env_hash(k->text, (size_t) len)};
+	return &k->key;
+}
+
+/* A write: serial 23..0, deadline 63..24; FREE: the deadline may be another one. */
+#define SERIAL(version) ((version) & 0xFFFFFF)
+#define VERSION(deadline, serial) ((uint64_t) (deadline) << 24 | ((serial) & 0xFFFFFF))
+#define FREE ((INT64_C(1) << 40) - 1)
+
+static NxmValue
+make_value(Worker *worker, uint32_t len, uint64_t who, uint64_t version)
+{
+	NxmValue	value = {worker->buffer2, 0, (NxmType) (version % 3)};
+
+	value.len = stress_fill(worker->buffer2, len, who, version);
+	return value;
+}
+
+static NxmResult
+set(NxmCacheView *view, NxmCache *cache, const NxmKey *key, const NxmValue *value,
+	int64_t deadline, bool add)
+{
+	NxmResult	r;
+
+	ENV_DO(view->space, r, add ? nxm_cache_add(view, cache, key, value, deadline) :
+		   nxm_cache_set(view, cache, key, value, deadline));
+	return r;
+}
+
+/* Checks a value that was got; its version. */
+static uint64_t
+check_value(Worker *worker, const char *data, size_t len, NxmType type,
+			uint64_t who, int64_t asked, int64_t deadline)
+{
+	uint64_t	seen;
+	uint64_t	version;
+	int64_t		ends;
+
+	stress_verify(worker, data, (uint32_t) len, &seen, &version);
+	ends = (int64_t) (version >> 24);
+	CHECK(worker, seen == who, "key of %llx has the value of %llx",
+		  (unsigned long long) who, (unsigned long long) seen);
+	CHECK(worker, type == (NxmType) (version % 3), "a value has type %d", (int) type);
+	CHECK(worker, deadline == 0 || deadline > asked, "a value %lld after its deadline",
+		  (long long) (asked - deadline));
+	if (ends != FREE && deadline >= 0)
+		CHECK(worker, deadline == ends, "deadline %lld and not %lld", (long long) deadline,
+			  (long long) ends);
+	return version;
+}
+
+/* Gets a key and checks the value; its version, or 0: absent. */
+static uint64_t
+get(Worker *worker, NxmCacheView *view, const NxmKey *key, uint64_t who)
+{
+	Test	   *test = worker->test;
+	NxmBuffer	buffer = {worker->buffer, NXM_MAX_VALUE, 0, NXM_TEXT};
+	int64_t		asked = now(test);
+	int64_t		deadline = 0;
+	NxmResult	r;
+
+	if (env_below(&worker->random, 64) == 0)
+	{
+		buffer.size = 20;
+		ENV_DO(view->space, r, nxm_cache_get(view, &test->cache, key, &buffer, NULL));
+		CHECK(worker, r == NXM_NEED_BUFFER || r == NXM_ABSENT, "a short buffer: %d", (int) r);
+		buffer.size = NXM_MAX_VALUE;
+		asked = now(test);
+	}
+	ENV_DO(view->space, r, nxm_cache_get(view, &test->cache, key, &buffer, &deadline));
+	if (r == NXM_ABSENT)
+		return 0;
+	CHECK(worker, r == NXM_OK, "get: %d", (int) r);
+	return check_value(worker, buffer.data, buffer.len, buffer.type, who, asked, deadline);
+}
+
+#define WHO(worker, n) ((uint64_t) (worker) << 32 | (n))
+
+/* A time to live: from a millisecond to some minutes, seldom for ever. */
+static int64_t
+some_deadline(Worker *worker)
+{
+	uint32_t	dice = env_below(&worker->random, 10);
+
+	if (!with_deadlines || dice == 0)
+		return 0;
+	return now(worker->test) + (dice < 3 ? 1000 : 100000) *
+		(int64_t) (1 + env_below(&worker->random, dice < 8 ? 100 : 3000));
+}
+
+/* Something that goes on beside: time, housekeeping, limits. */
+static void
+go_on(Worker *worker, NxmCacheView *view)
+{
+	Test	   *test = worker->test;
+	NxmResult	r;
+
+	if (worker->id == 0 && with_deadlines)
+		nxm_fetch_add(&test->clock, 1 + env_below(&worker->random, 4000));
+	if (worker->turn % 64 == 0 && worker->id == 1)
+	{
+		ENV_DO(view->space, r, nxm_cache_tick(view, &test->cache));
+		CHECK(worker, r == NXM_OK || r == NXM_ABSENT, "tick: %d", (int) r);
+	}
+	if (with_clears && worker->id == 0 && env_below(&worker->random, 3000) == 0)
+	{
+		NxmCacheCursor cursor = {0, 0};
+		uint64_t	removed = 0;
+
+		do
+		{
+			ENV_DO(view->space, r, nxm_cache_clear(view, &test->cache, &cursor, &removed));
+			if (r == NXM_EXISTS)
+				ENV_DO(view->space, r, (nxm_cache_tick(view, &test->cache), NXM_EXISTS));
+			CHECK(worker, r == NXM_OK || r == NXM_EXISTS || r == NXM_NEED_MEMORY,
+				  "clear: %d", (int) r);
+		} while (r == NXM_EXISTS && !stress_over(worker));
+		if (r == NXM_OK)
+			nxm_fetch_add(&test->clears, 1);
+	}
+	if (with_resizes && worker->id == 1 && worker->turn % 512 == 0)
+	{
+		NxmAccount *account = &worker->space.shared->account[NXM_CACHE_ACCOUNT];
+
+		nxm_store(&account->page_limit, 40 + env_below(&worker->random, 100));
+		nxm_store(&test->cache.max_bytes, env_below(&worker->random, 3) == 0 ? 0 :
+				  (uint64_t) (30 + env_below(&worker->random, 60)) * NXM_PAGE_SIZE);
+	}
+	if (env_below(&worker->random, 100) == 0 && nxm_load(&test->largest) != 0)
+		(void) nxm_load(&test->largest);
+}
+
+/* Each writes its own keys and knows what is there; and reads those of the others. */
+static void
+own_keys(Worker *worker)
+{
+	Test	   *test = worker->test;
+	NxmCacheView view;
+	uint64_t   *version = calloc(OWN_KEYS, sizeof(uint64_t));
+	int64_t    *deadlines = calloc(OWN_KEYS, sizeof(int64_t));
+	uint64_t   *last = calloc((size_t) OWN_KEYS * (size_t) worker->nworkers, sizeof(uint64_t));
+	uint64_t	next = 1;
+	uint64_t	done = 0;
+	KeyText		k;
+
+	CHECK(worker, version != NULL && deadlines != NULL && last != NULL, "no memory");
+	open_view(worker, &view);
+	for (; stress_go(worker); done++)
+	{
+		uint32_t	n = env_below(&worker->random,
+								  env_below(&worker->random, 2) == 0 ? 40 : OWN_KEYS);
+		uint32_t	dice = env_below(&worker->random, 100);
+		const NxmKey *key = make_key(&k, 'o', (uint64_t) worker->id, n);
+		int64_t		before = now(test);
+		/* as far as this worker can tell */
+		bool		there = version[n] != 0 && (deadlines[n] == 0 || deadlines[n] > before);
+		NxmResult	r;
+
+		if (dice < 40)
+		{
+			bool		add = dice < 10;
+			int64_t		deadline = some_deadline(worker);
+			uint64_t	v = VERSION(dice % 2 == 0 ? deadline : FREE, next++);
+			NxmValue	value = make_value(worker, stress_length(worker), WHO(worker->id, n), v);
+
+			r = set(&view, &test->cache, key, &value, deadline, add);
+			if (ample && !with_deadlines)
+				CHECK(worker, r == (there ? NXM_EXISTS : NXM_OK), "%s of %.20s: %d",
+					  add ? "add" : "set", key->data, (int) r);
+			CHECK(worker, r == NXM_OK || r == NXM_EXISTS || (r == NXM_ABSENT && !ample),
+				  "%s of %.20s: %d", add ? "add" : "set", key->data, (int) r);
+			CHECK(worker, r != NXM_EXISTS || version[n] != 0, "%.20s was not there",
+				  key->data);
+			if (!add || r == NXM_OK)
+			{
+				version[n] = r == NXM_ABSENT ? 0 : v;
+				deadlines[n] = deadline;
+			}
+		}
+		else if (dice < 50)
+		{
+			ENV_DO(&worker->space, r, nxm_cache_delete(&view, &test->cache, key));
+			if (ample && !with_deadlines)
+				CHECK(worker, r == (there ? NXM_OK : NXM_ABSENT), "delete of %.20s: %d",
+					  key->data, (int) r);
+			CHECK(worker, r == NXM_ABSENT || (r == NXM_OK && version[n] != 0),
+				  "delete of %.20s: %d", key->data, (int) r);
+			version[n] = 0;
+		}
+		else if (dice < 58 && (version[n] == 0 || version[n] >> 24 == (uint64_t) FREE))
+		{
+			int64_t		deadline = some_deadline(worker);
+
+			ENV_DO(&worker->space, r, nxm_cache_expire(&view, &test->cache, key, deadline));
+			if (ample && !with_deadlines)
+				CHECK(worker, r == (there ? NXM_OK : NXM_ABSENT), "expire of %.20s: %d",
+					  key->data, (int) r);
+			CHECK(worker, r == NXM_ABSENT || (r == NXM_OK && version[n] != 0),
+				  "expire of %.20s: %d", key->data, (int) r);
+			if (r == NXM_OK)
+				deadlines[n] = deadline;
+			else
+				version[n] = 0;
+			ENV_DO(&worker->space, r, nxm_cache_deadline(&view, &test->cache, key, &deadline));
+			CHECK(worker, r == NXM_ABSENT || (r == NXM_OK && deadline == deadlines[n]),
+				  "deadline of %.20s: %d, %lld for %lld", key->data, (int) r,
+				  (long long) deadline, (long long) deadlines[n]);
+		}
+		else if (dice < 75)
+		{
+			uint64_t	is = get(worker, &view, key, WHO(worker->id, n));
+
+			if (ample && !with_deadlines)
+				CHECK(worker, is == version[n], "get of %.20s: version %llx for %llx",
+					  key->data, (unsigned long long) is, (unsigned long long) version[n]);
+			CHECK(worker, is == 0 || is == version[n], "get of %.20s: version %llx for %llx",
+				  key->data, (unsigned long long) is, (unsigned long long) version[n]);
+			if (is == 0 && ample && there && !with_clears)
+				CHECK(worker, deadlines[n] != 0 && deadlines[n] <= now(test),
+					  "%.20s is missing", key->data);
+		}
+		else
+		{
+			uint32_t	other = env_below(&worker->random, (uint32_t) worker->nworkers);
+			uint64_t   *seen = &last[(size_t) other * OWN_KEYS + n];
+			uint64_t	is;
+
+			key = make_key(&k, 'o', other, n);
+			is = get(worker, &view, key, WHO(other, n));
+			CHECK(worker, is == 0 || SERIAL(is) >= *seen, "%.20s went back from %llu to %llu",
+				  key->data, (unsigned long long) *seen, (unsigned long long) SERIAL(is));
+			if (is != 0)
+				*seen = SERIAL(is);
+		}
+		go_on(worker, &view);
+	}
+	nxm_fetch_add(&test->operations, done);
+	/* the next phase begins anew */
+	for (uint32_t n = 0; n < OWN_KEYS; n++)
+	{
+		const NxmKey *key = make_key(&k, 'o', (uint64_t) worker->id, n);
+		uint64_t	is = get(worker, &view, key, WHO(worker->id, n));
+		NxmResult	r;
+
+		CHECK(worker, is == 0 || is == version[n], "at the end %.20s has version %llx for %llx",
+			  key->data, (unsigned long long) is, (unsigned long long) version[n]);
+		ENV_DO(&worker->space, r, nxm_cache_delete(&view, &test->cache, key));
+		CHECK(worker, r == NXM_OK || r == NXM_ABSENT, "delete at the end: %d", (int) r);
+	}
+	free(version);
+	free(deadlines);
+	free(last);
+}
+
+/* All write the same keys, in batches too. */
+static void
+shared_keys(Worker *worker)
+{
+	Test	   *test = worker->test;
+	NxmCacheView view;
+	uint64_t	next = 1;
+	uint64_t	done = 0;
+	KeyText		k;
+
+	open_view(worker, &view);
+	for (; stress_go(worker); done++)
+	{
+		uint32_t	n = env_below(&worker->random, SHARED_KEYS);
+		uint32_t	dice = env_below(&worker->random, 100);
+		const NxmKey *key = make_key(&k, 's', 0, n);
+		NxmResult	r;
+
+		if (dice < 40)
+		{
+			int64_t		deadline = some_deadline(worker);
+			NxmValue	value = make_value(worker, stress_length(worker), WHO(0, n),
+										   VERSION(FREE, next++));
+
+			r = set(&view, &test->cache, key, &value, deadline, dice < 15);
+			CHECK(worker, r == NXM_OK || r == NXM_EXISTS || (r == NXM_ABSENT && !ample),
+				  "set: %d", (int) r);
+		}
+		else if (dice < 50)
+		{
+			ENV_DO(view.space, r, nxm_cache_delete(&view, &test->cache, key));
+			CHECK(worker, r == NXM_OK || r == NXM_ABSENT, "delete: %d", (int) r);
+		}
+		else if (dice < 60)
+		{
+			ENV_DO(view.space, r, nxm_cache_expire(&view, &test->cache, key, some_deadline(worker)));
+			CHECK(worker, r == NXM_OK || r == NXM_ABSENT, "expire: %d", (int) r);
+		}
+		else if (dice < 95)
+			get(worker, &view, key, WHO(0, n));
+		else
+		{
+			NxmKey		keys[NXM_CACHE_BATCH];
+			KeyText    *texts = malloc(sizeof(KeyText) * NXM_CACHE_BATCH);
+			NxmCacheAnswer answers[NXM_CACHE_BATCH];
+			NxmBuffer	buffer = {worker->buffer, NXM_MAX_VALUE, 0, NXM_TEXT};
+			int			from = 0;
+			int			first = 0;
+			int64_t		asked = now(test);
+
+			CHECK(worker, texts != NULL, "no memory");
+			for (uint32_t i = 0; i < NXM_CACHE_BATCH; i++)
+				keys[i] = *make_key(&texts[i], 's', 0, (n + i) % SHARED_KEYS);
+			do
+			{
+				ENV_DO(view.space, r, nxm_cache_get_many(&view, &test->cache, keys,
+														 NXM_CACHE_BATCH, answers, &from, &buffer));
+				for (; first < from; first++)
+					if (answers[first].result == NXM_OK)
+						check_value(worker, buffer.data + answers[first].at, answers[first].len,
+									answers[first].type, WHO(0, (n + (uint32_t) first) % SHARED_KEYS),
+									asked, -1 + INT64_MAX / 2);
+				buffer.len = 0;
+			} while (r == NXM_NEED_BUFFER);
+			CHECK(worker, r == NXM_OK && from == NXM_CACHE_BATCH, "batch: %d", (int) r);
+			free(texts);
+		}
+		/* others, so that there is something to evict */
+		if (dice % 2 == 0)
+		{
+			NxmValue	value = make_value(worker, stress_length(worker), WHO(1, n),
+										   VERSION(FREE, next++));
+
+			r = set(&view, &test->cache, make_key(&k, 'f', (uint64_t) worker->id, next), &value,
+					some_deadline(worker), false);
+			CHECK(worker, r == NXM_OK || r == NXM_EXISTS || (r == NXM_ABSENT && !ample),
+				  "set: %d", (int) r);
+		}
+		go_on(worker, &view);
+	}
+	nxm_fetch_add(&test->operations, done);
+}
+
+/* Two caches, one of which is larger and gives way to the other. */
+static void
+two_caches(Worker *worker)
+{
+	Test	   *test = worker->test;
+	NxmCacheView view;
+	KeyText		k;
+
+	open_view(worker, &view);
+	for (uint64_t n = 0; stress_go(worker); n++)
+	{
+		NxmCache   *cache = n % 8 == 0 ? &test->other : &test->cache;
+		const NxmKey *key = make_key(&k, 'c', (uint64_t) worker->id, n % 30000);
+		NxmValue	value = make_value(worker, stress_length(worker), WHO(worker->id, n % 30000),
+									   VERSION(FREE, n));
+		NxmResult	r = set(&view, cache, key, &value, 0, false);
+
+		CHECK(worker, r == NXM_OK || r == NXM_EXISTS || r == NXM_ABSENT, "set: %d", (int) r);
+		if (cache == &test->cache)
+			get(worker, &view, key, WHO(worker->id, n % 30000));
+		go_on(worker, &view);
+	}
+}
+
+typedef struct Sum
+{
+	uint64_t	entries;
+	uint64_t	bytes;
+	uint64_t	bucket_entries;
+	uint64_t	bucket_bytes;
+	Worker	   *worker;
+} Sum;
+
+static void
+sum_begin(void *context)
+{
+	Sum		   *sum = context;
+
+	sum->bucket_entries = sum->bucket_bytes = 0;
+}
+
+static NxmResult
+sum_each(NxmCacheView *view, const NxmCacheEntry *entry, void *context)
+{
+	Sum		   *sum = context;
+	Worker	   *worker = sum->worker;
+	NxmBuffer	buffer = {worker->buffer, NXM_MAX_VALUE, 0, NXM_TEXT};
+	uint64_t	who;
+	uint64_t	version;
+	NxmResult	r;
+
+	sum->bucket_entries++;
+	sum->bucket_bytes += nxm_cache_item_bytes(entry->item);
+	r = nxm_cache_entry_value(view, entry, &buffer);
+	if (r == NXM_NEED_CHUNK)
+		return r;
+	CHECK(worker, r == NXM_OK && buffer.len == entry->len, "an entry's value: %d", (int) r);
+	stress_verify(worker, buffer.data, (uint32_t) buffer.len, &who, &version);
+	return NXM_OK;
+}
+
+/* With no other worker: is what is counted what is there? */
+static bool
+counts_agree(Worker *worker)
+{
+	Test	   *test = worker->test;
+	NxmCacheView view;
+	NxmCacheCursor cursor = {0, 0};
+	Sum			sum = {.worker = worker};
+	NxmCacheStats all = {0};
+	uint64_t	used = 0;
+	uint64_t	clock;
+	NxmResult	r;
+	bool		ok;
+
+	open_view(worker, &view);
+	env_map_all(view.space);
+	do
+		ENV_DO(view.space, r, nxm_cache_tick(&view, &test->cache));
+	while (r == NXM_OK);
+	/* what has expired and is not reclaimed yet is counted, and left out by scans */
+	clock = nxm_exchange(&test->clock, 1);
+	do
+	{
+		ENV_DO(view.space, r, nxm_cache_scan(&view, &test->cache, &cursor, sum_begin,
+											 sum_each, &sum));
+		sum.entries += sum.bucket_entries;
+		sum.bytes += sum.bucket_bytes;
+		sum.bucket_entries = sum.bucket_bytes = 0;
+	} while (r == NXM_OK);
+	CHECK(worker, r == NXM_ABSENT, "scan: %d", (int) r);
+	nxm_store(&test->clock, clock);
+	for (int i = 0; i < PARTITIONS; i++)
+	{
+		NxmCacheStats stats;
+		NxmCachePartition *part = nxm_at(view.space, nxm_load(&test->cache.partition[i]));
+		uint64_t	alive = 0;
+
+		CHECK(worker, nxm_cache_stats(&view, &test->cache, i, &stats), "no statistics");
+		all.entries += stats.entries;
+		all.bytes += stats.bytes;
+#define X(name, text) all.name += stats.name;
+		NXM_CACHE_COUNTERS(X)
+#undef X
+		for (int kind = 0; kind < 2; kind++)
+		{
+			NxmRef		ref = nxm_load(&part->chain[kind].head);
+
+			used += nxm_load(&part->chain[kind].segments) * NXM_CACHE_SEGMENT;
+			while (ref > CHAIN_CLOSED)
+			{
+				NxmChainBlock *block = nxm_at(view.space, ref);
+
+				for (uint64_t e = 0; e < NXM_CHAIN_ENTRIES && e < nxm_load(&block->count); e++)
+				{
+					uint64_t	name = nxm_load(&block->entry[e]);
+					NxmCacheSegment *segment;
+					uint64_t	word;
+					uint64_t	done;
+
+					if (name == NAME_GONE || name == 0)
+						continue;
+					segment = segment_at(view.space, (NxmRef) NAME_PAGE(name) << NXM_PAGE_SHIFT);
+					word = nxm_load(&segment->word);
+					if (SEG_LIFE(word) != NAME_LIFE(name))
+						continue;
+					done = nxm_load(&segment->done);
+					CHECK(worker, SEG_USED(word) == DONE_COMMITTED(done),
+						  "a segment with %u units used, %u committed", SEG_USED(word),
+						  DONE_COMMITTED(done));
+					alive += (uint64_t) (SEG_USED(word) - HEAD_UNITS - DONE_DEAD(done)) * 8;
+				}
+				ref = nxm_load(&block->next);
+			}
+		}
+		CHECK(worker, alive == stats.bytes - nxm_load(&part->big),
+			  "segments have %llu bytes that live, %llu are counted",
+			  (unsigned long long) alive, (unsigned long long) stats.bytes);
+		used += nxm_ghost_bytes(part) + nxm_load(&part->big);
+	}
+	ok = sum.entries == all.entries && sum.bytes == all.bytes &&
+		nxm_load(&test->cache.used) == used;
+	printf("# %llu entries of %llu bytes; %llu hits, %llu misses, %llu sets, %llu evictions, "
+		   "%llu expirations, %llu refusals\n",
+		   (unsigned long long) all.entries, (unsigned long long) all.bytes,
+		   (unsigned long long) (all.local_hits + all.remote_hits),
+		   (unsigned long long) all.misses, (unsigned long long) all.sets,
+		   (unsigned long long) all.evictions, (unsigned long long) all.expirations,
+		   (unsigned long long) all.refusals);
+	if (!ok)
+		printf("# %llu entries and %llu bytes are there, used %llu for %llu\n",
+			   (unsigned long long) sum.entries, (unsigned long long) sum.bytes,
+			   (unsigned long long) nxm_load(&test->cache.used), (unsigned long long) used);
+	return ok;
+}
+
+static void
+new_cache(Worker *worker, NxmCache *cache, uint64_t pages)
+{
+	Test	   *test = worker->test;
+	NxmCacheView view;
+	NxmResult	r;
+
+	open_view(worker, &view);
+	memset((void *) cache, 0, sizeof(*cache));
+	nxm_store(&test->largest, 0);
+	nxm_store(&worker->space.shared->account[NXM_CACHE_ACCOUNT].page_limit, pages);
+	ENV_DO(&worker->space, r, nxm_cache_init(&view, cache, PARTITIONS, 0));
+	CHECK(worker, r == NXM_OK, "making a cache: %d", (int) r);
+}
+
+static void
+drop_cache(Worker *worker, NxmCache *cache, const char *name)
+{
+	NxmCacheView view;
+	NxmResult	r;
+
+	open_view(worker, &view);
+	nxm_store(&worker->space.shared->account[NXM_CACHE_ACCOUNT].page_limit, AMPLE);
+	ENV_DO(&worker->space, r, nxm_cache_drop(&view, cache));
+	CHECK(worker, r == NXM_OK, "drop: %d", (int) r);
+	for (int i = 0; i < 1000000; i++)
+	{
+		ENV_DO(&worker->space, r, nxm_cache_drain(&view, cache));
+		if (r == NXM_ABSENT)
+			break;
+		CHECK(worker, r == NXM_OK, "drain: %d", (int) r);
+	}
+	CHECK(worker, r == NXM_ABSENT, "a drain without end");
+	CHECK(worker, nxm_load(&cache->used) == 0, "%llu bytes are used of a dropped cache",
+		  (unsigned long long) nxm_load(&cache->used));
+	if (name != NULL)
+		stress_all_free(worker, name);
+}
+
+int
+main(int argc, char **argv)
+{
+	Worker	   *worker = stress_begin(argc, argv, sizeof(Test));
+	Test	   *test = worker->test;
+
+	nxm_store(&test->clock, UINT64_C(1000000000));
+
+	ample = true;
+	new_cache(worker, &test->cache, AMPLE);
+	stress_phase("workers own their keys, nothing is evicted", own_keys);
+	stress_ok(counts_agree(worker), "what is counted is there");
+	with_deadlines = true;
+	stress_phase("with deadlines", own_keys);
+	stress_ok(counts_agree(worker), "what is counted is there after deadlines");
+	drop_cache(worker, &test->cache, "all memory came back");
+
+	ample = false;
+	with_deadlines = false;
+	new_cache(worker, &test->cache, 60);
+	stress_phase("workers own their keys, memory is short", own_keys);
+	stress_ok(counts_agree(worker), "what is counted is there where memory is short");
+	with_deadlines = true;
+	stress_phase("memory is short, with deadlines", own_keys);
+	with_clears = true;
+	stress_phase("and clears", own_keys);
+	stress_ok(counts_agree(worker), "what is counted is there after clears");
+	with_resizes = true;
+	stress_phase("and limits that change", own_keys);
+	stress_ok(counts_agree(worker), "what is counted is there after changes of limits");
+	with_resizes = false;
+	nxm_store(&test->cache.max_bytes, 0);
+	drop_cache(worker, &test->cache, "all memory came back where it was short");
+
+	with_clears = with_deadlines = false;
+	new_cache(worker, &test->cache, 60);
+	stress_phase("workers share keys", shared_keys);
+	stress_ok(counts_agree(worker), "what is counted is there after sharing");
+	with_clears = with_deadlines = true;
+	stress_phase("workers share keys, with deadlines and clears", shared_keys);
+	with_resizes = true;
+	stress_phase("and limits that change, sharing", shared_keys);
+	with_resizes = false;
+	nxm_store(&test->cache.max_bytes, 0);
+	stress_ok(counts_agree(worker), "what is counted is there after all of it");
+	drop_cache(worker, &test->cache, "all memory came back after sharing");
+
+	with_clears = with_deadlines = false;
+	new_cache(worker, &test->cache, 100);
+	new_cache(worker, &test->other, 100);
+	stress_phase("two caches in one account", two_caches);
+	stress_ok(counts_agree(worker), "what is counted is there in two caches");
+	drop_cache(worker, &test->other, NULL);
+	drop_cache(worker, &test->cache, "all memory came back of two caches");
+	printf("# %llu operations, %llu clears\n", (unsigned long long) nxm_load(&test->operations),
+		   (unsigned long long) nxm_load(&test->clears));
+	return stress_end();
+}
