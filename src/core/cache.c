@@ -363,6 +363,7 @@ kind_for(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part, Write *wr
 		 const void *item, NxmRef ref)
 {
 	NxmSpace   *space = view->space;
+	uint64_t	since;
 
 	if (item != NULL)
 		return SEG_KIND(nxm_load_relaxed(&segment_at(space, ref)->word));
@@ -379,7 +380,9 @@ kind_for(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part, Write *wr
 		if ((all - main) * NXM_CACHE_SMALL_SHARE > all)
 			return KIND_MAIN;
 	}
-	return nxm_ghost_take(space, part, write->key->hash) ? KIND_MAIN : KIND_SMALL;
+	if (!nxm_ghost_take(space, part, write->key->hash, &since))
+		return KIND_SMALL;
+	return nxm_cache_examine(space, part, since) ? KIND_MAIN : KIND_SMALL;
 }
 
 /* The index names the item. */

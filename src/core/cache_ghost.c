@@ -139,7 +139,8 @@ nxm_ghost_add(NxmSpace *space, NxmCachePartition *part, uint64_t hash)
 }
 
 bool
-nxm_ghost_take(NxmSpace *space, NxmCachePartition *part, uint64_t hash)
+nxm_ghost_take(NxmSpace *space, NxmCachePartition *part, uint64_t hash,
+			   uint64_t *since)
 {
 	uint64_t	mixed = mix(hash);
 	uint64_t	ghost = nxm_load(&part->ghost);
@@ -157,6 +158,8 @@ nxm_ghost_take(NxmSpace *space, NxmCachePartition *part, uint64_t hash)
 		while ((word >> shift & 0xFFF) == print_of(mixed) &&
 			   age_of(word >> shift & 0xFFFF, time) <= GOOD_TIMES)
 		{
+			*since = (2 * age_of(word >> shift & 0xFFFF, time) + 1) *
+				GHOST_LINES(ghost) * LINE_ENTRIES / (2 * GOOD_TIMES);
 			/* of several inserts one alone counts it */
 			if (nxm_cas(&line[lane / 4], &word, word & ~(UINT64_C(0xFFFF) << shift)))
 				return true;

@@ -108,6 +108,7 @@ typedef struct NxmCacheSegment
 	NxmAtomic	due;			/* its deadline; 0: none */
 	NxmAtomic	cursor;			/* unit that eviction goes on with; by who evicts */
 	NxmAtomic	weight;			/* bytes of the values that its items name */
+	NxmAtomic	sealed_at;		/* partition's `ghosts` then */
 } NxmCacheSegment;
 
 #define DONE_COMMITTED(d)	((uint32_t) (d))
@@ -188,12 +189,13 @@ typedef struct NxmCachePartition
 	NxmAtomic	ghost;			/* number of lines 63..34, reference */
 	NxmAtomic	ghosts;			/* entries put into it so far */
 	NxmAtomic	evicted;		/* 1: something was, to make room */
+	NxmAtomic	examined;		/* name of a main segment to be evicted next; 0: none */
 	NxmAtomic	next_due;		/* no segment is due before; UINT64_MAX: none is */
 	NxmAtomic	waiting;		/* segments DRAINED that a hazard held back, about */
 	NxmAtomic	big;			/* bytes of values that are not in segments */
 	int			node;			/* of the space; immutable */
 	int			number;			/* immutable */
-	uint64_t	unused[7];
+	uint64_t	unused[6];
 	NxmAtomic	window[NXM_CACHE_WINDOWS];	/* cells of segments with deadlines */
 	NxmAtomic	ripe[NXM_CACHE_RIPE];	/* names; 0: free */
 	struct
@@ -456,6 +458,12 @@ typedef struct NxmVictim
 extern void nxm_cache_ripen(NxmCachePartition *part, uint64_t name);
 /* A segment with this deadline was put into a chain. */
 extern void nxm_cache_due(NxmCachePartition *part, uint64_t due);
+/*
+ * Is a key that was evicted from small so many evictions ago more worth than what
+ * main has had for longer?  Then main's oldest segment is going to be evicted next.
+ */
+extern bool nxm_cache_examine(NxmSpace *space, NxmCachePartition *part,
+							  uint64_t since);
 /* Is any segment due? */
 extern bool nxm_cache_is_due(NxmCacheView *view, NxmCachePartition *part);
 
@@ -502,8 +510,12 @@ extern size_t nxm_cache_item_bytes(const void *item);
 /* cache_ghost.c */
 
 extern void nxm_ghost_add(NxmSpace *space, NxmCachePartition *part, uint64_t hash);
-/* Was it there?  It is not any more: of those who ask at once one is told so. */
-extern bool nxm_ghost_take(NxmSpace *space, NxmCachePartition *part, uint64_t hash);
+/*
+ * Was it there?  It is not any more: of those who ask at once one is told so.
+ * *since: as many entries have been put in since, about.
+ */
+extern bool nxm_ghost_take(NxmSpace *space, NxmCachePartition *part, uint64_t hash,
+						   uint64_t *since);
 extern void nxm_ghost_prefetch(NxmSpace *space, NxmCachePartition *part,
 							   uint64_t hash);
 /* Sees to it that the ghost has the size that goes with the entries. */
