@@ -153,7 +153,7 @@ nxm_cache_drop(NxmCacheView *view, NxmCache *cache)
 			return result;
 		/* one that is being cleared is dropped when that is drained */
 		if (part != NULL)
-			(void) nxm_map_drop(view->space, &part->index);
+			(void) nxm_map_drop(&part->index);
 	}
 	return NXM_OK;
 }
@@ -166,7 +166,7 @@ drain_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 	NxmRef		ref;
 	NxmResult	result;
 
-	(void) nxm_map_drop(space, &part->index);
+	(void) nxm_map_drop(&part->index);
 	result = nxm_cache_drain_index(space, cache, part);
 	if (result != NXM_ABSENT)
 		return result;
