@@ -403,6 +403,15 @@ claim_ripe(NxmCacheView *view, NxmCachePartition *part, bool spare,
 }
 
 bool
+nxm_cache_main_has_share(NxmCachePartition *part, uint64_t room)
+{
+	uint64_t	small = nxm_load_relaxed(&part->chain[KIND_SMALL].segments) + room;
+	uint64_t	main = nxm_load_relaxed(&part->chain[KIND_MAIN].segments);
+
+	return small * SHARE_ALL > (small + main) * nxm_load_relaxed(&part->share);
+}
+
+bool
 nxm_cache_examine(NxmSpace *space, NxmCachePartition *part, uint64_t since)
 {
 	uint64_t	small = nxm_load_relaxed(&part->chain[KIND_SMALL].segments);
@@ -413,8 +422,7 @@ nxm_cache_examine(NxmSpace *space, NxmCachePartition *part, uint64_t since)
 	NxmCacheSegment *segment;
 	uint64_t	word;
 
-	/* main is below its share */
-	if (small * NXM_CACHE_SMALL_SHARE > small + main)
+	if (nxm_cache_main_has_share(part, 0))
 		return true;
 	name = oldest(space, &part->chain[KIND_MAIN]);
 	if (name == 0)
@@ -423,7 +431,8 @@ nxm_cache_examine(NxmSpace *space, NxmCachePartition *part, uint64_t since)
 	word = nxm_load(&segment->word);
 	if (SEG_LIFE(word) != NAME_LIFE(name) || SEG_STATE(word) != SEG_SEALED)
 		return false;
-	age = nxm_load_relaxed(&part->ghosts) - nxm_load_relaxed(&segment->sealed_at);
+	age = nxm_load_relaxed(&part->ghost[KIND_SMALL].count) -
+		nxm_load_relaxed(&segment->sealed_at);
 	/* the key has not been read for as long as it was in small before, too */
 	if (age <= since + nxm_map_entries(&part->index) * small / (small + main))
 		return false;
@@ -472,10 +481,7 @@ nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, bool only_ripe,
 		return NXM_OK;
 	for (int tries = 0; tries < 2; tries++)
 	{
-		uint64_t	small = nxm_load_relaxed(&part->chain[KIND_SMALL].segments);
-		uint64_t	main = nxm_load_relaxed(&part->chain[KIND_MAIN].segments);
-
-		first = small * NXM_CACHE_SMALL_SHARE > small + main ? KIND_SMALL : KIND_MAIN;
+		first = nxm_cache_main_has_share(part, 0) ? KIND_SMALL : KIND_MAIN;
 		result = claim_oldest(space, &part->chain[first], SEG_SEALED, victim);
 		if (result == NXM_ABSENT)
 			result = claim_oldest(space, &part->chain[1 - first], SEG_SEALED, victim);

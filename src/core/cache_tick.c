@@ -58,6 +58,7 @@ new_partition(NxmCacheView *view, int number)
 	part->node = node;
 	part->number = number;
 	nxm_init(&part->next_due, UINT64_MAX);
+	nxm_init(&part->share, NXM_CACHE_SMALL_SHARE);
 	if (nxm_chain_init(space, &part->chain[0]) != NXM_OK ||
 		nxm_chain_init(space, &part->chain[1]) != NXM_OK ||
 		(body = nxm_map_new_body(space, NXM_CACHE_MIN_LOG)) == 0)

@@ -740,7 +740,8 @@ free_held(NxmSpace *space, NxmRef ref)
 
 	if (item != NULL && nxm_item_is_mapped(space, item))
 	{
-		nxm_item_free(space, ref);
+		free_item(space, ref, state_account(nxm_load_relaxed(
+			&page_at(space, nxm_ref_page(ref))->state)) != 0);
 		return;
 	}
 	for (int i = 0; i < n; i++)

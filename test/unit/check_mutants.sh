@@ -82,7 +82,7 @@ mutant "epoch advanced one early" check_space space.c \
 mutant "epoch advanced past a section" check_space space.c \
 	'theirs == 0 || theirs == epoch' 'true'
 mutant "items freed without a look at the hazards" check_space space.c \
-	'proc = hazard_on(space, limbo[i]);' ''
+	'proc = hazard_on(space, hazard);' ''
 mutant "displaced note freed without a look at the hazards" check_space space.c \
 	'		proc = hazard_on(space, ref);
 		if (proc < 0)
