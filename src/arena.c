@@ -318,6 +318,17 @@ detach(int code, Datum arg)
 	nxm_end_operation();
 }
 
+/* NxmSpace's: notes it where caches have to do with less than their limit. */
+static bool
+populate(NxmSpace *space, int chunk, void *page)
+{
+	if (likely(nxm_chunk_populate(space, chunk, page)))
+		return true;
+	if (space->account == NXM_CACHE_ACCOUNT)
+		nxm_store_relaxed(&anchor->cache_short, (uint64) GetCurrentTimestamp());
+	return false;
+}
+
 static void
 attach(void)
 {
@@ -330,7 +341,7 @@ attach(void)
 	if (my_space.shared == NULL)
 	{
 		nxm_space_open(&my_space, nxm_arena_shared(a));
-		my_space.populate = nxm_chunk_populate;
+		my_space.populate = populate;
 		my_space.depopulate = nxm_chunk_depopulate;
 	}
 	nxm_signals_matter = MyBackendType == B_BG_WORKER && !IsParallelWorker();
