@@ -40,6 +40,7 @@ OBJS = \
 	src/buffer_nodes.o \
 	src/prefetch_index.o \
 	src/prefetch_stats.o \
+	src/single_flight.o \
 	src/save.o \
 	src/load.o \
 	src/worker.o \
@@ -56,6 +57,7 @@ OBJS = \
 	src/sql_lists.o \
 	src/sql_cache.o \
 	src/sql_cache_batch.o \
+	src/sql_cache_fetch.o \
 	src/sql_cache_admin.o \
 	src/nexusmem.o
 

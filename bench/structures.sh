@@ -48,13 +48,7 @@ nxm_psql <<-SQL
 	CREATE FUNCTION dshash_run(bigint, int, int, bigint) RETURNS bigint LANGUAGE c STRICT AS '$DSHASH';
 	CREATE FUNCTION nexusmem_count(bigint, text) RETURNS bigint LANGUAGE c STRICT AS '$DSHASH';
 	CREATE FUNCTION nexusmem_run(bigint, int, int, bigint) RETURNS bigint LANGUAGE c STRICT AS '$DSHASH';
-	CREATE FUNCTION cpu(command text, n bigint) RETURNS numeric LANGUAGE plpgsql AS \$\$
-	DECLARE
-		began bigint := $CPU_NS;
-	BEGIN
-		EXECUTE command;
-		RETURN round(($CPU_NS - began)::numeric / n, 1);
-	END \$\$;
+	$CREATE_CPU
 	CREATE UNLOGGED TABLE kv (k text PRIMARY KEY, v text);
 	CREATE TABLE hot (id int PRIMARY KEY, n bigint);
 	INSERT INTO hot VALUES (1, 0);
@@ -62,58 +56,10 @@ nxm_psql <<-SQL
 	DO \$\$ BEGIN PERFORM nexusmem.counter_create('exact'), nexusmem.counter_create('striped', true); END \$\$;
 SQL
 
-has_case() { [[ ,$CASES, == *,$1,* ]]; }
-
-# in_one_session: pairs of CPU ns of an operation, of all cases in the array ALL: CASE A
-# N B M, where A is a command of N operations and B one of M, in which @ is a number that
-# differs with each run. WARM is run first, BETWEEN after each pair.
-in_one_session() {
-	local p a b n m name
-	{
-		echo "$WARM"
-		for ((p = 0; p <= PAIRS; p++)); do
-			set -- "${ALL[@]}"
-			while [ $# -gt 0 ]; do
-				name=$1 a=${2//@/$((p * 7919 + RANDOM))} n=$3 b=${4//@/$((p * 104729 + RANDOM))} m=$5
-				shift 5
-				printf "SELECT '%s', cpu(\$cmd\$%s\$cmd\$, %d), cpu(\$cmd\$%s\$cmd\$, %d);\n" "$name" "$a" "$n" "$b" "$m"
-				[ -z "${BETWEEN:-}" ] || echo "$BETWEEN"
-			done
-		done
-	} >"$NXM_TMP/script"
-	chmod a+r "$NXM_TMP/script"
-	# the first pair plans and warms up
-	nxm_psql -At -F'	' -f "$NXM_TMP/script" >"$NXM_TMP/out"
-	awk -F'\t' 'NF == 3 && seen[$1]++' "$NXM_TMP/out" >"$NXM_TMP/out2"
-	while IFS='	' read -r name a b; do pair "$name" "$a" "$b"; done <"$NXM_TMP/out2"
-}
-
-# minus FLOOR CASE: a case of the pairs of CASE less the first figures of FLOOR.
-minus() {
-	local f a b
-	while read -r f a b; do
-		pair "$2, floor subtracted" "$(awk -v x="$a" -v f="$f" 'BEGIN { print x - f }')" "$(awk -v x="$b" -v f="$f" 'BEGIN { print x - f }')"
-	done < <(paste -d' ' <(cut -d' ' -f1 "$(pairs_of "$1")") "$(pairs_of "$2")")
-}
-
-# figure CASE: the medians of both of its columns.
-figure() {
-	printf '%-44s %10.1f %10.1f ns\n' "$1" "$(cut -d' ' -f1 "$(pairs_of "$1")" | median)" "$(cut -d' ' -f2 "$(pairs_of "$1")" | median)"
-}
-
-over() { printf 'SELECT count(%s) FROM generate_series(1, %s) i' "$1" "$2"; }
 # keys in random order: 611953 is a prime that divides no usual number of entries
 KEY="('k' || ((i::bigint * 611953 + @) % $ENTRIES))"
 ORDERED="('k' || ((i::bigint + @ * 1000) % $ENTRIES))"
 VALUE="'$(printf 'v%.0s' {1..100})'"
-loop() { printf 'DO $do$ DECLARE x text; y bigint; b bool; i bigint; BEGIN FOR i IN 1..%s LOOP %s; END LOOP; END $do$' "$2" "$1"; }
-
-# clients CASE: operations a second of CLIENTS at the same time, for what they do in a
-# script; $2 commands in it count as so many operations each.
-clients() {
-	as_postgres "$PG_BIN/pgbench" -n -M prepared -c "$CLIENTS" -j 2 -T "$SECONDS_A_RUN" -f "$1" |
-		awk -v n="${2:-1}" '/^tps/ { print $3 * n }'
-}
 
 if has_case counter; then
 	echo "counters"

@@ -173,3 +173,13 @@ COMMENT ON VIEW nexusmem.structures IS
 'counters, maps, stacks, queues and caches of this database that one may read, or all for pg_read_all_stats; bytes: of the structure and its entries, about; node NULL: a cache, see stat_cache';
 COMMENT ON VIEW nexusmem.node_memory IS
 'memory of the shared structures and of the caches, by node: address space, memory behind it, and, asked of the kernel, how much of it lies on the node''s memories and how much there is; NULL: the kernel would not tell; node NULL: bound to none';
+
+-- Computing what is missing
+
+CREATE FUNCTION nexusmem.cache_fetch(key text, query text,
+	ttl interval DEFAULT NULL, cache text DEFAULT 'default')
+RETURNS text
+AS 'MODULE_PATHNAME', 'nxm_sql_cache_fetch'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION nexusmem.cache_fetch(text, text, interval, text) IS
+'the value of a key; where it is missing, the single value of a query, run as the caller, by one of the sessions that miss it at once, and stored where others may see it';

@@ -4,8 +4,8 @@
  *
  * A handle is a call site of the registry with its name: each call looks whether
  * what the site remembers still holds, and resolves the name anew if not.  What a
- * function gives back is copied into memory that was allocated before the
- * section, so that no element is lost to a failing palloc.
+ * pop gives back is copied into memory that was allocated before the section, so
+ * that no element is lost to a failing palloc.
  *
  * The types of the header have the values of core's, so that they are not
  * translated; only checked, for a caller can pass anything.
@@ -17,7 +17,8 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
-#define FIRST_BUFFER 256
+/* Least room for a popped value. */
+#define FIRST_BUFFER 255
 
 PGDLLEXPORT int nxm_api_version(void);
 
@@ -39,9 +40,8 @@ StaticAssertDecl((int) NXM_API_COUNTER == (int) NXM_KIND_COUNTER &&
 				 (int) NXM_API_JSONB == (int) NXM_JSONB,
 				 "enums of the C interface have the values of ours");
 
-/* Opens the object; false: there is none, and it is not to be made. */
-static bool
-resolve(NxmHandle *handle, NxmPrivilege privilege, bool create)
+static pg_noinline bool
+resolve_slow(NxmHandle *handle, NxmPrivilege privilege, bool create)
 {
 	create = create && (handle->flags & NXM_API_CREATE) != 0;
 	if (create && (handle->flags & NXM_API_STRIPED) != 0 &&
@@ -53,39 +53,61 @@ resolve(NxmHandle *handle, NxmPrivilege privilege, bool create)
 						   handle->name_len, privilege, create);
 }
 
-static void
-check_handle(const NxmHandle *handle, NxmKind kind, int flags)
+/* Opens the object; false: there is none, and it is not to be made. */
+static inline bool
+resolve(NxmHandle *handle, NxmPrivilege privilege, bool create)
+{
+	/* a handle's site remembers nothing but the handle's kind and name */
+	return nxm_site_holds(&handle->site, privilege) ||
+		resolve_slow(handle, privilege, create);
+}
+
+_Noreturn static void
+raise_bad_handle(const NxmHandle *handle, NxmKind kind)
 {
 	if (handle == NULL || handle->kind != kind)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("handle is not one of a %s", nxm_kind_name(kind))));
-	if ((flags & NXM_API_WRITE) != 0 && (handle->flags & NXM_API_WRITE) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("handle of %s \"%s\" was opened for reading only",
-						nxm_kind_name(kind), handle->name)));
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("handle of %s \"%s\" was opened for reading only",
+					nxm_kind_name(kind), handle->name)));
+}
+
+static inline void
+check_handle(const NxmHandle *handle, NxmKind kind, int flags)
+{
+	if (unlikely(handle == NULL || handle->kind != kind ||
+				 (flags & ~handle->flags & NXM_API_WRITE) != 0))
+		raise_bad_handle(handle, kind);
 }
 
 /*
  * Does an operation, an expression of type NxmResult, on the object of a handle.
- * result is NXM_ABSENT where there is none.
+ * result is NXM_ABSENT where there is none.  The second is for operations that
+ * read a value.
  */
-#define OPERATE(handle, privilege, create, operation) \
+#define OPERATE_WHILE(again, handle, privilege, create, operation) \
 	do { \
-		if (!resolve(handle, privilege, create)) \
+		if (unlikely(!resolve(handle, privilege, create))) \
 		{ \
 			result = NXM_ABSENT; \
 			break; \
 		} \
-		space = nxm_registry_space; \
-		nxm_begin_operation(); \
-		nxm_enter(space); \
-		object = (handle)->site.object; \
-		result = nxm_object_valid(&(handle)->site) ? (operation) : NXM_DROPPED; \
-		nxm_leave(space); \
-		nxm_end_operation(); \
-	} while (result == NXM_DROPPED || nxm_again(space, result))
+		NXM_OPERATE(&(handle)->site, result, operation); \
+	} while (again)
+
+#define OPERATE(handle, privilege, create, operation) \
+	OPERATE_WHILE(NXM_AGAIN(result), handle, privilege, create, operation)
+
+#define READ_VALUE(handle, privilege, buffer, memory, operation) \
+	OPERATE_WHILE(nxm_read_again(result, buffer, memory, 0), handle, privilege, \
+				  false, operation)
+
+/* The operation's arguments. */
+#define SPACE nxm_registry_space
+#define OBJECT(handle, member) (&(handle)->site.object->u.member)
 
 _Noreturn static void
 raise_undefined(const NxmHandle *handle)
@@ -106,11 +128,11 @@ raise_overflow(const NxmHandle *handle)
 }
 
 /* What no caller expects. */
-static void
+static inline void
 check_result(const NxmHandle *handle, NxmResult result)
 {
-	if (result == NXM_NEED_MEMORY || result == NXM_NEED_CHUNK ||
-		result == NXM_TOO_LONG)
+	if (unlikely(result == NXM_NEED_MEMORY || result == NXM_NEED_CHUNK ||
+				 result == NXM_TOO_LONG))
 		elog(ERROR, "unexpected result %d of %s \"%s\"", (int) result,
 			 nxm_kind_name(handle->kind), handle->name);
 }
@@ -130,7 +152,7 @@ take_value(const NxmApiValue *from, NxmValue *to)
 	to->type = (NxmType) from->type;
 }
 
-static void
+static inline void
 take_key(const char *data, size_t len, NxmKey *key)
 {
 	nxm_check_key(data == NULL ? 0 : len);
@@ -139,20 +161,12 @@ take_key(const char *data, size_t len, NxmKey *key)
 	key->hash = nxm_hash(data, len);
 }
 
-/* A buffer in the current context, with a byte to spare. */
-static void
-new_buffer(NxmBuffer *buffer, size_t size)
+/* data: the caller's, with a byte to spare */
+static inline void
+give_value(char *data, const NxmBuffer *buffer, NxmApiValue *value)
 {
-	buffer->data = palloc(size + 1);
-	buffer->size = size;
-	buffer->len = 0;
-}
-
-static void
-give_value(const NxmBuffer *buffer, NxmApiValue *value)
-{
-	buffer->data[buffer->len] = '\0';
-	value->data = buffer->data;
+	data[buffer->len] = '\0';
+	value->data = data;
 	value->len = buffer->len;
 	value->type = (NxmApiType) buffer->type;
 }
@@ -214,16 +228,14 @@ api_drop(NxmApiKind kind, const char *name)
 static bool
 api_counter_add(NxmHandle *handle, int64 delta, int64 *value)
 {
-	NxmSpace   *space = NULL;
-	NxmObject  *object;
 	NxmResult	result;
 	int64_t		sum = 0;
 	bool		exact = false;
 
 	check_handle(handle, NXM_KIND_COUNTER, NXM_API_WRITE);
 	OPERATE(handle, NXM_WRITE, true,
-			(exact = object->u.counter.nstripes == 0,
-			 nxm_counter_add(space, &object->u.counter, nxm_memory_node(),
+			(exact = OBJECT(handle, counter)->nstripes == 0,
+			 nxm_counter_add(SPACE, OBJECT(handle, counter), nxm_memory_node(),
 							 delta, &sum)));
 	if (result == NXM_ABSENT)
 		raise_undefined(handle);
@@ -238,14 +250,12 @@ api_counter_add(NxmHandle *handle, int64 delta, int64 *value)
 static bool
 api_counter_get(NxmHandle *handle, int64 *value)
 {
-	NxmSpace   *space = NULL;
-	NxmObject  *object;
 	NxmResult	result;
 	int64_t		sum = 0;
 
 	check_handle(handle, NXM_KIND_COUNTER, NXM_API_READ);
 	OPERATE(handle, NXM_READ, false,
-			nxm_counter_get(space, &object->u.counter, &sum));
+			nxm_counter_get(SPACE, OBJECT(handle, counter), &sum));
 	if (result == NXM_OVERFLOW)
 		raise_overflow(handle);
 	check_result(handle, result);
@@ -257,14 +267,12 @@ api_counter_get(NxmHandle *handle, int64 *value)
 static void
 api_counter_set(NxmHandle *handle, int64 value, int64 *old)
 {
-	NxmSpace   *space = NULL;
-	NxmObject  *object;
 	NxmResult	result;
 	int64_t		before = 0;
 
 	check_handle(handle, NXM_KIND_COUNTER, NXM_API_WRITE);
 	OPERATE(handle, NXM_WRITE, true,
-			nxm_counter_set(space, &object->u.counter, value, &before));
+			nxm_counter_set(SPACE, OBJECT(handle, counter), value, &before));
 	if (result == NXM_ABSENT)
 		raise_undefined(handle);
 	if (result == NXM_OVERFLOW)
@@ -291,8 +299,6 @@ static bool
 api_map_put(NxmHandle *handle, const char *key, size_t key_len,
 			const NxmApiValue *value)
 {
-	NxmSpace   *space = NULL;
-	NxmObject  *object;
 	NxmResult	result;
 	NxmKey		k;
 	NxmValue	v;
@@ -302,7 +308,7 @@ api_map_put(NxmHandle *handle, const char *key, size_t key_len,
 	take_value(value, &v);
 	prepare_store(handle, k.len + v.len);
 	OPERATE(handle, NXM_WRITE, true,
-			nxm_map_put(space, &object->u.map, &k, &v));
+			nxm_map_put(SPACE, OBJECT(handle, map), &k, &v));
 	if (result == NXM_ABSENT)
 		raise_undefined(handle);
 	check_result(handle, result);
@@ -313,8 +319,6 @@ static bool
 api_map_put_if(NxmHandle *handle, const char *key, size_t key_len,
 			   const NxmApiValue *expected, const NxmApiValue *value)
 {
-	NxmSpace   *space = NULL;
-	NxmObject  *object;
 	NxmResult	result;
 	NxmKey		k;
 	NxmValue	v;
@@ -327,7 +331,7 @@ api_map_put_if(NxmHandle *handle, const char *key, size_t key_len,
 		take_value(expected, &e);
 	prepare_store(handle, k.len + v.len);
 	OPERATE(handle, NXM_WRITE, true,
-			nxm_map_put_if(space, &object->u.map, &k,
+			nxm_map_put_if(SPACE, OBJECT(handle, map), &k,
 						   expected != NULL ? &e : NULL, &v));
 	check_result(handle, result);
 	return result == NXM_OK;
@@ -337,47 +341,40 @@ static bool
 api_map_get(NxmHandle *handle, const char *key, size_t key_len,
 			NxmApiValue *value)
 {
-	NxmSpace   *space = NULL;
-	NxmObject  *object;
 	NxmResult	result;
 	NxmKey		k;
-	NxmBuffer	buffer;
+	char		space[NXM_SHORT_VALUE];
+	NxmBuffer	buffer = {space, sizeof(space), 0, NXM_TEXT};
+	char	   *memory = NULL;
 
 	check_handle(handle, NXM_KIND_MAP, NXM_API_READ);
 	take_key(key, key_len, &k);
-	new_buffer(&buffer, FIRST_BUFFER);
-	for (;;)
+	READ_VALUE(handle, NXM_READ, &buffer, &memory,
+			   nxm_map_get(SPACE, OBJECT(handle, map), &k, &buffer));
+	if (result != NXM_OK)
 	{
-		size_t		len;
-
-		OPERATE(handle, NXM_READ, false,
-				nxm_map_get(space, &object->u.map, &k, &buffer));
-		if (result != NXM_NEED_BUFFER)
-			break;
-		len = buffer.len;
-		pfree(buffer.data);
-		new_buffer(&buffer, len);
+		check_result(handle, result);
+		return false;
 	}
-	check_result(handle, result);
-	if (result == NXM_OK)
-		give_value(&buffer, value);
-	else
-		pfree(buffer.data);
-	return result == NXM_OK;
+	if (likely(memory == NULL))
+	{
+		memory = palloc(buffer.len + 1);
+		memcpy(memory, space, buffer.len);
+	}
+	give_value(memory, &buffer, value);
+	return true;
 }
 
 static bool
 api_map_delete(NxmHandle *handle, const char *key, size_t key_len)
 {
-	NxmSpace   *space = NULL;
-	NxmObject  *object;
 	NxmResult	result;
 	NxmKey		k;
 
 	check_handle(handle, NXM_KIND_MAP, NXM_API_WRITE);
 	take_key(key, key_len, &k);
 	OPERATE(handle, NXM_WRITE, false,
-			nxm_map_delete(space, &object->u.map, &k));
+			nxm_map_delete(SPACE, OBJECT(handle, map), &k));
 	check_result(handle, result);
 	return result == NXM_OK;
 }
@@ -385,8 +382,6 @@ api_map_delete(NxmHandle *handle, const char *key, size_t key_len)
 static int64
 api_map_add(NxmHandle *handle, const char *key, size_t key_len, int64 delta)
 {
-	NxmSpace   *space = NULL;
-	NxmObject  *object;
 	NxmResult	result;
 	NxmKey		k;
 	int64_t		sum = 0;
@@ -395,7 +390,7 @@ api_map_add(NxmHandle *handle, const char *key, size_t key_len, int64 delta)
 	take_key(key, key_len, &k);
 	prepare_store(handle, k.len + MAXINT8LEN);
 	OPERATE(handle, NXM_WRITE, true,
-			nxm_map_add(space, &object->u.map, &k, delta, &sum));
+			nxm_map_add(SPACE, OBJECT(handle, map), &k, delta, &sum));
 	if (result == NXM_ABSENT)
 		raise_undefined(handle);
 	if (result == NXM_OVERFLOW)
@@ -412,14 +407,12 @@ api_map_add(NxmHandle *handle, const char *key, size_t key_len, int64 delta)
 static uint64
 api_map_size(NxmHandle *handle)
 {
-	NxmSpace   *space = NULL;
-	NxmObject  *object;
 	NxmResult	result;
 	uint64		n = 0;
 
 	check_handle(handle, NXM_KIND_MAP, NXM_API_READ);
 	OPERATE(handle, NXM_READ, false,
-			(n = nxm_map_entries(&object->u.map), NXM_OK));
+			(n = nxm_map_entries(OBJECT(handle, map)), NXM_OK));
 	return result == NXM_OK ? n : 0;
 }
 
@@ -480,8 +473,6 @@ scan_add(NxmSpace *space, NxmRef ref, const NxmItem *item, void *context)
 static void
 api_map_scan(NxmHandle *handle, NxmApiVisit visit, void *context)
 {
-	NxmSpace   *space = NULL;
-	NxmObject  *object;
 	NxmResult	result;
 	Scan		scan;
 	uint64		position = 0;
@@ -500,7 +491,7 @@ api_map_scan(NxmHandle *handle, NxmApiVisit visit, void *context)
 		scan.used = 0;
 		OPERATE(handle, NXM_READ, false,
 				(at = position,
-				 nxm_map_scan(space, &object->u.map, &at, scan_begin, scan_add,
+				 nxm_map_scan(SPACE, OBJECT(handle, map), &at, scan_begin, scan_add,
 							  &scan)));
 		if (result == NXM_NEED_BUFFER)
 		{
@@ -539,8 +530,6 @@ api_map_scan(NxmHandle *handle, NxmApiVisit visit, void *context)
 static void
 push(NxmHandle *handle, NxmKind kind, const NxmApiValue *value)
 {
-	NxmSpace   *space = NULL;
-	NxmObject  *object;
 	NxmResult	result;
 	NxmValue	v;
 
@@ -549,8 +538,8 @@ push(NxmHandle *handle, NxmKind kind, const NxmApiValue *value)
 	prepare_store(handle, sizeof(uint64) + v.len);
 	OPERATE(handle, NXM_WRITE, true,
 			kind == NXM_KIND_STACK ?
-			nxm_stack_push(space, &object->u.stack, &v) :
-			nxm_queue_push(space, &object->u.queue, &v));
+			nxm_stack_push(SPACE, OBJECT(handle, stack), &v) :
+			nxm_queue_push(SPACE, OBJECT(handle, queue), &v));
 	if (result == NXM_ABSENT)
 		raise_undefined(handle);
 	check_result(handle, result);
@@ -559,47 +548,36 @@ push(NxmHandle *handle, NxmKind kind, const NxmApiValue *value)
 static bool
 pop(NxmHandle *handle, NxmKind kind, NxmApiValue *value)
 {
-	NxmSpace   *space = NULL;
-	NxmObject  *object;
 	NxmResult	result;
-	NxmBuffer	buffer;
+	NxmBuffer	buffer = {NULL, 0, FIRST_BUFFER, NXM_TEXT};
+	char	   *memory = NULL;
 
 	check_handle(handle, kind, NXM_API_WRITE);
-	new_buffer(&buffer, FIRST_BUFFER);
-	for (;;)
+	nxm_enlarge_buffer(&buffer, &memory, 0);
+	READ_VALUE(handle, NXM_WRITE, &buffer, &memory,
+			   kind == NXM_KIND_STACK ?
+			   nxm_stack_pop(SPACE, OBJECT(handle, stack), -1, &buffer) :
+			   nxm_queue_pop(SPACE, OBJECT(handle, queue), -1, &buffer));
+	if (result != NXM_OK)
 	{
-		size_t		len;
-
-		OPERATE(handle, NXM_WRITE, false,
-				kind == NXM_KIND_STACK ?
-				nxm_stack_pop(space, &object->u.stack, -1, &buffer) :
-				nxm_queue_pop(space, &object->u.queue, -1, &buffer));
-		if (result != NXM_NEED_BUFFER)
-			break;
-		len = buffer.len;
-		pfree(buffer.data);
-		new_buffer(&buffer, len);
+		check_result(handle, result);
+		pfree(memory);
+		return false;
 	}
-	check_result(handle, result);
-	if (result == NXM_OK)
-		give_value(&buffer, value);
-	else
-		pfree(buffer.data);
-	return result == NXM_OK;
+	give_value(memory, &buffer, value);
+	return true;
 }
 
 static uint64
 count(NxmHandle *handle, NxmKind kind)
 {
-	NxmSpace   *space = NULL;
-	NxmObject  *object;
 	NxmResult	result;
 	uint64		n = 0;
 
 	check_handle(handle, kind, NXM_API_READ);
 	OPERATE(handle, NXM_READ, false,
-			(n = kind == NXM_KIND_STACK ? nxm_stack_depth(&object->u.stack) :
-			 nxm_queue_length(&object->u.queue), NXM_OK));
+			(n = kind == NXM_KIND_STACK ? nxm_stack_depth(OBJECT(handle, stack)) :
+			 nxm_queue_length(OBJECT(handle, queue)), NXM_OK));
 	return result == NXM_OK ? n : 0;
 }
 

@@ -14,8 +14,8 @@
  * detached by before_shmem_exit, while segments are still mapped.  Something may
  * call again after that (callbacks of an abort at exit do) and attaches anew.
  *
- * Locks.  grow_lock: see arena_chunks.c.  The root's lock: making the anchor.
- * All else of the space is lock-free.
+ * Locks.  grow_lock: see arena_chunks.c, and changing the limit in force.  The
+ * root's lock: making the anchor.  All else of the space is lock-free.
  *
  * The limits in force, of structures and of caches, are words of the space.
  * Whoever learns of a new nexusmem.memory_limit or nexusmem.cache_size stores it;
@@ -126,9 +126,8 @@ limit_pages(NxmSpaceShared *shared, int account)
 }
 
 static void
-put_limits_into_force(NxmSpaceShared *shared)
+store_limits(NxmSpaceShared *shared)
 {
-	limit_changed = false;
 	for (int i = 0; i < NXM_ACCOUNTS; i++)
 		nxm_store_relaxed(&shared->account[i].page_limit, limit_pages(shared, i));
 }
@@ -150,7 +149,7 @@ init_anchor(NxmAnchor *a, uint32 tranche)
 	nxm_init(&a->generation, 1);
 	nxm_init(&a->next_id, 1);
 	nxm_space_init(shared, process_count(), nxm_space_nodes(), 0);
-	put_limits_into_force(shared);
+	store_limits(shared);
 }
 
 void
@@ -273,6 +272,27 @@ nxm_anchor_if_any(void)
 
 /* This process */
 
+/*
+ * Under the lock, as no segment is being made then whose descriptors are charged
+ * and not among limit_pages()'s yet.  Not wait: where one is, later.
+ */
+static void
+put_limits_into_force(NxmAnchor *a, bool wait)
+{
+	NxmSpaceShared *shared = nxm_arena_shared(a);
+
+	nxm_begin_operation();
+	if (wait)
+		LWLockAcquire(&a->grow_lock, LW_EXCLUSIVE);
+	if (wait || LWLockConditionalAcquire(&a->grow_lock, LW_EXCLUSIVE))
+	{
+		limit_changed = false;
+		store_limits(shared);
+		LWLockRelease(&a->grow_lock);
+	}
+	nxm_end_operation();
+}
+
 /* Takes over what is new of this process's home. */
 static void
 see_home(void)
@@ -338,7 +358,7 @@ nxm_space(void)
 	if (unlikely(!attached))
 		attach();
 	if (unlikely(limit_changed))
-		put_limits_into_force(my_space.shared);
+		put_limits_into_force(anchor, false);
 	if (my_slot != NULL &&
 		unlikely(pg_atomic_read_u64(&my_slot->home) != seen_home))
 		see_home();
@@ -525,7 +545,7 @@ nxm_again_slow(NxmSpace *space, NxmResult result)
 		case NXM_WANT_LIMIT:
 			/* raised meanwhile, and a call in a loop has not looked since */
 			if (limit_changed)
-				put_limits_into_force(space->shared);
+				put_limits_into_force(anchor, true);
 			else if (!make_room(space, space->need_node))
 				raise_limit_reached(space);
 			break;
@@ -583,7 +603,7 @@ nxm_arena_tick(void)
 	if (a == NULL)
 		return;
 	shared = nxm_arena_shared(a);
-	put_limits_into_force(shared);
+	put_limits_into_force(a, false);
 	if (nxm_load(&shared->nchunks) == 0)
 		return;
 	space = nxm_space();

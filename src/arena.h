@@ -14,7 +14,10 @@
 #include "storage/lwlock.h"
 
 /* Bumped with every change of what is in the anchor or in a space. */
-#define NXM_LAYOUT_VERSION 2
+#define NXM_LAYOUT_VERSION 3
+
+/* Words that count what happens to keys of caches: see single_flight.c. */
+#define NXM_FLIGHT_COUNTS 1024
 
 /*
  * What is shared apart from the space itself.  In main shared memory when
@@ -26,10 +29,10 @@ typedef struct NxmAnchor
 	uint32		version;		/* NXM_LAYOUT_VERSION of who made it; immutable */
 	uint64		size;			/* of the anchor with its space; immutable */
 	uint32		tranche;		/* of the locks; immutable */
-	LWLock		grow_lock;		/* who adds chunks */
+	LWLock		grow_lock;		/* who adds chunks, or changes the limit in force */
 	LWLock		registry_lock;	/* creating, dropping and sharing; see registry.c */
 	NxmAtomic	generation;		/* of names and privileges: a change voids what call
-								 * sites remember */
+								 * sites remember; and NXM_CLOSED of registry.h */
 	NxmAtomic	next_id;		/* of objects */
 	NxmAtomic	buried;			/* dropped objects: see registry.c */
 	NxmAtomic	cleared;		/* 1: a map was, and may not be drained yet */
@@ -38,6 +41,8 @@ typedef struct NxmAnchor
 	NxmAtomic	caches_made;	/* caches ever made */
 	NxmAtomic	cache_short;	/* TimestampTz: last time that caches had to do with less
 								 * than their limit; 0: never */
+	NxmAtomic	deletes[NXM_FLIGHT_COUNTS]; /* see single_flight.c, as for these: */
+	NxmAtomic	fruitless[NXM_FLIGHT_COUNTS];
 	NxmMap		names;			/* the registry: (database, kind, name) to object */
 	NxmSpaceShared *unused;		/* NULL: the space follows the anchor, aligned */
 } NxmAnchor;

@@ -321,7 +321,7 @@ prepare_memory(char *base, uint32 npages, int node, bool in_main, bool placed)
 /*
  * Descriptors count against the limit.  The limit in force is lessened, not
  * computed anew: this process may not have heard of a new setting yet.  Somebody
- * who has may put it into force at the same time, and nxm_arena_tick() soon does.
+ * who has puts it into force when we have let go of the lock.
  *
  * Charged before the segment is made, so that pages taken meanwhile leave room
  * for it.  false: there is none, and nothing is charged.

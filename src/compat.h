@@ -104,6 +104,18 @@ nxm_make_locator(NxmLocator *locator, Oid spc, Oid db, NxmFileNumber number)
 #endif
 }
 
+/*
+ * 16 (a61b1f748): whose permissions a table of a plan is read with left
+ * RangeTblEntry.  InvalidOid: the current role's.  Needs parser/parse_relation.h.
+ */
+#if PG_VERSION_NUM >= 160000
+#define nxm_check_as_user(stmt, rte) \
+	((rte)->perminfoindex == 0 ? InvalidOid : \
+	 getRTEPermissionInfo((stmt)->permInfos, rte)->checkAsUser)
+#else
+#define nxm_check_as_user(stmt, rte) ((rte)->checkAsUser)
+#endif
+
 /* 16 (d4e71df6d): data files can be read past the operating system's cache. */
 static inline bool
 nxm_direct_io(void)

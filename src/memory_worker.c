@@ -42,6 +42,7 @@
 #include "storage/procarray.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/ps_status.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
@@ -216,6 +217,7 @@ nxm_memory_worker_main(Datum arg)
 {
 	TimestampTz reconciled = 0;
 	TimestampTz stopping = 0;	/* since when we know that the server stops */
+	bool		waiting = false;	/* then: for others */
 	MemoryContext context;
 
 	(void) arg;
@@ -269,6 +271,10 @@ nxm_memory_worker_main(Datum arg)
 				nxm_save_now();
 				proc_exit(1);
 			}
+			/* for whoever wonders why, when no session can be had any more */
+			if (!waiting)
+				set_ps_display("waiting for sessions to end");
+			waiting = true;
 		}
 	}
 }

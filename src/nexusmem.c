@@ -18,6 +18,7 @@
 #include "save.h"
 #include "scheduler.h"
 #include "shmem.h"
+#include "single_flight.h"
 #include "slot.h"
 #include "status.h"
 #include "tcop/utility.h"
@@ -52,6 +53,7 @@ executor_start(QueryDesc *query, int eflags)
 	else
 		standard_ExecutorStart(query, eflags);
 	nxm_prefetch_index_start(query, eflags);
+	nxm_flight_statement(query);
 }
 
 static void

@@ -22,6 +22,11 @@
  * lookup reads the generation before the name, so that it remembers too old a
  * one rather than too new.
  *
+ * Closing, for a save, is a bit of the generation.  A section that sees it uses and
+ * changes nothing; one that does not see it began before the closing process looks
+ * at epochs, since both have a fence between their store and their load, and is
+ * waited for.
+ *
  * A dropped object goes on the list anchor->buried, and is freed from there:
  * see registry_drain.c.
  *
@@ -40,6 +45,7 @@
 #include "catalog/pg_control.h"
 #include "caches.h"
 #include "compat.h"
+#include "core/pause.h"
 #include "registry_internal.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
@@ -69,6 +75,8 @@ uint64		nxm_hash_seed = 0;
 bool		nxm_enable_lock_free_structures = true;
 int			nxm_role_limit = -1;
 void		(*nxm_registry_load_hook) (void) = NULL;
+
+static bool closed_by_us = false;
 
 /* In the key, of a kind: each owner has its own of this name. */
 #define OWN_NAME 0x80
@@ -148,6 +156,39 @@ roles_changed(Datum arg, NxmSysCacheId cacheid, uint32 hashvalue)
 	(void) cacheid;
 	(void) hashvalue;
 	nxm_role_changes++;
+}
+
+void
+nxm_registry_close(void)
+{
+	closed_by_us = true;
+	nxm_fetch_or(&nxm_anchor()->generation, NXM_CLOSED);
+	/* pairs with nxm_enter()'s: it sees the bit, or we its epoch */
+	nxm_fence();
+}
+
+void
+nxm_registry_reopen(void)
+{
+	nxm_fetch_and(&nxm_anchor()->generation, ~NXM_CLOSED);
+	closed_by_us = false;
+}
+
+bool
+nxm_registry_is_closed(void)
+{
+	return (nxm_load(&nxm_registry_anchor->generation) & NXM_CLOSED) != 0 &&
+		!closed_by_us;
+}
+
+bool
+nxm_registry_reopened(NxmResult result)
+{
+	if (likely(result != NXM_DROPPED))
+		return false;
+	CHECK_FOR_INTERRUPTS();
+	nxm_registry_use();
+	return true;
 }
 
 /* This process has left the space: whatever comes now attaches it anew. */
@@ -391,17 +432,22 @@ look_up(const NameKey *k, NxmObjectInfo *info)
 {
 	NxmResult	result;
 
-	NXM_IN_SECTION(
+	NXM_PAUSE("look up");
+	do
 	{
-		NxmRef		ref;
-		NxmObject  *object;
+		NXM_IN_SECTION(
+		{
+			NxmRef		ref;
+			NxmObject  *object;
 
-		/* before the name: pairs with the increments under the lock */
-		info->generation = nxm_load(&nxm_registry_anchor->generation);
-		result = find(k, &ref, &object);
-		if (result == NXM_OK)
-			result = copy_info(object, info, false);
-	});
+			/* before the name: pairs with the increments under the lock */
+			info->generation = nxm_load(&nxm_registry_anchor->generation);
+			result = nxm_registry_is_closed() ? NXM_DROPPED :
+				find(k, &ref, &object);
+			if (result == NXM_OK)
+				result = copy_info(object, info, false);
+		});
+	} while (nxm_registry_reopened(result));
 	return result == NXM_OK;
 }
 
@@ -423,7 +469,7 @@ nxm_object_free_contents(NxmObject *object)
 			return NXM_ABSENT;
 		case NXM_KIND_MAP:
 			{
-				NxmResult	dropped = nxm_map_drop(space, &object->u.map);
+				NxmResult	dropped = nxm_map_drop(&object->u.map);
 				NxmResult	drained;
 
 				if (dropped != NXM_OK && dropped != NXM_EXISTS &&
@@ -591,7 +637,8 @@ create_object(Oid database, Oid owner, NxmKind kind, const char *name,
 			}
 		});
 		/* a new cache takes memory from the largest one, if need be */
-	} while ((kind == NXM_KIND_CACHE && nxm_caches_make_way(result)) ||
+	} while (nxm_registry_reopened(result) ||
+			 (kind == NXM_KIND_CACHE && nxm_caches_make_way(result)) ||
 			 nxm_again(nxm_registry_space, result));
 	return result == NXM_OK;
 }
@@ -703,6 +750,8 @@ nxm_object_find(const NxmObjectInfo *info, NxmObject **object)
 	NxmRef		ref;
 	NxmResult	result;
 
+	if (nxm_registry_is_closed())
+		return NXM_DROPPED;
 	*object = info->object;
 	if (nxm_load(&nxm_registry_anchor->generation) == info->generation)
 		return NXM_OK;

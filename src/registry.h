@@ -152,6 +152,21 @@ extern void (*nxm_registry_load_hook) (void);
 extern void nxm_registry_use(void);
 
 /*
+ * In the generation: nothing is to be used or changed but by the process that
+ * closed the registry.  No name is found then, and no call site is good.
+ */
+#define NXM_CLOSED (UINT64CONST(1) << 63)
+
+/*
+ * Closes the registry, and opens it again.  nxm_registry_load_hook must raise an
+ * error from before until after it is closed.  A section in which something was
+ * found may still be under way: it is in its process's line of the space, and the
+ * next one of that process finds nothing.
+ */
+extern void nxm_registry_close(void);
+extern void nxm_registry_reopen(void);
+
+/*
  * Opening an object: of this name in this database, with the privilege checked,
  * remembered in *site, which the caller zeroed once and keeps as long as it
  * likes.  create: make it where there is none, owned by the current role.
@@ -190,18 +205,26 @@ nxm_object_valid(const NxmSite *site)
 				  site->generation);
 }
 
+/* Does what *site remembers still hold, and is the privilege among it? */
+static inline bool
+nxm_site_holds(const NxmSite *site, NxmPrivilege privilege)
+{
+	return likely(site->object != NULL &&
+				  nxm_object_valid(site) &&
+				  site->role_changes == nxm_role_changes &&
+				  site->role == GetUserId() &&
+				  (site->privileges & privilege) != 0 &&
+				  (site->kind == NXM_KIND_CACHE ||
+				   nxm_enable_lock_free_structures));
+}
+
 static inline bool
 nxm_object_open(NxmSite *site, NxmKind kind, const char *name, size_t len,
 				NxmPrivilege privilege, bool create)
 {
-	if (likely(site->object != NULL && site->name_len == len &&
-			   site->kind == kind &&
+	if (likely(site->name_len == len && site->kind == kind &&
 			   memcmp(site->name, name, len) == 0 &&
-			   nxm_object_valid(site) &&
-			   site->role_changes == nxm_role_changes &&
-			   site->role == GetUserId() &&
-			   (site->privileges & privilege) != 0 &&
-			   (kind == NXM_KIND_CACHE || nxm_enable_lock_free_structures)))
+			   nxm_site_holds(site, privilege)))
 		return true;
 	return nxm_object_open_slow(site, kind, name, len, privilege, create);
 }

@@ -206,9 +206,12 @@ nxm_registry_drain_some(void)
 				nxm_store_relaxed(&object->draining, 0);
 			nxm_leave(space);
 			LWLockRelease(lock);
-			/* the last items may be large: do not keep them in limbo */
+			/* each of the last items may keep a page: none for later */
 			if (result == NXM_ABSENT)
+			{
 				nxm_flush(space);
+				nxm_give_back(space);
+			}
 		}
 		nxm_end_operation();
 	} while (nxm_again(space, result));
@@ -218,6 +221,7 @@ nxm_registry_drain_some(void)
 	more = drain_all_cleared();
 	nxm_begin_operation();
 	nxm_flush(space);
+	nxm_give_back(space);
 	nxm_epoch_poll(space);
 	nxm_end_operation();
 	if (more)

@@ -9,7 +9,8 @@
 
 /*
  * Runs a block, which sets `result`, in a section: again for as long as it asks for
- * chunks or memory; once, under the registry lock; again, under that lock.
+ * chunks or memory.  For changes: once, under the registry lock, and not while it is
+ * closed, which gives NXM_DROPPED; again, and with an error where it is closed.
  */
 #define NXM_IN_SECTION(...) \
 	do { \
@@ -25,7 +26,10 @@
 		nxm_begin_operation(); \
 		LWLockAcquire(&nxm_registry_anchor->registry_lock, LW_EXCLUSIVE); \
 		nxm_enter(nxm_registry_space); \
-		__VA_ARGS__; \
+		if (nxm_registry_is_closed()) \
+			result = NXM_DROPPED; \
+		else \
+			__VA_ARGS__; \
 		nxm_leave(nxm_registry_space); \
 		LWLockRelease(&nxm_registry_anchor->registry_lock); \
 		nxm_end_operation(); \
@@ -34,7 +38,17 @@
 #define NXM_LOCKED_SECTION(...) \
 	do \
 		NXM_LOCKED_ONCE(__VA_ARGS__); \
-	while (nxm_again(nxm_registry_space, result))
+	while (nxm_registry_reopened(result) || \
+		   nxm_again(nxm_registry_space, result))
+
+/* In a section: is it closed, and not by this process? */
+extern bool nxm_registry_is_closed(void);
+
+/*
+ * After a section with NXM_DROPPED for a closed registry: raises the error, unless
+ * it is open again: true.  false: another result.
+ */
+extern bool nxm_registry_reopened(NxmResult result);
 
 /* Makes this process one that may use the registry. */
 extern void nxm_registry_attach(void);

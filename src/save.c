@@ -23,11 +23,10 @@
  * connections that have used nothing it waits only CLIENTS_LIMIT_MS: they cannot
  * be told from a kind of process that ends after us.)
  *
- * Then the worker says CLOSED, raises the registry's generation and looks at every
- * process's epoch until it was in no section once.  A section that begins later
- * sees the new generation (both sides have a fence between their store and their
- * load), so its process looks the name up anew, comes here, and gets an error.
- * From then on the structures stand still.
+ * Then the worker says CLOSED, closes the registry and looks at every process's
+ * epoch until it was in no section once.  A section that begins later sees the
+ * registry closed, one that follows a lookup from before as well: its process comes
+ * here, and gets an error.  From then on the structures stand still.
  *
  * Should the worker be started again in the same life of the server, it was no
  * shutdown: the worker removes the file and says DONE.
@@ -433,11 +432,9 @@ close_structures(NxmSpace *space)
 	TimestampTz start = GetCurrentTimestamp();
 	uint64		lines;
 
+	/* in this order: who finds the registry closed comes to see CLOSED */
 	set_state(NXM_LOAD_CLOSED);
-	/* release: who sees the generation sees CLOSED */
-	nxm_fetch_add(&nxm_anchor()->generation, 1);
-	/* pairs with nxm_enter()'s: it sees the generation, or we its epoch */
-	nxm_fence();
+	nxm_registry_close();
 
 	lines = nxm_load(&space->shared->procs_used);
 	for (uint64 i = 0; i < lines; i++)
@@ -1059,6 +1056,7 @@ nxm_save_reopen(void)
 		ereport(WARNING,
 				(errcode_for_file_access(),
 				 errmsg("could not remove file \"%s\": %m", NXM_SAVE_FILE)));
+	nxm_registry_reopen();
 	set_state(NXM_LOAD_DONE);
 }
 

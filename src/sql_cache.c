@@ -11,6 +11,7 @@
  */
 #include "sql_cache.h"
 
+#include "single_flight.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(nxm_sql_cache_set_text);
@@ -83,6 +84,8 @@ nxm_cache_store(NxmSite *site, NxmBytes name, const NxmKey *key,
 		nxm_cache_open(site, name, NXM_WRITE, true);
 		view = nxm_cache_writing(site);
 		deadline = nxm_cache_deadline_for(site, ttl);
+		if (deadline == LONG_AGO && !if_absent)
+			nxm_flight_note_delete(key);
 		do
 			NXM_OPERATE(site, r, if_absent ?
 						nxm_cache_add(view, &site->object->u.c.cache, key, value,
@@ -244,7 +247,11 @@ nxm_sql_cache_delete(PG_FUNCTION_ARGS)
 
 	do
 	{
-		if (!nxm_cache_open(site, name, NXM_WRITE, false))
+		bool		there = nxm_cache_open(site, name, NXM_WRITE, false);
+
+		/* also for who is about to make the cache */
+		nxm_flight_note_delete(&key);
+		if (!there)
 			PG_RETURN_BOOL(false);
 		view = nxm_cache_view();
 		NXM_OPERATE(site, r, nxm_cache_delete(view, &site->object->u.c.cache, &key));
@@ -301,6 +308,8 @@ nxm_sql_cache_expire(PG_FUNCTION_ARGS)
 			PG_RETURN_BOOL(false);
 		view = nxm_cache_writing(site);
 		deadline = nxm_cache_deadline_for(site, ttl);
+		if (deadline == LONG_AGO)
+			nxm_flight_note_delete(&key);
 		do
 			NXM_OPERATE(site, r, nxm_cache_expire(view, &site->object->u.c.cache,
 												  &key, deadline));

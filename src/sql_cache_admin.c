@@ -8,6 +8,7 @@
 #include "catalog/pg_authid.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "single_flight.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -102,8 +103,13 @@ nxm_sql_cache_clear(PG_FUNCTION_ARGS)
 		NxmCacheView *view;
 		NxmResult	r;
 
+		bool		there;
+
 		CHECK_FOR_INTERRUPTS();
-		if (!nxm_cache_open(site, name, NXM_WRITE, false))
+		there = nxm_cache_open(site, name, NXM_WRITE, false);
+		/* also for who is about to make the cache */
+		nxm_flight_note_clear(name.data, name.len);
+		if (!there)
 			break;
 		/* dropped and made anew: that is another cache, and has been empty */
 		if (id == 0)
@@ -147,6 +153,9 @@ nxm_sql_cache_drop(PG_FUNCTION_ARGS)
 {
 	NxmBytes	name = NAME_ARG(0);
 
+	nxm_check_name(NXM_KIND_CACHE, name.len);
+	nxm_registry_use();
+	nxm_flight_note_clear(name.data, name.len);
 	PG_RETURN_BOOL(nxm_object_drop(NXM_KIND_CACHE, name.data, name.len));
 }
 

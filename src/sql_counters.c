@@ -185,6 +185,8 @@ add_back(const Taken *t)
 		nxm_leave(nxm_registry_space);
 		nxm_end_operation();
 	} while (nxm_again(nxm_registry_space, r));
+	if (r == NXM_DROPPED)
+		nxm_registry_use();		/* raises the error if it was closed */
 	return r;
 }
 
@@ -365,6 +367,8 @@ drain(const NxmObjectInfo *info, void *context)
 	} while (nxm_again(nxm_registry_space, r));
 	if (r == NXM_OVERFLOW)
 		out_of_range(name);
+	if (r == NXM_DROPPED)
+		nxm_registry_use();		/* raises the error if it was closed */
 	if (r != NXM_OK)
 		return;					/* dropped meanwhile */
 

@@ -33,10 +33,10 @@ PG_FUNCTION_INFO_V1(nxm_sql_queue_length);
 PG_FUNCTION_INFO_V1(nxm_sql_queue_drop);
 
 /* Least room for a popped value. */
-#define SHORT_VALUE (256 - VARHDRSZ)
+#define SHORT_VALUE (256 - VARHDRSZ - 1)
 
 /* Most room kept ready for a next value as long as the last one. */
-#define LONG_VALUE (8192 - VARHDRSZ)
+#define LONG_VALUE (8192 - VARHDRSZ - 1)
 
 static inline NxmBytes
 name_arg(FunctionCallInfo fcinfo, NxmKind kind)
@@ -90,40 +90,24 @@ pop(FunctionCallInfo fcinfo, NxmKind kind, NxmType type)
 {
 	NxmBytes	name = name_arg(fcinfo, kind);
 	NxmSite    *site = nxm_call_site(fcinfo);
-	NxmBuffer	buffer;
-	text	   *result = NULL;
+	NxmBuffer	buffer = {NULL, 0, Max(SHORT_VALUE, site->size_hint), type};
+	char	   *result = NULL;
 	NxmResult	r;
 
-	buffer.size = 0;
-	buffer.type = type;
-	buffer.len = 0;
-	for (;;)
+	nxm_enlarge_buffer(&buffer, &result, VARHDRSZ);
+	do
 	{
 		if (!nxm_object_open(site, kind, name.data, name.len, NXM_WRITE,
 							 false))
 			PG_RETURN_NULL();
-		if (buffer.size == 0)
-			buffer.len = Max(SHORT_VALUE, site->size_hint);
-		if (buffer.len > buffer.size)
-		{
-			if (result != NULL)
-				pfree(result);
-			result = palloc(VARHDRSZ + buffer.len);
-			buffer.data = VARDATA(result);
-			buffer.size = buffer.len;
-		}
 		NXM_OPERATE(site, r, do_pop(kind, site->object, type, &buffer));
-		if (likely(r == NXM_OK))
-			break;
-		if (r == NXM_ABSENT)
-			PG_RETURN_NULL();
-		if (r == NXM_MISMATCH)
-			nxm_wrong_type(kind, name, NULL, buffer.type, type,
-						   kind == NXM_KIND_STACK ? "stack_pop" : "queue_pop");
-		if (r != NXM_NEED_BUFFER && !NXM_AGAIN(r))
-			elog(ERROR, "unexpected result %d of a %s", (int) r,
-				 nxm_kind_name(kind));
-	}
+	} while (nxm_read_again(r, &buffer, &result, VARHDRSZ));
+	if (r == NXM_ABSENT)
+		PG_RETURN_NULL();
+	if (r == NXM_MISMATCH)
+		nxm_wrong_type(kind, name, NULL, buffer.type, type,
+					   kind == NXM_KIND_STACK ? "stack_pop" : "queue_pop");
+	Assert(r == NXM_OK);
 	site->size_hint = (uint32) Min(buffer.len, LONG_VALUE);
 	SET_VARSIZE(result, VARHDRSZ + buffer.len);
 	PG_RETURN_POINTER(result);

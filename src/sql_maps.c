@@ -39,9 +39,6 @@ PG_FUNCTION_INFO_V1(nxm_sql_map_entries);
 PG_FUNCTION_INFO_V1(nxm_sql_map_clear);
 PG_FUNCTION_INFO_V1(nxm_sql_map_drop);
 
-/* Values up to this length are read in one go. */
-#define SHORT_VALUE 1024
-
 /* What map_entries() reads of a bucket at first. */
 #define ENTRIES_BUFFER (64 * 1024)
 
@@ -106,33 +103,22 @@ map_get(FunctionCallInfo fcinfo, NxmType type)
 	NxmBytes	name = NAME_ARG();
 	NxmKey		key = key_arg(fcinfo, 1);
 	NxmSite    *site = nxm_call_site(fcinfo);
-	char		space[SHORT_VALUE];
+	char		space[NXM_SHORT_VALUE];
 	NxmBuffer	buffer = {space, sizeof(space), 0, NXM_TEXT};
-	text	   *result = NULL;
+	char	   *result = NULL;
 	NxmResult	r;
 
-	for (;;)
+	do
 	{
 		if (!nxm_object_open(site, NXM_KIND_MAP, name.data, name.len, NXM_READ,
 							 false))
 			PG_RETURN_NULL();
 		NXM_OPERATE(site, r, nxm_map_get(nxm_registry_space,
 										 &site->object->u.map, &key, &buffer));
-		if (likely(r == NXM_OK))
-			break;
-		if (r == NXM_ABSENT)
-			PG_RETURN_NULL();
-		if (r == NXM_NEED_BUFFER)
-		{
-			if (result != NULL)
-				pfree(result);
-			result = palloc(VARHDRSZ + buffer.len);
-			buffer.data = VARDATA(result);
-			buffer.size = buffer.len;
-		}
-		else if (!NXM_AGAIN(r))
-			elog(ERROR, "unexpected result %d of a map", (int) r);
-	}
+	} while (nxm_read_again(r, &buffer, &result, VARHDRSZ));
+	if (r == NXM_ABSENT)
+		PG_RETURN_NULL();
+	Assert(r == NXM_OK);
 	if (unlikely(buffer.type != type))
 	{
 		NxmBytes	key_bytes = {key.data, key.len};
@@ -244,7 +230,7 @@ nxm_sql_map_delete(PG_FUNCTION_ARGS)
 _Noreturn static void
 not_a_number(NxmSite *site, NxmBytes name, const NxmKey *key)
 {
-	char		space[SHORT_VALUE];
+	char		space[NXM_SHORT_VALUE];
 	NxmBuffer	buffer = {space, sizeof(space), 0, NXM_TEXT};
 	NxmBytes	key_bytes = {key->data, key->len};
 	NxmResult	r;
@@ -493,9 +479,10 @@ nxm_sql_map_clear(PG_FUNCTION_ARGS)
 	}
 	if (cleared)
 	{
-		/* the last items may be large: do not keep them in limbo */
+		/* each of the last items may keep a page: none for later */
 		nxm_begin_operation();
 		nxm_flush(nxm_registry_space);
+		nxm_give_back(nxm_registry_space);
 		nxm_end_operation();
 	}
 	PG_RETURN_INT64((int64) removed);

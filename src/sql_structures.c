@@ -29,10 +29,8 @@ nxm_null_argument(const char *what, const char *hint)
 }
 
 void
-nxm_check_key(size_t len)
+nxm_bad_key(size_t len)
 {
-	if (likely(len > 0 && len <= NXM_MAX_KEY))
-		return;
 	if (len == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -52,6 +50,16 @@ nxm_value_too_long(size_t len)
 			 errmsg("value is too long"),
 			 errdetail("It has %zu bytes; at most %d are allowed.", len,
 					   NXM_MAX_VALUE)));
+}
+
+void
+nxm_enlarge_buffer(NxmBuffer *buffer, char **memory, size_t header)
+{
+	if (*memory != NULL)
+		pfree(*memory);
+	*memory = palloc(header + buffer->len + 1);
+	buffer->data = *memory + header;
+	buffer->size = buffer->len;
 }
 
 const char *

@@ -20,16 +20,21 @@ typedef struct NxmBytes
 /* Bytes of memory that an entry takes besides its key and value, about. */
 #define NXM_ENTRY_OVERHEAD 32
 
+/* Values of maps up to this length are read in one go, into a buffer on the stack. */
+#define NXM_SHORT_VALUE 1024
+
 /*
  * Sets result to what an operation says of the object of *site, or to
- * NXM_DROPPED.  To be repeated, with the object opened anew, NXM_WHILE_AGAIN().
+ * NXM_DROPPED.  To be repeated, with the object opened anew, while NXM_AGAIN().
  */
 #define NXM_OPERATE(site, result, operation) \
 	do { \
+		NxmSpace   *space_ = nxm_registry_space; \
+\
 		nxm_begin_operation(); \
-		nxm_enter(nxm_registry_space); \
+		nxm_enter(space_); \
 		(result) = nxm_object_valid(site) ? (operation) : NXM_DROPPED; \
-		nxm_leave(nxm_registry_space); \
+		nxm_leave(space_); \
 		nxm_end_operation(); \
 	} while (0)
 
@@ -38,7 +43,7 @@ typedef struct NxmBytes
 
 /* what: "name of a map must not be null" and the like */
 _Noreturn extern void nxm_null_argument(const char *what, const char *hint);
-extern void nxm_check_key(size_t len);
+_Noreturn extern void nxm_bad_key(size_t len);
 _Noreturn extern void nxm_value_too_long(size_t len);
 /* The type that a value has is not the one that was asked for. */
 _Noreturn extern void nxm_wrong_type(NxmKind kind, NxmBytes name, const NxmBytes *key,
@@ -46,6 +51,35 @@ _Noreturn extern void nxm_wrong_type(NxmKind kind, NxmBytes name, const NxmBytes
 extern const char *nxm_type_name(NxmType type);
 /* A value in its text form, as a text datum. */
 extern Datum nxm_value_as_text(const char *data, size_t len, NxmType type);
+
+static inline void
+nxm_check_key(size_t len)
+{
+	if (unlikely(len == 0 || len > NXM_MAX_KEY))
+		nxm_bad_key(len);
+}
+
+/*
+ * Makes room for buffer->len bytes in the current context, behind so many for a
+ * header and with one to spare.  *memory: the room that there was, or NULL.
+ */
+extern void nxm_enlarge_buffer(NxmBuffer *buffer, char **memory, size_t header);
+
+/*
+ * NXM_AGAIN() of what reads a value into a buffer, which is enlarged where it was
+ * short.  The value may have grown again by the next time.
+ */
+static inline bool
+nxm_read_again(NxmResult result, NxmBuffer *buffer, char **memory,
+			   size_t header)
+{
+	if (likely(result == NXM_OK))
+		return false;
+	if (result != NXM_NEED_BUFFER)
+		return NXM_AGAIN(result);
+	nxm_enlarge_buffer(buffer, memory, header);
+	return true;
+}
 
 /* A text, bytea or jsonb argument, detoasted.  None may be done in a section. */
 static inline NxmBytes

@@ -269,7 +269,7 @@ drop(NxmSpace *space, NxmMap *map)
 {
 	NxmResult	r;
 
-	ENV_DO(space, r, nxm_map_drop(space, map));
+	ENV_DO(space, r, nxm_map_drop(map));
 	do
 		ENV_DO(space, r, nxm_map_drain(space, map));
 	while (r == NXM_OK);

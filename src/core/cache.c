@@ -19,6 +19,8 @@
 #define LEAST_STEP			64
 /* Percent of its slots from which on a segment of the index is full all over. */
 #define DENSE				83
+/* How much the share of small moves with a key that comes back. */
+#define ADAPT				4
 /* Memory is short for the index when less than one in so many pages is left. */
 #define SHORT_SHARE			32
 
@@ -357,12 +359,37 @@ find_memory(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	return result;
 }
 
+/*
+ * A key comes back that was evicted from main, or a moment ago from small: main, or
+ * small, should have been larger.  Marginal gain against marginal loss, so that a
+ * loop over more than there is room for moves nothing.
+ */
+static void
+adapt(NxmCachePartition *part, int direction, const Write *write)
+{
+	int64_t		bytes = (int64_t) (write->key->len + (write->value == NULL ? 0 :
+													  write->value->len));
+	int64_t		all = (int64_t) (nxm_load_relaxed(&part->chain[KIND_SMALL].segments) +
+								 nxm_load_relaxed(&part->chain[KIND_MAIN].segments) + 1) *
+		NXM_CACHE_SEGMENT;
+	int64_t		share = (int64_t) nxm_load_relaxed(&part->share);
+	int64_t		more = direction * ADAPT * bytes * (SHARE_ALL / 1024) / all * 1024;
+
+	if (share + more < MIN_SHARE)
+		more = MIN_SHARE - share;
+	if (share + more > MAX_SHARE)
+		more = MAX_SHARE - share;
+	/* relaxed: where two come together the limits may be passed by as much */
+	nxm_fetch_add_relaxed(&part->share, (uint64_t) more);
+}
+
 /* The kind of segment that an item goes to: that of the one it replaces, if any. */
 static int
 kind_for(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part, Write *write,
 		 const void *item, NxmRef ref)
 {
 	NxmSpace   *space = view->space;
+	uint64_t	since;
 
 	if (item != NULL)
 		return SEG_KIND(nxm_load_relaxed(&segment_at(space, ref)->word));
@@ -370,16 +397,19 @@ kind_for(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part, Write *wr
 		return write->kind;
 	write->asked = true;
 	/* main is filled first, which what comes later has to contend with */
-	if (nxm_load_relaxed(&part->evicted) == 0)
+	if (nxm_load_relaxed(&part->evicted) == 0 &&
+		nxm_cache_main_has_share(part, nxm_cache_room(view, cache, part)))
+		return KIND_MAIN;
+	if (!nxm_ghost_take(space, &part->ghost[KIND_SMALL], write->key->hash, &since))
 	{
-		uint64_t	main = nxm_load_relaxed(&part->chain[KIND_MAIN].segments);
-		uint64_t	all = main + nxm_load_relaxed(&part->chain[KIND_SMALL].segments) +
-			nxm_cache_room(view, cache, part);
-
-		if ((all - main) * NXM_CACHE_SMALL_SHARE > all)
-			return KIND_MAIN;
+		if (!nxm_ghost_take(space, &part->ghost[KIND_MAIN], write->key->hash, &since))
+			return KIND_SMALL;
+		adapt(part, -1, write);
+		return nxm_cache_main_has_share(part, 0) ? KIND_MAIN : KIND_SMALL;
 	}
-	return nxm_ghost_take(space, part, write->key->hash) ? KIND_MAIN : KIND_SMALL;
+	if (nxm_ghost_was_last(&part->ghost[KIND_SMALL], since))
+		adapt(part, 1, write);
+	return nxm_cache_examine(space, part, since) ? KIND_MAIN : KIND_SMALL;
 }
 
 /* The index names the item. */

@@ -9,7 +9,7 @@
  *	index		the map's (map.h): a slot holds tag, frequency and reference
  *	segment		a raw page of the space, filled with items from its beginning
  *	chain		the segments of a kind, small or main, in order of their age
- *	ghost		fingerprints of the keys evicted from small segments
+ *	ghosts		fingerprints of the keys evicted from small segments, and from main
  *
  * An item is immutable.  It begins at a multiple of 8 bytes:
  *
@@ -58,10 +58,16 @@
  * others pass it by.
  *
  * Order of victims: what is expired; what is dead for the most part, whose living
- * items are copied; the oldest small segment while small ones are over a tenth,
- * else the oldest main one (S3-FIFO, SOSP 2023, by segments).  From small, items
- * read since go to main and the others' fingerprints to the ghost; a key in the
- * ghost is inserted in main.  From main, items read since are copied once more.
+ * items are copied; the oldest small segment while small ones have more than their
+ * share, else the oldest main one (S3-FIFO, SOSP 2023, by segments).  From small,
+ * items read twice since go to main, others to small's ghost; from main, items read
+ * since are copied once more, others go to main's ghost.  New items go to small, but
+ * for two kinds: as long as nothing was evicted they fill main up to its share; and a
+ * key in small's ghost goes to main if there is room in main's share, or if main's
+ * oldest segment is older than the key's absence, and then that segment is the next
+ * victim.  The share of small is a tenth at first, and grows with each key that comes
+ * back just after small has lost it, and shrinks with each that main has.
+ *
  * A set that finds memory short evicts a few items of the victim, so that many
  * sets share the work.  Copies use the last few pages below the limits, which
  * sets leave alone; where these are gone too, items are dropped.  And where memory
@@ -69,9 +75,9 @@
  * least, unless its whole segment is full.
  *
  * Space of an item of 7 + 100 bytes, 1,000,000 of them in an empty cache: 4 of its
- * header, 1 of rounding, 15.8 of the index, 1.1 of the ghost, 0.6 of page
- * descriptors: 22.6 bytes.  After the cache has been filled and written over many
- * times 24.5, for segments of the index do not shrink.
+ * header, 1 of rounding, 15.5 of the index, 2.2 of the ghosts, 0.6 of page
+ * descriptors: 23.4 bytes.  After the cache has been filled and written over many
+ * times 25.3, for segments of the index do not shrink.
  *
  * Deadlines.  Segments with deadlines hold items of like time to live and like
  * deadline: TTLs of 2^e to 2^(e+1) microseconds, deadlines in one window of
@@ -303,7 +309,8 @@ extern NxmResult nxm_cache_drain(NxmCacheView *view, NxmCache *cache);
  * Housekeeping, in steps of bounded length; for a worker, a few times a second,
  * for each cache: reclaims what has expired, keeps a few pages free below the
  * limits or gets back to lowered ones, compacts, drains what was cleared.
- * NXM_OK: there is more to do now; NXM_ABSENT: there is not.
+ * NXM_OK: there is more to do now; NXM_ABSENT: there is not.  As long as others fill
+ * the cache there is always more, so bound the calls.
  */
 extern NxmResult nxm_cache_tick(NxmCacheView *view, NxmCache *cache);
 

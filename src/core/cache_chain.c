@@ -402,6 +402,64 @@ claim_ripe(NxmCacheView *view, NxmCachePartition *part, bool spare,
 	return NXM_ABSENT;
 }
 
+bool
+nxm_cache_main_has_share(NxmCachePartition *part, uint64_t room)
+{
+	uint64_t	small = nxm_load_relaxed(&part->chain[KIND_SMALL].segments) + room;
+	uint64_t	main = nxm_load_relaxed(&part->chain[KIND_MAIN].segments);
+
+	return small * SHARE_ALL > (small + main) * nxm_load_relaxed(&part->share);
+}
+
+bool
+nxm_cache_examine(NxmSpace *space, NxmCachePartition *part, uint64_t since)
+{
+	uint64_t	small = nxm_load_relaxed(&part->chain[KIND_SMALL].segments);
+	uint64_t	main = nxm_load_relaxed(&part->chain[KIND_MAIN].segments);
+	uint64_t	name;
+	uint64_t	age;
+	uint64_t	none = 0;
+	NxmCacheSegment *segment;
+	uint64_t	word;
+
+	if (nxm_cache_main_has_share(part, 0))
+		return true;
+	name = oldest(space, &part->chain[KIND_MAIN]);
+	if (name == 0)
+		return true;
+	segment = segment_at(space, (NxmRef) NAME_PAGE(name) << NXM_PAGE_SHIFT);
+	word = nxm_load(&segment->word);
+	if (SEG_LIFE(word) != NAME_LIFE(name) || SEG_STATE(word) != SEG_SEALED)
+		return false;
+	age = nxm_load_relaxed(&part->ghost[KIND_SMALL].count) -
+		nxm_load_relaxed(&segment->sealed_at);
+	/* the key has not been read for as long as it was in small before, too */
+	if (age <= since + nxm_map_entries(&part->index) * small / (small + main))
+		return false;
+	(void) nxm_cas(&part->examined, &none, name);
+	return true;
+}
+
+/* Claims the segment that is to be examined. */
+static bool
+claim_examined(NxmSpace *space, NxmCachePartition *part, NxmVictim *victim)
+{
+	uint64_t	name = nxm_load(&part->examined);
+	NxmCacheSegment *segment;
+	uint64_t	word;
+
+	if (name == 0)
+		return false;
+	segment = segment_at(space, (NxmRef) NAME_PAGE(name) << NXM_PAGE_SHIFT);
+	if (segment == NULL)
+		return false;
+	word = nxm_load(&segment->word);
+	if (SEG_LIFE(word) == NAME_LIFE(name) && SEG_STATE(word) != SEG_DRAINED)
+		return claim(segment, name, word, SEG_SEALED, victim);
+	(void) nxm_cas(&part->examined, &name, 0);
+	return false;
+}
+
 NxmResult
 nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, bool only_ripe,
 			   NxmVictim *victim)
@@ -419,12 +477,11 @@ nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, bool only_ripe,
 	result = claim_ripe(view, part, only_ripe, victim);
 	if (result != NXM_ABSENT || only_ripe)
 		return result;
+	if (claim_examined(space, part, victim))
+		return NXM_OK;
 	for (int tries = 0; tries < 2; tries++)
 	{
-		uint64_t	small = nxm_load_relaxed(&part->chain[KIND_SMALL].segments);
-		uint64_t	main = nxm_load_relaxed(&part->chain[KIND_MAIN].segments);
-
-		first = small * NXM_CACHE_SMALL_SHARE > small + main ? KIND_SMALL : KIND_MAIN;
+		first = nxm_cache_main_has_share(part, 0) ? KIND_SMALL : KIND_MAIN;
 		result = claim_oldest(space, &part->chain[first], SEG_SEALED, victim);
 		if (result == NXM_ABSENT)
 			result = claim_oldest(space, &part->chain[1 - first], SEG_SEALED, victim);

@@ -195,8 +195,7 @@ take_out(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			count(space, part, NXM_CACHE_COUNTER_evictions);
 			if (nxm_load_relaxed(&part->evicted) == 0)
 				nxm_store_relaxed(&part->evicted, 1);
-			if (kind == KIND_SMALL)
-				nxm_ghost_add(space, part, hash);
+			nxm_ghost_add(space, &part->ghost[kind], hash);
 		}
 		return NXM_OK;
 	}

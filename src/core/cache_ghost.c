@@ -1,6 +1,6 @@
 /*
  * cache_ghost.c
- *	  The ghost: which keys were evicted from small segments of late.
+ *	  The ghosts: which keys were evicted of late, from small segments and from main.
  *
  * A table of lines of 32 entries; a key's line and fingerprint are of bits of its
  * mixed hash.
@@ -17,10 +17,10 @@
  * of several inserts of the key takes it.
  *
  * Up to a page the table is one object, then an object with the references of its
- * pages.  It has as many entries as the partition; when that has changed by a
+ * pages.  That of small has as many entries as the partition, that of main a tenth; when that has changed by a
  * quarter another table, empty, takes its place.  So it is while the cache fills for
  * the first time, when nothing has been evicted, and seldom later.  It is retired by
- * the epoch.  Two bytes an entry; one in 130 keys that were not evicted is taken for
+ * the epoch.  2.2 bytes an entry; one in 130 keys that were not evicted is taken for
  * one that was, which costs a place in main.
  *
  * Orders.  An entry is no more than a hint; it is read relaxed, and written by CAS.
@@ -31,11 +31,13 @@
 #define LINE_ENTRIES		32
 #define PAGE_LINES			(NXM_PAGE_SIZE / LINE_BYTES)
 #ifndef NXM_GHOST_MIN_LINES
-#define NXM_GHOST_MIN_LINES	16
+#define NXM_GHOST_MIN_LINES	2
 #endif
 #define MAX_LINES			(UINT64_C(2048) * PAGE_LINES)
 /* Times that an entry is good for; of 16 that are told apart. */
 #define GOOD_TIMES			12
+/* The ghost of main has entries for one in so many of the partition's. */
+#define MAIN_SHARE			10
 
 #define GHOST_LINES(g)		((g) >> NXM_REF_BITS)
 #define GHOST_REF(g)		((g) & NXM_REF_MASK)
@@ -78,11 +80,11 @@ line_at(NxmSpace *space, uint64_t ghost, uint64_t mixed)
 }
 
 static inline uint64_t
-time_of(NxmCachePartition *part, uint64_t ghost)
+time_of(NxmGhost *ghost, uint64_t table)
 {
-	uint64_t	twelfth = GHOST_LINES(ghost) * LINE_ENTRIES / 12;
+	uint64_t	twelfth = GHOST_LINES(table) * LINE_ENTRIES / 12;
 
-	return nxm_load_relaxed(&part->ghosts) / (twelfth == 0 ? 1 : twelfth) & 15;
+	return nxm_load_relaxed(&ghost->count) / (twelfth == 0 ? 1 : twelfth) & 15;
 }
 
 static inline uint64_t
@@ -92,17 +94,17 @@ age_of(uint64_t entry, uint64_t time)
 }
 
 void
-nxm_ghost_add(NxmSpace *space, NxmCachePartition *part, uint64_t hash)
+nxm_ghost_add(NxmSpace *space, NxmGhost *ghost, uint64_t hash)
 {
 	uint64_t	mixed = mix(hash);
-	uint64_t	ghost = nxm_load(&part->ghost);
-	NxmAtomic  *line = line_at(space, ghost, mixed);
+	uint64_t	table = nxm_load(&ghost->table);
+	NxmAtomic  *line = line_at(space, table, mixed);
 	uint64_t	time;
 
 	if (line == NULL)
 		return;
-	nxm_fetch_add_relaxed(&part->ghosts, 1);
-	time = time_of(part, ghost);
+	nxm_fetch_add_relaxed(&ghost->count, 1);
+	time = time_of(ghost, table);
 	/* it is lost, as others are, where so many write to the line */
 	for (int tries = 0; tries < 4; tries++)
 	{
@@ -139,16 +141,17 @@ nxm_ghost_add(NxmSpace *space, NxmCachePartition *part, uint64_t hash)
 }
 
 bool
-nxm_ghost_take(NxmSpace *space, NxmCachePartition *part, uint64_t hash)
+nxm_ghost_take(NxmSpace *space, NxmGhost *ghost, uint64_t hash,
+			   uint64_t *since)
 {
 	uint64_t	mixed = mix(hash);
-	uint64_t	ghost = nxm_load(&part->ghost);
-	NxmAtomic  *line = line_at(space, ghost, mixed);
+	uint64_t	table = nxm_load(&ghost->table);
+	NxmAtomic  *line = line_at(space, table, mixed);
 	uint64_t	time;
 
 	if (line == NULL)
 		return false;
-	time = time_of(part, ghost);
+	time = time_of(ghost, table);
 	for (int lane = 0; lane < LINE_ENTRIES; lane++)
 	{
 		int			shift = lane % 4 * 16;
@@ -157,6 +160,8 @@ nxm_ghost_take(NxmSpace *space, NxmCachePartition *part, uint64_t hash)
 		while ((word >> shift & 0xFFF) == print_of(mixed) &&
 			   age_of(word >> shift & 0xFFFF, time) <= GOOD_TIMES)
 		{
+			*since = (2 * age_of(word >> shift & 0xFFFF, time) + 1) *
+				GHOST_LINES(table) * LINE_ENTRIES / (2 * GOOD_TIMES);
 			/* of several inserts one alone counts it */
 			if (nxm_cas(&line[lane / 4], &word, word & ~(UINT64_C(0xFFFF) << shift)))
 				return true;
@@ -165,14 +170,24 @@ nxm_ghost_take(NxmSpace *space, NxmCachePartition *part, uint64_t hash)
 	return false;
 }
 
+bool
+nxm_ghost_was_last(NxmGhost *ghost, uint64_t since)
+{
+	return since <= GHOST_LINES(nxm_load_relaxed(&ghost->table)) * LINE_ENTRIES /
+		GOOD_TIMES;
+}
+
 void
 nxm_ghost_prefetch(NxmSpace *space, NxmCachePartition *part, uint64_t hash)
 {
-	/* no pointer to follow for it but the directory's */
-	NxmAtomic  *line = line_at(space, nxm_load(&part->ghost), mix(hash));
+	for (int kind = 0; kind < 2; kind++)
+	{
+		/* no pointer to follow for it but the directory's */
+		NxmAtomic  *line = line_at(space, nxm_load(&part->ghost[kind].table), mix(hash));
 
-	if (line != NULL)
-		__builtin_prefetch((const void *) line);
+		if (line != NULL)
+			__builtin_prefetch((const void *) line);
+	}
 }
 
 static inline uint64_t
@@ -184,9 +199,15 @@ page_count(uint64_t lines)
 size_t
 nxm_ghost_bytes(NxmCachePartition *part)
 {
-	uint64_t	ghost = nxm_load_relaxed(&part->ghost);
+	size_t		bytes = 0;
 
-	return GHOST_REF(ghost) == 0 ? 0 : LINE_BYTES * GHOST_LINES(ghost);
+	for (int kind = 0; kind < 2; kind++)
+	{
+		uint64_t	table = nxm_load_relaxed(&part->ghost[kind].table);
+
+		bytes += GHOST_REF(table) == 0 ? 0 : LINE_BYTES * GHOST_LINES(table);
+	}
+	return bytes;
 }
 
 static void
@@ -261,13 +282,13 @@ is_mapped(NxmSpace *space, uint64_t ghost)
 	return pages != NULL;
 }
 
-void
-nxm_ghost_fit(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
+static void
+fit(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part, NxmGhost *ghost,
+	uint64_t lines)
 {
 	NxmSpace   *space = view->space;
-	uint64_t	old = nxm_load(&part->ghost);
-	uint64_t	lines = nxm_map_entries(&part->index) / LINE_ENTRIES;
-	uint64_t	ghost;
+	uint64_t	old = nxm_load(&ghost->table);
+	uint64_t	new;
 
 	if (lines < NXM_GHOST_MIN_LINES)
 		lines = NXM_GHOST_MIN_LINES;
@@ -275,38 +296,49 @@ nxm_ghost_fit(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 		lines = MAX_LINES;
 	if (old == GHOST_CLOSED)
 		return;
-	if (GHOST_REF(old) != 0 && lines < GHOST_LINES(old) + GHOST_LINES(old) / 4 &&
-		lines > GHOST_LINES(old) / 4 * 3 - 1)
+	if (GHOST_REF(old) != 0 && lines <= GHOST_LINES(old) + GHOST_LINES(old) / 4 + 1 &&
+		lines + GHOST_LINES(old) / 4 + 1 >= GHOST_LINES(old))
 		return;
 	if (GHOST_REF(old) != 0 && !is_mapped(space, old))
 		return;
 	if (!nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + page_count(lines)))
 		return;
-	ghost = new_ghost(space, lines);
-	if (ghost == 0)
+	new = new_ghost(space, lines);
+	if (new == 0)
 		return;
 	/* release: publishes the lines.  Fails if another one has come meanwhile */
-	if (!nxm_cas(&part->ghost, &old, ghost))
+	if (!nxm_cas(&ghost->table, &old, new))
 	{
-		free_ghost(space, ghost, nxm_free);
+		free_ghost(space, new, nxm_free);
 		return;
 	}
 	nxm_fetch_add_relaxed(&cache->used, LINE_BYTES * lines);
 	if (GHOST_REF(old) != 0)
 	{
-		nxm_fetch_add_relaxed(&cache->used,
-							  -(LINE_BYTES * GHOST_LINES(old)));
+		nxm_fetch_add_relaxed(&cache->used, -(LINE_BYTES * GHOST_LINES(old)));
 		free_ghost(space, old, nxm_retire_epoch);
 	}
 }
 
 void
+nxm_ghost_fit(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
+{
+	uint64_t	entries = nxm_map_entries(&part->index);
+
+	fit(view, cache, part, &part->ghost[KIND_SMALL], entries / LINE_ENTRIES);
+	fit(view, cache, part, &part->ghost[KIND_MAIN], entries / MAIN_SHARE / LINE_ENTRIES);
+}
+
+void
 nxm_ghost_retire(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 {
-	uint64_t	ghost = nxm_exchange(&part->ghost, GHOST_CLOSED);
+	for (int kind = 0; kind < 2; kind++)
+	{
+		uint64_t	table = nxm_exchange(&part->ghost[kind].table, GHOST_CLOSED);
 
-	if (GHOST_REF(ghost) == 0)
-		return;
-	nxm_fetch_add_relaxed(&cache->used, -(LINE_BYTES * GHOST_LINES(ghost)));
-	free_ghost(space, ghost, nxm_retire_epoch);
+		if (GHOST_REF(table) == 0)
+			continue;
+		nxm_fetch_add_relaxed(&cache->used, -(LINE_BYTES * GHOST_LINES(table)));
+		free_ghost(space, table, nxm_retire_epoch);
+	}
 }

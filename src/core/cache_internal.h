@@ -61,10 +61,16 @@
 #ifndef NXM_CACHE_PROMOTE
 #define NXM_CACHE_PROMOTE	2
 #endif
-/* One in so many segments is small. */
+/*
+ * The share of segments that is small, of SHARE_ALL: at first, and between which it
+ * is adapted.
+ */
+#define SHARE_ALL			(INT64_C(1) << 30)
 #ifndef NXM_CACHE_SMALL_SHARE
-#define NXM_CACHE_SMALL_SHARE 10
+#define NXM_CACHE_SMALL_SHARE (SHARE_ALL / 10)
 #endif
+#define MIN_SHARE			(SHARE_ALL / 50)
+#define MAX_SHARE			(SHARE_ALL / 5 * 4)
 
 /*
  * Buckets of an empty index, as a power of two: so many that the tags alone tell
@@ -108,6 +114,7 @@ typedef struct NxmCacheSegment
 	NxmAtomic	due;			/* its deadline; 0: none */
 	NxmAtomic	cursor;			/* unit that eviction goes on with; by who evicts */
 	NxmAtomic	weight;			/* bytes of the values that its items name */
+	NxmAtomic	sealed_at;		/* count of small's ghost then */
 } NxmCacheSegment;
 
 #define DONE_COMMITTED(d)	((uint32_t) (d))
@@ -179,21 +186,29 @@ typedef struct NxmChain
 	uint64_t	unused[3];
 } NxmChain;
 
+/* What was evicted from segments of a kind, see cache_ghost.c. */
+typedef struct NxmGhost
+{
+	NxmAtomic	table;			/* number of lines 63..34, reference */
+	NxmAtomic	count;			/* entries put into it so far */
+} NxmGhost;
+
 /* A cache's share of a node. */
 typedef struct NxmCachePartition
 {
 	NxmMap		index;			/* its counts are of the cache's entries */
 	NxmChain	chain[2];
 	NxmAtomic	open[2];		/* cells of segments without deadlines */
-	NxmAtomic	ghost;			/* number of lines 63..34, reference */
-	NxmAtomic	ghosts;			/* entries put into it so far */
+	NxmGhost	ghost[2];		/* by kind */
+	NxmAtomic	share;			/* of small segments, of SHARE_ALL */
 	NxmAtomic	evicted;		/* 1: something was, to make room */
+	NxmAtomic	examined;		/* name of a main segment to be evicted next; 0: none */
 	NxmAtomic	next_due;		/* no segment is due before; UINT64_MAX: none is */
 	NxmAtomic	waiting;		/* segments DRAINED that a hazard held back, about */
 	NxmAtomic	big;			/* bytes of values that are not in segments */
 	int			node;			/* of the space; immutable */
 	int			number;			/* immutable */
-	uint64_t	unused[7];
+	uint64_t	unused[3];
 	NxmAtomic	window[NXM_CACHE_WINDOWS];	/* cells of segments with deadlines */
 	NxmAtomic	ripe[NXM_CACHE_RIPE];	/* names; 0: free */
 	struct
@@ -456,6 +471,14 @@ typedef struct NxmVictim
 extern void nxm_cache_ripen(NxmCachePartition *part, uint64_t name);
 /* A segment with this deadline was put into a chain. */
 extern void nxm_cache_due(NxmCachePartition *part, uint64_t due);
+/*
+ * Is a key that was evicted from small so many evictions ago more worth than what
+ * main has had for longer?  Then main's oldest segment is going to be evicted next.
+ */
+extern bool nxm_cache_examine(NxmSpace *space, NxmCachePartition *part,
+							  uint64_t since);
+/* Is less of the segments main than is its share? */
+extern bool nxm_cache_main_has_share(NxmCachePartition *part, uint64_t room);
 /* Is any segment due? */
 extern bool nxm_cache_is_due(NxmCacheView *view, NxmCachePartition *part);
 
@@ -501,11 +524,17 @@ extern size_t nxm_cache_item_bytes(const void *item);
 
 /* cache_ghost.c */
 
-extern void nxm_ghost_add(NxmSpace *space, NxmCachePartition *part, uint64_t hash);
-/* Was it there?  It is not any more: of those who ask at once one is told so. */
-extern bool nxm_ghost_take(NxmSpace *space, NxmCachePartition *part, uint64_t hash);
+extern void nxm_ghost_add(NxmSpace *space, NxmGhost *ghost, uint64_t hash);
+/*
+ * Was it there?  It is not any more: of those who ask at once one is told so.
+ * *since: as many entries have been put in since, about.
+ */
+extern bool nxm_ghost_take(NxmSpace *space, NxmGhost *ghost, uint64_t hash,
+						   uint64_t *since);
 extern void nxm_ghost_prefetch(NxmSpace *space, NxmCachePartition *part,
 							   uint64_t hash);
+/* Is that so few that the key was among the last to be evicted? */
+extern bool nxm_ghost_was_last(NxmGhost *ghost, uint64_t since);
 /* Sees to it that the ghost has the size that goes with the entries. */
 extern void nxm_ghost_fit(NxmCacheView *view, NxmCache *cache,
 						  NxmCachePartition *part);

@@ -131,6 +131,11 @@ nxm_segment_seal(NxmCachePartition *part, NxmCacheSegment *segment, uint32_t pag
 	uint64_t	word = nxm_load(&segment->word);
 	uint64_t	done;
 
+	if (SEG_LIFE(word) != life || SEG_STATE(word) != SEG_OPEN)
+		return;
+	/* before, for whoever finds it sealed; it is a little wrong if two seal */
+	nxm_store_relaxed(&segment->sealed_at, 
+					  nxm_load_relaxed(&part->ghost[KIND_SMALL].count));
 	do
 	{
 		if (SEG_LIFE(word) != life || SEG_STATE(word) != SEG_OPEN)

@@ -58,6 +58,7 @@ new_partition(NxmCacheView *view, int number)
 	part->node = node;
 	part->number = number;
 	nxm_init(&part->next_due, UINT64_MAX);
+	nxm_init(&part->share, NXM_CACHE_SMALL_SHARE);
 	if (nxm_chain_init(space, &part->chain[0]) != NXM_OK ||
 		nxm_chain_init(space, &part->chain[1]) != NXM_OK ||
 		(body = nxm_map_new_body(space, NXM_CACHE_MIN_LOG)) == 0)
@@ -153,7 +154,7 @@ nxm_cache_drop(NxmCacheView *view, NxmCache *cache)
 			return result;
 		/* one that is being cleared is dropped when that is drained */
 		if (part != NULL)
-			(void) nxm_map_drop(view->space, &part->index);
+			(void) nxm_map_drop(&part->index);
 	}
 	return NXM_OK;
 }
@@ -166,7 +167,7 @@ drain_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 	NxmRef		ref;
 	NxmResult	result;
 
-	(void) nxm_map_drop(space, &part->index);
+	(void) nxm_map_drop(&part->index);
 	result = nxm_cache_drain_index(space, cache, part);
 	if (result != NXM_ABSENT)
 		return result;

@@ -154,15 +154,47 @@ nxm_item_copy(NxmSpace *space, const NxmItem *item, NxmBuffer *buffer)
 	return NXM_OK;
 }
 
-/* NXM_OK: the same type and bytes.  NXM_MISMATCH: not. */
-extern NxmResult nxm_item_compare(NxmSpace *space, const NxmItem *item,
-								  const NxmValue *value);
-
 /*
  * Are its pieces mapped in this process?  Whoever is going to retire an item
  * must be able to free them; false: need_chunk is set.
  */
 extern bool nxm_item_is_mapped(NxmSpace *space, const NxmItem *item);
+
+/*
+ * For a pop, in place: may the item be taken into the buffer?  NXM_MISMATCH: it
+ * is of another type, unless that is -1.  A big one is copied already, for that
+ * may want pieces mapped; others by nxm_item_copy_popped(), once they are taken.
+ * No buffer: it is taken to be freed.
+ */
+static inline NxmResult
+nxm_item_check_pop(NxmSpace *space, const NxmItem *item, int type,
+				   NxmBuffer *buffer)
+{
+	uint64_t	header;
+
+	if (buffer == NULL)
+		return nxm_item_is_mapped(space, item) ? NXM_OK : NXM_NEED_CHUNK;
+	header = NXM_GET(item->header);
+	buffer->len = NXM_ITEM_LEN(header);
+	buffer->type = NXM_ITEM_TYPE(header);
+	if (type >= 0 && buffer->type != (NxmType) type)
+		return NXM_MISMATCH;
+	if (buffer->len > buffer->size)
+		return NXM_NEED_BUFFER;
+	return (header & NXM_ITEM_BIG) != 0 ?
+		nxm_item_copy_pieces(space, item, buffer) : NXM_OK;
+}
+
+static inline void
+nxm_item_copy_popped(NxmSpace *space, const NxmItem *item, NxmBuffer *buffer)
+{
+	if (buffer != NULL && (NXM_GET(item->header) & NXM_ITEM_BIG) == 0)
+		(void) nxm_item_copy(space, item, buffer);
+}
+
+/* NXM_OK: the same type and bytes.  NXM_MISMATCH: not. */
+extern NxmResult nxm_item_compare(NxmSpace *space, const NxmItem *item,
+								  const NxmValue *value);
 
 /* For nxm_item_bytes(): of a big item. */
 extern size_t nxm_item_big_bytes(uint64_t header);

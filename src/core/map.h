@@ -186,7 +186,7 @@ extern NxmResult nxm_map_scan(NxmSpace *space, NxmMap *map, uint64_t *position,
  */
 extern NxmResult nxm_map_clear(NxmSpace *space, NxmMap *map, uint64_t *removed);
 /* Cuts everything off for good; operations say NXM_DROPPED from now on. */
-extern NxmResult nxm_map_drop(NxmSpace *space, NxmMap *map);
+extern NxmResult nxm_map_drop(NxmMap *map);
 /* Frees some buckets' worth of what was cut off.  Any process may. */
 extern NxmResult nxm_map_drain(NxmSpace *space, NxmMap *map);
 

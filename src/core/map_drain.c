@@ -71,9 +71,8 @@ nxm_map_clear_to(NxmSpace *space, NxmMap *map, uint32_t log, uint64_t *removed)
 }
 
 NxmResult
-nxm_map_drop(NxmSpace *space, NxmMap *map)
+nxm_map_drop(NxmMap *map)
 {
-	(void) space;
 	return cut_off(map, 0);
 }
 

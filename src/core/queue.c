@@ -77,67 +77,72 @@ nxm_queue_push(NxmSpace *space, NxmQueue *queue, const NxmValue *value)
 	}
 }
 
-NxmResult
-nxm_queue_pop(NxmSpace *space, NxmQueue *queue, int type, NxmBuffer *buffer)
+/*
+ * Takes the oldest item: into the buffer, for it to become the dummy.  Where that
+ * is NULL, takes the dummy alone, of a queue that nobody uses any more: the last
+ * one too, which leaves a queue without a dummy.
+ */
+static inline __attribute__((always_inline)) NxmResult
+take(NxmSpace *space, NxmQueue *queue, int type, NxmBuffer *buffer)
 {
 	for (;;)
 	{
 		uint64_t	head = nxm_load(&queue->head);
-		NxmItem    *dummy = nxm_at(space, head & NXM_REF_MASK);
+		NxmItem    *dummy;
 		uint64_t	tail;
 		uint64_t	link;
-		NxmItem    *item;
-		uint64_t	header;
+		NxmItem    *item = NULL;
 		NxmResult	result;
 
+		if (buffer == NULL && (head & NXM_REF_MASK) == 0)
+			return NXM_ABSENT;
+		dummy = nxm_at(space, head & NXM_REF_MASK);
 		if (dummy == NULL)
 			return NXM_NEED_CHUNK;
 		nxm_protect(space, head & NXM_REF_MASK);
 		if (nxm_load(&queue->head) != head)
 			continue;
 		link = nxm_load(NXM_ITEM_LINK(dummy));
-		if (link == 0)
+		if (buffer != NULL && link == 0)
 			return NXM_ABSENT;
-		/* it is ours to retire, if we are the one who pops */
+		/* it is ours to retire, if we are the one who takes */
 		if (!nxm_item_is_mapped(space, dummy))
 			return NXM_NEED_CHUNK;
 		/* head must not pass tail: an item named by tail would be retired */
 		tail = nxm_load(&queue->tail);
-		if (tail == head)
+		if (tail == head && link != 0)
 		{
 			(void) nxm_cas(&queue->tail, &tail, advance(tail, link));
 			continue;
 		}
-		item = nxm_at(space, link);
-		if (item == NULL)
-			return NXM_NEED_CHUNK;
-		/* it is retired only after head has passed it */
-		nxm_protect(space, link);
-		if (nxm_load(&queue->head) != head)
-			continue;
-		header = NXM_GET(item->header);
-		buffer->len = NXM_ITEM_LEN(header);
-		buffer->type = NXM_ITEM_TYPE(header);
-		if (type >= 0 && buffer->type != (NxmType) type)
-			return NXM_MISMATCH;
-		if (buffer->len > buffer->size)
-			return NXM_NEED_BUFFER;
-		if ((header & NXM_ITEM_BIG) != 0)
+		if (buffer != NULL)
 		{
-			/* maps what the pieces need, while the item is still in place */
-			result = nxm_item_copy(space, item, buffer);
+			item = nxm_at(space, link);
+			if (item == NULL)
+				return NXM_NEED_CHUNK;
+			/* it is retired only after head has passed it */
+			nxm_protect(space, link);
+			if (nxm_load(&queue->head) != head)
+				continue;
+			result = nxm_item_check_pop(space, item, type, buffer);
 			if (result != NXM_OK)
 				return result;
 		}
 		if (!nxm_cas(&queue->head, &head, advance(head, link)))
 			continue;
 		/* the next pop may retire it, but the hazard keeps it */
-		if ((header & NXM_ITEM_BIG) == 0)
-			(void) nxm_item_copy(space, item, buffer);
+		if (buffer != NULL)
+			nxm_item_copy_popped(space, item, buffer);
 		nxm_fetch_add_relaxed(&queue->bytes, -nxm_item_bytes(dummy));
 		nxm_retire(space, head & NXM_REF_MASK);
 		return NXM_OK;
 	}
+}
+
+NxmResult
+nxm_queue_pop(NxmSpace *space, NxmQueue *queue, int type, NxmBuffer *buffer)
+{
+	return take(space, queue, type, buffer);
 }
 
 uint64_t
@@ -153,34 +158,11 @@ nxm_queue_length(NxmQueue *queue)
 NxmResult
 nxm_queue_drain(NxmSpace *space, NxmQueue *queue, int max)
 {
-	for (int i = 0; i < max; i++)
-	{
-		uint64_t	head = nxm_load(&queue->head);
-		NxmItem    *dummy;
-		uint64_t	link;
-		uint64_t	tail;
+	NxmResult	result = NXM_OK;
 
-		if ((head & NXM_REF_MASK) == 0)
-			return NXM_ABSENT;
-		dummy = nxm_at(space, head & NXM_REF_MASK);
-		if (dummy == NULL)
-			return NXM_NEED_CHUNK;
-		nxm_protect(space, head & NXM_REF_MASK);
-		if (nxm_load(&queue->head) != head)
-			continue;
-		if (!nxm_item_is_mapped(space, dummy))
-			return NXM_NEED_CHUNK;
-		link = nxm_load(NXM_ITEM_LINK(dummy));
-		tail = nxm_load(&queue->tail);
-		if (link != 0 && tail == head)
-			(void) nxm_cas(&queue->tail, &tail, advance(tail, link));
-		/* the last one leaves a queue without a dummy, which is the end of it */
-		if (!nxm_cas(&queue->head, &head, advance(head, link)))
-			continue;
-		nxm_fetch_add_relaxed(&queue->bytes, -nxm_item_bytes(dummy));
-		nxm_retire(space, head & NXM_REF_MASK);
-	}
-	return NXM_OK;
+	for (int i = 0; i < max && result == NXM_OK; i++)
+		result = take(space, queue, -1, NULL);
+	return result;
 }
 
 NxmResult

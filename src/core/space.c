@@ -740,7 +740,8 @@ free_held(NxmSpace *space, NxmRef ref)
 
 	if (item != NULL && nxm_item_is_mapped(space, item))
 	{
-		nxm_item_free(space, ref);
+		free_item(space, ref, state_account(nxm_load_relaxed(
+			&page_at(space, nxm_ref_page(ref))->state)) != 0);
 		return;
 	}
 	for (int i = 0; i < n; i++)
@@ -796,14 +797,15 @@ hold_item(NxmSpace *space, NxmRef ref, int proc)
 {
 	for (;;)
 	{
-		/* acquire and release: whoever takes the note may free the item */
+		/*
+		 * Release: whoever takes the note may free the item.  Acquire: the fence
+		 * of who retired what was noted here comes before our look at hazards.
+		 */
 		NxmRef		before = nxm_exchange(&space->lines[proc].held, ref);
 
 		if (before == 0)
 			return;
 		ref = before;
-		/* as in nxm_flush(): it was retired before */
-		nxm_fence();
 		proc = hazard_on(space, ref);
 		if (proc < 0)
 			break;
@@ -838,11 +840,9 @@ nxm_flush(NxmSpace *space)
 		if (held != 0 && held != hazard &&
 			nxm_cas(&space->lines[i].held, &held, 0))
 		{
-			int			proc;
+			/* the fence of who retired it came before the note */
+			int			proc = hazard_on(space, held);
 
-			/* it was retired before; now it is ours */
-			nxm_fence();
-			proc = hazard_on(space, held);
 			if (proc >= 0)
 				hold_item(space, held, proc);
 			else

@@ -44,8 +44,12 @@ nxm_stack_push(NxmSpace *space, NxmStack *stack, const NxmValue *value)
 	return NXM_OK;
 }
 
-NxmResult
-nxm_stack_pop(NxmSpace *space, NxmStack *stack, int type, NxmBuffer *buffer)
+/*
+ * Takes the top off: into the buffer, or, where that is NULL, to be freed alone.
+ * Several may at once.
+ */
+static inline __attribute__((always_inline)) NxmResult
+take(NxmSpace *space, NxmStack *stack, int type, NxmBuffer *buffer)
 {
 	uint64_t	top = nxm_load(&stack->top);
 
@@ -53,7 +57,6 @@ nxm_stack_pop(NxmSpace *space, NxmStack *stack, int type, NxmBuffer *buffer)
 	{
 		NxmRef		ref = top & NXM_REF_MASK;
 		NxmItem    *item;
-		uint64_t	header;
 		uint64_t	again;
 		uint64_t	link;
 		NxmResult	result;
@@ -70,30 +73,25 @@ nxm_stack_pop(NxmSpace *space, NxmStack *stack, int type, NxmBuffer *buffer)
 			top = again;
 			continue;
 		}
-		header = NXM_GET(item->header);
-		buffer->len = NXM_ITEM_LEN(header);
-		buffer->type = NXM_ITEM_TYPE(header);
-		if (type >= 0 && buffer->type != (NxmType) type)
-			return NXM_MISMATCH;
-		if (buffer->len > buffer->size)
-			return NXM_NEED_BUFFER;
-		if ((header & NXM_ITEM_BIG) != 0)
-		{
-			/* maps what the pieces need, while the item is still in place */
-			result = nxm_item_copy(space, item, buffer);
-			if (result != NXM_OK)
-				return result;
-		}
+		result = nxm_item_check_pop(space, item, type, buffer);
+		if (result != NXM_OK)
+			return result;
+		/* relaxed: stored before the item was published, and so seen with top */
 		link = nxm_load_relaxed(NXM_ITEM_LINK(item));
 		if (!nxm_cas(&stack->top, &top,
 					 ((top & ~NXM_REF_MASK) - DEPTH_ONE) | link))
 			continue;
-		if ((header & NXM_ITEM_BIG) == 0)
-			(void) nxm_item_copy(space, item, buffer);
+		nxm_item_copy_popped(space, item, buffer);
 		nxm_fetch_add_relaxed(&stack->bytes, -nxm_item_bytes(item));
 		nxm_retire(space, ref);
 		return NXM_OK;
 	}
+}
+
+NxmResult
+nxm_stack_pop(NxmSpace *space, NxmStack *stack, int type, NxmBuffer *buffer)
+{
+	return take(space, stack, type, buffer);
 }
 
 uint64_t
@@ -105,39 +103,11 @@ nxm_stack_depth(NxmStack *stack)
 NxmResult
 nxm_stack_drain(NxmSpace *space, NxmStack *stack, int max)
 {
-	uint64_t	top = nxm_load(&stack->top);
+	NxmResult	result = NXM_OK;
 
-	for (int i = 0; i < max;)
-	{
-		NxmRef		ref = top & NXM_REF_MASK;
-		NxmItem    *item;
-		uint64_t	again;
-
-		if (ref == 0)
-			return NXM_ABSENT;
-		item = nxm_at(space, ref);
-		if (item == NULL)
-			return NXM_NEED_CHUNK;
-		/* several may drain at once */
-		nxm_protect(space, ref);
-		again = nxm_load(&stack->top);
-		if (again != top)
-		{
-			top = again;
-			continue;
-		}
-		if (!nxm_item_is_mapped(space, item))
-			return NXM_NEED_CHUNK;
-		if (nxm_cas(&stack->top, &top, ((top & ~NXM_REF_MASK) - DEPTH_ONE) |
-					nxm_load_relaxed(NXM_ITEM_LINK(item))))
-		{
-			nxm_fetch_add_relaxed(&stack->bytes, -nxm_item_bytes(item));
-			nxm_retire(space, ref);
-			top = nxm_load(&stack->top);
-			i++;
-		}
-	}
-	return NXM_OK;
+	for (int i = 0; i < max && result == NXM_OK; i++)
+		result = take(space, stack, -1, NULL);
+	return result;
 }
 
 NxmResult

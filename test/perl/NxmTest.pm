@@ -7,7 +7,7 @@ use Exporter 'import';
 use IPC::Run ();
 use PostgreSQL::Test::Utils;
 
-our @EXPORT = qw(session ask close_session evict on_disk server_log);
+our @EXPORT = qw(session ask send_query answer close_session evict on_disk server_log);
 
 # session($node, [$dbname], [%connection parameters]): a psql that stays open.
 # Our own, since background_psql() differs between PostgreSQL 15 and 16.
@@ -29,8 +29,23 @@ sub session
 sub ask
 {
 	my ($s, $sql) = @_;
+	send_query($s, $sql);
+	return answer($s);
+}
+
+# The same in two steps, for what is to be waited for.
+sub send_query
+{
+	my ($s, $sql) = @_;
 	$s->{out} = $s->{err} = '';
 	$s->{in} .= "$sql;\n\\echo end-of-answer\n";
+	$s->{h}->pump_nb while length $s->{in};
+	return;
+}
+
+sub answer
+{
+	my ($s) = @_;
 	$s->{h}->pump until $s->{out} =~ s/^end-of-answer\n//m;
 	(my $answer = $s->{out} . $s->{err}) =~ s/\n\z//;
 	return $answer;

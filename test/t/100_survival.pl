@@ -39,6 +39,12 @@ sub worker_pid
 	$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'nexusmem memory'}) or die;
 	return sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'nexusmem memory'});
 }
+# Has the worker looked whether it may save, and found that it has to wait?
+sub waits
+{
+	my ($pid) = @_;
+	return soon(sub { (eval { slurp_file("/proc/$pid/cmdline") } // q{}) =~ /waiting for sessions to end/ });
+}
 # Waits for a condition, for at most so many seconds.
 sub soon
 {
@@ -273,7 +279,8 @@ $pid = worker_pid();
 system('pg_ctl', '-D', $node->data_dir, '-m', 'smart', '-W', '-s', 'stop');
 soon(sub { slurp_file($pidfile) =~ /stopping/ });
 ask($s, "SELECT pg_terminate_backend($pid)");
-is(ask($s, q{SELECT pg_sleep(0.3); SELECT nexusmem.counter_add('c', 1)}), "\n10", 'in a smart shutdown: a client goes on');
+ok(waits($pid), 'in a smart shutdown: the worker waits');
+is(ask($s, q{SELECT nexusmem.counter_add('c', 1)}), '10', 'a client goes on');
 ok(!-e $file, 'and nothing is saved');
 close_session($s);
 ok(soon(sub { !-e $pidfile }), 'until it has ended');
@@ -284,11 +291,11 @@ is(counter('c'), '10', 'and the last state is saved');
 # A client that takes its time to end is waited for, as the postmaster does.
 $s = session($node);
 ask($s, q{SELECT nexusmem.counter_add('c', 1)});
+$pid = worker_pid();
 kill 'STOP', $s->{pid};
 system('pg_ctl', '-D', $node->data_dir, '-m', 'fast', '-W', '-s', 'stop');
-soon(sub { slurp_file($pidfile) =~ /stopping/ });
-sleep 0.3;
-ok(!-e $file && -e $pidfile, 'a stopped client: not saved yet');
+ok(waits($pid), 'a stopped client: the worker waits');
+ok(!-e $file && -e $pidfile, 'not saved yet');
 kill 'CONT', $s->{pid};
 eval { $s->{h}->finish };
 ok(soon(sub { !-e $pidfile }), 'the shutdown ends with it');

@@ -15,7 +15,7 @@ use NxmTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(usleep);
+use Time::HiRes;
 
 my $MB = 1048576;
 my $kills = $ENV{NXM_KILLS} // 40;
@@ -58,11 +58,12 @@ sub make
 {
 	my ($name, $path) = @_;
 	$node = PostgreSQL::Test::Cluster->new($name);
-	$node->init;
+	$node->init(allows_streaming => 1);
 	$node->append_conf('postgresql.conf', qq{
 shared_preload_libraries = 'nexusmem'
 dynamic_library_path = '$path'
 nexusmem.num_nodes = 2
+max_connections = 100
 shared_buffers = 1MB
 max_wal_size = 32MB
 fsync = off
@@ -173,13 +174,7 @@ sub start_victims
 sub stopped
 {
 	my ($pid) = @_;
-	foreach my $try (1 .. 1000)
-	{
-		my $stat = eval { slurp_file("/proc/$pid/stat") } // '';
-		return 1 if $stat =~ /^\d+ \(.*\) T /;
-		usleep(10_000);
-	}
-	return 0;
+	return wait_for("SELECT pg_read_file('/proc/$pid/stat') ~ '^[0-9]+ [(].*[)] T '");
 }
 
 # The module that all of this needs.
@@ -310,11 +305,12 @@ my @places = (
 	[ 'linked', q{SELECT nexusmem.queue_push('q', 'of the stopped')}, '', q{SELECT count(*) FILTER (WHERE v = 'of the stopped') FROM (SELECT nexusmem.queue_pop('q') AS v, nexusmem.queue_push('q', 'x') FROM generate_series(1, 101)) s}, '1' ],
 );
 
-# stop_at($place, $sql): a session that is stopped there, and the process.
+# stop_at($place, $sql, %param): a session, with these connection parameters, that
+# is stopped there.
 sub stop_at
 {
-	my ($place, $sql) = @_;
-	my $s = session($node);
+	my ($place, $sql, %param) = @_;
+	my $s = session($node, 'postgres', %param);
 	is(ask($s, "SELECT torture_pause_at('$place')"), 't', "$place: a place to stop at") if $sql !~ /torture_pause_at/;
 	$s->{out} = $s->{err} = '';
 	$s->{in} .= "$sql;\n\\echo end-of-answer\n";
@@ -410,5 +406,22 @@ foreach my $p ($kills == 0 ? () : @places)
 	ok($node->wait_for_log(qr/database system is ready to accept connections/, $from) && wait_for('SELECT true'), "$place: killed: the server recovers");
 	is(q1(q{SELECT count(*) FROM nexusmem.structures; SELECT prepare(); SELECT others(1)}), "0\n\n", "$place: killed: structures are gone, and usable");
 }
+
+# A shutdown while a client that it does not wait for is about to look a name up.
+q1(q{SELECT drop_all(); SELECT nexusmem.counter_add('c', 5)});
+my $client = stop_at('look up', q{SELECT nexusmem.counter_add('c', 1)}, replication => 'database');
+$from = -s $node->logfile;
+system('pg_ctl', '-D', $node->data_dir, '-m', 'fast', '-W', '-s', 'stop');
+ok($node->wait_for_log(qr/saved 1 shared structure/, $from), 'a walsender stopped before it looks a name up: structures are saved');
+kill 'CONT', $client->{pid};
+# the checkpointer, once it has begun to shut down, ends it
+eval { $client->{h}->pump until $client->{out} =~ /^end-of-answer\n/m };
+like($client->{err}, qr/^ERROR:  shared structures are closed|^FATAL:  terminating connection/, 'then it finds none');
+unlike($client->{out}, qr/^6$/m, 'and changes nothing');
+close_session($client);
+ok($node->wait_for_log(qr/database system is shut down/, $from), 'the shutdown ends');
+$node->{_pid} = undef;
+$node->start;
+is(q1(q{SELECT nexusmem.counter_get('c')}), '5', 'what was saved is all that there was');
 $node->stop;
 done_testing();

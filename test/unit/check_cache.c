@@ -621,7 +621,7 @@ setup_ghost(void)
 	setup(3, AMPLE, 1);
 	told = check_shared(sizeof(*told), "told");
 	nxm_enter(check_space());
-	nxm_ghost_add(check_space(), partition(), hash_of(0));
+	nxm_ghost_add(check_space(), &partition()->ghost[KIND_SMALL], hash_of(0));
 	nxm_leave(check_space());
 }
 
@@ -629,13 +629,14 @@ static void
 take_ghost(int proc)
 {
 	bool		yes;
+	uint64_t	since;
 
 	nxm_enter(check_space());
 	if (proc == 3)
-		nxm_ghost_add(check_space(), partition(), hash_of(1));
+		nxm_ghost_add(check_space(), &partition()->ghost[KIND_SMALL], hash_of(1));
 	else
 	{
-		yes = nxm_ghost_take(check_space(), partition(), hash_of(0));
+		yes = nxm_ghost_take(check_space(), &partition()->ghost[KIND_SMALL], hash_of(0), &since);
 		if (yes)
 			nxm_fetch_add(told, 1);
 	}
@@ -645,10 +646,12 @@ take_ghost(int proc)
 static void
 finish_ghost(void)
 {
+	uint64_t	since;
+
 	if (nxm_load(told) != 1)
 		check_fail("the ghost told %d of one eviction", (int) nxm_load(told));
 	nxm_enter(check_space());
-	if (!nxm_ghost_take(check_space(), partition(), hash_of(1)))
+	if (!nxm_ghost_take(check_space(), &partition()->ghost[KIND_SMALL], hash_of(1), &since))
 		check_fail("the ghost lost an eviction");
 	nxm_leave(check_space());
 	finish();

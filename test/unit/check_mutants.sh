@@ -82,11 +82,13 @@ mutant "epoch advanced one early" check_space space.c \
 mutant "epoch advanced past a section" check_space space.c \
 	'theirs == 0 || theirs == epoch' 'true'
 mutant "items freed without a look at the hazards" check_space space.c \
-	'proc = hazard_on(space, limbo[i]);' ''
+	'proc = hazard_on(space, hazard);' ''
 mutant "displaced note freed without a look at the hazards" check_space space.c \
 	'		proc = hazard_on(space, ref);
 		if (proc < 0)
 			break;' '		break;'
+mutant "held item freed without a look at the hazards" check_space space.c \
+	'int			proc = hazard_on(space, held);' 'int			proc = -1;'
 mutant "displaced note forgotten" check_space space.c \
 	'		if (before == 0)
 			return;' '		if (before != ref)
@@ -142,11 +144,11 @@ mutant "tag of the queue's head not compared" check_queue queue.c \
 mutant "no tags in the queue" check_queue queue.c \
 	'+ COUNT_ONE' ''
 mutant "head passes tail" check_queue queue.c \
-	'if (tail == head)' 'if (false)'
+	'if (tail == head && link != 0)' 'if (false)'
 mutant "no second look after the second hazard, queue" check_queue queue.c \
 	'nxm_protect(space, link);
-		if (nxm_load(&queue->head) != head)' 'nxm_protect(space, link);
-		if (false)'
+			if (nxm_load(&queue->head) != head)' 'nxm_protect(space, link);
+			if (false)'
 mutant "item read after it was published" check_queue queue.c \
 	'nxm_fetch_add_relaxed(&queue->bytes, bytes);' \
 	'nxm_fetch_add_relaxed(&queue->bytes, nxm_item_bytes(nxm_at(space, ref)));'

@@ -326,7 +326,10 @@ items_fixed(int proc)
 	}
 }
 
-/* A reader goes from one item to the next, and both are replaced. */
+/*
+ * A reader goes from one item to the next, and both are replaced: who notes the
+ * first one with it, late, displaces the note of the second, which is being read.
+ */
 static void
 items_held(int proc)
 {
@@ -471,6 +474,7 @@ static const CheckCase cases[] = {
 	{"items under a hazard, two processes", 2, setup_items_two, items, items_finish, OFTEN, NULL},
 	{"items under a hazard, all schedules", 2, setup_items_two, items_fixed, items_finish, ALL, 0, 2, 2, NULL, NULL},
 	{"items held for a reader that goes on", 3, setup_items_three, items_held, items_finish, OFTEN, NULL},
+	{"items held for a reader that goes on, all schedules", 3, setup_items_three, items_held, items_finish, ALL, 500000, 3, 1, NULL, NULL},
 	{"arrays and the epoch", 3, setup_arrays_three, arrays, arrays_finish, OFTEN, NULL},
 	{"arrays and the epoch, two processes", 2, setup_arrays_two, arrays, arrays_finish, OFTEN, NULL},
 	{"arrays, and the epoch moved on by a third", 3, setup_arrays_three, arrays_three, arrays_finish, ALL, 0, 2, 2, NULL, NULL},

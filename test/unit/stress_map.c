@@ -602,7 +602,7 @@ drop_map(Worker *worker, const char *name)
 	Test	   *test = worker->test;
 	NxmResult	r;
 
-	ENV_DO(&worker->space, r, nxm_map_drop(&worker->space, &test->map));
+	ENV_DO(&worker->space, r, nxm_map_drop(&test->map));
 	CHECK(worker, r == NXM_OK, "dropping a map: %d", (int) r);
 	drain(worker);
 	if (nxm_map_entries(&test->map) != 0 || nxm_map_bytes(&test->map) != 0)

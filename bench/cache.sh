@@ -1,0 +1,202 @@
+#!/bin/bash
+# bench/cache.sh: the cache in a server, against an unlogged table with an expiry
+# check; what an item takes; throughput by the number of clients.
+#
+#	PAIRS=5		pairs of runs of each case
+#	ENTRIES=1000000	of cache and table, with values of 100 bytes
+#	ROWS=100000	operations of a run in a statement or loop
+#	SECONDS_A_RUN=3	of pgbench
+#	CASES=table,bytes,clients,latency
+#
+# One session's figures are its CPU time (/proc/self/schedstat): nanoseconds of one
+# operation, in a statement over generate_series or in a loop in PL/pgSQL. The
+# "floor" is the same statement that only makes the keys. The session has touched
+# all memory before. Figures of several clients are operations a second by the
+# clock. Latencies are of statements over the socket, with one client a core; those
+# of the operations alone: bench/core_cache.sh.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+param PAIRS 5
+param ENTRIES 1000000
+param ROWS 100000
+param SECONDS_A_RUN 3
+param CASES table,bytes,clients,latency
+bench_begin cache "$@"
+
+nxm_cluster_start main "shared_preload_libraries = 'nexusmem'
+shared_buffers = 1GB
+max_wal_size = 8GB
+autovacuum = off
+jit = off
+max_parallel_workers_per_gather = 0
+nexusmem.cache_size = 1GB
+nexusmem.save = off"
+nxm_psql <<-SQL
+	CREATE EXTENSION nexusmem;
+	$CREATE_CPU
+	CREATE UNLOGGED TABLE kv (k text PRIMARY KEY, v text, expires timestamptz);
+SQL
+
+# keys in random order: 611953 is a prime that divides no usual number of entries
+KEY="('k' || ((i::bigint * 611953 + @) % $ENTRIES))"
+ORDERED="('k' || ((i::bigint + @ * 1000) % $ENTRIES))"
+VALUE="'$(printf 'v%.0s' {1..100})'::text"
+PAYLOAD=$(awk -v n="$ENTRIES" 'BEGIN { for (i = 0; i < n; i++) sum += length("k" i) + 100; print sum / n }')
+
+# fill [TTL [CACHE]]: all keys; the time to live may depend on i
+fill() {
+	nxm_psql -Atc "SELECT count(*) FROM (SELECT nexusmem.cache_set('k' || i, $VALUE, ${1:-NULL}, '${2:-default}') FROM generate_series(0, $ENTRIES - 1) i OFFSET 0) s" >/dev/null
+}
+
+if has_case table; then
+	echo "against the table: $ENTRIES values of 100 bytes"
+	nxm_psql -c "INSERT INTO kv SELECT 'k' || i, $VALUE FROM generate_series(0, $ENTRIES - 1) i" -c 'VACUUM (ANALYZE) kv' -c CHECKPOINT
+	hour="interval '1 hour'"
+	fill
+	fill "$hour" ttl
+	live="(expires IS NULL OR expires > now())"
+	upsert() { printf 'INSERT INTO kv VALUES (%s, %s, %s) ON CONFLICT (k) DO UPDATE SET v = excluded.v, expires = excluded.expires' "$KEY" "$VALUE" "$1"; }
+	WARM="SELECT count(nexusmem.cache_get(k)) FROM kv; SELECT count(*) FROM (SELECT nexusmem.cache_set(k, v) FROM kv OFFSET 0) s;
+		SELECT count(nexusmem.cache_get(k, 'ttl')) FROM kv; SELECT count(*) FROM (SELECT nexusmem.cache_set(k, v, $hour, 'ttl') FROM kv OFFSET 0) s;"
+	few=$((ROWS / 5))
+	ALL=("floor" "$(over "$KEY" "$ROWS")" "$ROWS" "$(over "$KEY" "$ROWS")" "$ROWS"
+		"cache_get, random order" "$(over "nexusmem.cache_get($KEY)" "$ROWS")" "$ROWS" "$(over "(SELECT v FROM kv WHERE k = $KEY AND $live)" "$ROWS")" "$ROWS"
+		"cache_get, key order" "$(over "nexusmem.cache_get($ORDERED)" "$ROWS")" "$ROWS" "$(over "(SELECT v FROM kv WHERE k = $ORDERED AND $live)" "$ROWS")" "$ROWS"
+		"cache_get, loop" "$(loop "x := nexusmem.cache_get($KEY)" "$ROWS")" "$ROWS" "$(loop "SELECT v INTO x FROM kv WHERE k = $KEY AND $live" "$ROWS")" "$ROWS"
+		"cache_set, loop" "$(loop "b := nexusmem.cache_set($KEY, $VALUE) IS NULL" "$ROWS")" "$ROWS" "$(loop "$(upsert NULL)" "$few")" "$few"
+		"cache_set with a TTL, loop" "$(loop "b := nexusmem.cache_set($KEY, $VALUE, $hour, 'ttl') IS NULL" "$ROWS")" "$ROWS" "$(loop "$(upsert "now() + $hour")" "$few")" "$few"
+		"cache_get with a TTL, loop" "$(loop "x := nexusmem.cache_get($KEY, 'ttl')" "$ROWS")" "$ROWS" "$(loop "SELECT v INTO x FROM kv WHERE k = $KEY AND $live" "$ROWS")" "$ROWS")
+	BETWEEN="VACUUM kv;"
+	in_one_session
+	BETWEEN=
+	nxm_psql -Atc "SELECT nexusmem.cache_drop('ttl')" >/dev/null
+	minus "floor" "cache_get, random order"
+	figure "floor"
+	report "cache_get, loop" B/A ns '>=' 8
+	report "cache_get, random order, floor subtracted" B/A ns '>=' 7
+	report "cache_get, random order" B/A ns '>=' 5
+	report "cache_get, key order" B/A ns
+	report "cache_get with a TTL, loop" B/A ns
+	report "cache_set, loop" B/A ns '>=' 10
+	report "cache_set with a TTL, loop" B/A ns '>=' 10
+	echo
+fi
+
+# one cache_get and one cache_set a statement, of a random key
+single_scripts() {
+	printf '\\set key random(0, %d)\n%s\n' $((ENTRIES - 1)) "SELECT nexusmem.cache_get('k' || :key);" | as_postgres tee "$NXM_TMP/get.sql" >/dev/null
+	printf '\\set key random(0, %d)\n%s\n' $((ENTRIES - 1)) "SELECT nexusmem.cache_set('k' || :key, $VALUE);" | as_postgres tee "$NXM_TMP/set.sql" >/dev/null
+}
+
+# cache_size MB: sets it, or the default of this script for none
+cache_size() {
+	if [ -n "${1:-}" ]; then nxm_psql -c "ALTER SYSTEM SET nexusmem.cache_size = '$1MB'"; else nxm_psql -c 'ALTER SYSTEM RESET nexusmem.cache_size'; fi
+	nxm_psql -Atc 'SELECT pg_reload_conf()' >/dev/null
+	sleep 2
+}
+
+# item_bytes WHAT TARGET: all memory of caches, for each entry, beyond key and value; and
+# what stat_cache says of it
+item_bytes() {
+	nxm_psql -At -F' ' <<-SQL | awk -v what="$1" -v target="$2" '{
+		verdict = target == "" ? "" : sprintf("  <= %s: %s", target, $1 <= target ? "met" : "MISSED")
+		printf "%-34s %8.1f  (%d entries, %.1f MB in use; stat_cache: bytes %.1f, overhead_bytes %.1f an entry)%s\n", what, $1, $2, $3 / 1048576, $4 / $2, $5 / $2, verdict }'
+		SELECT (used - $used_before)::numeric / entries - $PAYLOAD, entries, used - $used_before, bytes, overhead
+		FROM (SELECT sum(entries) AS entries, sum(bytes) AS bytes, sum(overhead_bytes) AS overhead FROM nexusmem.stat_cache) c,
+			(SELECT sum(used_bytes) AS used FROM nexusmem.node_memory) m;
+	SQL
+}
+
+if has_case bytes; then
+	echo "bytes of overhead an item, of keys and values of $PAYLOAD bytes, everything counted"
+	nxm_psql -Atc "SELECT nexusmem.cache_clear()" >/dev/null
+	# what was cleared is drained by a worker
+	for ((i = 0; i < 100; i++)); do
+		used_before=$(nxm_psql -Atc 'SELECT sum(used_bytes) FROM nexusmem.node_memory')
+		sleep 0.2
+		[ "$used_before" != "$(nxm_psql -Atc 'SELECT sum(used_bytes) FROM nexusmem.node_memory')" ] || break
+	done
+	fill
+	item_bytes "filled once" 20
+	nxm_psql -Atc "SELECT count(*) FROM (SELECT nexusmem.cache_set('k' || (random() * ($ENTRIES - 1))::int, $VALUE) FROM generate_series(1, 2 * $ENTRIES) OFFSET 0) s" >/dev/null
+	sleep 2
+	item_bytes "after as many random overwrites, 2x" 20
+	nxm_psql -Atc "SELECT nexusmem.cache_clear()" >/dev/null
+	sleep 2
+	fill "make_interval(hours => 1 << (i % 8))"
+	item_bytes "with 8 different TTLs" ""
+	limit=$(awk -v n="$ENTRIES" -v p="$PAYLOAD" 'BEGIN { print int(n * (p + 20) / 2 / 1048576) }')
+	cache_size "$limit"
+	fill
+	nxm_psql -At -F' ' -c "SELECT sum(entries), $limit::bigint * 1048576 / sum(entries)::numeric - $PAYLOAD FROM nexusmem.stat_cache" |
+		awk -v limit="$limit" '{ printf "%-34s %8.1f  (%d entries in cache_size = %d MB)\n", "full, of the limit", $2, $1, limit }'
+	cache_size
+	echo
+fi
+
+if has_case clients; then
+	echo "operations a second by clients, 95 % cache_get, 5 % cache_set"
+	fill
+	key="'k' || ((i::bigint * 611953 + :seed) % $ENTRIES)"
+	single_scripts
+	{
+		printf '\\set seed random(1, 1000000000)\n'
+		printf 'SELECT count(CASE WHEN i %% 20 = 0 THEN CASE WHEN nexusmem.cache_set(%s, %s) IS NULL THEN 1 END ELSE length(nexusmem.cache_get(%s)) END) FROM generate_series(1, 10000) i;\n' "$key" "$VALUE" "$key"
+	} | as_postgres tee "$NXM_TMP/many.sql" >/dev/null
+	# tps CLIENTS OPERATIONS FILES...
+	tps() {
+		local n=$1 operations=$2
+		shift 2
+		as_postgres "$PG_BIN/pgbench" -n -M prepared -c "$n" -j "$((n < 2 ? 1 : 2))" -T "$SECONDS_A_RUN" "$@" |
+			awk -v n="$operations" '/^tps/ { print $3 * n }'
+	}
+	for ((p = 0; p <= PAIRS; p++)); do
+		last='' last_single=''
+		for n in 1 2 4 16; do
+			these=$(tps $n 10000 -f "$NXM_TMP/many.sql")
+			single=$(tps $n 1 -f "$NXM_TMP/get.sql@95" -f "$NXM_TMP/set.sql@5")
+			# the first round touches the memory
+			if [ $p -gt 0 ] && [ -n "$last" ]; then
+				pair "$n clients against ${last%% *}, 10,000 a statement" "$these" "${last#* }"
+				pair "$n clients against ${last%% *}, one a statement" "$single" "${last_single#* }"
+			fi
+			last="$n $these" last_single="$n $single"
+		done
+	done
+	for n in "2 clients against 1" "4 clients against 2" "16 clients against 4"; do
+		report "$n, 10,000 a statement" A/B "a second" '>=' 0.95
+	done
+	for n in "2 clients against 1" "4 clients against 2" "16 clients against 4"; do
+		report "$n, one a statement" A/B "a second" '>=' 0.95
+	done
+fi
+
+if has_case latency; then
+	echo
+	echo "microseconds of a statement, half cache_get and half cache_set, a client a core"
+	single_scripts
+	fill
+	limit=$(awk -v n="$ENTRIES" -v p="$PAYLOAD" 'BEGIN { print int(n * (p + 20) / 2 / 1048576) }')
+	# latencies: median and 99.9 % of statements
+	latencies() {
+		rm -f "$NXM_TMP"/latency.*
+		as_postgres "$PG_BIN/pgbench" -n -M prepared -c "$(nproc)" -j "$(nproc)" -T "$SECONDS_A_RUN" \
+			-l --log-prefix="$NXM_TMP/latency" -f "$NXM_TMP/get.sql" -f "$NXM_TMP/set.sql" >/dev/null
+		cat "$NXM_TMP"/latency.* | awk '{ print $3 }' | sort -n |
+			awk '{ v[NR] = $1 } END { print v[int(NR * 0.5) + 1], v[int(NR * 0.999) + 1] }'
+	}
+	for ((p = 1; p <= PAIRS; p++)); do
+		cache_size
+		fill
+		read -r rest_median rest <<<"$(latencies)"
+		cache_size "$limit"
+		fill
+		read -r evicting_median evicting <<<"$(latencies)"
+		pair "99.9 %, evicting / at rest" "$rest" "$evicting"
+		pair "median, evicting / at rest" "$rest_median" "$evicting_median"
+	done
+	cache_size
+	report "99.9 %, evicting / at rest" B/A us '<=' 10
+	report "median, evicting / at rest" B/A us
+fi

@@ -1,0 +1,309 @@
+/*
+ * single_flight.c
+ *	  Of the sessions that miss a key of a cache at once, one computes it.
+ *
+ * The lock is one of PostgreSQL's lock manager, an advisory lock of a class of
+ * its own, named by the database and 64 bits of a hash of cache and key.  Two
+ * keys of one hash wait for each other without need, and that is all.  It is
+ * held to the end of the function call that took it; an error, a cancellation
+ * or the end of the session release it as they do all locks of a transaction.
+ * It does not outlive the call otherwise, so that nothing of it is prepared or
+ * held while a transaction is idle.  Waiting can be cancelled, is subject to
+ * lock_timeout and statement_timeout, is seen in pg_locks and as wait event
+ * Lock/advisory, and takes part in the search for deadlocks.
+ *
+ * Who is granted the lock looks for the key again.  It is there, or who held the
+ * lock did not store it: then this session is the one that computes, while the
+ * rest go on waiting.  That is right after an error.  Where a value was computed
+ * that cannot be stored (a NULL, too long, for one role only), it would make each
+ * of them wait for all before it, so it is counted as fruitless, and who waited
+ * meanwhile computes on its own.
+ *
+ * Who computes one key and misses another takes that lock only if it is free.  So
+ * whoever waits holds none, and locks of this class alone make no deadlock.  A
+ * transaction whose value could not be stored anyway neither locks nor waits.
+ *
+ * What must not be stored: others would see what only this transaction can see,
+ * or what a role was shown by row security.
+ *
+ *	- the transaction has a transaction ID: it has written, before or in the query
+ *	- it has a snapshot of its own, from REPEATABLE READ up
+ *	- a statement run meanwhile, the query or one in a function that it called,
+ *	  had row security applied to a table, or read a temporary one.  Each plan is
+ *	  looked at when it starts.
+ *
+ * Deletes.  A value is computed from a snapshot, and stored later.  A key that
+ * was deleted between the two, because what it was computed from had changed,
+ * would come back with its old value and stay.  So deleting raises a count, and
+ * who stores looks at it twice:
+ *
+ *	who computes: count, snapshot, store, fence, count again; delete if changed
+ *	who deletes:  (commit), raise count, fence, delete
+ *
+ * By the two fences, either who deletes finds what was stored, or who stored
+ * finds the count raised.  If it was raised before the first look, the snapshot
+ * was taken after the commit that came before it.
+ *
+ * Counts are words in the anchor, by hash, that many keys share: one that was
+ * raised for another key costs a computation or a stored value, and no more.
+ *
+ * Limits.  What a function reads through a foreign table or another connection is
+ * not seen, nor what policies are written into a view.  A query that waits for
+ * the same key through another connection of its own waits for itself, which no
+ * search for deadlocks sees.
+ */
+#include "single_flight.h"
+
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "compat.h"
+#include "mb/pg_wchar.h"
+#include "parser/parse_relation.h"
+#include "storage/lmgr.h"
+#include "utils/lsyscache.h"
+#include "utils/rls.h"
+
+NxmFlight  *nxm_flight_innermost = NULL;
+
+static inline NxmAtomic *
+count_of(NxmAtomic *counts, uint64 hash)
+{
+	return &counts[hash % NXM_FLIGHT_COUNTS];
+}
+
+static Oid
+owner_of(const char *cache, size_t len)
+{
+	return nxm_is_default_cache(NXM_KIND_CACHE, cache, len) ? GetUserId() :
+		InvalidOid;
+}
+
+/* The hash of a cache, and of a key in it. */
+static uint64
+hash_of(Oid owner, const char *cache, size_t cache_len, const NxmKey *key)
+{
+	char		name[2 * sizeof(Oid) + NXM_MAX_NAME + 1 + NXM_MAX_KEY];
+	char	   *p = name;
+
+	memcpy(p, &MyDatabaseId, sizeof(Oid));
+	p += sizeof(Oid);
+	memcpy(p, &owner, sizeof(Oid));
+	p += sizeof(Oid);
+	memcpy(p, cache, cache_len);
+	p += cache_len;
+	/* in no name of a cache */
+	*p++ = '\0';
+	if (key != NULL)
+	{
+		memcpy(p, key->data, key->len);
+		p += key->len;
+	}
+	return nxm_hash(name, (size_t) (p - name));
+}
+
+static void
+note(uint64 hash)
+{
+	/* pairs with the loads in nxm_flight_enter() */
+	(void) nxm_fetch_add(count_of(nxm_registry_anchor->deletes, hash), 1);
+	/* pairs with the fence in nxm_flight_outdated() */
+	nxm_fence();
+}
+
+void
+nxm_flight_note_delete(const NxmKey *key)
+{
+	note(key->hash);
+}
+
+void
+nxm_flight_note_clear(const char *cache, size_t len)
+{
+	note(hash_of(owner_of(cache, len), cache, len, NULL));
+}
+
+bool
+nxm_flight_outdated(const NxmFlight *flight)
+{
+	NxmAtomic  *deletes = nxm_registry_anchor->deletes;
+
+	/* pairs with the one in note(): one of the two sees what the other did */
+	nxm_fence();
+	/* relaxed: the fence came before */
+	return nxm_load_relaxed(count_of(deletes, flight->key.hash)) !=
+		flight->key_deletes ||
+		nxm_load_relaxed(count_of(deletes, flight->cache_hash)) !=
+		flight->cache_deletes;
+}
+
+/* Can nothing be stored, whatever the query is? */
+static bool
+transaction_is_private(void)
+{
+	return TransactionIdIsValid(GetTopTransactionIdIfAny()) ||
+		IsolationUsesXactSnapshot();
+}
+
+static bool
+same_key(const NxmFlight *a, const NxmFlight *b)
+{
+	return a->key.len == b->key.len && a->cache_len == b->cache_len &&
+		a->owner == b->owner &&
+		memcmp(a->key.data, b->key.data, a->key.len) == 0 &&
+		memcmp(a->cache, b->cache, a->cache_len) == 0;
+}
+
+/* The key, cut to what fits in a message. */
+static int
+shown_len(const NxmFlight *flight)
+{
+	return pg_mbcliplen(flight->key.data, (int) flight->key.len, 64);
+}
+
+static void
+waiting_context(void *arg)
+{
+	const NxmFlight *flight = arg;
+
+	errcontext("while waiting for another session to compute key \"%.*s\" of cache \"%.*s\"",
+			   shown_len(flight), flight->key.data,
+			   (int) flight->cache_len, flight->cache);
+}
+
+static void
+wait_for_lock(NxmFlight *flight)
+{
+	ErrorContextCallback context;
+
+	context.callback = waiting_context;
+	context.arg = flight;
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+	(void) LockAcquire(&flight->tag, ExclusiveLock, false, false);
+	error_context_stack = context.previous;
+	flight->waited = true;
+}
+
+void
+nxm_flight_begin(NxmFlight *flight, const char *cache, size_t cache_len,
+				 const NxmKey *key)
+{
+	uint64		hash;
+
+	memset(flight, 0, sizeof(*flight));
+	flight->owner = owner_of(cache, cache_len);
+	flight->cache = cache;
+	flight->cache_len = cache_len;
+	flight->key = *key;
+
+	for (NxmFlight *f = nxm_flight_innermost; f != NULL; f = f->outer)
+	{
+		if (same_key(f, flight))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_RECURSION),
+					 errmsg("query that computes key \"%.*s\" of cache \"%.*s\" asks for that key itself",
+							shown_len(flight), flight->key.data,
+							(int) cache_len, cache)));
+	}
+
+	flight->private = transaction_is_private();
+	if (flight->private)
+		return;
+	hash = hash_of(flight->owner, cache, cache_len, key);
+	SET_LOCKTAG_ADVISORY(flight->tag, MyDatabaseId, (uint32) (hash >> 32),
+						 (uint32) hash, NXM_FLIGHT_LOCK_CLASS);
+	/* acquire; pairs with the increment in nxm_flight_end() */
+	flight->fruitless = nxm_load(count_of(nxm_registry_anchor->fruitless,
+										  key->hash));
+	if (LockAcquire(&flight->tag, ExclusiveLock, false, true) ==
+		LOCKACQUIRE_NOT_AVAIL)
+	{
+		if (nxm_flight_innermost != NULL)
+			return;
+		wait_for_lock(flight);
+	}
+	flight->locked = true;
+}
+
+static void
+release(NxmFlight *flight)
+{
+	if (flight->locked)
+		(void) LockRelease(&flight->tag, ExclusiveLock, false);
+	flight->locked = false;
+}
+
+void
+nxm_flight_enter(NxmFlight *flight)
+{
+	NxmAnchor  *anchor = nxm_registry_anchor;
+
+	/* acquire; who raised it did so before releasing the lock */
+	if (flight->waited &&
+		nxm_load(count_of(anchor->fruitless, flight->key.hash)) !=
+		flight->fruitless)
+		release(flight);
+
+	/* acquire; pair with note(): a snapshot taken from here on is newer */
+	flight->cache_hash = hash_of(flight->owner, flight->cache,
+								 flight->cache_len, NULL);
+	flight->key_deletes = nxm_load(count_of(anchor->deletes,
+											flight->key.hash));
+	flight->cache_deletes = nxm_load(count_of(anchor->deletes,
+											  flight->cache_hash));
+	flight->outer = nxm_flight_innermost;
+	nxm_flight_innermost = flight;
+}
+
+void
+nxm_flight_leave(NxmFlight *flight)
+{
+	nxm_flight_innermost = flight->outer;
+	if (flight->outer != NULL)
+		flight->outer->private |= flight->private;
+}
+
+bool
+nxm_flight_shareable(const NxmFlight *flight)
+{
+	return !flight->private && !transaction_is_private();
+}
+
+void
+nxm_flight_end(NxmFlight *flight, bool fruitless)
+{
+	if (flight->locked && fruitless)
+		(void) nxm_fetch_add(count_of(nxm_registry_anchor->fruitless,
+									  flight->key.hash), 1);
+	release(flight);
+}
+
+void
+nxm_flight_statement_slow(QueryDesc *query)
+{
+	PlannedStmt *stmt = query->plannedstmt;
+	NxmFlight  *flight = nxm_flight_innermost;
+	ListCell   *lc;
+
+	if (flight->private)
+		return;
+	foreach(lc, stmt->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		if (rte->rtekind != RTE_RELATION)
+			continue;
+
+		/*
+		 * Not applied to a table's owner, for one.  (A plan's dependsOnRole tells
+		 * of functions alone that were inlined in it.)
+		 */
+		if (check_enable_rls(rte->relid, nxm_check_as_user(stmt, rte), true) ==
+			RLS_ENABLED ||
+			get_rel_persistence(rte->relid) == RELPERSISTENCE_TEMP)
+		{
+			flight->private = true;
+			return;
+		}
+	}
+}

@@ -1,0 +1,88 @@
+/*
+ * single_flight.h
+ *	  Of the sessions that miss a key of a cache at once, one computes it.
+ */
+#ifndef NXM_SINGLE_FLIGHT_H
+#define NXM_SINGLE_FLIGHT_H
+
+#include "registry.h"
+
+#include "executor/execdesc.h"
+#include "storage/lock.h"
+
+/*
+ * The fourth field of our advisory locks, pg_locks.objsubid: pg_advisory_lock()
+ * and its like use 1 and 2.
+ */
+#define NXM_FLIGHT_LOCK_CLASS 0x4E58
+
+/*
+ * One session's way to the value of a key, on the stack of who wants it, for the
+ * time of one function call.  Where an error ends that call, nxm_flight_leave()
+ * must have been called if nxm_flight_enter() was; the lock is released with the
+ * transaction or savepoint that the error aborts.
+ */
+typedef struct NxmFlight
+{
+	struct NxmFlight *outer;	/* in whose query this one computes */
+	const char *cache;
+	size_t		cache_len;
+	Oid			owner;			/* of a default cache, which each role has */
+	NxmKey		key;
+	uint64		cache_hash;
+	LOCKTAG		tag;
+	bool		locked;
+	bool		waited;
+	bool		private;		/* what it computes is not for others */
+	uint64		fruitless;		/* the shared counts, as they were */
+	uint64		key_deletes;
+	uint64		cache_deletes;
+} NxmFlight;
+
+/*
+ * After the key was missed, in a cache of the current role.  Takes the key's lock,
+ * waiting for it where this session computes nothing yet, or does without.  Then,
+ * if flight->locked, the key is to be looked for again.  Raises invalid_recursion
+ * where this session computes that key already, and what waiting for a lock does.
+ */
+extern void nxm_flight_begin(NxmFlight *flight, const char *cache,
+							 size_t cache_len, const NxmKey *key);
+
+/* Before and after the value is computed, also after an error. */
+extern void nxm_flight_enter(NxmFlight *flight);
+extern void nxm_flight_leave(NxmFlight *flight);
+
+/* May what was computed be stored for others? */
+extern bool nxm_flight_shareable(const NxmFlight *flight);
+
+/*
+ * After the value was stored.  true: meanwhile the key was deleted, or the
+ * cache emptied, and the value may be older than that: it has to be deleted.
+ */
+extern bool nxm_flight_outdated(const NxmFlight *flight);
+
+/*
+ * Lets others go on.  fruitless: a value was computed, and could not be stored:
+ * who waited for it shall not wait for another one.
+ */
+extern void nxm_flight_end(NxmFlight *flight, bool fruitless);
+
+/*
+ * Before a key is deleted, or a cache of the current role emptied or dropped, also
+ * where there is none yet.  This process must be attached.
+ */
+extern void nxm_flight_note_delete(const NxmKey *key);
+extern void nxm_flight_note_clear(const char *cache, size_t len);
+
+/* To be called after each ExecutorStart. */
+extern void nxm_flight_statement_slow(QueryDesc *query);
+extern NxmFlight *nxm_flight_innermost;
+
+static inline void
+nxm_flight_statement(QueryDesc *query)
+{
+	if (unlikely(nxm_flight_innermost != NULL))
+		nxm_flight_statement_slow(query);
+}
+
+#endif							/* NXM_SINGLE_FLIGHT_H */

@@ -1,0 +1,271 @@
+/*
+ * sql_cache_fetch.c
+ *	  cache_fetch(): the value of a key, computed by a query where it is missing.
+ *
+ * The query runs by SPI as the calling role, with its search_path, in a snapshot
+ * of its own; single_flight.h decides who of many sessions runs it, and whether
+ * others may be given what it returned.  Its plan is not kept: a hit needs none.
+ *
+ * The one value goes from the executor to a receiver of ours, which raises an
+ * error at a second row without waiting for the rest, and leaves the planner free
+ * to use parallel workers.  What can be known of the statement without running it
+ * is checked before.
+ *
+ * The value is added, not set: where somebody has stored another one meanwhile,
+ * that one is newer and stays.  A value that cannot be stored is returned all the
+ * same.
+ */
+#include "sql_structures.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "nodes/parsenodes.h"
+#include "single_flight.h"
+#include "sql_cache.h"
+#include "tcop/dest.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/plancache.h"
+#include "utils/resowner.h"
+
+PG_FUNCTION_INFO_V1(nxm_sql_cache_fetch);
+
+typedef struct ValueReceiver
+{
+	DestReceiver pub;
+	MemoryContext context;		/* of the value */
+	text	   *value;			/* NULL: no row, or a NULL */
+	uint64		rows;
+	Oid			output;			/* the type's output function */
+} ValueReceiver;
+
+static void
+check_columns(TupleDesc desc)
+{
+	if (desc->natts != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("query of cache_fetch() must return one column, not %d",
+						desc->natts)));
+}
+
+static void
+receiver_startup(DestReceiver *self, int operation, TupleDesc desc)
+{
+	ValueReceiver *r = (ValueReceiver *) self;
+	bool		is_varlena;
+
+	(void) operation;
+	/* it was checked, but a plan is made anew when a table changes */
+	check_columns(desc);
+	getTypeOutputInfo(TupleDescAttr(desc, 0)->atttypid, &r->output,
+					  &is_varlena);
+}
+
+static bool
+receiver_receive(TupleTableSlot *slot, DestReceiver *self)
+{
+	ValueReceiver *r = (ValueReceiver *) self;
+	MemoryContext old_context;
+	Datum		value;
+	bool		isnull;
+
+	if (++r->rows > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_CARDINALITY_VIOLATION),
+				 errmsg("query of cache_fetch() returned more than one row")));
+	value = slot_getattr(slot, 1, &isnull);
+	if (isnull)
+		return true;
+	old_context = MemoryContextSwitchTo(r->context);
+	r->value = cstring_to_text(OidOutputFunctionCall(r->output, value));
+	MemoryContextSwitchTo(old_context);
+	return true;
+}
+
+static void
+receiver_nothing(DestReceiver *self)
+{
+	(void) self;
+}
+
+/* Runs the query, in its flight: its value, or NULL. */
+static text *
+run(const char *query)
+{
+	ValueReceiver receiver = {0};
+	SPIExecuteOptions options = {0};
+	SPIPlanPtr	plan;
+	List	   *sources;
+	TupleDesc	desc;
+	int			rc;
+
+	receiver.pub.receiveSlot = receiver_receive;
+	receiver.pub.rStartup = receiver_startup;
+	receiver.pub.rShutdown = receiver_nothing;
+	receiver.pub.rDestroy = receiver_nothing;
+	receiver.pub.mydest = DestNone;
+	receiver.context = CurrentMemoryContext;
+
+	SPI_connect();
+	plan = SPI_prepare_cursor(query, 0, NULL, CURSOR_OPT_PARALLEL_OK);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare the query of cache_fetch(): %s",
+			 SPI_result_code_string(SPI_result));
+	sources = SPI_plan_get_plan_sources(plan);
+	desc = list_length(sources) != 1 ? NULL :
+		((CachedPlanSource *) linitial(sources))->resultDesc;
+	if (desc == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("query of cache_fetch() must be one statement that returns a value")));
+	check_columns(desc);
+
+	options.dest = &receiver.pub;
+	rc = SPI_execute_plan_extended(plan, &options);
+	if (rc < 0)
+		elog(ERROR, "could not run the query of cache_fetch(): %s",
+			 SPI_result_code_string(rc));
+	SPI_finish();
+	return receiver.value;
+}
+
+static text *
+compute(NxmFlight *flight, const char *query)
+{
+	text	   *volatile value = NULL;
+
+	nxm_flight_enter(flight);
+	PG_TRY();
+	{
+		value = run(query);
+	}
+	PG_FINALLY();
+	{
+		nxm_flight_leave(flight);
+	}
+	PG_END_TRY();
+	return value;
+}
+
+/* Is there a value?  Unlike reading it, this is not counted as a hit or miss. */
+static bool
+is_there(NxmSite *site, NxmBytes name, const NxmKey *key)
+{
+	NxmCacheView *view;
+	NxmResult	r;
+
+	do
+	{
+		if (!nxm_cache_open(site, name, NXM_READ, false))
+			return false;
+		view = nxm_cache_view();
+		NXM_OPERATE(site, r, nxm_cache_deadline(view, &site->object->u.c.cache,
+												key, NULL));
+	} while (nxm_cache_again(view, r));
+	return r == NXM_OK;
+}
+
+static void
+delete(NxmSite *site, NxmBytes name, const NxmKey *key)
+{
+	NxmCacheView *view;
+	NxmResult	r;
+
+	do
+	{
+		if (!nxm_cache_open(site, name, NXM_WRITE, false))
+			return;
+		view = nxm_cache_view();
+		NXM_OPERATE(site, r, nxm_cache_delete(view, &site->object->u.c.cache,
+											  key));
+	} while (nxm_cache_again(view, r));
+}
+
+/*
+ * Stores the value unless there is one.  A role's limit and the like raise errors,
+ * which must not cost the caller a value that is there already: they are caught,
+ * and so there is a subtransaction to roll back.
+ */
+static NxmStored
+store(NxmSite *site, NxmBytes name, const NxmKey *key, text *text_value,
+	  const Interval *ttl)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	NxmValue	value = {VARDATA(text_value),
+		(uint32) (VARSIZE(text_value) - VARHDRSZ), NXM_TEXT};
+	volatile NxmStored stored = NXM_NOT_STORED;
+
+	if (value.len > NXM_MAX_VALUE)
+		return NXM_NOT_STORED;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		stored = nxm_cache_store(site, name, key, &value, ttl, true);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) !=
+			ERRCODE_INSUFFICIENT_RESOURCES)
+			ReThrowError(error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	return stored;
+}
+
+Datum
+nxm_sql_cache_fetch(PG_FUNCTION_ARGS)
+{
+	NxmBytes	name = nxm_bytes_arg(fcinfo, 3, "name of a cache", NULL);
+	NxmKey		key = nxm_cache_key(nxm_bytes_arg(fcinfo, 0, "key", NULL));
+	const Interval *ttl = PG_ARGISNULL(2) ? NULL : PG_GETARG_INTERVAL_P(2);
+	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmFlight	flight;
+	text	   *value;
+	NxmStored	stored = NXM_NOT_STORED;
+
+	if (PG_ARGISNULL(1))
+		nxm_null_argument("query", NULL);
+
+	/* who must not write shall hear of it now, and not when the key is missing */
+	(void) nxm_cache_open(site, name, NXM_WRITE, false);
+	value = nxm_cache_read(site, name, &key, NXM_TEXT, "cache_get");
+	if (value != NULL)
+		PG_RETURN_TEXT_P(value);
+
+	nxm_flight_begin(&flight, name.data, name.len, &key);
+	if (flight.locked && is_there(site, name, &key))
+		value = nxm_cache_read(site, name, &key, NXM_TEXT, "cache_get");
+	if (value != NULL)
+	{
+		nxm_flight_end(&flight, false);
+		PG_RETURN_TEXT_P(value);
+	}
+
+	value = compute(&flight, text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	if (value != NULL && (ttl == NULL || nxm_ttl_of(ttl) >= 0) &&
+		nxm_flight_shareable(&flight))
+		stored = store(site, name, &key, value, ttl);
+	if (stored == NXM_STORED && nxm_flight_outdated(&flight))
+		delete(site, name, &key);
+	nxm_flight_end(&flight, stored == NXM_NOT_STORED);
+	if (value == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(value);
+}
