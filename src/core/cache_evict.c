@@ -393,5 +393,21 @@ nxm_cache_make_way(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 				return result;
 		}
 	}
-	return nxm_cache_evict(view, cache, part, units, false);
+	result = nxm_cache_evict(view, cache, part, units, false);
+	/* the limits are the same for all partitions: a long value may want more than one has */
+	for (int i = 1; result == NXM_ABSENT && i < (int) cache->npartitions; i++)
+	{
+		NxmCachePartition *theirs = partition_at(space, cache, (part->number + i) %
+												 (int) cache->npartitions, &result);
+
+		if (theirs == NULL)
+			break;
+		nxm_cache_use_memory(space, theirs);
+		result = nxm_cache_evict(view, cache, theirs, units, false);
+		nxm_cache_use_memory(space, part);
+		/* what their node would keep is not there for us */
+		if (result == NXM_OK)
+			nxm_trim(space);
+	}
+	return result;
 }
