@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "access/amapi.h"
+#include "datatype/timestamp.h"
 #include "miscadmin.h"
 #if PG_VERSION_NUM >= 170000
 #include "storage/dsm_registry.h"
@@ -235,6 +236,18 @@ static inline bool
 nxm_dsm_in_main_memory(uint32 handle)
 {
 	return (handle & 1) != 0;
+}
+
+/* 17 (519fc1bd9): intervals can be infinite.  1: it is, -1: negatively, 0: not. */
+static inline int
+nxm_interval_infinity(const Interval *interval)
+{
+#if PG_VERSION_NUM >= 170000
+	return INTERVAL_IS_NOEND(interval) ? 1 : INTERVAL_IS_NOBEGIN(interval) ? -1 : 0;
+#else
+	(void) interval;
+	return 0;
+#endif
 }
 
 /* 19: a callback on a system cache is given an enum. */

@@ -49,12 +49,8 @@ nxm_ttl_of(const Interval *interval)
 {
 	__int128	us;
 
-#ifdef INTERVAL_NOT_FINITE
-	if (INTERVAL_IS_NOEND(interval))
-		return 0;
-	if (INTERVAL_IS_NOBEGIN(interval))
-		return -1;
-#endif
+	if (nxm_interval_infinity(interval) != 0)
+		return nxm_interval_infinity(interval) > 0 ? 0 : -1;
 	us = interval->time + ((__int128) interval->month * DAYS_PER_MONTH +
 						   interval->day) * USECS_PER_DAY;
 	return us <= 0 ? -1 : us >= MOST_TTL ? 0 : (int64) us;

@@ -205,13 +205,22 @@ is(sql(q{SELECT sum(refusals) FROM stat_cache}), 0, 'and nothing was refused');
 set_conf('cache_size', "'16MB'");
 wait_for("SELECT $caches <= 16 * $MB AND $resident <= 16 * $MB", 'lowered at rest');
 
-# a cache takes its share from a larger one, a large value from many small ones
+# a cache takes its share from a larger one, a large value from many small ones; anew,
+# for an index keeps the size that it has had
+sql(q{SELECT cache_drop('default'); SELECT count(cache_set('f' || i, repeat('x', 150))) FROM generate_series(1, 120000) i});
 is(sql(q{SELECT count(cache_set('n' || i, repeat('y', 150), NULL, 'second')) FROM generate_series(1, 50000) i}), 50000, 'another cache is filled');
 cmp_ok(sql(q{SELECT sum(bytes) FROM stat_cache WHERE cache = 'second'}), '>', $MB, 'and has got memory');
 is(sql(q{SELECT count(cache_set('large' || i, repeat('z', 1000000))), cache_get('large5') = repeat('z', 1000000) FROM generate_series(1, 5) i}), '5|t', 'large values find room') or diag(sql('SELECT cache, node, entries, bytes, overhead_bytes, evictions, refusals FROM stat_cache') . sql('SELECT * FROM node_memory'));
 cmp_ok(sql("SELECT $caches"), '<=', 16 * $MB, 'within the limit');
 sql(q{SELECT cache_drop('second'), cache_drop('default')});
 wait_for("SELECT $resident < 8 * $MB", 'dropped: memory is given back');
+
+SKIP:
+{
+	skip 'no infinite intervals', 1 if $node->pg_version < 17;
+	is(sql(q{SELECT cache_set('i', 'x', 'infinity'), cache_ttl('i') IS NULL, cache_get('i'), cache_set('i', 'y', '-infinity'), cache_get('i') IS NULL, cache_expire('i', 'infinity')}), '|t|x||t|f', 'an infinite time to live');
+	sql(q{SELECT cache_drop('default')});
+}
 
 # what has expired is given back without being looked at
 sql(q{SELECT count(cache_set('t' || i, repeat('x', 200), '2 s')) FROM generate_series(1, 40000) i});
