@@ -17,8 +17,8 @@
  * of several inserts of the key takes it.
  *
  * Up to a page the table is one object, then an object with the references of its
- * pages.  That of small has as many entries as the partition, that of main a tenth; when that has changed by a
- * quarter another table, empty, takes its place.  So it is while the cache fills for
+ * pages.  That of small has as many entries as the partition, that of main a tenth;
+ * when that has changed by a quarter another table, empty, takes its place.  So it is while the cache fills for
  * the first time, when nothing has been evicted, and seldom later.  It is retired by
  * the epoch.  2.2 bytes an entry; one in 130 keys that were not evicted is taken for
  * one that was, which costs a place in main.
