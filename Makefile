@@ -34,6 +34,7 @@ OBJS = \
 	src/arena_report.o \
 	src/registry.o \
 	src/registry_drain.o \
+	src/registry_limits.o \
 	src/caches.o \
 	src/scheduler.o \
 	src/placement.o \
@@ -42,6 +43,7 @@ OBJS = \
 	src/prefetch_stats.o \
 	src/single_flight.o \
 	src/save.o \
+	src/save_write.o \
 	src/load.o \
 	src/worker.o \
 	src/memory_worker.o \

@@ -53,9 +53,6 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
-/* Bytes that a session may add before the sum of its owner's is taken again. */
-#define ROLE_LIMIT_STEP (64 * 1024)
-
 /* Stripes of a striped counter on each node. */
 #define STRIPES_PER_NODE 4
 
@@ -1105,94 +1102,6 @@ nxm_registry_scan(void (*each) (const NxmObjectInfo *info, void *context),
 			each(&batch.info[i], context);
 	} while (result == NXM_OK || result == NXM_NEED_BUFFER);
 	pfree(batch.info);
-}
-
-typedef struct RoleSum
-{
-	Oid			owner;
-	uint64		bytes;
-	uint64		id;				/* of a cache whose own bytes are not summed; 0: none */
-} RoleSum;
-
-static void
-sum_role(const NxmObjectInfo *info, void *context)
-{
-	RoleSum    *sum = context;
-
-	if (info->owner == sum->owner)
-		sum->bytes += info->bytes -
-			(info->id == sum->id ? Min(info->cache_used, info->bytes) : 0);
-}
-
-_Noreturn static void
-raise_role_limit(Oid owner, uint64 taken, uint64 more)
-{
-	char	   *role = GetUserNameFromId(owner, true);
-
-	ereport(ERROR,
-			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("structures of role \"%s\" would take more than nexusmem.role_limit",
-					role == NULL ? "?" : role),
-			 errdetail("They take %llu bytes of %llu, and %llu more were to be added.",
-					   (unsigned long long) taken,
-					   (unsigned long long) nxm_role_limit * 1024,
-					   (unsigned long long) more),
-			 errhint("Remove entries or structures, or raise nexusmem.role_limit.")));
-}
-
-/*
- * The sum is taken again when this session has added half of what there was
- * room for, or ROLE_LIMIT_STEP.
- */
-void
-nxm_check_role_limit_slow(Oid owner, size_t bytes)
-{
-	static Oid	checked_owner = InvalidOid;
-	static int	checked_limit = -1;
-	static uint64 allowance;
-	uint64		limit = (uint64) nxm_role_limit * 1024;
-	RoleSum		sum = {owner, 0, 0};
-
-	if (owner == checked_owner && nxm_role_limit == checked_limit &&
-		bytes <= allowance)
-	{
-		allowance -= bytes;
-		return;
-	}
-	checked_owner = InvalidOid;
-	nxm_registry_scan(sum_role, &sum);
-	if (sum.bytes + bytes > limit)
-		raise_role_limit(owner, sum.bytes, bytes);
-	allowance = Min(ROLE_LIMIT_STEP, (limit - sum.bytes) / 2);
-	allowance -= Min(allowance, bytes);
-	checked_owner = owner;
-	checked_limit = nxm_role_limit;
-}
-
-/* It is taken anew when it was asked for so many times. */
-#define ROLE_LIMIT_USES 256
-
-uint64
-nxm_role_limit_of_object(Oid owner, uint64 id)
-{
-	static uint64 known_id = 0;
-	static int	known_limit = -1;
-	static int	uses = 0;
-	static uint64 left;
-	uint64		limit = (uint64) nxm_role_limit * 1024;
-	RoleSum		sum = {owner, 0, id};
-
-	if (known_id == id && known_limit == nxm_role_limit && uses-- > 0)
-		return left;
-	known_id = 0;
-	nxm_registry_scan(sum_role, &sum);
-	if (sum.bytes + nxm_cache_least_bytes() > limit)
-		raise_role_limit(owner, sum.bytes, nxm_cache_least_bytes());
-	left = limit - sum.bytes;
-	known_id = id;
-	known_limit = nxm_role_limit;
-	uses = ROLE_LIMIT_USES;
-	return left;
 }
 
 void

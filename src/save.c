@@ -1,7 +1,7 @@
 /*
  * save.c
- *	  Survival of the shared structures: whether there is something to load, who
- *	  may use the structures when, and writing the file.  load.c reads it.
+ *	  Survival of the shared structures: whether there is something to load, and who
+ *	  may use the structures when.  save_write.c writes the file, load.c reads it.
  *
  * The rule is that of unlogged tables.  After a clean shutdown everything is
  * there again; after a crash the structures are empty, for an older copy would
@@ -34,8 +34,7 @@
  * The state and the loader are changed by compare-and-exchange, CLOSED excepted,
  * which only the one worker says and takes back.
  *
- * Limits: saving gives up where a process is stopped inside a section, and after
- * WRITE_LIMIT_MS; of caches it saves what it can until CACHES_LIMIT_MS.  A walsender of a logical client is not waited for: it outlives
+ * Limits: saving gives up where a process is stopped inside a section.  A walsender of a logical client is not waited for: it outlives
  * the save, and gets the error.  A server that stops itself at a recovery target
  * does not write the line, and saves nothing.  Single-user mode neither loads nor
  * saves: the file waits.
@@ -47,7 +46,6 @@
 #include <unistd.h>
 
 #include "access/xlog.h"
-#include "caches.h"
 #include "catalog/pg_control.h"
 #include "common/controldata_utils.h"
 #include "miscadmin.h"
@@ -68,10 +66,7 @@
 
 #define CLIENTS_LIMIT_MS	10000	/* for connections to end that used nothing */
 #define SECTIONS_LIMIT_MS	2000	/* for sections to end */
-#define WRITE_LIMIT_MS		30000	/* for writing, fsync not counted */
-#define CACHES_LIMIT_MS		20000	/* of these, until caches are cut short */
 #define POLL_MS				10
-#define BLOCK_SIZE			(256 * 1024)
 
 typedef struct SaveShared
 {
@@ -97,36 +92,6 @@ static const struct config_enum_entry save_options[] = {
 static SaveShared *shared = NULL;
 static bool loading = false;	/* this process is the loader */
 static bool exit_registered = false;
-
-/* One save.  Private memory. */
-typedef struct Saver
-{
-	NxmSpace   *space;
-	TimestampTz deadline;
-	TimestampTz caches_deadline;
-	bool		caches;			/* it is their turn */
-	bool		cut_short;		/* some entries of caches were left out */
-	int			fd;
-	char	   *block;			/* not written yet */
-	size_t		block_used;
-	uint64		length;			/* of the file so far, block included */
-	pg_crc32c	body_crc;
-	uint32		objects;
-
-	/* the frame being filled */
-	char	   *frame;			/* NXM_FRAME_MAX bytes, behind the frame itself */
-	size_t		frame_used;
-	uint32		frame_count;
-
-	/* the entries of the bucket that a scan reads, as in a frame */
-	char	   *bucket;
-	size_t		bucket_size;
-	size_t		bucket_used;
-	size_t		wanted;			/* bucket_size that the last NEED_BUFFER was for */
-
-	const char *what_failed;	/* NULL: all is well */
-	int			failed_errno;	/* 0: what_failed says it all */
-} Saver;
 
 /*
  * State
@@ -451,572 +416,43 @@ close_structures(NxmSpace *space)
 	return true;
 }
 
-/*
- * Writing
- */
-
-static bool
-fail(Saver *saver, const char *what, int err)
-{
-	if (saver->what_failed == NULL)
-	{
-		saver->what_failed = what;
-		saver->failed_errno = err;
-	}
-	return false;
-}
-
-static bool
-write_all(Saver *saver, const char *data, size_t len, off_t offset)
-{
-	while (len > 0)
-	{
-		ssize_t		n;
-
-		errno = 0;
-		n = pg_pwrite(saver->fd, data, len, offset);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return fail(saver, "could not write the file",
-						errno != 0 ? errno : ENOSPC);
-		data += n;
-		offset += n;
-		len -= n;
-	}
-	return true;
-}
-
-static bool
-flush_block(Saver *saver)
-{
-	bool		ok = write_all(saver, saver->block, saver->block_used,
-							   (off_t) (saver->length - saver->block_used));
-
-	saver->block_used = 0;
-	return ok;
-}
-
-static bool
-put(Saver *saver, const void *data, size_t len)
-{
-	const char *p = data;
-
-	COMP_CRC32C(saver->body_crc, data, len);
-	while (len > 0)
-	{
-		size_t		n = Min(len, BLOCK_SIZE - saver->block_used);
-
-		memcpy(saver->block + saver->block_used, p, n);
-		saver->block_used += n;
-		saver->length += n;
-		p += n;
-		len -= n;
-		if (saver->block_used == BLOCK_SIZE && !flush_block(saver))
-			return false;
-	}
-	return true;
-}
-
-/* Writes the frame that was filled, and begins an empty one. */
-static bool
-put_frame(Saver *saver, NxmSaveFrameType type)
-{
-	NxmSaveFrame frame;
-
-	/* load.c refuses a file with a longer one */
-	Assert(saver->frame_used <= NXM_FRAME_MAX);
-	frame.type = type;
-	frame.length = (uint32) saver->frame_used;
-	frame.count = saver->frame_count;
-	INIT_CRC32C(frame.crc);
-	COMP_CRC32C(frame.crc, &frame.type,
-				sizeof(frame) - offsetof(NxmSaveFrame, type));
-	COMP_CRC32C(frame.crc, saver->frame, saver->frame_used);
-	FIN_CRC32C(frame.crc);
-
-	if (!put(saver, &frame, sizeof(frame)) ||
-		!put(saver, saver->frame, saver->frame_used))
-		return false;
-	saver->frame_used = 0;
-	saver->frame_count = 0;
-	if (GetCurrentTimestamp() > saver->deadline)
-		return fail(saver, "writing took too long", 0);
-	CHECK_FOR_INTERRUPTS();
-	return true;
-}
-
-/* Adds to the frame; there is room. */
-static void
-add(Saver *saver, const void *data, size_t len)
-{
-	Assert(len <= NXM_FRAME_MAX - saver->frame_used);
-	memcpy(saver->frame + saver->frame_used, data, len);
-	saver->frame_used += len;
-}
-
-/* An entry was added to the frame, which is written once it is full. */
-static bool
-end_entry(Saver *saver, uint32 *entries)
-{
-	saver->frame_count++;
-	(*entries)++;
-	return saver->frame_used < NXM_FRAME_FILL ||
-		put_frame(saver, NXM_FRAME_ENTRIES);
-}
-
-static void
-begin_bucket(void *context)
-{
-	Saver	   *saver = context;
-
-	saver->bucket_used = 0;
-}
-
-/* In a section: an entry of a map goes to the bucket's others. */
-static NxmResult
-add_item(NxmSpace *space, NxmRef ref, const NxmItem *item, void *context)
-{
-	Saver	   *saver = context;
-	NxmSaveEntry entry;
-	NxmBuffer	value;
-	NxmResult	r;
-	char	   *p;
-
-	(void) ref;
-	entry.key_len = (uint16) NXM_ITEM_KEY_LEN(item->header);
-	entry.value_len = NXM_ITEM_LEN(item->header);
-	entry.type = (uint16) NXM_ITEM_TYPE(item->header);
-	saver->wanted = saver->bucket_used + sizeof(entry) + entry.key_len +
-		entry.value_len;
-	if (saver->wanted > saver->bucket_size)
-		return NXM_NEED_BUFFER;
-
-	p = saver->bucket + saver->bucket_used;
-	value.data = p + sizeof(entry) + entry.key_len;
-	value.size = entry.value_len;
-	r = nxm_item_copy(space, item, &value);
-	if (r != NXM_OK)
-		return r;
-	memcpy(p, &entry, sizeof(entry));
-	memcpy(p + sizeof(entry), nxm_item_key(item), entry.key_len);
-	saver->bucket_used = saver->wanted;
-	return NXM_OK;
-}
-
-/* In a section: an entry of a cache goes to the bucket's others. */
-static NxmResult
-add_cache_entry(NxmCacheView *view, const NxmCacheEntry *from, void *context)
-{
-	Saver	   *saver = context;
-	NxmSaveEntry entry;
-	int64		deadline = from->deadline;
-	NxmBuffer	value;
-	NxmResult	r;
-	char	   *p;
-
-	entry.key_len = (uint16) from->key_len;
-	entry.value_len = from->len;
-	entry.type = (uint16) from->type;
-	saver->wanted = saver->bucket_used + sizeof(entry) + sizeof(deadline) +
-		entry.key_len + entry.value_len;
-	if (saver->wanted > saver->bucket_size)
-		return NXM_NEED_BUFFER;
-
-	p = saver->bucket + saver->bucket_used;
-	memcpy(p + sizeof(entry), &deadline, sizeof(deadline));
-	memcpy(p + sizeof(entry) + sizeof(deadline), from->key, from->key_len);
-	value.data = p + sizeof(entry) + sizeof(deadline) + entry.key_len;
-	value.size = saver->bucket_size -
-		(saver->bucket_used + sizeof(entry) + sizeof(deadline) + entry.key_len);
-	r = nxm_cache_entry_value(view, from, &value);
-	if (r == NXM_ABSENT)
-		return NXM_OK;
-	if (r == NXM_NEED_BUFFER)
-		saver->wanted += value.len - entry.value_len;
-	if (r != NXM_OK)
-		return r;
-	entry.value_len = (uint32) value.len;
-	entry.type = (uint16) value.type;
-	memcpy(p, &entry, sizeof(entry));
-	saver->bucket_used += sizeof(entry) + sizeof(deadline) + entry.key_len +
-		entry.value_len;
-	return NXM_OK;
-}
-
-/*
- * Moves a bucket's entries into frames.  One by one, since a bucket of long values
- * is longer than a frame may be.
- */
-static bool
-put_bucket(Saver *saver, uint32 *entries)
-{
-	size_t		more = saver->caches ? sizeof(int64) : 0;
-
-	for (size_t at = 0; at < saver->bucket_used;)
-	{
-		NxmSaveEntry entry;
-		size_t		len;
-
-		memcpy(&entry, saver->bucket + at, sizeof(entry));
-		len = sizeof(entry) + more + entry.key_len + entry.value_len;
-		if (len > NXM_FRAME_MAX - saver->frame_used)
-			return fail(saver, "an entry is too long", 0);
-		add(saver, saver->bucket + at, len);
-		at += len;
-		if (!end_entry(saver, entries))
-			return false;
-	}
-	return true;
-}
-
-static bool
-save_map(Saver *saver, const NxmObjectInfo *info, uint32 *entries)
-{
-	uint64		position = 0;
-	NxmResult	r;
-
-	do
-	{
-		NxmObject  *object;
-		uint64		before = position;
-
-		nxm_begin_operation();
-		nxm_enter(saver->space);
-		r = nxm_object_find(info, &object);
-		if (r == NXM_OK)
-			r = nxm_map_scan(saver->space, &object->u.map, &position,
-							 begin_bucket, add_item, saver);
-		nxm_leave(saver->space);
-		nxm_end_operation();
-
-		if (r == NXM_ABSENT || (r == NXM_OK && position != before))
-		{
-			if (!put_bucket(saver, entries))
-				return false;
-		}
-		else if (r == NXM_OK)
-			CHECK_FOR_INTERRUPTS();	/* the scan only wanted to be interruptible */
-		else if (r == NXM_NEED_BUFFER)
-		{
-			saver->bucket_size = Max(saver->wanted, saver->bucket_size * 2);
-			saver->bucket = repalloc_huge(saver->bucket, saver->bucket_size);
-		}
-		else if (r == NXM_DROPPED)
-			return true;
-		else if (!nxm_again(saver->space, r))
-			return fail(saver, "a map could not be read", 0);
-	} while (r != NXM_ABSENT);
-	return true;
-}
-
-/* The entries of a cache, as long as there is time. */
-static bool
-save_cache(Saver *saver, const NxmObjectInfo *info, uint32 *entries)
-{
-	NxmCacheView *view = nxm_cache_view();
-	NxmCacheCursor cursor = {0, 0};
-	NxmResult	r;
-
-	do
-	{
-		NxmObject  *object;
-		NxmCacheCursor before = cursor;
-
-		if (GetCurrentTimestamp() > saver->caches_deadline)
-		{
-			saver->cut_short = true;
-			return true;
-		}
-		nxm_begin_operation();
-		nxm_enter(saver->space);
-		r = nxm_object_find(info, &object);
-		if (r == NXM_OK)
-			r = nxm_cache_scan(view, &object->u.c.cache, &cursor, begin_bucket,
-							   add_cache_entry, saver);
-		nxm_leave(saver->space);
-		nxm_end_operation();
-
-		if (r == NXM_ABSENT ||
-			(r == NXM_OK && memcmp(&cursor, &before, sizeof(cursor)) != 0))
-		{
-			if (!put_bucket(saver, entries))
-				return false;
-			saver->bucket_used = 0;
-		}
-		else if (r == NXM_OK)
-			CHECK_FOR_INTERRUPTS();	/* the scan only wanted to be interruptible */
-		else if (r == NXM_NEED_BUFFER)
-		{
-			saver->bucket_size = Max(saver->wanted, saver->bucket_size * 2);
-			saver->bucket = repalloc_huge(saver->bucket, saver->bucket_size);
-		}
-		else if (r == NXM_DROPPED)
-			return true;
-		else if (!nxm_again(saver->space, r))
-			return fail(saver, "a cache could not be read", 0);
-	} while (r != NXM_ABSENT);
-	return true;
-}
-
-/* A stack or a queue. */
-static bool
-save_list(Saver *saver, const NxmObjectInfo *info, uint32 *entries)
-{
-	NxmRef		at = 0;
-
-	do
-	{
-		NxmObject  *object;
-		NxmBuffer	value;
-		NxmSaveEntry entry;
-		NxmResult	r;
-
-		value.data = saver->frame + saver->frame_used + sizeof(entry);
-		value.size = NXM_FRAME_MAX - saver->frame_used - sizeof(entry);
-		nxm_begin_operation();
-		nxm_enter(saver->space);
-		r = nxm_object_find(info, &object);
-		if (r == NXM_OK)
-			r = info->kind == NXM_KIND_STACK ?
-				nxm_stack_peek(saver->space, &object->u.stack, &at, &value) :
-				nxm_queue_peek(saver->space, &object->u.queue, &at, &value);
-		nxm_leave(saver->space);
-		nxm_end_operation();
-
-		if (r == NXM_ABSENT || r == NXM_DROPPED)
-			break;
-		/* the frame has room for the longest value */
-		if (r == NXM_NEED_BUFFER)
-			return fail(saver, "a value is too long", 0);
-		if (nxm_again(saver->space, r))
-			continue;
-		if (r != NXM_OK)
-			return fail(saver, "a stack or a queue could not be read", 0);
-
-		entry.key_len = 0;
-		entry.value_len = (uint32) value.len;
-		entry.type = (uint16) value.type;
-		add(saver, &entry, sizeof(entry));
-		saver->frame_used += value.len;
-		if (!end_entry(saver, entries))
-			return false;
-		if (at == 0)
-			break;
-	} while (true);
-	return true;
-}
-
-/* false: it is none, or has no value. */
-static bool
-read_counter(Saver *saver, const NxmObjectInfo *info, int64 *value)
-{
-	NxmResult	r;
-
-	do
-	{
-		NxmObject  *object;
-		int64_t		v = 0;
-
-		nxm_begin_operation();
-		nxm_enter(saver->space);
-		r = nxm_object_find(info, &object);
-		if (r == NXM_OK)
-			r = nxm_counter_get(saver->space, &object->u.counter, &v);
-		nxm_leave(saver->space);
-		nxm_end_operation();
-		*value = v;
-	} while (nxm_again(saver->space, r));
-
-	if (r == NXM_OVERFLOW)
-		ereport(WARNING,
-				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-				 errmsg("counter \"%s\" was not saved: its value is out of range",
-						info->name)));
-	return r == NXM_OK;
-}
-
-/* For nxm_registry_scan(). */
-static void
-save_object(const NxmObjectInfo *info, void *context)
-{
-	Saver	   *saver = context;
-	NxmSaveObject object;
-	uint32		entries = 0;
-
-	if (saver->what_failed != NULL ||
-		(info->kind == NXM_KIND_CACHE) != saver->caches)
-		return;
-
-	memset(&object, 0, sizeof(object));
-	object.kind = info->kind;
-	object.database = info->database;
-	object.owner = info->owner;
-	object.node = (uint32) info->node;
-	object.striped = info->options.striped;
-	object.name_len = info->name_len;
-	object.grants = info->acl.count;
-	if (info->kind == NXM_KIND_COUNTER &&
-		!read_counter(saver, info, &object.value))
-		return;
-
-	add(saver, &object, sizeof(object));
-	add(saver, info->name, info->name_len);
-	for (uint32 i = 0; i < info->acl.count; i++)
-	{
-		NxmSaveGrant grant;
-
-		grant.role = info->acl.entry[i].role;
-		grant.privileges = info->acl.entry[i].privileges;
-		add(saver, &grant, sizeof(grant));
-	}
-	if (info->kind == NXM_KIND_CACHE)
-	{
-		NxmSaveCache cache = {info->options.max_bytes, info->options.default_ttl};
-
-		add(saver, &cache, sizeof(cache));
-	}
-	if (!put_frame(saver, NXM_FRAME_OBJECT))
-		return;
-
-	if (info->kind == NXM_KIND_MAP && !save_map(saver, info, &entries))
-		return;
-	if (info->kind == NXM_KIND_CACHE && !save_cache(saver, info, &entries))
-		return;
-	if ((info->kind == NXM_KIND_STACK || info->kind == NXM_KIND_QUEUE) &&
-		!save_list(saver, info, &entries))
-		return;
-	if (saver->frame_used > 0 && !put_frame(saver, NXM_FRAME_ENTRIES))
-		return;
-	saver->frame_count = entries;
-	if (put_frame(saver, NXM_FRAME_END))
-		saver->objects++;
-}
-
-/* The file is open, and there is a header's place at its beginning. */
-static bool
-write_file(Saver *saver)
-{
-	NxmSaveHeader header;
-
-	INIT_CRC32C(saver->body_crc);
-	saver->length = sizeof(header);
-	nxm_registry_scan(save_object, saver);
-	if (nxm_save_what == NXM_SAVE_ALL)
-	{
-		saver->caches = true;
-		nxm_registry_scan(save_object, saver);
-	}
-	if (saver->what_failed != NULL || !flush_block(saver))
-		return false;
-	if (saver->objects == 0)
-		return true;
-	FIN_CRC32C(saver->body_crc);
-
-	/* The body first: a header means a whole file. */
-	if (pg_fsync(saver->fd) != 0)
-		return fail(saver, "could not fsync the file", errno);
-	memset(&header, 0, sizeof(header));
-	strlcpy(header.magic, NXM_SAVE_MAGIC, sizeof(header.magic));
-	header.byte_order = NXM_SAVE_BYTE_ORDER;
-	header.format = NXM_SAVE_FORMAT;
-	header.system_identifier = GetSystemIdentifier();
-	header.length = saver->length;
-	header.saved_at = GetCurrentTimestamp();
-	header.objects = saver->objects;
-	header.alignment = MAXIMUM_ALIGNOF;
-	header.body_crc = saver->body_crc;
-	INIT_CRC32C(header.header_crc);
-	COMP_CRC32C(header.header_crc, &header,
-				offsetof(NxmSaveHeader, header_crc));
-	FIN_CRC32C(header.header_crc);
-	if (!write_all(saver, (char *) &header, sizeof(header), 0))
-		return false;
-	if (pg_fsync(saver->fd) != 0)
-		return fail(saver, "could not fsync the file", errno);
-	return true;
-}
-
-static bool
-save_file(Saver *saver)
-{
-	bool		ok;
-
-	if (MakePGDirectory(NXM_SAVE_DIR) != 0 && errno != EEXIST)
-		return fail(saver, "could not create directory \"" NXM_SAVE_DIR "\"",
-					errno);
-	/* whatever log_file_mode or group access say */
-	(void) chmod(NXM_SAVE_DIR, S_IRWXU);
-	(void) unlink(NXM_SAVE_TMP);
-	saver->fd = OpenTransientFilePerm(NXM_SAVE_TMP,
-									  O_WRONLY | O_CREAT | O_EXCL | PG_BINARY,
-									  S_IRUSR | S_IWUSR);
-	if (saver->fd < 0)
-		return fail(saver, "could not create file \"" NXM_SAVE_TMP "\"", errno);
-
-	saver->block = palloc(BLOCK_SIZE);
-	saver->frame = palloc(NXM_FRAME_MAX);
-	saver->bucket_size = NXM_FRAME_FILL;
-	saver->bucket = palloc(saver->bucket_size);
-	ok = write_file(saver);
-	if (CloseTransientFile(saver->fd) != 0 && ok)
-		ok = fail(saver, "could not close the file", errno);
-	if (ok && saver->objects > 0)
-	{
-		if (durable_rename(NXM_SAVE_TMP, NXM_SAVE_FILE, LOG) != 0)
-			ok = fail(saver, "could not rename file \"" NXM_SAVE_TMP "\"",
-					  errno);
-	}
-	else
-		(void) unlink(NXM_SAVE_TMP);
-	return ok;
-}
-
 static void
 save(void)
 {
 	NxmSpace   *space = nxm_space();
-	Saver	   *saver;
-	bool		ok;
+	NxmSaveResult result = {0};
 
 	if (state_now() != NXM_LOAD_DONE)
 		return;					/* the file is there yet, and nothing else is */
 
-	saver = palloc0(sizeof(Saver));
-	saver->space = space;
-	saver->fd = -1;
-	ok = close_structures(space) ||
-		fail(saver, "a process is stopped in the middle of an operation", 0);
-	if (ok && nxm_load(&space->shared->nchunks) > 0)
+	if (!close_structures(space))
+		result.what_failed = "a process is stopped in the middle of an operation";
+	else if (nxm_load(&space->shared->nchunks) > 0)
 	{
-		saver->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													  WRITE_LIMIT_MS);
-		saver->caches_deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-															 CACHES_LIMIT_MS);
-		ok = save_file(saver);
-		if (ok && saver->objects > 0)
+		nxm_save_write(nxm_save_what == NXM_SAVE_ALL, &result);
+		if (result.what_failed == NULL && result.objects > 0)
 			ereport(LOG,
 					(errmsg_plural("saved %u shared structure, %llu bytes",
 								   "saved %u shared structures, %llu bytes",
-								   saver->objects, saver->objects,
-								   (unsigned long long) saver->length)));
-		if (ok && saver->cut_short)
+								   result.objects, result.objects,
+								   (unsigned long long) result.length)));
+		if (result.what_failed == NULL && result.cut_short)
 			ereport(LOG,
 					(errmsg("some entries of caches were not saved, for it would have taken too long")));
 	}
-	if (!ok)
+	if (result.what_failed != NULL)
 	{
-		errno = saver->failed_errno;
+		errno = result.failed_errno;
 		if (errno != 0)
 			ereport(WARNING,
 					(errcode_for_file_access(),
 					 errmsg("shared structures were not saved: %s: %m",
-							saver->what_failed)));
+							result.what_failed)));
 		else
 			ereport(WARNING,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("shared structures were not saved: %s",
-							saver->what_failed)));
+							result.what_failed)));
 	}
 }
 

@@ -1,6 +1,6 @@
 /*
  * save_file.h
- *	  The file of saved structures: what save.c writes and load.c reads.
+ *	  The file of saved structures: what save_write.c writes and load.c reads.
  *
  *	+--------+-------+-------+-----+-------+
  *	| header | frame | frame | ... | frame |
@@ -116,6 +116,22 @@ typedef struct NxmSaveEntry
 } NxmSaveEntry;
 
 StaticAssertDecl(NXM_MAX_KEY <= PG_UINT16_MAX, "a key's length has 16 bits");
+
+/* Of save_write.c: outcome of writing the file. */
+typedef struct NxmSaveResult
+{
+	const char *what_failed;	/* NULL: it was written, or there was nothing to write */
+	int			failed_errno;	/* 0: what_failed says it all */
+	uint32		objects;
+	uint64		length;			/* of the file */
+	bool		cut_short;		/* some entries of caches were left out */
+} NxmSaveResult;
+
+/*
+ * Writes all structures, and the caches, to the file, which is there whole or not
+ * at all.  Nothing changes them meanwhile.  May raise errors.
+ */
+extern void nxm_save_write(bool caches, NxmSaveResult *result);
 
 /* Of load.c: outcome of reading the file. */
 typedef struct NxmLoadResult

@@ -109,7 +109,7 @@ small="shared_buffers = 64MB"
 names=(a b c d)
 
 # used: kB of structures on each node, as the session `watch` sees them.
-used() { tell watch "SELECT string_agg((used_bytes / 1024)::text, ' ' ORDER BY node) FROM nexusmem.node_memory WHERE owner = 'structures'"; }
+used() { tell watch "SELECT string_agg((used_bytes / 1024)::text, ' ' ORDER BY node) FROM nexusmem.node_memory WHERE owner = 'structures' AND node IS NOT NULL"; }
 
 # fill_map SESSION MAP N: its node and N values of 1,000 bytes
 fill_map() {
