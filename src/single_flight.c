@@ -12,11 +12,12 @@
  * lock_timeout and statement_timeout, is seen in pg_locks and as wait event
  * Lock/advisory, and takes part in the search for deadlocks.
  *
- * Who is granted the lock looks for the key again.  It is there, or who held the
- * lock did not store it: then this session is the one that computes, while the
- * rest go on waiting.  That is right after an error.  Where a value was computed
- * that cannot be stored (a NULL, too long, for one role only), it would make each
- * of them wait for all before it, so it is counted as fruitless, and who waited
+ * Who computes has it in exclusive mode.  Others wait in share mode, so that all
+ * wake up at once, give it up and look for the key again.  Where it is still
+ * missing, who computed has failed, or the key was deleted: they wait in exclusive
+ * mode then, one by one, and the first computes.  Where a value was computed that
+ * cannot be stored (a NULL, too long, for one role only) that would make each of
+ * them wait for all before it, so it is counted as fruitless, and who waited
  * meanwhile computes on its own.
  *
  * Who computes one key and misses another takes that lock only if it is free.  So
@@ -171,7 +172,7 @@ waiting_context(void *arg)
 }
 
 static void
-wait_for_lock(NxmFlight *flight)
+wait_for_lock(NxmFlight *flight, LOCKMODE mode)
 {
 	ErrorContextCallback context;
 
@@ -179,9 +180,8 @@ wait_for_lock(NxmFlight *flight)
 	context.arg = flight;
 	context.previous = error_context_stack;
 	error_context_stack = &context;
-	(void) LockAcquire(&flight->tag, ExclusiveLock, false, false);
+	(void) LockAcquire(&flight->tag, mode, false, false);
 	error_context_stack = context.previous;
-	flight->waited = true;
 }
 
 void
@@ -207,42 +207,66 @@ nxm_flight_begin(NxmFlight *flight, const char *cache, size_t cache_len,
 	}
 
 	flight->private = transaction_is_private();
-	if (flight->private)
-		return;
 	hash = hash_of(flight->owner, cache, cache_len, key);
 	SET_LOCKTAG_ADVISORY(flight->tag, MyDatabaseId, (uint32) (hash >> 32),
 						 (uint32) hash, NXM_FLIGHT_LOCK_CLASS);
-	/* acquire; pairs with the increment in nxm_flight_end() */
-	flight->fruitless = nxm_load(count_of(nxm_registry_anchor->fruitless,
-										  key->hash));
-	if (LockAcquire(&flight->tag, ExclusiveLock, false, true) ==
-		LOCKACQUIRE_NOT_AVAIL)
-	{
-		if (nxm_flight_innermost != NULL)
-			return;
-		wait_for_lock(flight);
-	}
-	flight->locked = true;
 }
 
-static void
-release(NxmFlight *flight)
+/* Did somebody compute in vain since this session missed the key? */
+static bool
+was_fruitless(const NxmFlight *flight)
 {
-	if (flight->locked)
-		(void) LockRelease(&flight->tag, ExclusiveLock, false);
-	flight->locked = false;
+	/* acquire; pairs with the increment in nxm_flight_end() */
+	return nxm_load(count_of(nxm_registry_anchor->fruitless,
+							 flight->key.hash)) != flight->fruitless;
+}
+
+bool
+nxm_flight_look_again(NxmFlight *flight)
+{
+	switch (flight->state)
+	{
+		case NXM_FLIGHT_MISSED:
+			if (flight->private)
+				break;
+			/* acquire; as in was_fruitless() */
+			flight->fruitless = nxm_load(count_of(nxm_registry_anchor->fruitless,
+												  flight->key.hash));
+			if (LockAcquire(&flight->tag, ExclusiveLock, false, true) !=
+				LOCKACQUIRE_NOT_AVAIL)
+			{
+				/* somebody may have computed it between the miss and now */
+				flight->state = NXM_FLIGHT_LOCKED;
+				return true;
+			}
+			if (nxm_flight_innermost != NULL)
+				break;
+			wait_for_lock(flight, ShareLock);
+			(void) LockRelease(&flight->tag, ShareLock, false);
+			flight->state = NXM_FLIGHT_WAITED;
+			return true;
+		case NXM_FLIGHT_WAITED:
+			if (was_fruitless(flight))
+				break;
+			wait_for_lock(flight, ExclusiveLock);
+			flight->state = NXM_FLIGHT_LOCKED;
+			return true;
+		case NXM_FLIGHT_LOCKED:
+			if (!was_fruitless(flight))
+				return false;
+			(void) LockRelease(&flight->tag, ExclusiveLock, false);
+			break;
+		case NXM_FLIGHT_ALONE:
+			break;
+	}
+	flight->state = NXM_FLIGHT_ALONE;
+	return false;
 }
 
 void
 nxm_flight_enter(NxmFlight *flight)
 {
 	NxmAnchor  *anchor = nxm_registry_anchor;
-
-	/* acquire; who raised it did so before releasing the lock */
-	if (flight->waited &&
-		nxm_load(count_of(anchor->fruitless, flight->key.hash)) !=
-		flight->fruitless)
-		release(flight);
 
 	/* acquire; pair with note(): a snapshot taken from here on is newer */
 	flight->cache_hash = hash_of(flight->owner, flight->cache,
@@ -272,10 +296,13 @@ nxm_flight_shareable(const NxmFlight *flight)
 void
 nxm_flight_end(NxmFlight *flight, bool fruitless)
 {
-	if (flight->locked && fruitless)
+	if (flight->state != NXM_FLIGHT_LOCKED)
+		return;
+	/* before the lock is released: who waits for it sees the count */
+	if (fruitless)
 		(void) nxm_fetch_add(count_of(nxm_registry_anchor->fruitless,
 									  flight->key.hash), 1);
-	release(flight);
+	(void) LockRelease(&flight->tag, ExclusiveLock, false);
 }
 
 void

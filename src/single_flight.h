@@ -16,6 +16,14 @@
  */
 #define NXM_FLIGHT_LOCK_CLASS 0x4E58
 
+typedef enum NxmFlightState
+{
+	NXM_FLIGHT_MISSED,			/* the key was, and nothing else is known */
+	NXM_FLIGHT_WAITED,			/* another session computed it, or tried to */
+	NXM_FLIGHT_LOCKED,			/* this one is to compute it, with the lock */
+	NXM_FLIGHT_ALONE			/* or without */
+} NxmFlightState;
+
 /*
  * One session's way to the value of a key, on the stack of who wants it, for the
  * time of one function call.  Where an error ends that call, nxm_flight_leave()
@@ -31,8 +39,7 @@ typedef struct NxmFlight
 	NxmKey		key;
 	uint64		cache_hash;
 	LOCKTAG		tag;
-	bool		locked;
-	bool		waited;
+	NxmFlightState state;
 	bool		private;		/* what it computes is not for others */
 	uint64		fruitless;		/* the shared counts, as they were */
 	uint64		key_deletes;
@@ -40,13 +47,18 @@ typedef struct NxmFlight
 } NxmFlight;
 
 /*
- * After the key was missed, in a cache of the current role.  Takes the key's lock,
- * waiting for it where this session computes nothing yet, or does without.  Then,
- * if flight->locked, the key is to be looked for again.  Raises invalid_recursion
- * where this session computes that key already, and what waiting for a lock does.
+ * After the key was missed, in a cache of the current role.  Raises
+ * invalid_recursion where this session computes that key already.
  */
 extern void nxm_flight_begin(NxmFlight *flight, const char *cache,
 							 size_t cache_len, const NxmKey *key);
+
+/*
+ * Shall the key be looked for once more?  Takes its lock, or waits for who has it.
+ * To be called until the key is found, or false: then it is to be computed.
+ * Raises what waiting for a lock does.
+ */
+extern bool nxm_flight_look_again(NxmFlight *flight);
 
 /* Before and after the value is computed, also after an error. */
 extern void nxm_flight_enter(NxmFlight *flight);

@@ -250,8 +250,11 @@ nxm_sql_cache_fetch(PG_FUNCTION_ARGS)
 		PG_RETURN_TEXT_P(value);
 
 	nxm_flight_begin(&flight, name.data, name.len, &key);
-	if (flight.locked && is_there(site, name, &key))
-		value = nxm_cache_read(site, name, &key, NXM_TEXT, "cache_get");
+	while (value == NULL && nxm_flight_look_again(&flight))
+	{
+		if (is_there(site, name, &key))
+			value = nxm_cache_read(site, name, &key, NXM_TEXT, "cache_get");
+	}
 	if (value != NULL)
 	{
 		nxm_flight_end(&flight, false);

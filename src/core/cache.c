@@ -373,7 +373,7 @@ adapt(NxmCachePartition *part, int direction, const Write *write)
 								 nxm_load_relaxed(&part->chain[KIND_MAIN].segments) + 1) *
 		NXM_CACHE_SEGMENT;
 	int64_t		share = (int64_t) nxm_load_relaxed(&part->share);
-	int64_t		more = direction * ADAPT * bytes * (SHARE_ALL / 1024) / all * 1024;
+	int64_t		more = direction * ADAPT * bytes * SHARE_ALL / all;
 
 	if (share + more < MIN_SHARE)
 		more = MIN_SHARE - share;

@@ -13,12 +13,14 @@
  * Time is the number of evictions, in twelfths of the entries that the ghost has,
  * modulo 16.  An entry goes where there is none, or in place of the line's oldest;
  * entries older than 12 are as good as none, and cleared by who meets them, before
- * time comes round and they look young.  Taking an entry is a CAS to 0, so that one
+ * time comes round and they look young.  The ghost of main has 2 bits of time, of
+ * whose 4 values entries are good for 2, and 14 of fingerprint: a key taken for one
+ * that main has lost counts for more there, where fewer are.  Taking an entry is a CAS to 0, so that one
  * of several inserts of the key takes it.
  *
  * Up to a page the table is one object, then an object with the references of its
- * pages.  That of small has as many entries as the partition, that of main a tenth; when that has changed by a
- * quarter another table, empty, takes its place.  So it is while the cache fills for
+ * pages.  That of small has as many entries as the partition, that of main a tenth;
+ * when that has changed by a quarter another table, empty, takes its place.  So it is while the cache fills for
  * the first time, when nothing has been evicted, and seldom later.  It is retired by
  * the epoch.  2.2 bytes an entry; one in 130 keys that were not evicted is taken for
  * one that was, which costs a place in main.
@@ -34,8 +36,10 @@
 #define NXM_GHOST_MIN_LINES	2
 #endif
 #define MAX_LINES			(UINT64_C(2048) * PAGE_LINES)
-/* Times that an entry is good for; of 16 that are told apart. */
-#define GOOD_TIMES			12
+/* Times that an entry is good for, of the 2^bits that are told apart. */
+#define GOOD_TIMES(ghost)	((ghost)->time_bits == 4 ? UINT64_C(12) : UINT64_C(2))
+/* Bits of its fingerprint. */
+#define PRINT_BITS(ghost)	(16 - (ghost)->time_bits)
 /* The ghost of main has entries for one in so many of the partition's. */
 #define MAIN_SHARE			10
 
@@ -52,9 +56,9 @@ mix(uint64_t hash)
 }
 
 static inline uint64_t
-print_of(uint64_t mixed)
+print_of(const NxmGhost *ghost, uint64_t mixed)
 {
-	uint64_t	print = mixed & 0xFFF;
+	uint64_t	print = mixed & ((UINT64_C(1) << PRINT_BITS(ghost)) - 1);
 
 	return print == 0 ? 1 : print;
 }
@@ -82,15 +86,17 @@ line_at(NxmSpace *space, uint64_t ghost, uint64_t mixed)
 static inline uint64_t
 time_of(NxmGhost *ghost, uint64_t table)
 {
-	uint64_t	twelfth = GHOST_LINES(table) * LINE_ENTRIES / 12;
+	uint64_t	unit = GHOST_LINES(table) * LINE_ENTRIES / GOOD_TIMES(ghost);
 
-	return nxm_load_relaxed(&ghost->count) / (twelfth == 0 ? 1 : twelfth) & 15;
+	return nxm_load_relaxed(&ghost->count) / (unit == 0 ? 1 : unit) &
+		((UINT64_C(1) << ghost->time_bits) - 1);
 }
 
 static inline uint64_t
-age_of(uint64_t entry, uint64_t time)
+age_of(const NxmGhost *ghost, uint64_t entry, uint64_t time)
 {
-	return (time - (entry >> 12)) & 15;
+	return (time - (entry >> PRINT_BITS(ghost))) &
+		((UINT64_C(1) << ghost->time_bits) - 1);
 }
 
 void
@@ -116,7 +122,7 @@ nxm_ghost_add(NxmSpace *space, NxmGhost *ghost, uint64_t hash)
 		for (int i = 0; i < LINE_ENTRIES; i++)
 		{
 			uint64_t	entry = nxm_load_relaxed(&line[i / 4]) >> (i % 4 * 16) & 0xFFFF;
-			uint64_t	age = entry == 0 ? 16 : age_of(entry, time);
+			uint64_t	age = entry == 0 ? 16 : age_of(ghost, entry, time);
 
 			/* an empty one is older than any */
 			if (age > oldest)
@@ -124,7 +130,7 @@ nxm_ghost_add(NxmSpace *space, NxmGhost *ghost, uint64_t hash)
 				oldest = age;
 				lane = i;
 			}
-			if (age > GOOD_TIMES && age < 16)
+			if (age > GOOD_TIMES(ghost) && age < 16)
 			{
 				word = nxm_load_relaxed(&line[i / 4]);
 				if ((word >> (i % 4 * 16) & 0xFFFF) == entry)
@@ -135,7 +141,7 @@ nxm_ghost_add(NxmSpace *space, NxmGhost *ghost, uint64_t hash)
 		shift = lane % 4 * 16;
 		word = nxm_load_relaxed(&line[lane / 4]);
 		if (nxm_cas(&line[lane / 4], &word, (word & ~(UINT64_C(0xFFFF) << shift)) |
-					(time << 12 | print_of(mixed)) << shift))
+					(time << PRINT_BITS(ghost) | print_of(ghost, mixed)) << shift))
 			return;
 	}
 }
@@ -157,11 +163,12 @@ nxm_ghost_take(NxmSpace *space, NxmGhost *ghost, uint64_t hash,
 		int			shift = lane % 4 * 16;
 		uint64_t	word = nxm_load_relaxed(&line[lane / 4]);
 
-		while ((word >> shift & 0xFFF) == print_of(mixed) &&
-			   age_of(word >> shift & 0xFFFF, time) <= GOOD_TIMES)
+		while ((word >> shift & ((UINT64_C(1) << PRINT_BITS(ghost)) - 1)) ==
+			   print_of(ghost, mixed) &&
+			   age_of(ghost, word >> shift & 0xFFFF, time) <= GOOD_TIMES(ghost))
 		{
-			*since = (2 * age_of(word >> shift & 0xFFFF, time) + 1) *
-				GHOST_LINES(table) * LINE_ENTRIES / (2 * GOOD_TIMES);
+			*since = (2 * age_of(ghost, word >> shift & 0xFFFF, time) + 1) *
+				GHOST_LINES(table) * LINE_ENTRIES / (2 * GOOD_TIMES(ghost));
 			/* of several inserts one alone counts it */
 			if (nxm_cas(&line[lane / 4], &word, word & ~(UINT64_C(0xFFFF) << shift)))
 				return true;
@@ -174,7 +181,7 @@ bool
 nxm_ghost_was_last(NxmGhost *ghost, uint64_t since)
 {
 	return since <= GHOST_LINES(nxm_load_relaxed(&ghost->table)) * LINE_ENTRIES /
-		GOOD_TIMES;
+		GOOD_TIMES(ghost);
 }
 
 void

@@ -191,6 +191,7 @@ typedef struct NxmGhost
 {
 	NxmAtomic	table;			/* number of lines 63..34, reference */
 	NxmAtomic	count;			/* entries put into it so far */
+	uint64_t	time_bits;		/* of an entry; immutable */
 } NxmGhost;
 
 /* A cache's share of a node. */
@@ -208,7 +209,7 @@ typedef struct NxmCachePartition
 	NxmAtomic	big;			/* bytes of values that are not in segments */
 	int			node;			/* of the space; immutable */
 	int			number;			/* immutable */
-	uint64_t	unused[3];
+	uint64_t	unused;
 	NxmAtomic	window[NXM_CACHE_WINDOWS];	/* cells of segments with deadlines */
 	NxmAtomic	ripe[NXM_CACHE_RIPE];	/* names; 0: free */
 	struct

@@ -59,6 +59,8 @@ new_partition(NxmCacheView *view, int number)
 	part->number = number;
 	nxm_init(&part->next_due, UINT64_MAX);
 	nxm_init(&part->share, NXM_CACHE_SMALL_SHARE);
+	part->ghost[KIND_SMALL].time_bits = 4;
+	part->ghost[KIND_MAIN].time_bits = 2;
 	if (nxm_chain_init(space, &part->chain[0]) != NXM_OK ||
 		nxm_chain_init(space, &part->chain[1]) != NXM_OK ||
 		(body = nxm_map_new_body(space, NXM_CACHE_MIN_LOG)) == 0)

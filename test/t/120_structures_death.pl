@@ -265,8 +265,9 @@ unlike(server_log($node), qr/TRAP|PANIC|terminated by signal (?!9)/, 'no other c
 # The other build.
 build('library', "'$root'/Makefile '$root'/nexusmem.control '$root'/src '$root'/sql", 'COPT=-DNXM_PAUSE_POINTS');
 make('stopped', "$dir/library:$dir/torture:\$libdir");
-($create) = glob("$root/sql/nexusmem--*.sql");
-q1('CREATE SCHEMA nexusmem;' . script($create, 'nexusmem') . script("$dir/torture/nxm_torture--1.0.sql", 'nxm_torture') . $victims . q{
+# the first version, and what each later one changes
+my ($base, @updates) = sort { ($a =~ tr/-//) <=> ($b =~ tr/-//) || $a cmp $b } glob("$root/sql/nexusmem--*.sql");
+q1('CREATE SCHEMA nexusmem;' . join('', map { script($_, 'nexusmem') } $base, @updates) . script("$dir/torture/nxm_torture--1.0.sql", 'nxm_torture') . $victims . q{
 CREATE FUNCTION prepare() RETURNS void LANGUAGE sql AS $$
 	SELECT count(nexusmem.map_put('m', 'k' || k, 'old ' || k)) FROM generate_series(1, 500) k;
 	SELECT sum(CASE WHEN nexusmem.queue_push('q', 'q' || k) IS NULL THEN 0 ELSE 1 END + CASE WHEN nexusmem.stack_push('s', 's' || k) IS NULL THEN 0 ELSE 1 END) FROM generate_series(1, 100) k;

@@ -259,9 +259,9 @@ mutant "ghost counted twice" check_cache cache_ghost.c \
 	'if (nxm_store(&line[lane / 4], word & ~(UINT64_C(0xFFFF) << shift)), true)'
 mutant "fingerprint written over another" check_cache cache_ghost.c \
 	'if (nxm_cas(&line[lane / 4], &word, (word & ~(UINT64_C(0xFFFF) << shift)) |
-					(time << 12 | print_of(mixed)) << shift))' \
+					(time << PRINT_BITS(ghost) | print_of(ghost, mixed)) << shift))' \
 	'nxm_store(&line[lane / 4], (word & ~(UINT64_C(0xFFFF) << shift)) |
-					(time << 12 | print_of(mixed)) << shift);
+					(time << PRINT_BITS(ghost) | print_of(ghost, mixed)) << shift);
 		if (true)'
 mutant "long value read without a look at its slot" check_cache cache.c \
 	'	return ((nxm_load(slot) ^ word) & ~FREQ_MASK) == 0 &&
