@@ -673,8 +673,8 @@ nxm_chain_clean(NxmSpace *space, NxmChain *chain, int most)
 			if (joined == 0)
 				break;			/* another time */
 			both = nxm_at(space, joined);
-			for (int i = 0; i < NXM_CHAIN_ENTRIES; i++)
-				nxm_store_relaxed(&both->entry[i], i < n + m ? names[i] : NAME_GONE);
+			for (int e = 0; e < NXM_CHAIN_ENTRIES; e++)
+				nxm_store_relaxed(&both->entry[e], e < n + m ? names[e] : NAME_GONE);
 			nxm_store_relaxed(&both->next, nxm_load(&second->next));
 		}
 		/* release: publishes the block */
