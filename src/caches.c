@@ -28,6 +28,12 @@
 #define WAIT_USED		200
 #define WAIT_EMPTY		1000
 
+/* Pages below the limit with which caches give way to each other; a value has 17. */
+#define NEAR_LIMIT		32
+
+/* A session chooses the largest cache again after so many ms. */
+#define CHOOSE_MS		1000
+
 /* Steps that making way takes before it looks anew. */
 #define WAY_STEPS		32
 
@@ -133,6 +139,41 @@ take_from_largest(void)
 	return freed;
 }
 
+/* false: there are no caches. */
+static bool
+choose_largest(void)
+{
+	Largest    *largest = palloc(sizeof(Largest));
+	bool		any;
+
+	largest->any = false;
+	nxm_registry_scan(compare, largest);
+	any = largest->any;
+	if (any)
+		nxm_registry_set_largest(&largest->info);
+	pfree(largest);
+	return any;
+}
+
+bool
+nxm_caches_choose_again(void)
+{
+	static TimestampTz last = 0;
+	TimestampTz time = GetCurrentTimestamp();
+	NxmAccount *account = &nxm_registry_space->shared->account[NXM_CACHE_ACCOUNT];
+
+	/* it was the cache's own limit */
+	if (nxm_load_relaxed(&account->pages) + NEAR_LIMIT <
+		nxm_load_relaxed(&account->page_limit))
+		return false;
+	/* the largest one was dropped, and the worker has not come by since, or is not */
+	if (nxm_load_relaxed(&nxm_registry_anchor->largest) != 0 &&
+		!TimestampDifferenceExceeds(last, time, CHOOSE_MS))
+		return false;
+	last = time;
+	return choose_largest();
+}
+
 bool
 nxm_caches_make_way(NxmResult result)
 {
@@ -147,16 +188,7 @@ nxm_caches_make_way(NxmResult result)
 		return true;
 	if (!take_from_largest())
 	{
-		Largest    *largest = palloc(sizeof(Largest));
-		bool		freed;
-
-		largest->any = false;
-		nxm_registry_scan(compare, largest);
-		if (largest->any)
-			nxm_registry_set_largest(&largest->info);
-		freed = largest->any && take_from_largest();
-		pfree(largest);
-		if (!freed)
+		if (!choose_largest() || !take_from_largest())
 		{
 			space->want = want;
 			return false;

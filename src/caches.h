@@ -46,6 +46,12 @@ nxm_cache_again(NxmCacheView *view, NxmResult result)
 extern bool nxm_caches_make_way(NxmResult result);
 
 /*
+ * A value was not stored for want of room: chooses anew which cache is to give way,
+ * unless that was done a moment ago.  true: it is worth trying again.
+ */
+extern bool nxm_caches_choose_again(void);
+
+/*
  * For the worker: housekeeping of all caches, of all databases.  Returns how many
  * milliseconds it may wait until the next time; -1: there are no caches.
  */

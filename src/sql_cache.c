@@ -71,6 +71,7 @@ nxm_cache_store(NxmSite *site, NxmBytes name, const NxmKey *key,
 				const NxmValue *value, const Interval *ttl, bool if_absent)
 {
 	NxmCacheView *view;
+	bool		again = false;
 	NxmResult	r;
 
 	do
@@ -89,7 +90,9 @@ nxm_cache_store(NxmSite *site, NxmBytes name, const NxmKey *key,
 						nxm_cache_set(view, &site->object->u.c.cache, key, value,
 									  deadline));
 		while (r != NXM_DROPPED && nxm_cache_again(view, r));
-	} while (unlikely(r == NXM_DROPPED));
+	} while (unlikely(r == NXM_DROPPED) ||
+			 (unlikely(r == NXM_ABSENT || r == NXM_NEED_MEMORY) && !again &&
+			  (again = nxm_caches_choose_again())));
 	if (if_absent && r == NXM_EXISTS)
 		return NXM_THERE;
 	return r == NXM_OK || r == NXM_EXISTS ? NXM_STORED : NXM_NOT_STORED;
