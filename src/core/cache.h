@@ -89,7 +89,8 @@
  * moment after the deadline.
  *
  * Limits.  Those of the index, which does not shrink.  Where more than
- * NXM_CACHE_WINDOWS windows of a partition are being written at once, segments are sealed before they are full.
+ * NXM_CACHE_WINDOWS windows of a partition are being written at once, segments are
+ * sealed before they are full.
  * A process that is stopped between two stores of a clear keeps others from
  * evicting in that partition.
  *
