@@ -39,6 +39,10 @@ nxm_node_memory(PG_FUNCTION_ARGS)
 		};
 		bool		nulls[6] = {m->node < 0, false, false, false, !told, !asked};
 
+		/* what is bound to no node is for caches, and lent seldom */
+		if (m->node < 0 && m->account != NXM_CACHE_ACCOUNT && m->reserved == 0 &&
+			m->used == 0)
+			continue;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -123,7 +123,7 @@ check_structures() {
 	server_start "$on
 $small
 nexusmem.memory_limit = 64MB" || return
-	is "$(q "SELECT count(*), sum(used_bytes) FROM nexusmem.node_memory")" "4|0" "nothing is taken before it is needed"
+	is "$(q "SELECT count(*) FILTER (WHERE owner = 'structures'), sum(used_bytes) FROM nexusmem.node_memory")" "4|0" "nothing is taken before it is needed"
 	session watch
 	# one to each node, so that each allocates on another
 	for n in 0 1 2 3; do
