@@ -113,6 +113,13 @@ my $reader = session($node);
 $reader->{in} .= "SELECT count(v) FROM (SELECT nexusmem.map_get('s', 'k') AS v, generate_series(1, 1000000000)) x;\n";
 $reader->{h}->pump_nb;
 ok(wait_for("SELECT state = 'active' FROM pg_stat_activity WHERE pid = $reader->{pid}"), 'a reader at work');
+# clock ticks for which it had a processor
+my $ran = sub
+{
+	my ($rest) = slurp_file("/proc/$reader->{pid}/stat") =~ /.*\) (.*)/s;
+	my @fields = split ' ', $rest;
+	return $fields[11] + $fields[12];
+};
 my $seen = '';
 foreach my $try (1 .. 40)
 {
@@ -121,8 +128,14 @@ foreach my $try (1 .. 40)
 	q1("SELECT count($big) FROM generate_series(1, 200)");
 	$seen = status();
 	last if $seen =~ /^degraded/;
+	my $before_it = $ran->();
 	kill 'CONT', $reader->{pid};
-	select(undef, undef, undef, 0.003);
+	# it is elsewhere only when it has run
+	foreach (1 .. 5000)
+	{
+		last if $ran->() > $before_it;
+		select(undef, undef, undef, 0.001);
+	}
 }
 like($seen, qr/^degraded: .*process $reader->{pid} is stopped/, 'status names a stopped process that holds memory back')
   or diag(q1("SELECT state, query FROM pg_stat_activity WHERE pid = $reader->{pid}") . $reader->{err});
