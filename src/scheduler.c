@@ -684,10 +684,12 @@ nxm_scheduler_pin(int pid, int node)
 	err = set_affinity(pid, node);
 	if (err != 0)
 	{
-		ereport(WARNING,
-				(errmsg("could not pin process %d to node %d: %s",
-						pid, node, strerror(err)),
-				 errhint("See the view nexusmem.status.")));
+		/* ESRCH: it has ended since we looked, which is nobody's fault */
+		if (err != ESRCH)
+			ereport(WARNING,
+					(errmsg("could not pin process %d to node %d: %s",
+							pid, node, strerror(err)),
+					 errhint("See the view nexusmem.status.")));
 		return false;
 	}
 	home = set_home(slot, pid, reserve(node, NXM_HOME_MANUAL), NXM_HOME_MANUAL);
