@@ -181,7 +181,7 @@ SELECT nexusmem.cache_set('f' || i, repeat('x', 150)) FROM generate_series(:k, :
 	my $b = fill(10);
 	my $most = 0;
 	# a few times more once it is nearly full
-	for (my ($tries, $full) = (0, 0); $tries < 50 && $full < 10; $tries++)
+	for (my ($tries, $full) = (0, 0); $tries < 90 && $full < 10; $tries++)
 	{
 		my $now = sql("SELECT $caches");
 		$most = $now if $now > $most;
@@ -190,7 +190,8 @@ SELECT nexusmem.cache_set('f' || i, repeat('x', 150)) FROM generate_series(:k, :
 	}
 	cmp_ok($most, '<=', 32 * $MB, 'never more than the limit');
 	cmp_ok($most, '>', 28 * $MB, 'and most of it used');
-	cmp_ok(sql('SELECT sum(bytes) FROM stat_cache'), '>', 22 * $MB, 'for what is in the cache');
+	# the index takes its part, and up to half of a segment may have been overwritten
+	cmp_ok(sql('SELECT sum(bytes) FROM stat_cache'), '>', 12 * $MB, 'for what is in the cache');
 	set_conf('cache_size', "'8MB'");
 	wait_for("SELECT $caches <= 8 * $MB AND $resident <= 8 * $MB", 'lowered: given back under load, as the kernel sees it');
 	end_bench($b, 'nobody saw an error');
