@@ -38,12 +38,6 @@ PG_FUNCTION_INFO_V1(nxm_sql_cache_expire);
 
 #define NAME_ARG(n) nxm_bytes_arg(fcinfo, n, "name of a cache", NULL)
 
-static inline NxmKey
-key_arg(FunctionCallInfo fcinfo, int n)
-{
-	return nxm_cache_key(nxm_bytes_arg(fcinfo, n, "key", NULL));
-}
-
 int64
 nxm_ttl_of(const Interval *interval)
 {
@@ -102,7 +96,7 @@ static inline NxmStored
 store(FunctionCallInfo fcinfo, NxmType type, bool if_absent)
 {
 	NxmBytes	name = NAME_ARG(3);
-	NxmKey		key = key_arg(fcinfo, 0);
+	NxmKey		key = nxm_key_arg(fcinfo, 0);
 	NxmValue	value = nxm_value_arg(fcinfo, 1, type,
 									  "Use cache_delete() to remove a key.");
 	const Interval *ttl = PG_ARGISNULL(2) ? NULL : PG_GETARG_INTERVAL_P(2);
@@ -208,7 +202,7 @@ static inline Datum
 cache_get(FunctionCallInfo fcinfo, NxmType type)
 {
 	NxmBytes	name = NAME_ARG(1);
-	NxmKey		key = key_arg(fcinfo, 0);
+	NxmKey		key = nxm_key_arg(fcinfo, 0);
 	text	   *value = read_value(nxm_call_site(fcinfo), name, &key, type,
 								   "cache_get");
 
@@ -239,7 +233,7 @@ Datum
 nxm_sql_cache_delete(PG_FUNCTION_ARGS)
 {
 	NxmBytes	name = NAME_ARG(1);
-	NxmKey		key = key_arg(fcinfo, 0);
+	NxmKey		key = nxm_key_arg(fcinfo, 0);
 	NxmSite    *site = nxm_call_site(fcinfo);
 	NxmCacheView *view;
 	NxmResult	r;
@@ -262,7 +256,7 @@ Datum
 nxm_sql_cache_ttl(PG_FUNCTION_ARGS)
 {
 	NxmBytes	name = NAME_ARG(1);
-	NxmKey		key = key_arg(fcinfo, 0);
+	NxmKey		key = nxm_key_arg(fcinfo, 0);
 	NxmSite    *site = nxm_call_site(fcinfo);
 	int64_t		deadline = 0;
 	NxmCacheView *view;
@@ -293,7 +287,7 @@ Datum
 nxm_sql_cache_expire(PG_FUNCTION_ARGS)
 {
 	NxmBytes	name = NAME_ARG(2);
-	NxmKey		key = key_arg(fcinfo, 0);
+	NxmKey		key = nxm_key_arg(fcinfo, 0);
 	const Interval *ttl = PG_ARGISNULL(1) ? NULL : PG_GETARG_INTERVAL_P(1);
 	NxmSite    *site = nxm_call_site(fcinfo);
 	NxmCacheView *view;

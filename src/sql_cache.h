@@ -33,19 +33,6 @@ nxm_cache_open(NxmSite *site, NxmBytes name, NxmPrivilege privilege, bool create
 						   create);
 }
 
-/* The key of bytes whose length was checked. */
-static inline NxmKey
-nxm_cache_key(NxmBytes bytes)
-{
-	NxmKey		key;
-
-	nxm_check_key(bytes.len);
-	key.data = bytes.data;
-	key.len = (uint32) bytes.len;
-	key.hash = nxm_hash(bytes.data, bytes.len);
-	return key;
-}
-
 /*
  * The value of a key, in the current memory context, NULL: it is not there.  Of
  * type wanted; another one raises datatype_mismatch with a hint on function.

@@ -62,7 +62,7 @@ take_keys(const TextArray *keys, int first, NxmKey *key)
 	int			n = Min(keys->count - first, NXM_CACHE_BATCH);
 
 	for (int i = 0; i < n; i++)
-		key[i] = nxm_cache_key(bytes_of(keys->element[first + i]));
+		key[i] = nxm_key(bytes_of(keys->element[first + i]));
 	return n;
 }
 

@@ -233,7 +233,7 @@ Datum
 nxm_sql_cache_fetch(PG_FUNCTION_ARGS)
 {
 	NxmBytes	name = nxm_bytes_arg(fcinfo, 3, "name of a cache", NULL);
-	NxmKey		key = nxm_cache_key(nxm_bytes_arg(fcinfo, 0, "key", NULL));
+	NxmKey		key = nxm_key_arg(fcinfo, 0);
 	const Interval *ttl = PG_ARGISNULL(2) ? NULL : PG_GETARG_INTERVAL_P(2);
 	NxmSite    *site = nxm_call_site(fcinfo);
 	NxmFlight	flight;

@@ -44,24 +44,11 @@ PG_FUNCTION_INFO_V1(nxm_sql_map_drop);
 
 #define NAME_ARG() nxm_bytes_arg(fcinfo, 0, "name of a map", NULL)
 
-static inline NxmKey
-key_arg(FunctionCallInfo fcinfo, int n)
-{
-	NxmBytes	bytes = nxm_bytes_arg(fcinfo, n, "key", NULL);
-	NxmKey		key;
-
-	nxm_check_key(bytes.len);
-	key.data = bytes.data;
-	key.len = (uint32) bytes.len;
-	key.hash = nxm_hash(bytes.data, bytes.len);
-	return key;
-}
-
 static inline Datum
 map_put(FunctionCallInfo fcinfo, NxmType type)
 {
 	NxmBytes	name = NAME_ARG();
-	NxmKey		key = key_arg(fcinfo, 1);
+	NxmKey		key = nxm_key_arg(fcinfo, 1);
 	NxmValue	value = nxm_value_arg(fcinfo, 2, type,
 									  "Use map_delete() to remove a key.");
 	NxmSite    *site = nxm_call_site(fcinfo);
@@ -101,7 +88,7 @@ static inline Datum
 map_get(FunctionCallInfo fcinfo, NxmType type)
 {
 	NxmBytes	name = NAME_ARG();
-	NxmKey		key = key_arg(fcinfo, 1);
+	NxmKey		key = nxm_key_arg(fcinfo, 1);
 	NxmSite    *site = nxm_call_site(fcinfo);
 	char		space[NXM_SHORT_VALUE];
 	NxmBuffer	buffer = {space, sizeof(space), 0, NXM_TEXT};
@@ -157,7 +144,7 @@ static Datum
 map_put_if(FunctionCallInfo fcinfo, NxmType type)
 {
 	NxmBytes	name = NAME_ARG();
-	NxmKey		key = key_arg(fcinfo, 1);
+	NxmKey		key = nxm_key_arg(fcinfo, 1);
 	bool		absent = PG_ARGISNULL(2);
 	NxmValue	expected = {NULL, 0, type};
 	NxmValue	value = nxm_value_arg(fcinfo, 3, type,
@@ -211,7 +198,7 @@ Datum
 nxm_sql_map_delete(PG_FUNCTION_ARGS)
 {
 	NxmBytes	name = NAME_ARG();
-	NxmKey		key = key_arg(fcinfo, 1);
+	NxmKey		key = nxm_key_arg(fcinfo, 1);
 	NxmSite    *site = nxm_call_site(fcinfo);
 	NxmResult	r;
 
@@ -251,7 +238,7 @@ Datum
 nxm_sql_map_add(PG_FUNCTION_ARGS)
 {
 	NxmBytes	name = NAME_ARG();
-	NxmKey		key = key_arg(fcinfo, 1);
+	NxmKey		key = nxm_key_arg(fcinfo, 1);
 	int64		delta = nxm_int8_arg(fcinfo, 2, "delta");
 	NxmSite    *site = nxm_call_site(fcinfo);
 	int64		value = 0;

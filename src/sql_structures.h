@@ -97,6 +97,25 @@ nxm_bytes_arg(FunctionCallInfo fcinfo, int n, const char *what,
 	return bytes;
 }
 
+/* The key of these bytes; raises an error if there are none, or too many. */
+static inline NxmKey
+nxm_key(NxmBytes bytes)
+{
+	NxmKey		key;
+
+	nxm_check_key(bytes.len);
+	key.data = bytes.data;
+	key.len = (uint32) bytes.len;
+	key.hash = nxm_hash(bytes.data, bytes.len);
+	return key;
+}
+
+static inline NxmKey
+nxm_key_arg(FunctionCallInfo fcinfo, int n)
+{
+	return nxm_key(nxm_bytes_arg(fcinfo, n, "key", NULL));
+}
+
 static inline int64
 nxm_int8_arg(FunctionCallInfo fcinfo, int n, const char *what)
 {

@@ -319,10 +319,10 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 
 /* The item is not going to be published. */
 static void
-drop_item(NxmSpace *space, NxmCachePartition *part, Write *write)
+drop_item(NxmSpace *space, Write *write)
 {
 	if (write->room.ref != 0)
-		nxm_cache_abandon(part, &write->room);
+		nxm_cache_abandon(&write->room);
 	write->room.ref = 0;
 	if (write->big != 0 && write->deed != EXPIRE)
 		nxm_item_free(space, BIG_REF(write->big));
@@ -599,7 +599,7 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			{
 				nxm_map_complete_pending(space, &place, header);
 				if (moved)
-					drop_item(space, part, write);
+					drop_item(space, write);
 				continue;
 			}
 			/* writing is a use, too */
@@ -611,7 +611,7 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			{
 				/* a copy is of this item, and it may be another one by now */
 				if (moved)
-					drop_item(space, part, write);
+					drop_item(space, write);
 				continue;
 			}
 			/* a value elsewhere goes from one item to the other */
@@ -656,7 +656,7 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			break;
 		}
 	}
-	drop_item(space, part, write);
+	drop_item(space, write);
 	if (refused && (result == NXM_OK || result == NXM_EXISTS || result == NXM_ABSENT))
 	{
 		count(space, part, NXM_CACHE_COUNTER_refusals);

@@ -152,7 +152,7 @@ take_out(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		if (result != NXM_OK)
 		{
 			if (room.ref != 0)
-				nxm_cache_abandon(part, &room);
+				nxm_cache_abandon(&room);
 			return result == NXM_ABSENT ? NXM_OK : result;
 		}
 
@@ -186,7 +186,7 @@ take_out(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			return NXM_OK;
 		}
 		if (room.ref != 0)
-			nxm_cache_abandon(part, &room);
+			nxm_cache_abandon(&room);
 		nxm_cache_removed(space, cache, part, ref, item, true);
 		if (expired)
 			count(space, part, NXM_CACHE_COUNTER_expirations);

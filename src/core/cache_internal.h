@@ -432,7 +432,7 @@ extern NxmResult nxm_cache_reserve(NxmCacheView *view, NxmCache *cache,
 /* Its item is written, and published. */
 extern void nxm_cache_commit(const NxmRoom *room);
 /* Its item is not going to be published. */
-extern void nxm_cache_abandon(NxmCachePartition *part, const NxmRoom *room);
+extern void nxm_cache_abandon(const NxmRoom *room);
 /* An item was taken out of its slot; it is still protected, or ours. */
 extern void nxm_cache_dead(NxmSpace *space, NxmCachePartition *part, NxmRef ref,
 						   uint32_t units);

@@ -118,9 +118,8 @@ nxm_cache_commit(const NxmRoom *room)
 }
 
 void
-nxm_cache_abandon(NxmCachePartition *part, const NxmRoom *room)
+nxm_cache_abandon(const NxmRoom *room)
 {
-	(void) part;
 	nxm_fetch_add(&room->segment->done, room->units * DEAD_ONE + room->units);
 }
 
