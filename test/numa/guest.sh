@@ -56,8 +56,8 @@ server_start() {
 }
 server_stop() { as_postgres "$PG_BIN/pg_ctl" -D "$DATA" -w -s -m "${1:-fast}" stop; }
 
-# session NAME: opens a psql that tell() writes to and reads from, and that
-# stays open.
+# session NAME [NODE]: opens a psql that tell() writes to and reads from, and that
+# stays open; pinned to the node.
 declare -A session_in session_out
 fifos=$(mktemp -d)
 chmod 755 "$fifos"
@@ -67,12 +67,18 @@ session() {
 	as_postgres "$PG_BIN/psql" -XAtq -h /tmp -U postgres -d postgres <"$fifos/$1.in" >"$fifos/$1.out" 2>&1 &
 	exec {in}>"$fifos/$1.in" {out}<"$fifos/$1.out"
 	session_in[$1]=$in session_out[$1]=$out
+	[ -z "${2:-}" ] || tell "$1" "SELECT nexusmem.pin_backend(pg_backend_pid(), $2); SELECT 1" >/dev/null
 }
 # tell NAME SQL: runs it there and prints the result.
 tell() {
-	local end="end-$RANDOM$RANDOM" line
-	printf '%s;\n\\echo %s\n' "$2" "$end" >&"${session_in[$1]}"
-	while IFS= read -r line <&"${session_out[$1]}" && [ "$line" != "$end" ]; do
+	begin_tell "$1" "$2"
+	end_tell "$1"
+}
+# The same in two steps, so that several sessions are at work.
+begin_tell() { printf '%s;\n\\echo end-of-answer\n' "$2" >&"${session_in[$1]}"; }
+end_tell() {
+	local line
+	while IFS= read -r line <&"${session_out[$1]}" && [ "$line" != end-of-answer ]; do
 		printf '%s\n' "$line"
 	done
 }
@@ -201,15 +207,115 @@ $small
 nexusmem.num_nodes = 2
 nexusmem.memory_limit = 64MB" || return
 	for n in 0 1; do
-		session "${names[n]}"
-		pid=$(tell "${names[n]}" "SELECT pg_backend_pid()")
-		tell "${names[n]}" "SELECT nexusmem.pin_backend($pid, $n); SELECT 1" >/dev/null
+		session "${names[n]}" $n
 		fill_map "${names[n]}" "map $n" 2500 >/dev/null
 	done
 	is "$(q "SELECT count(*) FROM nexusmem.node_memory WHERE owner = 'structures' AND on_node_bytes = used_bytes AND used_bytes > 2500000")" 2 "two logical nodes of two memories each: all of it is on its node"
 	show "SELECT * FROM nexusmem.node_memory"
 	close_session a
 	close_session b
+}
+
+# Caches on four nodes: a partition on each, one cache for all.
+check_caches() {
+	local n i got stale=0
+	server_stop
+	server_start "$on
+$small
+nexusmem.enable_numa_caching = on
+nexusmem.cache_size = 32MB" || return
+	for n in 0 1 2 3; do
+		session "${names[n]}" $n
+		is "$(tell "${names[n]}" "SELECT nexusmem.my_node()")" $n "a backend on node $n"
+	done
+
+	# whoever writes, a key goes to its own node: about 2 MB to each
+	is "$(tell b "SELECT count(nexusmem.cache_set('k' || k, repeat('x', 2000))) FROM generate_series(1, 4000) k")" 4000 "a backend on node 1 writes"
+	is "$(q "SELECT string_agg(node::text, ',' ORDER BY node), sum(entries), bool_and(entries BETWEEN 800 AND 1200) FROM nexusmem.stat_cache")" \
+		"0,1,2,3|4000|t" "a partition on each node, of about equal size"
+	is "$(q "SELECT count(*) FROM nexusmem.node_memory WHERE owner = 'caches' AND node IS NOT NULL AND used_bytes > 1600000 AND on_node_bytes = used_bytes AND resident_bytes = used_bytes")" \
+		4 "the kernel says that all of each is on its node"
+	like "$(status cache)" '^active: .*, a partition on each of 4 nodes$' "status: active"
+	show "SELECT * FROM nexusmem.node_memory WHERE owner = 'caches'"
+	for n in 0 1 2 3; do
+		q "SELECT nexusmem.stat_cache_reset()" >/dev/null
+		is "$(tell "${names[n]}" "SELECT count(nexusmem.cache_get('k' || k)) FROM generate_series(1, 4000) k")" 4000 "a backend on node $n reads all"
+		is "$(q "SELECT sum(hits), bool_and(local_hits = CASE node WHEN $n THEN entries ELSE 0 END), bool_and(remote_hits = CASE node WHEN $n THEN 0 ELSE entries END) FROM nexusmem.stat_cache")" \
+			"4000|t|t" "local hits are those on node $n, all others are remote"
+	done
+	is "$(q "SELECT count(*) FROM nexusmem.node_memory WHERE owner = 'caches' AND node IS NOT NULL AND on_node_bytes = used_bytes")" 4 "which leaves it where it is"
+
+	# One writes, all read what it wrote when it says so: keys of all partitions.
+	for ((i = 1; i <= 16; i++)); do
+		tell "${names[i % 4]}" "SELECT nexusmem.cache_set('seen ' || $i % 8, '$i')" >/dev/null
+		for n in "${names[@]}"; do
+			got=$(tell "$n" "SELECT nexusmem.cache_get('seen ' || $i % 8)")
+			[ "$got" = "$i" ] || ((stale++))
+		done
+	done
+	is $stale 0 "one writes, then all read: the new value"
+	# The same while the writer goes on. It tells the number of its last write that has
+	# returned, in a counter; who reads that first, then the key, finds no older value.
+	# It ends when all have read at 50 different times.
+	q "CREATE FUNCTION write_all() RETURNS void LANGUAGE plpgsql AS \$\$
+DECLARE
+	i int := 0;
+BEGIN
+	WHILE nexusmem.counter_get('readers done') < 4 LOOP
+		i := i + 1;
+		PERFORM nexusmem.cache_set('up ' || i % 8, i::text);
+		PERFORM nexusmem.counter_set('written', i);
+	END LOOP;
+END \$\$;
+CREATE FUNCTION read_all() RETURNS int LANGUAGE plpgsql AS \$\$
+DECLARE
+	before int := 0;
+	written int;
+	got int;
+	stale int := 0;
+	times int := 0;
+BEGIN
+	WHILE times < 50 LOOP
+		written := nexusmem.counter_get('written');
+		got := nexusmem.cache_get('up ' || written % 8);
+		stale := stale + (got IS NULL OR got < written)::int;
+		times := times + (written <> before)::int;
+		before := written;
+	END LOOP;
+	PERFORM nexusmem.counter_add('readers done');
+	RETURN stale;
+END \$\$;
+SELECT nexusmem.counter_set('written', 0), nexusmem.counter_set('readers done', 0);
+SELECT nexusmem.cache_set('up ' || i, '0') FROM generate_series(0, 7) i" >/dev/null
+	session writer 0
+	for n in "${names[@]}"; do begin_tell "$n" "SELECT read_all()"; done
+	begin_tell writer "SELECT write_all()"
+	for n in 0 1 2 3; do
+		is "$(end_tell "${names[n]}")" 0 "node 0 writes, node $n reads: never an older value than was written"
+	done
+	end_tell writer >/dev/null
+	close_session writer
+	for n in "${names[@]}"; do close_session "$n"; done
+
+	# in two nodes of two memories each
+	server_stop
+	server_start "$on
+$small
+nexusmem.num_nodes = 2
+nexusmem.enable_numa_caching = on" || return
+	q "SELECT count(nexusmem.cache_set('k' || k, repeat('x', 2000))) FROM generate_series(1, 3000) k" >/dev/null
+	is "$(q "SELECT count(*) FROM nexusmem.node_memory WHERE owner = 'caches' AND node IS NOT NULL AND on_node_bytes = used_bytes AND used_bytes > 2000000")" 2 "two logical nodes of two memories each: all of it is on its node"
+
+	# not divided
+	server_stop
+	server_start "$on
+$small
+nexusmem.enable_numa_caching = off" || return
+	q "SELECT count(nexusmem.cache_set('k' || k, repeat('x', 2000))) FROM generate_series(1, 1000) k" >/dev/null
+	is "$(q "SELECT count(*), count(node), sum(entries) FROM nexusmem.stat_cache")" "1|0|1000" "not divided: one partition, of no node"
+	is "$(q "SELECT sum(used_bytes) FILTER (WHERE node IS NULL) > 2000000, coalesce(sum(used_bytes) FILTER (WHERE node IS NOT NULL), 0), count(on_node_bytes) FILTER (WHERE node IS NULL) FROM nexusmem.node_memory WHERE owner = 'caches'")" \
+		"t|0|0" "in memory that is bound to no node"
+	like "$(status cache)" 'not partitioned$' "status: not partitioned"
 }
 
 check_asymmetric() {

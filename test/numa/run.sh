@@ -14,6 +14,7 @@ set -euo pipefail
 MACHINES="
 asymmetric | -m '512 512 512 512' -c '0 1 2 3'
 structures | -m '512 512 512 512' -c '0 1 2 3'
+caches     | -m '512 512 512 512' -c '0 1 2 3'
 holes      | -m '512 512 0 512' -c '0 1 2 -'
 huge       | -m '512 512 512 512' -c '0 1 2 3' -a 'hugepages=0:50,1:50,2:50,3:50'
 huge-short | -m '512 512 512 512' -c '0 1 2 3' -a 'hugepages=0:64,1:64,2:4,3:64'
