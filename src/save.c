@@ -264,7 +264,7 @@ nxm_load_now(volatile sig_atomic_t *stop)
 		pg_atomic_write_u32(&shared->loaded, result.objects);
 		pg_atomic_write_u32(&shared->dropped, result.dropped);
 		if (result.dropped > 0)
-			put_beside(psprintf("%u of %u found no room", result.dropped,
+			put_beside(psprintf("%u of %u could not be loaded", result.dropped,
 								result.objects));
 		else
 			(void) durable_unlink(NXM_SAVE_FILE, LOG);

@@ -36,7 +36,7 @@ typedef struct NxmSaveReport
 {
 	NxmLoadState state;
 	uint32		loaded;			/* structures found in the file at the start */
-	uint32		dropped;		/* of these, found no room */
+	uint32		dropped;		/* of these, that could not be loaded */
 	bool		refused;		/* the start found a file that it did not load */
 } NxmSaveReport;
 
