@@ -50,7 +50,9 @@ SELECT cache_set('t', 'y', '1 hour'), cache_set('t', 'z'), cache_ttl('t') IS NUL
 SELECT cache_set('t', 'y', '2000 years'), cache_get('t'), cache_ttl('t') IS NULL AS never;
 SELECT cache_set('t', 'y', '178000000 years'), cache_get('t'), cache_ttl('t') IS NULL AS never;
 -- gone at its deadline, and not before
-SELECT cache_set('t', 'soon', '300 ms'), cache_get('t'), cache_add('t', 'no');
+SELECT clock_timestamp() AS before, cache_set('t', 'soon', '300 ms') \gset
+SELECT cache_get('t') = 'soon' OR clock_timestamp() >= :'before'::timestamptz + '300 ms' AS is_there;
+SELECT NOT cache_add('t', 'no', '300 ms') OR clock_timestamp() >= :'before'::timestamptz + '300 ms' AS not_added;
 SELECT pg_sleep(0.4);
 SELECT cache_get('t'), cache_ttl('t'), cache_expire('t', '1 hour'), cache_delete('t');
 SELECT cache_set('t', 'soon', '200 ms'), pg_sleep(0.3), cache_add('t', 'then'), cache_get('t');

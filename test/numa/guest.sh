@@ -254,42 +254,11 @@ nexusmem.cache_size = 32MB" || return
 		done
 	done
 	is $stale 0 "one writes, then all read: the new value"
-	# The same while the writer goes on. It tells the number of its last write that has
-	# returned, in a counter; who reads that first, then the key, finds no older value.
-	# It ends when all have read at 50 different times.
-	q "CREATE FUNCTION write_all() RETURNS void LANGUAGE plpgsql AS \$\$
-DECLARE
-	i int := 0;
-BEGIN
-	WHILE nexusmem.counter_get('readers done') < 4 LOOP
-		i := i + 1;
-		PERFORM nexusmem.cache_set('up ' || i % 8, i::text);
-		PERFORM nexusmem.counter_set('written', i);
-	END LOOP;
-END \$\$;
-CREATE FUNCTION read_all() RETURNS int LANGUAGE plpgsql AS \$\$
-DECLARE
-	before int := 0;
-	written int;
-	got int;
-	stale int := 0;
-	times int := 0;
-BEGIN
-	WHILE times < 50 LOOP
-		written := nexusmem.counter_get('written');
-		got := nexusmem.cache_get('up ' || written % 8);
-		stale := stale + (got IS NULL OR got < written)::int;
-		times := times + (written <> before)::int;
-		before := written;
-	END LOOP;
-	PERFORM nexusmem.counter_add('readers done');
-	RETURN stale;
-END \$\$;
-SELECT nexusmem.counter_set('written', 0), nexusmem.counter_set('readers done', 0);
-SELECT nexusmem.cache_set('up ' || i, '0') FROM generate_series(0, 7) i" >/dev/null
+	# the same while the writer goes on
+	q "$(cat "$NXM_BUILD/test/read_after_write.sql")" >/dev/null
 	session writer 0
-	for n in "${names[@]}"; do begin_tell "$n" "SELECT read_all()"; done
-	begin_tell writer "SELECT write_all()"
+	for n in "${names[@]}"; do begin_tell "$n" "SELECT read_while_written(50)"; done
+	begin_tell writer "SELECT write_until(4)"
 	for n in 0 1 2 3; do
 		is "$(end_tell "${names[n]}")" 0 "node 0 writes, node $n reads: never an older value than was written"
 	done
