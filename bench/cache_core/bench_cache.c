@@ -24,27 +24,16 @@
  */
 #define _GNU_SOURCE
 
-#include <math.h>
-#include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "cache.h"
+#include "measure.h"
 #include "stress_env.h"
 
 #define KEY_LEN		7
 #define VALUE_LEN	100
 #define ITEM_BYTES	(KEY_LEN + VALUE_LEN + 24)	/* with overhead, about */
 #define MAX_PROCESSES 64
-#define MAX_ROUNDS	99
-
-/* A histogram of nanoseconds: 64 steps to each doubling. */
-#define STEPS_LOG	6
-#define CELLS		(40 << STEPS_LOG)
 
 typedef struct Shared
 {
@@ -90,46 +79,6 @@ now(void *unused)
 	return (int64_t) t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-static inline uint64_t
-nanoseconds(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t) t.tv_sec * 1000000000 + (uint64_t) t.tv_nsec;
-}
-
-static inline int
-cell_of(uint64_t ns)
-{
-	int			log = 63 - __builtin_clzll(ns | 1);
-	int			cell;
-
-	if (log <= STEPS_LOG)
-		return (int) ns;
-	cell = ((log - STEPS_LOG) << STEPS_LOG) + (int) (ns >> (log - STEPS_LOG));
-	return cell < CELLS ? cell : CELLS - 1;
-}
-
-static double
-cell_value(int cell)
-{
-	int			shift = (cell >> STEPS_LOG) - 1;
-
-	if (shift <= 0)
-		return cell;
-	return (double) ((uint64_t) ((cell & ((1 << STEPS_LOG) - 1)) + (1 << STEPS_LOG)) << shift);
-}
-
-static void
-must(NxmResult r)
-{
-	if (r == NXM_OK || r == NXM_EXISTS || r == NXM_ABSENT)
-		return;
-	fprintf(stderr, "result %d\n", (int) r);
-	exit(1);
-}
-
 static inline NxmKey
 make_key(uint64_t n, char *bytes)
 {
@@ -151,7 +100,7 @@ set(NxmCache *cache, uint64_t n, int64_t deadline)
 	NxmResult	r;
 
 	ENV_DO(&space, r, nxm_cache_set(&view, cache, &key, &value, deadline));
-	must(r);
+	env_must(r);
 }
 
 static inline void
@@ -164,7 +113,7 @@ get(NxmCache *cache, uint64_t n)
 	NxmResult	r;
 
 	ENV_DO(&space, r, nxm_cache_get(&view, cache, &key, &buffer, NULL));
-	must(r);
+	env_must(r);
 }
 
 /* Housekeeping until there is nothing to do, or until then: others make more of it. */
@@ -176,7 +125,7 @@ tick(NxmCache *cache, uint64_t until)
 	do
 	{
 		ENV_DO(&space, r, nxm_cache_tick(&view, cache));
-		must(r);
+		env_must(r);
 	} while (r == NXM_OK && (until == 0 || nanoseconds() < until));
 	nxm_epoch_poll(&space);
 }
@@ -203,7 +152,7 @@ create(uint64_t max_bytes, bool keep)
 	shared = env->test;
 	open_view(0);
 	ENV_DO(&space, r, nxm_cache_init(&view, &shared->cache, 1, max_bytes));
-	must(r);
+	env_must(r);
 	return shared;
 }
 
@@ -252,46 +201,18 @@ child(int process, int reads, bool pinned)
 	Shared	   *shared;
 
 	if (pinned)
-	{
-		cpu_set_t	cpus;
-
-		CPU_ZERO(&cpus);
-		CPU_SET(process % (int) sysconf(_SC_NPROCESSORS_ONLN), &cpus);
-		sched_setaffinity(0, sizeof(cpus), &cpus);
-	}
+		pin_to_processor(process);
 	env_remap(env, (uint64_t) process + 1);
 	shared = env->test;
 	open_view(process + 1);
 	env_map_all(&space);
-	/* this process's page tables are filled before: backends are warm */
-	for (int i = 0; i < NXM_MAX_CHUNKS; i++)
-		if (space.base[i] != NULL)
-			madvise(space.base[i],
-					(size_t) nxm_load(&env->shared->chunks[i].bump) * NXM_PAGE_SIZE,
-					22 /* MADV_POPULATE_READ */ );
+	env_populate(&space);		/* backends are warm */
 	nxm_fetch_add(&shared->ready, 1);
 	while (nxm_load(&shared->go) == 0)
 		sched_yield();
 	operate(shared, process, reads, pinned);
 	nxm_proc_detach(&space);
 	_exit(0);
-}
-
-static double
-quantile(const uint64_t *cells, double share)
-{
-	uint64_t	total = 0;
-	uint64_t	seen = 0;
-
-	for (int c = 0; c < CELLS; c++)
-		total += cells[c];
-	for (int c = 0; c < CELLS; c++)
-	{
-		seen += cells[c];
-		if (seen > 0 && (double) seen >= share * (double) total)
-			return cell_value(c);
-	}
-	return 0;
 }
 
 static void
@@ -331,14 +252,7 @@ in_processes(int n, int reads, bool pinned, Figures *figures)
 	took = (double) (nanoseconds() - began) / 1e9;
 	for (int p = 0; p < n; p++)
 	{
-		int			status;
-
-		waitpid(pids[p], &status, 0);
-		if (status != 0)
-		{
-			fprintf(stderr, "a process ended with status 0x%x\n", (unsigned int) status);
-			exit(1);
-		}
+		wait_for_child(pids[p]);
 		operations += shared->operations[p];
 		for (int c = 0; c < CELLS; c++)
 		{
@@ -351,25 +265,6 @@ in_processes(int n, int reads, bool pinned, Figures *figures)
 	for (int k = 0; k < 3; k++)
 		for (int q = 0; q < 4; q++)
 			figures->ns[k][q] = quantile(sums[k], quantiles[q]);
-}
-
-static int
-compare(const void *a, const void *b)
-{
-	double		x = *(const double *) a;
-	double		y = *(const double *) b;
-
-	return x < y ? -1 : x > y;
-}
-
-static double
-median(const double *values, int n)
-{
-	double		sorted[MAX_ROUNDS];
-
-	memcpy(sorted, values, (size_t) n * sizeof(double));
-	qsort(sorted, (size_t) n, sizeof(double), compare);
-	return n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
 }
 
 /* Filled, and all memory that it comes to use touched. */

@@ -20,25 +20,13 @@
  */
 #define _GNU_SOURCE
 
-#include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
 #include "map.h"
+#include "measure.h"
 #include "stress_env.h"
 
 #define VALUE_LEN 100
 #define MAX_PROCESSES 8
-#define MAX_ROUNDS 99
 #define FIRST 1000
-
-/* A histogram: 64 steps to each doubling, of nanoseconds. */
-#define STEPS_LOG 6
-#define CELLS (40 << STEPS_LOG)
 
 typedef struct Shared
 {
@@ -52,46 +40,6 @@ static uint64_t nentries = 1000000;
 static int	nprocesses = 2;
 static int	rounds = 5;
 static Env *env;
-
-static void
-must(NxmResult r)
-{
-	if (r == NXM_OK || r == NXM_EXISTS || r == NXM_ABSENT)
-		return;
-	fprintf(stderr, "result %d\n", (int) r);
-	exit(1);
-}
-
-static inline uint64_t
-nanoseconds(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t) t.tv_sec * 1000000000 + (uint64_t) t.tv_nsec;
-}
-
-static inline int
-cell_of(uint64_t ns)
-{
-	int			log = 63 - __builtin_clzll(ns | 1);
-	int			cell;
-
-	if (log <= STEPS_LOG)
-		return (int) ns;
-	cell = ((log - STEPS_LOG) << STEPS_LOG) + (int) (ns >> (log - STEPS_LOG));
-	return cell < CELLS ? cell : CELLS - 1;
-}
-
-static double
-cell_value(int cell)
-{
-	int			shift = (cell >> STEPS_LOG) - 1;
-
-	if (shift <= 0)
-		return cell;
-	return (double) ((uint64_t) ((cell & ((1 << STEPS_LOG) - 1)) + (1 << STEPS_LOG)) << shift);
-}
 
 static void
 make_key(uint64_t n, char *bytes, NxmKey *key)
@@ -116,7 +64,7 @@ put(NxmSpace *space, NxmMap *map, const NxmKey *key, const NxmValue *value)
 	NxmResult	r;
 
 	ENV_DO(space, r, nxm_map_put(space, map, key, value));
-	must(r);
+	env_must(r);
 }
 
 /* One process's share of the keys: those of its number, modulo. */
@@ -154,7 +102,7 @@ operate(NxmSpace *space, Shared *shared, int process, bool growing)
 		ENV_DO(space, r, nxm_map_get(space, &shared->map, &key, &buffer));
 		t2 = nanoseconds();
 		if (r != NXM_OK)
-			must(NXM_OVERFLOW);
+			env_must(NXM_OVERFLOW);
 		histogram[cell_of(t2 - t1)]++;
 		/* outside of what is timed: a server's worker does this */
 		if (i % 1024 == 0)
@@ -179,21 +127,15 @@ in_processes(bool growing)
 		if (pids[p] == 0)
 		{
 			NxmSpace	space;
-			cpu_set_t	cpus;
 
-			CPU_ZERO(&cpus);
-			CPU_SET(p, &cpus);
-			sched_setaffinity(0, sizeof(cpus), &cpus);
+			pin_to_processor(p);
 			env_remap(env, (uint64_t) p + 1);
 			shared = env->test;
 			env_open(env, &space, p, 0);
 			env_map_all(&space);
-			/* this process's page tables are filled before: backends are warm */
-			for (int i = 0; i < NXM_MAX_CHUNKS; i++)
-				if (space.base[i] != NULL && nxm_load(&env->world->keep) != 0)
-					madvise(space.base[i],
-							(size_t) nxm_load(&env->shared->chunks[i].bump) * NXM_PAGE_SIZE,
-							22 /* MADV_POPULATE_READ */ );
+			/* where memory is there yet, backends are warm */
+			if (nxm_load(&env->world->keep) != 0)
+				env_populate(&space);
 			nxm_fetch_add(&shared->ready, 1);
 			while (nxm_load(&shared->go) == 0)
 				;
@@ -206,62 +148,21 @@ in_processes(bool growing)
 		usleep(1000);
 	nxm_store(&shared->go, 1);
 	for (int p = 0; p < nprocesses; p++)
-	{
-		int			status;
-
-		waitpid(pids[p], &status, 0);
-		if (status != 0)
-		{
-			fprintf(stderr, "a process ended with status 0x%x\n", (unsigned int) status);
-			exit(1);
-		}
-	}
+		wait_for_child(pids[p]);
 }
 
-/* The value below which the share of all operations lies; 1: the greatest. */
+/* The latency that this share of all operations does not exceed; 1: the longest. */
 static double
 percentile(double share)
 {
 	Shared	   *shared = env->test;
-	uint64_t	total = 0;
-	uint64_t	sum = 0;
-	int			last = 0;
+	static uint64_t sums[CELLS];
 
-	for (int c = 0; c < CELLS; c++)
-		for (int p = 0; p < nprocesses; p++)
-			total += shared->histogram[p][c];
-	for (int c = 0; c < CELLS; c++)
-	{
-		uint64_t	here = 0;
-
-		for (int p = 0; p < nprocesses; p++)
-			here += shared->histogram[p][c];
-		sum += here;
-		if (here > 0)
-			last = c;
-		if (share < 1 && (double) sum >= share * (double) total)
-			return cell_value(c);
-	}
-	return cell_value(last);
-}
-
-static int
-compare(const void *a, const void *b)
-{
-	double		x = *(const double *) a;
-	double		y = *(const double *) b;
-
-	return x < y ? -1 : x > y;
-}
-
-static double
-median(double *values)
-{
-	double		sorted[MAX_ROUNDS];
-
-	memcpy(sorted, values, (size_t) rounds * sizeof(double));
-	qsort(sorted, (size_t) rounds, sizeof(double), compare);
-	return rounds % 2 ? sorted[rounds / 2] : (sorted[rounds / 2 - 1] + sorted[rounds / 2]) / 2;
+	memset(sums, 0, sizeof(sums));
+	for (int p = 0; p < nprocesses; p++)
+		for (int c = 0; c < CELLS; c++)
+			sums[c] += shared->histogram[p][c];
+	return quantile(sums, share);
 }
 
 static void
@@ -287,7 +188,7 @@ fresh_map(NxmSpace *space, NxmMap *map)
 
 	memset(map, 0, sizeof(NxmMap));
 	ENV_DO(space, r, nxm_map_init(space, map));
-	must(r);
+	env_must(r);
 	for (uint64_t n = 0; n < FIRST; n++)
 	{
 		char		bytes[8];
@@ -348,12 +249,12 @@ latency(void)
 	{
 		printf("%-24s", names[what]);
 		for (int s = 0; s < 5; s++)
-			printf(" %*.0f", s == 4 ? 10 : 8, median(seen[what][s]));
+			printf(" %*.0f", s == 4 ? 10 : 8, median(seen[what][s], rounds));
 		printf("\n");
 	}
-	printf("99.9th percentile growing / at rest %24.2fx  <= 10: %s\n", median(ratios[0]),
-		   median(ratios[0]) <= 10 ? "met" : "MISSED");
-	printf("the same with first touches         %24.2fx\n", median(ratios[1]));
+	printf("99.9th percentile growing / at rest %24.2fx  <= 10: %s\n", median(ratios[0], rounds),
+		   median(ratios[0], rounds) <= 10 ? "met" : "MISSED");
+	printf("the same with first touches         %24.2fx\n", median(ratios[1], rounds));
 }
 
 static void
@@ -371,7 +272,7 @@ bytes(void)
 	map = env->test;
 	env_open(env, &space, 0, 0);
 	ENV_DO(&space, r, nxm_map_init(&space, map));
-	must(r);
+	env_must(r);
 	printf("bytes an entry beyond 7 + %d\n", VALUE_LEN);
 	printf("%10s %14s %14s %14s\n", "entries", "items alone", "and index", "and descriptors");
 	for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++)

@@ -22,19 +22,15 @@
 
 #include <math.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <time.h>
-#include <unistd.h>
 
+#include "measure.h"
 #include "stress_env.h"
 #include "tables.h"
 
 #define VALUE_LEN 100
 #define DRAWN (1 << 22)
-#define MAX_ROUNDS 99
 
 static const Table *const all_tables[] = {
 	&nexusmem_table, &ck_table, &mutex_table, &rwlock_table, &ck_epoch_table
@@ -64,15 +60,6 @@ typedef struct Run
 
 static pthread_barrier_t start;
 static NxmAtomic stop;
-
-static double
-now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double) t.tv_sec + (double) t.tv_nsec * 1e-9;
-}
 
 static double
 cpu_now(void)
@@ -175,7 +162,7 @@ measure(const Table *table, int nthreads, int reads, const uint32_t *drawn,
 	static Run	runs[MAX_THREADS];
 	pthread_t	threads[MAX_THREADS];
 	struct timespec pause;
-	double		began;
+	uint64_t	began;
 	double		cpu_began;
 	double		took;
 	uint64_t	operations = 0;
@@ -189,7 +176,7 @@ measure(const Table *table, int nthreads, int reads, const uint32_t *drawn,
 			abort();
 	}
 	pthread_barrier_wait(&start);
-	began = now();
+	began = nanoseconds();
 	cpu_began = cpu_now();
 	pause.tv_sec = (time_t) seconds;
 	pause.tv_nsec = (long) ((seconds - (double) pause.tv_sec) * 1e9);
@@ -200,29 +187,10 @@ measure(const Table *table, int nthreads, int reads, const uint32_t *drawn,
 		pthread_join(threads[i], NULL);
 		operations += runs[i].operations;
 	}
-	took = now() - began;
+	took = (double) (nanoseconds() - began) / 1e9;
 	*cpu = (cpu_now() - cpu_began) / (double) operations * 1e9;
 	pthread_barrier_destroy(&start);
 	return (double) operations / took / 1e6;
-}
-
-static int
-compare(const void *a, const void *b)
-{
-	double		x = *(const double *) a;
-	double		y = *(const double *) b;
-
-	return x < y ? -1 : x > y;
-}
-
-static double
-median(const double *values, int n)
-{
-	double		sorted[MAX_ROUNDS];
-
-	memcpy(sorted, values, (size_t) n * sizeof(double));
-	qsort(sorted, (size_t) n, sizeof(double), compare);
-	return n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
 }
 
 static void

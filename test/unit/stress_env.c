@@ -17,6 +17,7 @@
 #include "stress_env.h"
 
 #ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
 #endif
 
@@ -176,6 +177,25 @@ env_map_all(NxmSpace *space)
 		if (space->base[i] == NULL &&
 			nxm_load(&space->shared->chunks[i].published) != 0)
 			map_chunk(space, i);
+}
+
+void
+env_populate(NxmSpace *space)
+{
+	for (int i = 0; i < NXM_MAX_CHUNKS; i++)
+		if (space->base[i] != NULL)
+			madvise(space->base[i],
+					(size_t) nxm_load(&space->shared->chunks[i].bump) * NXM_PAGE_SIZE,
+					MADV_POPULATE_READ);
+}
+
+void
+env_must(NxmResult r)
+{
+	if (r == NXM_OK || r == NXM_EXISTS || r == NXM_ABSENT)
+		return;
+	fprintf(stderr, "result %d\n", (int) r);
+	exit(1);
 }
 
 /* false: there are as many chunks as there can be. */

@@ -84,8 +84,13 @@ env_again(NxmSpace *space, NxmResult result)
 		nxm_leave(space); \
 	} while (env_again(space, r))
 
+/* Ends the program, unless an operation did what it should, or found it so. */
+extern void env_must(NxmResult r);
+
 /* Maps every chunk there is. */
 extern void env_map_all(NxmSpace *space);
+/* Fills this process's page tables with what is used of the mapped chunks. */
+extern void env_populate(NxmSpace *space);
 
 /* Bytes of memory behind the chunks, asked of the kernel. */
 extern uint64_t env_memory(Env *env);
