@@ -171,8 +171,8 @@ $s = session($node, 'owned');
 ask($s, 'BEGIN');
 ask($s, 'CREATE ROLE young; SET ROLE young');
 is(ask($s, q{SELECT nexusmem.counter_add('early')}), 1, 'made by a role of this transaction');
-$node->safe_psql('postgres', 'CREATE ROLE x; DROP ROLE x');
-sleep 2;
+sql(q{CREATE ROLE x; SET ROLE x; SELECT counter_add('of x'); RESET ROLE; DROP ROLE x}, 'owned');
+wait_for(q{SELECT owner = 'boss' FROM nexusmem.structures WHERE name = 'of x'}, 'others have been looked for that are gone', 'owned');
 is(sql(q{SELECT owner FROM structures WHERE name = 'early'}, 'owned'), 'unknown (OID=' . sql(q{SELECT substring(owner::text FROM '\d+') FROM structures WHERE name = 'early'}, 'owned') . ')',
 	'owned by a role that others do not see');
 ask($s, 'COMMIT');
