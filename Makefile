@@ -21,6 +21,7 @@ OBJS = \
 	src/core/map_drain.o \
 	src/core/queue.o \
 	src/core/space.o \
+	src/core/space_reclaim.o \
 	src/core/stack.o \
 	src/core/topology.o \
 	src/core/topology_set.o \

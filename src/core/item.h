@@ -210,7 +210,7 @@ nxm_item_bytes(const NxmItem *item)
 	return nxm_object_size(nxm_item_head_bytes(header));
 }
 
-/* For space.c: frees the pieces of a big item. */
+/* For space_reclaim.c: frees the pieces of a big item. */
 extern void nxm_item_free_pieces(NxmSpace *space, const NxmItem *item);
 
 #endif							/* NXM_ITEM_H */

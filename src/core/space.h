@@ -250,7 +250,7 @@ typedef struct NxmSpaceShared
 	NxmAccount	account[NXM_ACCOUNTS];
 	NxmAtomic	nchunks;		/* published; also the generation of mappings */
 	NxmAtomic	procs_used;		/* lines at and above were never owned */
-	NxmAtomic	leaked;			/* objects given up, see space.c */
+	NxmAtomic	leaked;			/* objects given up, see space_reclaim.c */
 	NxmAtomic	orphans;		/* top of the stack of NxmOrphans: tag 63..34, reference */
 	NxmAtomic	limbo;			/* objects waiting for the epoch */
 	uint64_t	nprocs;			/* immutable */

@@ -7,12 +7,12 @@
 CHECKS = check_self check_space check_counter check_stack check_queue check_map check_cache
 
 check_self_CORE =
-check_space_CORE = space item
-check_counter_CORE = space item counter
-check_stack_CORE = space item stack
-check_queue_CORE = space item queue
-check_map_CORE = space item map map_grow map_drain
-check_cache_CORE = space item map map_grow map_drain $(CACHE_CORE)
+check_space_CORE = space space_reclaim item
+check_counter_CORE = space space_reclaim item counter
+check_stack_CORE = space space_reclaim item stack
+check_queue_CORE = space space_reclaim item queue
+check_map_CORE = space space_reclaim item map map_grow map_drain
+check_cache_CORE = space space_reclaim item map map_grow map_drain $(CACHE_CORE)
 
 # A program with FLAGS has objects of its own.
 check_cache_FLAGS = -UFIRST_TAG_BIT -DFIRST_TAG_BIT=0 -DNXM_CACHE_SEGMENT=40 -DNXM_CACHE_INLINE=16 \

@@ -68,28 +68,28 @@ mutant "no fence in nxm_enter" check_space space.h \
 	'or the epoch is seen.
 	 */
 	nxm_fence();' '*/'
-mutant "no fence in nxm_flush" check_space space.c \
+mutant "no fence in nxm_flush" check_space space_reclaim.c \
 	'	/* pairs with nxm_protect(): it sees the removal, or we its hazard */
 	nxm_fence();' ''
-mutant "no fence in nxm_epoch_poll" check_space space.c \
+mutant "no fence in nxm_epoch_poll" check_space space_reclaim.c \
 	'nxm_enter(): an epoch published before is seen below */
 	nxm_fence();' '*/'
-mutant "no fence in nxm_retire_epoch" check_space space.c \
+mutant "no fence in nxm_retire_epoch" check_space space_reclaim.c \
 	'	/* the removal comes before the epoch is read: pairs with nxm_enter() */
 	nxm_fence();' ''
-mutant "epoch advanced one early" check_space space.c \
+mutant "epoch advanced one early" check_space space_reclaim.c \
 	'retired.epoch + 2 > epoch' 'retired.epoch + 1 > epoch'
-mutant "epoch advanced past a section" check_space space.c \
+mutant "epoch advanced past a section" check_space space_reclaim.c \
 	'theirs == 0 || theirs == epoch' 'true'
-mutant "items freed without a look at the hazards" check_space space.c \
+mutant "items freed without a look at the hazards" check_space space_reclaim.c \
 	'proc = hazard_on(space, hazard);' ''
-mutant "displaced note freed without a look at the hazards" check_space space.c \
+mutant "displaced note freed without a look at the hazards" check_space space_reclaim.c \
 	'		proc = hazard_on(space, ref);
 		if (proc < 0)
 			break;' '		break;'
-mutant "held item freed without a look at the hazards" check_space space.c \
+mutant "held item freed without a look at the hazards" check_space space_reclaim.c \
 	'int			proc = hazard_on(space, held);' 'int			proc = -1;'
-mutant "displaced note forgotten" check_space space.c \
+mutant "displaced note forgotten" check_space space_reclaim.c \
 	'		if (before == 0)
 			return;' '		if (before != ref)
 			return;'
@@ -224,7 +224,7 @@ mutant "no second look after the hazard, cache" check_cache map_lookup.h \
 	'if (__builtin_expect(confirmed != *w, 0))' 'if (false)'
 mutant "segment given back without a look at the hazards" check_cache cache_evict.c \
 	'if (nxm_page_is_read(space, nxm_ref_page(victim->page)))' 'if (false)'
-mutant "no fence before the hazards of a page" check_cache space.c \
+mutant "no fence before the hazards of a page" check_cache space_reclaim.c \
 	'they what was changed before */
 	nxm_fence();' '*/'
 mutant "segment evicted before its items are in the index" check_cache cache_chain.c \

@@ -1,0 +1,459 @@
+/*
+ * space_reclaim.c
+ *	  When freed memory may be used again, and the processes that say so.  space.h has
+ *	  the design.
+ *
+ * Orders.  Each fence here is half of a pair with that of nxm_protect(), for items,
+ * or of nxm_enter(), for the epoch: what was removed before ours is not found after
+ * theirs, or we see what they published before it.
+ *
+ * An object that waits for the epoch and finds its process's list full goes
+ * with the others to an orphan record, an object of its own, on a stack that
+ * any process takes from when it polls.  Where there is no memory for the record
+ * the objects are lost until the server restarts, and counted as leaked.
+ *
+ * A list that its process left with others in it may be wanted by several, one of
+ * which may be the new process in that place, who then writes to it.  So who
+ * wants it copies it first, and then sees by the CAS of `left`, which has a
+ * serial, whether it was all the time what it read of.
+ */
+#include "item.h"
+#include "space_internal.h"
+
+/* Epoch-retired objects that their process could not keep. */
+typedef struct NxmOrphans
+{
+	uint64_t	header;			/* of an item of this size */
+	NxmRef		next;
+	uint64_t	count;
+	struct
+	{
+		NxmRef		ref;
+		uint64_t	epoch;
+	}			retired[NXM_EPOCH_LIMBO];
+} NxmOrphans;
+
+/* NxmProcLine.left */
+#define LEFT_COUNT UINT64_C(0xFF)
+#define LEFT_SERIAL_ONE UINT64_C(0x100)
+_Static_assert(NXM_EPOCH_LIMBO <= LEFT_COUNT, "the count of a list fits");
+
+static NxmProcLocal *
+local_of(NxmSpace *space, int proc)
+{
+	size_t		stride = (sizeof(NxmProcLocal) + NXM_CACHE_LINE - 1) &
+		~(size_t) (NXM_CACHE_LINE - 1);
+
+	return (NxmProcLocal *) ((char *) space->locals + (size_t) proc * stride);
+}
+
+/* In the limbo: the item is of another account than the ready stack's. */
+#define OTHER_ACCOUNT (UINT64_C(1) << 63)
+
+/* An item that nobody can read: to our ready stack, or free. */
+static void
+free_item(NxmSpace *space, NxmRef ref, bool other_account)
+{
+	NxmProcLocal *local = space->local;
+	const NxmItem *item = nxm_at(space, ref);
+	uint64_t	header;
+
+	if (item == NULL)
+	{
+		nxm_fetch_add_relaxed(&space->shared->leaked, 1);
+		return;
+	}
+	if (other_account)
+	{
+		nxm_item_free(space, ref);
+		return;
+	}
+	header = NXM_GET(item->header);
+	if ((header & NXM_ITEM_BIG) != 0)
+		nxm_item_free_pieces(space, item);
+	if (local->nready < NXM_READY &&
+		page_node(space, nxm_ref_page(ref)) == local->node)
+	{
+		int			class = size_class(nxm_item_head_bytes(header));
+
+		NXM_POISON(item, class_size(class));
+		local->ready[local->nready] = ref;
+		local->ready_class[local->nready++] = (uint8_t) class;
+	}
+	else
+		nxm_free(space, ref);
+}
+
+/*
+ * Frees an item that was held.  One that this process has not mapped, or not all
+ * pieces of, is left to another: it is noted wherever there is no note.
+ */
+static void
+free_held(NxmSpace *space, NxmRef ref)
+{
+	const NxmItem *item = nxm_at(space, ref);
+	int			n = (int) nxm_load(&space->shared->procs_used);
+
+	if (item != NULL && nxm_item_is_mapped(space, item))
+	{
+		free_item(space, ref, nxm_page_account(space, nxm_ref_page(ref)) != 0);
+		return;
+	}
+	for (int i = 0; i < n; i++)
+	{
+		uint64_t	none = 0;
+
+		if (nxm_cas(&space->lines[i].held, &none, ref))
+			return;
+	}
+	nxm_fetch_add_relaxed(&space->shared->leaked, 1);
+}
+
+bool
+nxm_page_is_read(NxmSpace *space, uint32_t page)
+{
+	int			n;
+
+	/* pairs with nxm_protect(): we see the hazard, or they what was changed before */
+	nxm_fence();
+	n = (int) nxm_load(&space->shared->procs_used);
+	for (int i = 0; i < n; i++)
+	{
+		uint64_t	hazard = nxm_load(&space->lines[i].hazard);
+
+		if (hazard != 0 && nxm_ref_page(hazard) == page)
+			return true;
+	}
+	return false;
+}
+
+/* The process, if any, whose hazard is the item; -1. */
+static int
+hazard_on(NxmSpace *space, NxmRef ref)
+{
+	int			n = (int) nxm_load(&space->shared->procs_used);
+
+	for (int i = 0; i < n; i++)
+	{
+		/* acquire: what the reader read is read, if it is withdrawn */
+		if (nxm_load(&space->lines[i].hazard) == ref)
+			return i;
+	}
+	return -1;
+}
+
+/*
+ * Notes an item with a process whose hazard it is, and then what that displaces
+ * with another, until something is displaced that is nobody's hazard: that is
+ * freed.
+ */
+static void
+hold_item(NxmSpace *space, NxmRef ref, int proc)
+{
+	for (;;)
+	{
+		/*
+		 * Release: whoever takes the note may free the item.  Acquire: the fence
+		 * of who retired what was noted here comes before our look at hazards.
+		 */
+		NxmRef		before = nxm_exchange(&space->lines[proc].held, ref);
+
+		if (before == 0)
+			return;
+		ref = before;
+		proc = hazard_on(space, ref);
+		if (proc < 0)
+			break;
+	}
+	free_held(space, ref);
+}
+
+void
+nxm_flush(NxmSpace *space)
+{
+	NxmProcLocal *local = space->local;
+	NxmRef		limbo[NXM_LIMBO];
+	uint32_t	nlimbo = local->nlimbo;
+	uint64_t	filter[16] = {0};
+	int			nprocs;
+
+	memcpy(limbo, local->limbo, sizeof(limbo));
+	local->nlimbo = 0;
+	local->nbig = 0;
+
+	/* pairs with nxm_protect(): it sees the removal, or we its hazard */
+	nxm_fence();
+	nprocs = (int) nxm_load(&space->shared->procs_used);
+	for (int i = 0; i < nprocs; i++)
+	{
+		uint64_t	hazard = nxm_load(&space->lines[i].hazard);
+		uint64_t	held = nxm_load_relaxed(&space->lines[i].held);
+
+		if (hazard != 0)
+			filter[(hazard >> 6) & 15] |= UINT64_C(1) << (hazard & 63);
+		/* most often that of a process that went on */
+		if (held != 0 && held != hazard &&
+			nxm_cas(&space->lines[i].held, &held, 0))
+		{
+			/* the fence of who retired it came before the note */
+			int			proc = hazard_on(space, held);
+
+			if (proc >= 0)
+				hold_item(space, held, proc);
+			else
+				free_held(space, held);
+		}
+	}
+	for (uint32_t i = 0; i < nlimbo; i++)
+	{
+		NxmRef		hazard = limbo[i] & ~OTHER_ACCOUNT;
+		int			proc = -1;
+
+		/* the hazards seen above are told apart here: one withdrawn since is
+		 * no harm, one published since has looked again and found nothing */
+		if ((filter[(hazard >> 6) & 15] & (UINT64_C(1) << (hazard & 63))) != 0)
+			proc = hazard_on(space, hazard);
+		if (proc >= 0)
+			hold_item(space, hazard, proc);
+		else
+			free_item(space, hazard, hazard != limbo[i]);
+	}
+}
+
+void
+nxm_retire(NxmSpace *space, NxmRef ref)
+{
+	if (space->local->nlimbo == NXM_LIMBO)
+		nxm_flush(space);
+	/* 64 of 1 MB would be too much to wait for: these go at the end of the section */
+	if ((NXM_GET(((const NxmItem *) nxm_at(space, ref))->header) & NXM_ITEM_BIG) != 0)
+		space->local->nbig++;
+	space->local->limbo[space->local->nlimbo++] =
+		space->account == 0 ? ref : ref | OTHER_ACCOUNT;
+}
+
+/* The i-th of this process's epoch limbo. */
+static inline void
+set_retired(NxmProcLocal *local, uint32_t i, NxmRef ref, uint64_t epoch)
+{
+	/* relaxed: `left` publishes them */
+	nxm_store_relaxed(&local->retired[i].ref, ref);
+	nxm_store_relaxed(&local->retired[i].epoch, epoch);
+}
+
+/* Moves the whole epoch limbo to an orphan record. */
+static void
+orphan_retired(NxmSpace *space)
+{
+	NxmProcLocal *local = space->local;
+	NxmRef		ref = nxm_alloc(space, sizeof(NxmOrphans));
+	NxmOrphans *orphans;
+	uint64_t	top;
+
+	if (ref == 0)
+	{
+		nxm_fetch_add_relaxed(&space->shared->leaked, local->nretired);
+		local->nretired = 0;
+		return;
+	}
+	orphans = nxm_at(space, ref);
+	NXM_WRITES(orphans, sizeof(NxmOrphans));
+	/* as of an item of that size */
+	orphans->header = (uint64_t) (sizeof(NxmOrphans) - sizeof(NxmItem)) << 11;
+	orphans->count = local->nretired;
+	for (uint32_t i = 0; i < local->nretired; i++)
+	{
+		orphans->retired[i].ref = nxm_load_relaxed(&local->retired[i].ref);
+		orphans->retired[i].epoch = nxm_load_relaxed(&local->retired[i].epoch);
+	}
+	local->nretired = 0;
+	top = nxm_load_relaxed(&space->shared->orphans);
+	do
+		NXM_SET(orphans->next, top & NXM_REF_MASK);
+	while (!nxm_cas(&space->shared->orphans, &top,
+					((top & ~NXM_REF_MASK) + (UINT64_C(1) << NXM_REF_BITS)) | ref));
+}
+
+/*
+ * Takes one orphan record's objects.  A record is popped and retired as an item
+ * is, for others may be reading it.  Not in a section: the hazard is free.
+ */
+static void
+adopt_orphans(NxmSpace *space)
+{
+	NxmProcLocal *local = space->local;
+	uint64_t	top = nxm_load(&space->shared->orphans);
+	NxmRef		ref = top & NXM_REF_MASK;
+	NxmOrphans *orphans;
+	bool		taken = false;
+
+	if (ref == 0)
+		return;
+	orphans = nxm_at(space, ref);
+	if (orphans == NULL)
+		return;
+	nxm_protect(space, ref);
+	if (nxm_load(&space->shared->orphans) == top)
+		taken = nxm_cas(&space->shared->orphans, &top,
+						((top & ~NXM_REF_MASK) +
+						 (UINT64_C(1) << NXM_REF_BITS)) |
+						NXM_GET(orphans->next));
+	if (taken)
+	{
+		NXM_READS(orphans, sizeof(NxmOrphans));
+		local->nretired = (uint32_t) orphans->count;
+		for (uint32_t i = 0; i < local->nretired; i++)
+			set_retired(local, i, orphans->retired[i].ref,
+						orphans->retired[i].epoch);
+	}
+	/* release: it has been read */
+	nxm_store(&space->line->hazard, 0);
+	if (taken)
+		nxm_retire(space, ref);
+}
+
+/* Takes over what a process left in its epoch limbo. */
+static void
+adopt_left(NxmSpace *space)
+{
+	NxmProcLocal *local = space->local;
+	int			n = (int) nxm_load(&space->shared->procs_used);
+
+	for (int i = 0; i < n; i++)
+	{
+		NxmAtomic  *word = &space->lines[i].left;
+		uint64_t	left = nxm_load(word);
+		NxmProcLocal *theirs = local_of(space, i);
+
+		if ((left & LEFT_COUNT) == 0)
+			continue;
+		for (uint32_t j = 0; j < (left & LEFT_COUNT); j++)
+			set_retired(local, j, nxm_load_relaxed(&theirs->retired[j].ref),
+						nxm_load_relaxed(&theirs->retired[j].epoch));
+		/* release: they were read before, so all of them were what was left */
+		if (nxm_cas(word, &left, left & ~LEFT_COUNT))
+		{
+			local->nretired = (uint32_t) (left & LEFT_COUNT);
+			return;
+		}
+	}
+}
+
+void
+nxm_retire_epoch(NxmSpace *space, NxmRef ref)
+{
+	NxmProcLocal *local = space->local;
+
+	if (local->nretired == NXM_EPOCH_LIMBO)
+		orphan_retired(space);
+	/* the removal comes before the epoch is read: pairs with nxm_enter() */
+	nxm_fence();
+	set_retired(local, local->nretired++, ref, nxm_load(&space->shared->epoch));
+	nxm_fetch_add_relaxed(&space->shared->limbo, 1);
+}
+
+void
+nxm_epoch_poll(NxmSpace *space)
+{
+	NxmProcLocal *local = space->local;
+	uint64_t	epoch = nxm_load(&space->shared->epoch);
+	int			nprocs;
+	uint32_t	kept = 0;
+	bool		all = true;
+
+	if (local->nretired == 0)
+		adopt_orphans(space);
+	if (local->nretired == 0)
+		adopt_left(space);
+	/* pairs with nxm_enter(): an epoch published before is seen below */
+	nxm_fence();
+	nprocs = (int) nxm_load(&space->shared->procs_used);
+	for (int i = 0; all && i < nprocs; i++)
+	{
+		uint64_t	theirs = nxm_load(&space->lines[i].epoch);
+
+		all = theirs == 0 || theirs == epoch;
+	}
+	if (all && nxm_cas(&space->shared->epoch, &epoch, epoch + 1))
+		epoch++;
+
+	for (uint32_t i = 0; i < local->nretired; i++)
+	{
+		struct
+		{
+			NxmRef		ref;
+			uint64_t	epoch;
+		}			retired;
+
+		retired.ref = nxm_load_relaxed(&local->retired[i].ref);
+		retired.epoch = nxm_load_relaxed(&local->retired[i].epoch);
+		if (retired.epoch + 2 > epoch || nxm_at(space, retired.ref) == NULL)
+			set_retired(local, kept++, retired.ref, retired.epoch);
+		else
+		{
+			nxm_fetch_add_relaxed(&space->shared->limbo, (uint64_t) -1);
+			nxm_free(space, retired.ref);
+		}
+	}
+	local->nretired = kept;
+}
+
+void
+nxm_leave_slow(NxmSpace *space)
+{
+	NxmProcLocal *local = space->local;
+
+	if (local->nlimbo == NXM_LIMBO || local->nbig > 0)
+		nxm_flush(space);
+	/* not at every leaving while a stopped process holds the epoch */
+	if (local->nretired >= NXM_EPOCH_LIMBO / 16 && local->nretired % 4 == 0)
+		nxm_epoch_poll(space);
+}
+
+void
+nxm_proc_attach(NxmSpace *space, int proc, int node, uint64_t owner)
+{
+	uint64_t	used = nxm_load_relaxed(&space->shared->procs_used);
+
+	space->proc = proc;
+	space->line = &space->lines[proc];
+	space->local = local_of(space, proc);
+	nxm_store(&space->line->owner, owner);
+	nxm_store(&space->line->hazard, 0);
+	nxm_store(&space->line->epoch, 0);
+	space->local->nlimbo = 0;
+	space->local->nready = 0;
+	space->local->node = (uint32_t) node;
+	memset(space->local->magazine, 0, sizeof(space->local->magazine));
+	/* what the one before left is ours now, unless it was taken already */
+	space->local->nretired = (uint32_t)
+		(nxm_fetch_and(&space->line->left, ~LEFT_COUNT) & LEFT_COUNT);
+	/* before our first hazard or epoch: pairs with the loads of procs_used */
+	while (used < (uint64_t) proc + 1 &&
+		   !nxm_cas(&space->shared->procs_used, &used, (uint64_t) proc + 1))
+		;
+}
+
+void
+nxm_proc_detach(NxmSpace *space)
+{
+	NxmProcLocal *local = space->local;
+
+	nxm_store(&space->line->hazard, 0);
+	nxm_store(&space->line->epoch, 0);
+	nxm_flush(space);
+	/* alone, three are enough for all */
+	for (int i = 0; i < 3 && local->nretired > 0; i++)
+		nxm_epoch_poll(space);
+	/* release: publishes the list */
+	if (local->nretired > 0)
+		nxm_store(&space->line->left,
+				  ((nxm_load_relaxed(&space->line->left) & ~LEFT_COUNT) +
+				   LEFT_SERIAL_ONE) | local->nretired);
+	nxm_give_back(space);
+	/* the last note of ours, should it be of a page held for another */
+	nxm_store(&space->line->owner, 0);
+	space->proc = -1;
+	space->line = NULL;
+	space->local = NULL;
+}
