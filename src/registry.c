@@ -274,6 +274,21 @@ find(const NameKey *k, NxmRef *ref, NxmObject **object)
 	return *object == NULL ? NXM_NEED_CHUNK : NXM_OK;
 }
 
+static void
+make_key_of_info(NameKey *k, const NxmObjectInfo *info)
+{
+	make_key(k, info->database, info->owner, info->kind, info->name, info->name_len);
+}
+
+/* As find(), of the key of info; NXM_ABSENT too where it is another object by now. */
+static NxmResult
+find_again(const NameKey *k, const NxmObjectInfo *info, NxmRef *ref, NxmObject **object)
+{
+	NxmResult	result = find(k, ref, object);
+
+	return result == NXM_OK && (*object)->id != info->id ? NXM_ABSENT : result;
+}
+
 /* In a section: owner and sharing. */
 static NxmResult
 copy_rights(NxmObject *object, Oid *owner, NxmAcl *acl)
@@ -752,13 +767,9 @@ nxm_object_find(const NxmObjectInfo *info, NxmObject **object)
 	*object = info->object;
 	if (nxm_load(&nxm_registry_anchor->generation) == info->generation)
 		return NXM_OK;
-	make_key(&k, info->database, info->owner, info->kind, info->name,
-			 info->name_len);
-	result = find(&k, &ref, object);
-	if (result == NXM_ABSENT ||
-		(result == NXM_OK && (*object)->id != info->id))
-		return NXM_DROPPED;
-	return result;
+	make_key_of_info(&k, info);
+	result = find_again(&k, info, &ref, object);
+	return result == NXM_ABSENT ? NXM_DROPPED : result;
 }
 
 /* Of the cache that an object is. */
@@ -774,16 +785,15 @@ nxm_registry_set_largest(const NxmObjectInfo *info)
 	NameKey		k;
 	NxmResult	result;
 
-	make_key(&k, info->database, info->owner, info->kind, info->name,
-			 info->name_len);
+	make_key_of_info(&k, info);
 	NXM_LOCKED_SECTION(
 	{
 		NxmRef		ref;
 		NxmObject  *object;
 
-		result = find(&k, &ref, &object);
+		result = find_again(&k, info, &ref, &object);
 		/* release: pairs with nxm_cache_make_way() */
-		if (result == NXM_OK && object->id == info->id)
+		if (result == NXM_OK)
 			nxm_store(&nxm_registry_anchor->largest, cache_ref(ref));
 	});
 }
@@ -820,16 +830,15 @@ nxm_object_drop_info(const NxmObjectInfo *info)
 	NameKey		k;
 	NxmResult	result;
 
-	make_key(&k, info->database, info->owner, info->kind, info->name,
-			 info->name_len);
+	make_key_of_info(&k, info);
 	NXM_LOCKED_SECTION(
 	{
 		NxmRef		ref;
 		NxmObject  *object;
 
-		result = find(&k, &ref, &object);
+		result = find_again(&k, info, &ref, &object);
 		if (result == NXM_OK)
-			result = object->id == info->id ? bury(&k, ref, object) : NXM_ABSENT;
+			result = bury(&k, ref, object);
 	});
 	return result == NXM_OK;
 }
@@ -905,17 +914,15 @@ nxm_object_reassign(const NxmObjectInfo *info, Oid owner, const NxmAcl *acl)
 	NameKey		k;
 	NxmResult	result;
 
-	make_key(&k, info->database, info->owner, info->kind, info->name,
-			 info->name_len);
+	make_key_of_info(&k, info);
 	NXM_LOCKED_SECTION(
 	{
 		NxmRef		ref;
 		NxmObject  *object;
 
-		result = find(&k, &ref, &object);
+		result = find_again(&k, info, &ref, &object);
 		if (result == NXM_OK)
-			result = object->id == info->id ?
-				set_rights(object, owner, acl) : NXM_ABSENT;
+			result = set_rights(object, owner, acl);
 	});
 	free_retired();
 	return result == NXM_OK;
@@ -996,10 +1003,8 @@ nxm_object_share(NxmKind kind, const char *name, size_t len, Oid role,
 			NxmAcl		acl;
 			Oid			owner;
 
-			result = find(&k, &ref, &object);
 			/* the rights were those of this very object and owner? */
-			if (result == NXM_OK && object->id != info.id)
-				result = NXM_ABSENT;
+			result = find_again(&k, &info, &ref, &object);
 			if (result == NXM_OK)
 				result = copy_rights(object, &owner, &acl);
 			if (result == NXM_OK && owner != info.owner)
