@@ -13,8 +13,8 @@
 #include "port/atomics.h"
 #include "storage/lwlock.h"
 
-/* Bumped with every change of what is in the anchor or in a space. */
-#define NXM_LAYOUT_VERSION 3
+/* Bumped with every change of what is in the anchor or in a space, or of nxm_hash(). */
+#define NXM_LAYOUT_VERSION 4
 
 /* Words that count what happens to keys of caches: see single_flight.c. */
 #define NXM_FLIGHT_COUNTS 1024

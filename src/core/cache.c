@@ -280,7 +280,7 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			result = find_room_for(view, cache, part, len);
 			if (result != NXM_OK)
 				return result;
-			result = nxm_item_new(space, NULL, write->value, false, &ref);
+			result = nxm_item_new(space, NULL, write->value, 0, &ref);
 			if (result != NXM_OK)
 				return result;
 			write->big = ref | (uint64_t) len << NXM_REF_BITS;

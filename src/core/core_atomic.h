@@ -81,6 +81,67 @@ nxm_copy_in(void *to, const void *from, size_t n)
 	memcpy(to, from, n);
 }
 
+static inline uint64_t
+nxm_eight_bytes(const char *p)
+{
+	uint64_t	eight;
+
+	memcpy(&eight, p, sizeof(eight));
+	return eight;
+}
+
+static inline uint32_t
+nxm_four_bytes(const char *p)
+{
+	uint32_t	four;
+
+	memcpy(&four, p, sizeof(four));
+	return four;
+}
+
+/* nxm_copy_in() for what most often is short. */
+static inline void
+nxm_copy_in_short(char *to, const char *from, size_t n)
+{
+	uint64_t	first;
+	uint64_t	last;
+
+	if (n < 8 || n > 16)
+	{
+		nxm_copy_in(to, from, n);
+		return;
+	}
+	NXM_WRITES(to, n);
+	first = nxm_eight_bytes(from);
+	last = nxm_eight_bytes(from + n - 8);
+	memcpy(to, &first, 8);
+	memcpy(to + n - 8, &last, 8);
+}
+
+/*
+ * memcmp() == 0, for what most often is short: without a call, for which a caller
+ * would have to save registers.
+ */
+static inline bool
+nxm_bytes_equal(const char *a, const char *b, size_t n)
+{
+	if (n >= 8)
+	{
+		/* the first and the last ones, which may overlap, and what is between them */
+		uint64_t	differs = (nxm_eight_bytes(a) ^ nxm_eight_bytes(b)) |
+			(nxm_eight_bytes(a + n - 8) ^ nxm_eight_bytes(b + n - 8));
+
+		for (size_t i = 8; __builtin_expect(i + 8 < n, 0); i += 8)
+			differs |= nxm_eight_bytes(a + i) ^ nxm_eight_bytes(b + i);
+		return differs == 0;
+	}
+	if (n >= 4)
+		return nxm_four_bytes(a) == nxm_four_bytes(b) &&
+			nxm_four_bytes(a + n - 4) == nxm_four_bytes(b + n - 4);
+	return n == 0 ||
+		(a[0] == b[0] && a[n / 2] == b[n / 2] && a[n - 1] == b[n - 1]);
+}
+
 /* Plain shared words, with their marks. */
 #define NXM_GET(lvalue)			(NXM_READS(&(lvalue), sizeof(lvalue)), (lvalue))
 #define NXM_SET(lvalue, v)		(NXM_WRITES(&(lvalue), sizeof(lvalue)), (lvalue) = (v))

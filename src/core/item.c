@@ -19,10 +19,9 @@ piece_len(uint32_t len, uint32_t i)
 	return left < NXM_PAGE_SIZE ? left : NXM_PAGE_SIZE;
 }
 
-/* For nxm_item_new(): a big item, of a header that does not say so yet. */
-static __attribute__((noinline)) NxmResult
-new_big(NxmSpace *space, const NxmKey *key, const NxmValue *value,
-		uint64_t header, NxmRef *ref)
+NxmResult
+nxm_item_new_big(NxmSpace *space, const NxmKey *key, const NxmValue *value,
+				 uint64_t header, NxmRef *ref)
 {
 	size_t		offset = nxm_item_value_offset(header);
 	uint32_t	npieces = nxm_item_piece_count(value->len);
@@ -62,43 +61,13 @@ new_big(NxmSpace *space, const NxmKey *key, const NxmValue *value,
 	return NXM_OK;
 }
 
-NxmResult
-nxm_item_new(NxmSpace *space, const NxmKey *key, const NxmValue *value,
-			 bool linked, NxmRef *ref)
-{
-	uint32_t	key_len = key == NULL ? 0 : key->len;
-	uint64_t	header = key_len | (uint64_t) value->len << 11 |
-		(uint64_t) value->type << 60 | (linked ? NXM_ITEM_LINKED : 0);
-	size_t		offset = nxm_item_value_offset(header);
-	NxmItem    *item;
-
-	if (key_len > NXM_MAX_KEY || value->len > NXM_MAX_VALUE)
-		return NXM_TOO_LONG;
-	if (offset + value->len > NXM_MAX_OBJECT)
-		return new_big(space, key, value, header, ref);
-	*ref = nxm_alloc(space, offset + value->len);
-	if (*ref == 0)
-		return nxm_no_object(space);
-	item = nxm_at(space, *ref);
-
-	NXM_SET(item->header, header);
-	if (linked)
-		nxm_init(NXM_ITEM_LINK(item), 0);
-	if (key_len > 0)
-		nxm_copy_in((char *) item + offset - key_len, key->data, key_len);
-	nxm_copy_in((char *) item + offset, value->data, value->len);
-	return NXM_OK;
-}
-
 bool
-nxm_item_is_mapped(NxmSpace *space, const NxmItem *item)
+nxm_item_pieces_are_mapped(NxmSpace *space, const NxmItem *item)
 {
 	uint64_t	header = NXM_GET(item->header);
 	const uint64_t *pieces = (const uint64_t *)
 		((const char *) item + pieces_offset(header));
 
-	if ((header & NXM_ITEM_BIG) == 0)
-		return true;
 	for (uint32_t i = 0; i < nxm_item_piece_count(NXM_ITEM_LEN(header)); i++)
 	{
 		if (nxm_at(space, NXM_GET(pieces[i])) == NULL)

@@ -9,10 +9,12 @@
  *	| 8      | 0 or 8  | 0 to 1024    | 0 to 16 kB less the others   |
  *	+--------+---------+--------------+------------------------------+
  *
- *	header	63   62  61 60     56          24        11 10       0
+ *	header	63   62  61 60 59          32 31       11 10       0
  *			+---+---+------+-------------+-----------+---------+
- *			|big|lnk| type |             |  value    |   key   |	lengths in bytes
+ *			|big|lnk| type |  position   |  value    |   key   |	lengths in bytes
  *			+---+---+------+-------------+-----------+---------+
+ *
+ * position: in maps, the first bits of the key's, for splits of small ones.
  *
  * One that would be longer than NXM_MAX_OBJECT is big: in place of the value it
  * has the references of its pieces, raw pages and for the rest an object, which
@@ -69,18 +71,13 @@ typedef struct NxmBuffer
 
 #define NXM_ITEM_BIG		(UINT64_C(1) << 63)
 #define NXM_ITEM_LINKED		(UINT64_C(1) << 62)
+/* In the header of an item of a map: its position's first bits. */
+#define NXM_ITEM_POSITION(p) ((uint64_t) (p) >> 36 << 32)
 #define NXM_ITEM_KEY_LEN(h)	((uint32_t) (h) & 0x7FF)
 #define NXM_ITEM_LEN(h)		((uint32_t) ((h) >> 11) & 0x1FFFFF)
 #define NXM_ITEM_TYPE(h)	((NxmType) (((h) >> 60) & 3))
 /* The link of a linked item. */
 #define NXM_ITEM_LINK(item)	((NxmAtomic *) (item)->data)
-
-/*
- * Makes an unpublished item.  key NULL: none.  linked: with a link, set to 0.
- * On anything but NXM_OK there is none and nothing is lost.
- */
-extern NxmResult nxm_item_new(NxmSpace *space, const NxmKey *key,
-							  const NxmValue *value, bool linked, NxmRef *item);
 
 /* Frees one that nobody else can have seen, with its pieces. */
 extern void nxm_item_free(NxmSpace *space, NxmRef item);
@@ -111,6 +108,45 @@ nxm_item_head_bytes(uint64_t header)
 		nxm_item_piece_count(NXM_ITEM_LEN(header)) * sizeof(uint64_t);
 }
 
+/* For nxm_item_new(): a big item, of a header that does not say so yet. */
+extern NxmResult nxm_item_new_big(NxmSpace *space, const NxmKey *key,
+								  const NxmValue *value, uint64_t header,
+								  NxmRef *ref);
+
+/*
+ * Makes an unpublished item.  key NULL: none.  bits: of the header: NXM_ITEM_LINKED,
+ * with a link, set to 0; or NXM_ITEM_POSITION().  On anything but NXM_OK there is
+ * none and nothing is lost.
+ */
+static inline __attribute__((always_inline)) NxmResult
+nxm_item_new(NxmSpace *space, const NxmKey *key, const NxmValue *value, uint64_t bits,
+			 NxmRef *ref)
+{
+	uint32_t	key_len = key == NULL ? 0 : key->len;
+	uint64_t	header = key_len | (uint64_t) value->len << 11 |
+		(uint64_t) value->type << 60 | bits;
+	size_t		offset = sizeof(uint64_t) +
+		((bits & NXM_ITEM_LINKED) != 0 ? sizeof(uint64_t) : 0) + key_len;
+	NxmItem    *item;
+
+	if (key_len > NXM_MAX_KEY || value->len > NXM_MAX_VALUE)
+		return NXM_TOO_LONG;
+	if (offset + value->len > NXM_MAX_OBJECT)
+		return nxm_item_new_big(space, key, value, header, ref);
+	*ref = nxm_alloc(space, offset + value->len);
+	if (*ref == 0)
+		return nxm_no_object(space);
+	item = nxm_at(space, *ref);
+
+	NXM_SET(item->header, header);
+	if ((bits & NXM_ITEM_LINKED) != 0)
+		nxm_init(NXM_ITEM_LINK(item), 0);
+	if (key_len > 0)
+		nxm_copy_in_short((char *) item + offset - key_len, key->data, key_len);
+	nxm_copy_in((char *) item + offset, value->data, value->len);
+	return NXM_OK;
+}
+
 /* The following want it protected, or the caller's own. */
 
 /* Key bytes: NXM_ITEM_KEY_LEN of them. */
@@ -129,7 +165,7 @@ static inline bool
 nxm_item_has_key(const NxmItem *item, const NxmKey *key)
 {
 	return NXM_ITEM_KEY_LEN(NXM_GET(item->header)) == key->len &&
-		memcmp(nxm_item_key(item), key->data, key->len) == 0;
+		nxm_bytes_equal(nxm_item_key(item), key->data, key->len);
 }
 
 /* For nxm_item_copy(): the value of a big item, which fits. */
@@ -154,11 +190,19 @@ nxm_item_copy(NxmSpace *space, const NxmItem *item, NxmBuffer *buffer)
 	return NXM_OK;
 }
 
+/* For nxm_item_is_mapped(): of a big item. */
+extern bool nxm_item_pieces_are_mapped(NxmSpace *space, const NxmItem *item);
+
 /*
  * Are its pieces mapped in this process?  Whoever is going to retire an item
  * must be able to free them; false: need_chunk is set.
  */
-extern bool nxm_item_is_mapped(NxmSpace *space, const NxmItem *item);
+static inline bool
+nxm_item_is_mapped(NxmSpace *space, const NxmItem *item)
+{
+	return __builtin_expect((NXM_GET(item->header) & NXM_ITEM_BIG) == 0, 1) ||
+		nxm_item_pieces_are_mapped(space, item);
+}
 
 /*
  * For a pop, in place: may the item be taken into the buffer?  NXM_MISMATCH: it
@@ -208,6 +252,39 @@ nxm_item_bytes(const NxmItem *item)
 	if (__builtin_expect((header & NXM_ITEM_BIG) != 0, 0))
 		return nxm_item_big_bytes(header);
 	return nxm_object_size(nxm_item_head_bytes(header));
+}
+
+/* nxm_item_bytes() of an item of one header less that of another. */
+static inline int64_t
+nxm_item_more_bytes(const NxmItem *item, const NxmItem *than)
+{
+	/* most often the lengths are the same */
+	if (__builtin_expect((uint32_t) (NXM_GET(item->header) ^ NXM_GET(than->header)) == 0, 1))
+		return 0;
+	return (int64_t) nxm_item_bytes(item) - (int64_t) nxm_item_bytes(than);
+}
+
+/* For nxm_retire(): in all other cases. */
+extern void nxm_retire_slow(NxmSpace *space, NxmRef ref);
+
+/* An item that can no longer be found, and is mapped with its pieces. */
+static inline void
+nxm_retire(NxmSpace *space, NxmRef ref)
+{
+	NxmProcLocal *local = space->local;
+	const NxmItem *item = nxm_at(space, ref);
+	uint64_t	header = NXM_GET(item->header);
+	size_t		size = nxm_item_value_offset(header) + NXM_ITEM_LEN(header);
+
+	if (__builtin_expect(local->nlimbo == NXM_LIMBO || size > 256 || space->account != 0, 0))
+	{
+		nxm_retire_slow(space, ref);
+		return;
+	}
+	local->limbo[local->nlimbo++] = ref |
+		(uint64_t) nxm_small_class(size) << NXM_LIMBO_CLASS_SHIFT;
+	if (local->nlimbo == NXM_LIMBO)
+		space->limbo_due = true;
 }
 
 /* For space_reclaim.c: frees the pieces of a big item. */

@@ -85,43 +85,46 @@ nxm_map_locate_slow(NxmSpace *space, NxmMap *map, uint64_t position, NxmPlace *p
 	return NXM_OK;
 }
 
+/* Items of maps have no link: spares looking where their keys and values are. */
+static inline const NxmItem *
+unlinked(const NxmItem *item)
+{
+	if ((item->header & NXM_ITEM_LINKED) != 0)
+		__builtin_unreachable();
+	return item;
+}
+
 static inline bool
 has_key(const void *item, const NxmKey *key)
 {
-	return nxm_item_has_key(item, key);
+	return nxm_item_has_key(unlinked(item), key);
+}
+
+/* nxm_map_get() where look_up_fast() has not found the key. */
+static __attribute__((noinline)) NxmResult
+get_slow(NxmSpace *space, NxmMap *map, const NxmKey *key, NxmBuffer *buffer)
+{
+	NxmFound	found;
+	NxmResult	result = nxm_map_find_slow(space, map, position_of(key->hash), key,
+										   has_key, &found);
+
+	return result == NXM_OK ? nxm_item_copy(space, unlinked(found.item), buffer) : result;
 }
 
 NxmResult
 nxm_map_get(NxmSpace *space, NxmMap *map, const NxmKey *key, NxmBuffer *buffer)
 {
 	NxmFound	found;
-	NxmResult	result = nxm_map_find(space, map, position_of(key->hash), key, has_key,
+	NxmResult	result = look_up_fast(space, map, position_of(key->hash), key, has_key,
 									  &found);
 
 	if (__builtin_expect(result != NXM_OK, 0))
 		return result;
+	/* a call at the end, so that no registers are saved for it */
+	if (__builtin_expect(found.item == NULL, 0))
+		return get_slow(space, map, key, buffer);
 	NXM_PAUSE("get");
-	return nxm_item_copy(space, found.item, buffer);
-}
-
-/* Makes the item that a write stores. */
-static NxmResult
-make_item(NxmSpace *space, const NxmKey *key, uint64_t position,
-		  const NxmWrite *write, NxmRef *ref, size_t *bytes)
-{
-	NxmResult	result = nxm_item_new(space, key, &write->value, false, ref);
-	NxmItem    *item;
-
-	if (result != NXM_OK)
-	{
-		*ref = 0;
-		return result;
-	}
-	item = nxm_at(space, *ref);
-	/* the position's first bits, for splits of small maps */
-	NXM_SET(item->header, item->header | position >> 36 << 32);
-	*bytes = nxm_item_bytes(item);
-	return NXM_OK;
+	return nxm_item_copy(space, unlinked(found.item), buffer);
 }
 
 /*
@@ -156,16 +159,67 @@ nxm_map_insert(NxmSpace *space, const NxmPlace *place, int slot, uint64_t tag, N
 	return true;
 }
 
-/* nxm_map_write(), to be compiled for the commonest decide() too. */
-static inline __attribute__((always_inline)) NxmResult
-do_write(NxmSpace *space, NxmMap *map, const NxmKey *key, NxmWrite *write,
-		 NxmAction (*decide) (NxmSpace *, NxmWrite *, const NxmItem *))
+/*
+ * The common case of a write: the key is in a slot where look_up_fast() finds it, and
+ * gets another value.  false: it is not, or not so simple, and nothing was changed.
+ *
+ * The bucket's header, in another line most often, is not looked at, though the
+ * insert of the slot may be pending: that is no harm to another LIVE word in it, see
+ * map.h.
+ */
+static inline __attribute__((always_inline)) bool
+overwrite(NxmSpace *space, NxmMap *map, const NxmKey *key, NxmWrite *write,
+		  NxmAction (*decide) (NxmSpace *, NxmWrite *, const NxmItem *),
+		  NxmResult *result)
+{
+	uint64_t	position = position_of(key->hash);
+	NxmFound	found;
+	NxmAction	action;
+	NxmResult	made;
+	NxmRef		ref;
+	int64_t		more;
+
+	*result = look_up_fast(space, map, position, key, has_key, &found);
+	if (*result != NXM_OK)
+		return true;
+	if (found.item == NULL)
+		return false;
+	action = decide(space, write, found.item);
+	*result = write->result;
+	if (action == NXM_KEEP || *result == NXM_NEED_CHUNK)
+		return true;
+	if (action == NXM_REMOVE)
+		return false;
+	if (!nxm_item_is_mapped(space, found.item))
+	{
+		*result = NXM_NEED_CHUNK;
+		return true;
+	}
+	made = nxm_item_new(space, key, &write->value, NXM_ITEM_POSITION(position), &ref);
+	if (made != NXM_OK)
+	{
+		*result = made;
+		return true;
+	}
+	more = nxm_item_more_bytes(nxm_at(space, ref), found.item);
+	if (!nxm_cas(found.slot, &found.word, OPEN | tag_of(position) | ref))
+	{
+		nxm_item_free(space, ref);
+		return false;
+	}
+	nxm_retire(space, found.word & NXM_REF_MASK);
+	nxm_map_count(space, map, 0, more);
+	return true;
+}
+
+/* nxm_map_write() in all other cases. */
+static NxmResult
+write_slow(NxmSpace *space, NxmMap *map, const NxmKey *key, NxmWrite *write)
 {
 	uint64_t	position = position_of(key->hash);
 	uint64_t	tag = tag_of(position);
 	NxmSegment    *growing = NULL;
 	NxmRef		ref = 0;		/* of the item that we store */
-	size_t		bytes = 0;
 	NxmResult	result;
 
 	for (;;)
@@ -193,7 +247,7 @@ do_write(NxmSpace *space, NxmMap *map, const NxmKey *key, NxmWrite *write,
 			break;
 
 		item = found.item;
-		action = decide(space, write, item);
+		action = write->decide(space, write, item);
 		result = write->result;
 		if (action == NXM_KEEP || result == NXM_NEED_CHUNK ||
 			(item == NULL && action == NXM_REMOVE))
@@ -207,11 +261,12 @@ do_write(NxmSpace *space, NxmMap *map, const NxmKey *key, NxmWrite *write,
 			}
 			if (ref == 0)
 			{
-				NxmResult	made = make_item(space, key, position, write, &ref,
-											 &bytes);
+				NxmResult	made = nxm_item_new(space, key, &write->value,
+												NXM_ITEM_POSITION(position), &ref);
 
 				if (made != NXM_OK)
 				{
+					ref = 0;
 					result = made;
 					break;
 				}
@@ -221,9 +276,9 @@ do_write(NxmSpace *space, NxmMap *map, const NxmKey *key, NxmWrite *write,
 		if (item != NULL)
 		{
 			uint64_t	header = nxm_load(&place.bucket->header);
-			size_t		old_bytes;
+			int64_t		more;
 
-			/* a slot is changed only when its insert is not pending any more */
+			/* a slot is emptied only when its insert is not pending any more */
 			if (pending_slot(header) == found.number)
 			{
 				nxm_map_complete_pending(space, &place, header);
@@ -234,15 +289,14 @@ do_write(NxmSpace *space, NxmMap *map, const NxmKey *key, NxmWrite *write,
 				result = NXM_NEED_CHUNK;
 				break;
 			}
-			old_bytes = nxm_item_bytes(item);
+			more = action == NXM_STORE ?
+				nxm_item_more_bytes(nxm_at(space, ref), item) :
+				-(int64_t) nxm_item_bytes(item);
 			if (!nxm_cas(found.slot, &found.word,
 						 action == NXM_STORE ? OPEN | tag | ref : EMPTY))
 				continue;
 			nxm_retire(space, found.word & NXM_REF_MASK);
-			if (action == NXM_STORE)
-				nxm_map_count(space, map, 0, (int64_t) bytes - (int64_t) old_bytes);
-			else
-				nxm_map_count(space, map, -1, -(int64_t) old_bytes);
+			nxm_map_count(space, map, action == NXM_STORE ? 0 : -1, more);
 			if (action == NXM_STORE)
 				ref = 0;
 			break;
@@ -262,8 +316,10 @@ do_write(NxmSpace *space, NxmMap *map, const NxmKey *key, NxmWrite *write,
 		}
 		if (nxm_map_insert(space, &place, free, tag, ref))
 		{
+			/* still protected, if another process has it already */
+			nxm_map_count(space, map, 1,
+						  (int64_t) nxm_item_bytes(nxm_at(space, ref)));
 			ref = 0;
-			nxm_map_count(space, map, 1, (int64_t) bytes);
 			break;
 		}
 	}
@@ -277,7 +333,11 @@ do_write(NxmSpace *space, NxmMap *map, const NxmKey *key, NxmWrite *write,
 NxmResult
 nxm_map_write(NxmSpace *space, NxmMap *map, const NxmKey *key, NxmWrite *write)
 {
-	return do_write(space, map, key, write, write->decide);
+	NxmResult	result;
+
+	if (overwrite(space, map, key, write, write->decide, &result))
+		return result;
+	return write_slow(space, map, key, write);
 }
 
 static inline NxmAction
@@ -293,8 +353,13 @@ nxm_map_put(NxmSpace *space, NxmMap *map, const NxmKey *key,
 			const NxmValue *value)
 {
 	NxmWrite	write = {.value = *value};
+	NxmResult	result;
 
-	return do_write(space, map, key, &write, decide_put);
+	if (overwrite(space, map, key, &write, decide_put, &result))
+		return result;
+	/* another one, so that the first need not be in memory */
+	return write_slow(space, map, key,
+					  &(NxmWrite) {.decide = decide_put,.value = *value});
 }
 
 static NxmAction
@@ -334,7 +399,7 @@ nxm_map_delete(NxmSpace *space, NxmMap *map, const NxmKey *key)
 {
 	NxmWrite	write = {.decide = decide_delete};
 
-	return nxm_map_write(space, map, key, &write);
+	return write_slow(space, map, key, &write);
 }
 
 typedef struct Addition

@@ -49,10 +49,11 @@
  *   pending.  Any other insert into the bucket changes the version.  Then the
  *   slot becomes LIVE and pending is cleared, by whoever comes first: everybody
  *   who meets a pending slot completes it.  (Versions: DLHT, HPDC 2024.)
- *   A LIVE slot is changed only after the header was seen without it as pending,
- *   so while a slot is pending it is TENTATIVE or LIVE with the committed item;
- *   and completing protects the item and reads the header again, so that the
- *   word it changes is of this commit and not of a later one.
+ *   A LIVE slot becomes EMPTY only after the header was seen without it as pending,
+ *   so while a slot is pending it is TENTATIVE with the committed item, or LIVE with
+ *   that or what replaced it; and completing protects the item and reads the header
+ *   again, so that the word it changes is of this commit and not of a later one.
+ *   Replacing one LIVE word by another needs no look at the header.
  *
  * Growth.  When a chain is full, or the pool is used up, a segment gets
  * successors: one of twice the buckets, or, from 32 on, two of 32.  Each bucket

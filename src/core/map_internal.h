@@ -147,10 +147,11 @@ tag_of(uint64_t position)
 	return (position >> (64 - FIRST_TAG_BIT - TAG_BITS) << NXM_REF_BITS) & TAG_MASK;
 }
 
+/* n: up to 63 */
 static inline uint64_t
 first_bits(uint64_t position, uint32_t n)
 {
-	return n == 0 ? 0 : position >> (64 - n);
+	return position >> 1 >> (63 - n);
 }
 
 static inline uint64_t
@@ -187,10 +188,11 @@ pending_slot(uint64_t header)
 	return (int) ((header & H_PENDING) >> H_PENDING_SHIFT) - 1;
 }
 
+/* The first two bits stay 0: what looks for slots takes no header for one. */
 static inline uint64_t
 next_version(uint64_t header)
 {
-	return header + H_VERSION_ONE;
+	return (header + H_VERSION_ONE) & ~STATE_MASK;
 }
 
 static inline uint32_t

@@ -151,10 +151,8 @@ _Static_assert(LINE_WORDS == 8, "a line is eight words");
 static inline uint32_t
 candidates_in_line(NxmBucket *bucket, int line, uint64_t want)
 {
-	uint32_t	header = line == 0;
-
-	/* the header is none */
-	return candidates_of_eight(&bucket->header + line * LINE_WORDS, want) & ~header;
+	/* the header is none: its first bits are 0, see next_version() */
+	return candidates_of_eight(&bucket->header + line * LINE_WORDS, want);
 }
 
 /*
@@ -297,8 +295,8 @@ nxm_map_is_crowded(const NxmPlace *place)
 }
 
 /*
- * The common case of a get: the key is in a LIVE slot of the preferred line of
- * the bucket that the directory names.  found->item is NULL where it is not, or not so
+ * The common case of a get, and of a put of a key that is there: it is in a LIVE slot
+ * of the preferred line of the bucket that the directory names.  found->item is NULL where it is not, or not so
  * simple.
  *
  * The bucket's header is not looked at.  Segments in the directory have been
@@ -327,7 +325,7 @@ look_up_fast(NxmSpace *space, NxmMap *map, uint64_t position, const NxmKey *key,
 			__builtin_ctz(mask);
 		uint64_t	w = nxm_load_relaxed(slot);
 
-		if ((w & (STATE_MASK | TAG_MASK)) == (OPEN | tag) && w != EMPTY)
+		if ((w & (STATE_MASK | TAG_MASK)) == (OPEN | tag) && (w & NXM_REF_MASK) != 0)
 		{
 			result = check_item(space, slot, &w, key, has_key, &found->item);
 			found->slot = slot;
@@ -335,6 +333,29 @@ look_up_fast(NxmSpace *space, NxmMap *map, uint64_t position, const NxmKey *key,
 		}
 	}
 	return result == NXM_EXISTS ? NXM_OK : result;
+}
+
+/*
+ * nxm_map_find() in all other cases.  Not inlined, so that the registers that it
+ * takes are not saved in the common one.
+ */
+static __attribute__((noinline, unused)) NxmResult
+nxm_map_find_slow(NxmSpace *space, NxmMap *map, uint64_t position, const NxmKey *key,
+				  NxmHasKey has_key, NxmFound *found)
+{
+	for (;;)
+	{
+		NxmPlace	place;
+		NxmResult	result = nxm_map_locate(space, map, position, &place);
+
+		if (result != NXM_OK)
+			return result;
+		result = nxm_map_look_up(space, &place, tag_of(position), key, has_key, found);
+		if (result == NXM_OK)
+			return found->item == NULL ? NXM_ABSENT : NXM_OK;
+		if (result != NXM_EXISTS)
+			return result;
+	}
 }
 
 /*
@@ -347,20 +368,15 @@ nxm_map_find(NxmSpace *space, NxmMap *map, uint64_t position, const NxmKey *key,
 {
 	NxmResult	result = look_up_fast(space, map, position, key, has_key, found);
 
-	while (__builtin_expect(found->item == NULL, 0))
+	if (__builtin_expect(found->item == NULL && result == NXM_OK, 0))
 	{
-		NxmPlace	place;
+		/* a copy, so that the caller's need not be in memory */
+		NxmFound	copy;
 
-		if (result != NXM_OK && result != NXM_EXISTS)
-			return result;
-		result = nxm_map_locate(space, map, position, &place);
-		if (result != NXM_OK)
-			return result;
-		result = nxm_map_look_up(space, &place, tag_of(position), key, has_key, found);
-		if (result == NXM_OK && found->item == NULL)
-			return NXM_ABSENT;
+		result = nxm_map_find_slow(space, map, position, key, has_key, &copy);
+		*found = copy;
 	}
-	return NXM_OK;
+	return result;
 }
 
 /*

@@ -21,7 +21,7 @@ nxm_queue_init(NxmSpace *space, NxmQueue *queue)
 {
 	NxmValue	nothing = {"", 0, NXM_INTERNAL};
 	NxmRef		dummy;
-	NxmResult	result = nxm_item_new(space, NULL, &nothing, true, &dummy);
+	NxmResult	result = nxm_item_new(space, NULL, &nothing, NXM_ITEM_LINKED, &dummy);
 
 	if (result != NXM_OK)
 		return result;
@@ -36,7 +36,7 @@ nxm_queue_push(NxmSpace *space, NxmQueue *queue, const NxmValue *value)
 {
 	NxmRef		ref;
 	size_t		bytes;
-	NxmResult	result = nxm_item_new(space, NULL, value, true, &ref);
+	NxmResult	result = nxm_item_new(space, NULL, value, NXM_ITEM_LINKED, &ref);
 
 	if (result != NXM_OK)
 		return result;

@@ -577,7 +577,7 @@ nxm_alloc_on(NxmSpace *space, int node, size_t size)
 }
 
 NxmRef
-nxm_alloc(NxmSpace *space, size_t size)
+nxm_alloc_slow(NxmSpace *space, size_t size)
 {
 	return nxm_alloc_on(space, space->alloc_node < 0 ? (int) space->local->node :
 						space->alloc_node, size);

@@ -205,6 +205,9 @@ typedef struct NxmRetired
 #define NXM_EPOCH_LIMBO 128
 #endif
 
+/* In NxmProcLocal.limbo: an item's size class, above its reference. */
+#define NXM_LIMBO_CLASS_SHIFT NXM_REF_BITS
+
 /* What only the process itself touches; shared, for whoever comes after it. */
 typedef struct NxmProcLocal
 {
@@ -214,7 +217,7 @@ typedef struct NxmProcLocal
 	uint32_t	node;			/* that it allocates on */
 	uint32_t	nbig;			/* items with pieces in limbo */
 	uint32_t	unused;
-	NxmRef		limbo[NXM_LIMBO];
+	uint64_t	limbo[NXM_LIMBO];	/* references, and bits of space_reclaim.c */
 	NxmRef		ready[NXM_READY];
 	uint8_t		ready_class[NXM_READY];
 	NxmRetired	retired[NXM_EPOCH_LIMBO];
@@ -285,6 +288,7 @@ struct NxmSpace
 	int			need_chunk;		/* -1: none */
 	int			need_node;
 	uint64_t	need_newest;	/* the node's chunk word when there was no page */
+	bool		limbo_due;		/* nxm_leave() has a limbo to empty */
 	NxmWant		want;			/* reset by whoever acts on it */
 	int			need_account;	/* that the memory was to be counted in */
 
@@ -402,13 +406,10 @@ nxm_enter(NxmSpace *space)
 static inline void
 nxm_leave(NxmSpace *space)
 {
-	NxmProcLocal *local = space->local;
-
 	/* release: all reads of the section are over */
 	nxm_store(&space->line->hazard, 0);
 	nxm_store(&space->line->epoch, 0);
-	if (__builtin_expect(local->nlimbo == NXM_LIMBO || local->nbig > 0 ||
-						 local->nretired >= NXM_EPOCH_LIMBO / 16, 0))
+	if (__builtin_expect(space->limbo_due, 0))
 		nxm_leave_slow(space);
 }
 
@@ -432,12 +433,53 @@ nxm_unprotect(NxmSpace *space)
 	nxm_store(&space->line->hazard, 0);
 }
 
+/* For nxm_object_size(): of more than 256 bytes. */
+extern size_t nxm_large_object_size(size_t size);
+
+/* Bytes of the object that a request of size gets. */
+static inline size_t
+nxm_object_size(size_t size)
+{
+	if (__builtin_expect(size > 256, 0))
+		return nxm_large_object_size(size);
+	return size <= NXM_MIN_OBJECT ? NXM_MIN_OBJECT : (size + 7) & ~(size_t) 7;
+}
+
+/* The size class of a request of up to 256 bytes. */
+static inline int
+nxm_small_class(size_t size)
+{
+	return size <= NXM_MIN_OBJECT ? 0 : (int) (size - NXM_MIN_OBJECT + 7) / 8;
+}
+
+/* For nxm_alloc(): in all other cases. */
+extern NxmRef nxm_alloc_slow(NxmSpace *space, size_t size);
+
 /*
  * An object of at least size bytes (at most NXM_MAX_OBJECT, or exactly
  * NXM_PAGE_SIZE) on the process's node, contents undefined.  0: there is none;
  * nxm_no_object() tells why.  Lock-free; in a section or not.
  */
-extern NxmRef nxm_alloc(NxmSpace *space, size_t size);
+static inline NxmRef
+nxm_alloc(NxmSpace *space, size_t size)
+{
+	NxmProcLocal *local = space->local;
+	uint32_t	top = local->nready - 1;
+
+	/* who overwrites values of one length finds it on top of the ready stack */
+	if (space->alloc_node < 0 && space->account == 0 && size <= 256 &&
+		top < NXM_READY && local->ready_class[top] == nxm_small_class(size))
+	{
+		NxmRef		ref = local->ready[top];
+
+		local->nready = top;
+		NXM_UNPOISON(nxm_at(space, ref), nxm_object_size(size));
+		return ref;
+	}
+	return nxm_alloc_slow(space, size);
+}
+
+/* The same on a node. */
 extern NxmRef nxm_alloc_on(NxmSpace *space, int node, size_t size);
 
 /*
@@ -455,8 +497,6 @@ nxm_no_object(const NxmSpace *space)
 /* An object that no other process can have seen. */
 extern void nxm_free(NxmSpace *space, NxmRef ref);
 
-/* An item (item.h) that can no longer be found. */
-extern void nxm_retire(NxmSpace *space, NxmRef ref);
 /* Frees what can be freed of this process's limbo, and held items of all. */
 extern void nxm_flush(NxmSpace *space);
 
@@ -464,18 +504,6 @@ extern void nxm_flush(NxmSpace *space);
 extern void nxm_retire_epoch(NxmSpace *space, NxmRef ref);
 /* Tries to advance the epoch and frees what it lets.  Not in a section. */
 extern void nxm_epoch_poll(NxmSpace *space);
-
-/* For nxm_object_size(): of more than 256 bytes. */
-extern size_t nxm_large_object_size(size_t size);
-
-/* Bytes of the object that a request of size gets. */
-static inline size_t
-nxm_object_size(size_t size)
-{
-	if (__builtin_expect(size > 256, 0))
-		return nxm_large_object_size(size);
-	return size <= NXM_MIN_OBJECT ? NXM_MIN_OBJECT : (size + 7) & ~(size_t) 7;
-}
 
 /* Bytes of the object that ref is. */
 extern size_t nxm_ref_size(NxmSpace *space, NxmRef ref);

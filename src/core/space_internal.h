@@ -25,10 +25,8 @@ size_class(size_t size)
 {
 	int			doubling;
 
-	if (size <= NXM_MIN_OBJECT)
-		return 0;
 	if (size <= 256)
-		return (int) (size - NXM_MIN_OBJECT + 7) / 8;
+		return nxm_small_class(size);
 	/* size - 1 has its first bit at 8 + doubling */
 	doubling = 63 - __builtin_clzll(size - 1) - 8;
 	return 29 + 16 * doubling +

@@ -47,38 +47,42 @@ local_of(NxmSpace *space, int proc)
 	return (NxmProcLocal *) ((char *) space->locals + (size_t) proc * stride);
 }
 
-/* In the limbo: the item is of another account than the ready stack's. */
-#define OTHER_ACCOUNT (UINT64_C(1) << 63)
+/*
+ * In the limbo, beside the reference: what freeing wants to know of an item, so that
+ * it need not read it.
+ */
+#define LIMBO_CLASS(entry)	((int) ((entry) >> NXM_LIMBO_CLASS_SHIFT) & 0x7F)
+#define LIMBO_BIG			(UINT64_C(1) << 62)
+/* It is of another account than the ready stack's. */
+#define LIMBO_OTHER_ACCOUNT	(UINT64_C(1) << 63)
+_Static_assert(NXM_CLASSES <= 0x80, "a class fits");
+
+static inline uint64_t
+limbo_entry(const NxmItem *item, NxmRef ref, bool other_account)
+{
+	uint64_t	header = NXM_GET(item->header);
+
+	return ref |
+		(uint64_t) size_class(nxm_item_head_bytes(header)) << NXM_LIMBO_CLASS_SHIFT |
+		((header & NXM_ITEM_BIG) != 0 ? LIMBO_BIG : 0) |
+		(other_account ? LIMBO_OTHER_ACCOUNT : 0);
+}
 
 /* An item that nobody can read: to our ready stack, or free. */
-static void
-free_item(NxmSpace *space, NxmRef ref, bool other_account)
+static inline void
+free_item(NxmSpace *space, uint64_t entry)
 {
 	NxmProcLocal *local = space->local;
-	const NxmItem *item = nxm_at(space, ref);
-	uint64_t	header;
+	NxmRef		ref = entry & NXM_REF_MASK;
 
-	if (item == NULL)
-	{
-		nxm_fetch_add_relaxed(&space->shared->leaked, 1);
-		return;
-	}
-	if (other_account)
-	{
-		nxm_item_free(space, ref);
-		return;
-	}
-	header = NXM_GET(item->header);
-	if ((header & NXM_ITEM_BIG) != 0)
-		nxm_item_free_pieces(space, item);
-	if (local->nready < NXM_READY &&
+	if ((entry & LIMBO_BIG) != 0)
+		nxm_item_free_pieces(space, nxm_at(space, ref));
+	if ((entry & LIMBO_OTHER_ACCOUNT) == 0 && local->nready < NXM_READY &&
 		page_node(space, nxm_ref_page(ref)) == local->node)
 	{
-		int			class = size_class(nxm_item_head_bytes(header));
-
-		NXM_POISON(item, class_size(class));
+		NXM_POISON(nxm_at(space, ref), class_size(LIMBO_CLASS(entry)));
 		local->ready[local->nready] = ref;
-		local->ready_class[local->nready++] = (uint8_t) class;
+		local->ready_class[local->nready++] = (uint8_t) LIMBO_CLASS(entry);
 	}
 	else
 		nxm_free(space, ref);
@@ -96,7 +100,8 @@ free_held(NxmSpace *space, NxmRef ref)
 
 	if (item != NULL && nxm_item_is_mapped(space, item))
 	{
-		free_item(space, ref, nxm_page_account(space, nxm_ref_page(ref)) != 0);
+		free_item(space, limbo_entry(item, ref,
+									 nxm_page_account(space, nxm_ref_page(ref)) != 0));
 		return;
 	}
 	for (int i = 0; i < n; i++)
@@ -172,7 +177,7 @@ void
 nxm_flush(NxmSpace *space)
 {
 	NxmProcLocal *local = space->local;
-	NxmRef		limbo[NXM_LIMBO];
+	uint64_t	limbo[NXM_LIMBO];
 	uint32_t	nlimbo = local->nlimbo;
 	uint64_t	filter[16] = {0};
 	int			nprocs;
@@ -206,7 +211,7 @@ nxm_flush(NxmSpace *space)
 	}
 	for (uint32_t i = 0; i < nlimbo; i++)
 	{
-		NxmRef		hazard = limbo[i] & ~OTHER_ACCOUNT;
+		NxmRef		hazard = limbo[i] & NXM_REF_MASK;
 		int			proc = -1;
 
 		/* the hazards seen above are told apart here: one withdrawn since is
@@ -216,20 +221,24 @@ nxm_flush(NxmSpace *space)
 		if (proc >= 0)
 			hold_item(space, hazard, proc);
 		else
-			free_item(space, hazard, hazard != limbo[i]);
+			free_item(space, limbo[i]);
 	}
 }
 
 void
-nxm_retire(NxmSpace *space, NxmRef ref)
+nxm_retire_slow(NxmSpace *space, NxmRef ref)
 {
-	if (space->local->nlimbo == NXM_LIMBO)
+	NxmProcLocal *local = space->local;
+	uint64_t	entry = limbo_entry(nxm_at(space, ref), ref, space->account != 0);
+
+	if (local->nlimbo == NXM_LIMBO)
 		nxm_flush(space);
+	local->limbo[local->nlimbo++] = entry;
 	/* 64 of 1 MB would be too much to wait for: these go at the end of the section */
-	if ((NXM_GET(((const NxmItem *) nxm_at(space, ref))->header) & NXM_ITEM_BIG) != 0)
-		space->local->nbig++;
-	space->local->limbo[space->local->nlimbo++] =
-		space->account == 0 ? ref : ref | OTHER_ACCOUNT;
+	if ((entry & LIMBO_BIG) != 0)
+		local->nbig++;
+	if (local->nlimbo == NXM_LIMBO || local->nbig > 0)
+		space->limbo_due = true;
 }
 
 /* The i-th of this process's epoch limbo. */
@@ -239,6 +248,16 @@ set_retired(NxmProcLocal *local, uint32_t i, NxmRef ref, uint64_t epoch)
 	/* relaxed: `left` publishes them */
 	nxm_store_relaxed(&local->retired[i].ref, ref);
 	nxm_store_relaxed(&local->retired[i].epoch, epoch);
+}
+
+/* Objects in its epoch limbo that a process polls for. */
+#define POLLED_FOR (NXM_EPOCH_LIMBO / 16)
+
+static inline void
+see_if_due(NxmSpace *space)
+{
+	if (space->local->nretired >= POLLED_FOR)
+		space->limbo_due = true;
 }
 
 /* Moves the whole epoch limbo to an orphan record. */
@@ -350,6 +369,7 @@ nxm_retire_epoch(NxmSpace *space, NxmRef ref)
 	nxm_fence();
 	set_retired(local, local->nretired++, ref, nxm_load(&space->shared->epoch));
 	nxm_fetch_add_relaxed(&space->shared->limbo, 1);
+	see_if_due(space);
 }
 
 void
@@ -396,6 +416,7 @@ nxm_epoch_poll(NxmSpace *space)
 		}
 	}
 	local->nretired = kept;
+	see_if_due(space);
 }
 
 void
@@ -403,11 +424,13 @@ nxm_leave_slow(NxmSpace *space)
 {
 	NxmProcLocal *local = space->local;
 
+	space->limbo_due = false;
 	if (local->nlimbo == NXM_LIMBO || local->nbig > 0)
 		nxm_flush(space);
 	/* not at every leaving while a stopped process holds the epoch */
-	if (local->nretired >= NXM_EPOCH_LIMBO / 16 && local->nretired % 4 == 0)
+	if (local->nretired >= POLLED_FOR && local->nretired % 4 == 0)
 		nxm_epoch_poll(space);
+	see_if_due(space);
 }
 
 void
@@ -428,6 +451,7 @@ nxm_proc_attach(NxmSpace *space, int proc, int node, uint64_t owner)
 	/* what the one before left is ours now, unless it was taken already */
 	space->local->nretired = (uint32_t)
 		(nxm_fetch_and(&space->line->left, ~LEFT_COUNT) & LEFT_COUNT);
+	see_if_due(space);
 	/* before our first hazard or epoch: pairs with the loads of procs_used */
 	while (used < (uint64_t) proc + 1 &&
 		   !nxm_cas(&space->shared->procs_used, &used, (uint64_t) proc + 1))

@@ -20,7 +20,7 @@ nxm_stack_push(NxmSpace *space, NxmStack *stack, const NxmValue *value)
 	NxmRef		ref;
 	NxmItem    *item;
 	uint64_t	top;
-	NxmResult	result = nxm_item_new(space, NULL, value, true, &ref);
+	NxmResult	result = nxm_item_new(space, NULL, value, NXM_ITEM_LINKED, &ref);
 
 	if (result != NXM_OK)
 		return result;

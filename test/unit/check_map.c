@@ -547,12 +547,16 @@ grow_grow(int proc)
  * three keys of one bucket: switches elsewhere only make it rare.
  */
 static const char *const insertion[] = {
-	"nxm_map_insert", "nxm_map_complete_pending", "nxm_map_look_up", "check_item", "do_write",
+	"nxm_map_insert", "nxm_map_complete_pending", "nxm_map_look_up", "check_item", "write_slow",
 	"look_in_segment", NULL
 };
 
 static const char *const scanning[] = {
 	"nxm_map_insert", "candidates", "nxm_map_complete_pending", NULL
+};
+
+static const char *const replacing[] = {
+	"nxm_map_insert", "nxm_map_complete_pending", "check_item", "overwrite", NULL
 };
 
 /* less, for one more process */
@@ -602,6 +606,24 @@ pending_again(int proc)
 			break;
 		default:
 			operate(PUT, 3, 3, 0);
+	}
+}
+
+/* A LIVE slot gets another value while its insert is pending. */
+static void
+pending_replaced(int proc)
+{
+	switch (proc)
+	{
+		case 1:
+			operate(PUT_IF, 1, -1, 1);
+			break;
+		case 2:
+			operate(PUT, 1, 2, 0);
+			operate(DELETE, 1, 0, 0);
+			break;
+		default:
+			operate(PUT_IF, 2, -1, 3);
 	}
 }
 
@@ -719,6 +741,7 @@ static const CheckCase cases[] = {
 	{"all schedules of inserts, deleted before they are complete", 4, setup_bucket_four, pending_reused, finish, CHECK_EXHAUSTIVE, 100000, 3, 1, NULL, reservation},
 	{"all schedules of inserts, looked for before they are complete", 3, setup_bucket, pending_changed, finish, CHECK_EXHAUSTIVE, 100000, 3, 0, NULL, scanning},
 	{"all schedules of inserts, completed by others", 3, setup_bucket, pending_deleted, finish, CHECK_EXHAUSTIVE, 40000, 3, 0, NULL, insertion},
+	{"all schedules of inserts, replaced before they are complete", 3, setup_bucket, pending_replaced, finish, CHECK_EXHAUSTIVE, 40000, 3, 0, NULL, replacing},
 	{"all schedules of inserts into the same slot", 3, setup_bucket, pending_again, finish, CHECK_EXHAUSTIVE, 40000, 3, 0, NULL, insertion},
 	{"all schedules of iteration and an entry that moves", 2, setup_one, scan_moved, finish, ALL, 2, 1, NULL, NULL},
 	{"all schedules of clear and drain, get", 2, setup_one, clear_get, finish, ALL, 1, 1, NULL, NULL},

@@ -173,13 +173,19 @@ mutant "pending not rechecked in completion" check_map map_grow.c \
 			return;' ''
 mutant "LIVE slot changed while pending" check_map map.c \
 	'if (pending_slot(header) == found.number)' 'if (false)'
+mutant "insert made LIVE without CAS" check_map map.c \
+	'(void) nxm_cas(at, &tentative, OPEN | tag | ref);' 'nxm_store(at, OPEN | tag | ref);'
+mutant "value overwritten without CAS" check_map map.c \
+	'if (!nxm_cas(found.slot, &found.word, OPEN | tag_of(position) | ref))' \
+	'nxm_store(found.slot, OPEN | tag_of(position) | ref);
+	if (false)'
 mutant "slots not frozen in growth" check_map map_grow.c \
 	'			if (nxm_cas(slot, &word, frozen))
 				word = frozen;' '			word = frozen;'
 mutant "growth not helped" check_map map.c \
 	'if ((place->header & H_MIGRATED) == 0)' 'if (false)'
 mutant "get that takes TENTATIVE and FROZEN for LIVE" check_map map_lookup.h \
-	'if ((w & (STATE_MASK | TAG_MASK)) == (OPEN | tag) && w != EMPTY)' \
+	'if ((w & (STATE_MASK | TAG_MASK)) == (OPEN | tag) && (w & NXM_REF_MASK) != 0)' \
 	'if ((w & TAG_MASK) == tag && (w & NXM_REF_MASK) != 0)'
 mutant "gate of a migration not looked at" check_map map_grow.c \
 	'			if ((nxm_load(&place.bucket->header) & H_MIGRATED) != 0)

@@ -211,7 +211,7 @@ new_item(int number)
 	NxmValue	value = check_value(number, 16);
 	NxmRef		ref;
 
-	if (nxm_item_new(check_space(), NULL, &value, false, &ref) != NXM_OK)
+	if (nxm_item_new(check_space(), NULL, &value, 0, &ref) != NXM_OK)
 		return 0;
 	return ref;
 }

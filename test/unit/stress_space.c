@@ -218,7 +218,7 @@ new_item(Worker *worker, uint32_t len)
 
 	value.len = stress_fill(worker->buffer2, len, (uint64_t) worker->id, worker->turn);
 	do
-		r = nxm_item_new(&worker->space, NULL, &value, false, &ref);
+		r = nxm_item_new(&worker->space, NULL, &value, 0, &ref);
 	while (env_again(&worker->space, r));
 	CHECK(worker, r == NXM_OK, "a new item: %d", (int) r);
 	return ref;
