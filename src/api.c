@@ -62,6 +62,14 @@ resolve(NxmHandle *handle, NxmPrivilege privilege, bool create)
 		resolve_slow(handle, privilege, create);
 }
 
+/* The same for an operation, which sees in its section whether it is out of date. */
+static inline bool
+resolve_for_now(NxmHandle *handle, NxmPrivilege privilege, bool create)
+{
+	return nxm_site_permits(&handle->site, privilege) ||
+		resolve_slow(handle, privilege, create);
+}
+
 _Noreturn static void
 raise_bad_handle(const NxmHandle *handle, NxmKind kind)
 {
@@ -90,12 +98,14 @@ check_handle(const NxmHandle *handle, NxmKind kind, int flags)
  */
 #define OPERATE_WHILE(again, handle, privilege, create, operation) \
 	do { \
-		if (unlikely(!resolve(handle, privilege, create))) \
+		if (unlikely(!resolve_for_now(handle, privilege, create))) \
 		{ \
 			result = NXM_ABSENT; \
 			break; \
 		} \
 		NXM_OPERATE(&(handle)->site, result, operation); \
+		if (unlikely(result == NXM_DROPPED)) \
+			(handle)->site.object = NULL; \
 	} while (again)
 
 #define OPERATE(handle, privilege, create, operation) \
@@ -137,15 +147,21 @@ check_result(const NxmHandle *handle, NxmResult result)
 			 nxm_kind_name(handle->kind), handle->name);
 }
 
-static void
+_Noreturn static void
+raise_bad_value(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid value for a shared structure")));
+}
+
+static inline void
 take_value(const NxmApiValue *from, NxmValue *to)
 {
-	if (from == NULL || (from->data == NULL && from->len > 0) ||
-		(unsigned) from->type > NXM_API_JSONB)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid value for a shared structure")));
-	if (from->len > NXM_MAX_VALUE)
+	if (unlikely(from == NULL || (from->data == NULL && from->len > 0) ||
+				 (unsigned) from->type > NXM_API_JSONB))
+		raise_bad_value();
+	if (unlikely(from->len > NXM_MAX_VALUE))
 		nxm_value_too_long(from->len);
 	to->data = from->data;
 	to->len = (uint32_t) from->len;
@@ -306,7 +322,8 @@ api_map_put(NxmHandle *handle, const char *key, size_t key_len,
 	check_handle(handle, NXM_KIND_MAP, NXM_API_WRITE);
 	take_key(key, key_len, &k);
 	take_value(value, &v);
-	prepare_store(handle, k.len + v.len);
+	if (unlikely(nxm_role_limit >= 0))
+		prepare_store(handle, k.len + v.len);
 	OPERATE(handle, NXM_WRITE, true,
 			nxm_map_put(SPACE, OBJECT(handle, map), &k, &v));
 	if (result == NXM_ABSENT)
@@ -343,24 +360,23 @@ api_map_get(NxmHandle *handle, const char *key, size_t key_len,
 {
 	NxmResult	result;
 	NxmKey		k;
-	char		space[NXM_SHORT_VALUE];
-	NxmBuffer	buffer = {space, sizeof(space), 0, NXM_TEXT};
-	char	   *memory = NULL;
+	NxmBuffer	buffer;
+	char	   *memory;
 
 	check_handle(handle, NXM_KIND_MAP, NXM_API_READ);
 	take_key(key, key_len, &k);
+	/* most often it is as long as the one before, and so copied once */
+	buffer.size = handle->site.size_hint;
+	memory = buffer.data = palloc(buffer.size + 1);
 	READ_VALUE(handle, NXM_READ, &buffer, &memory,
 			   nxm_map_get(SPACE, OBJECT(handle, map), &k, &buffer));
-	if (result != NXM_OK)
+	if (unlikely(result != NXM_OK))
 	{
+		pfree(memory);
 		check_result(handle, result);
 		return false;
 	}
-	if (likely(memory == NULL))
-	{
-		memory = palloc(buffer.len + 1);
-		memcpy(memory, space, buffer.len);
-	}
+	handle->site.size_hint = (uint32) Min(buffer.len, NXM_SHORT_VALUE);
 	give_value(memory, &buffer, value);
 	return true;
 }

@@ -68,7 +68,7 @@
 NxmSpace   *nxm_registry_space = NULL;
 NxmAnchor  *nxm_registry_anchor = NULL;
 uint64		nxm_role_changes = 0;
-uint64		nxm_hash_seed = 0;
+uint64		nxm_hash_seeds[2] = {0, 0};
 bool		nxm_enable_lock_free_structures = true;
 int			nxm_role_limit = -1;
 void		(*nxm_registry_load_hook) (void) = NULL;
@@ -141,9 +141,10 @@ void
 nxm_hash_prepare(void)
 {
 	/* random, made by initdb, and never shown */
-	nxm_hash_seed =
-		hash_bytes_extended((const unsigned char *) GetMockAuthenticationNonce(),
-							MOCK_AUTH_NONCE_LEN, 0) | 1;
+	const unsigned char *nonce = (const unsigned char *) GetMockAuthenticationNonce();
+
+	nxm_hash_seeds[1] = hash_bytes_extended(nonce, MOCK_AUTH_NONCE_LEN, 1);
+	nxm_hash_seeds[0] = hash_bytes_extended(nonce, MOCK_AUTH_NONCE_LEN, 0) | 1;
 }
 
 static void

@@ -205,17 +205,26 @@ nxm_object_valid(const NxmSite *site)
 				  site->generation);
 }
 
-/* Does what *site remembers still hold, and is the privilege among it? */
+/*
+ * Is the privilege among what *site remembers for this role?  Whether the object is
+ * still what it was is to be seen in the section.
+ */
 static inline bool
-nxm_site_holds(const NxmSite *site, NxmPrivilege privilege)
+nxm_site_permits(const NxmSite *site, NxmPrivilege privilege)
 {
 	return likely(site->object != NULL &&
-				  nxm_object_valid(site) &&
 				  site->role_changes == nxm_role_changes &&
 				  site->role == GetUserId() &&
 				  (site->privileges & privilege) != 0 &&
 				  (site->kind == NXM_KIND_CACHE ||
 				   nxm_enable_lock_free_structures));
+}
+
+/* Does what *site remembers still hold, and is the privilege among it? */
+static inline bool
+nxm_site_holds(const NxmSite *site, NxmPrivilege privilege)
+{
+	return nxm_site_permits(site, privilege) && likely(nxm_object_valid(site));
 }
 
 static inline bool
@@ -298,19 +307,55 @@ nxm_check_role_limit(Oid owner, size_t bytes)
 }
 
 /*
- * The hash of a map's key, for NxmKey.hash.  Its seed is the cluster's own and
+ * The hash of a map's key, for NxmKey.hash.  Its seeds are the cluster's own and
  * secret, so that nobody can make up keys that collide.
  */
-extern uint64 nxm_hash_seed;	/* 0: not known yet */
+extern uint64 nxm_hash_seeds[2];	/* the first one 0: not known yet */
 extern void nxm_hash_prepare(void);
 
+/* Both halves of the product, folded: how wyhash (Wang Yi) mixes. */
+static inline uint64
+nxm_hash_mix(uint64 a, uint64 b)
+{
+	unsigned __int128 product = (unsigned __int128) a * b;
+
+	return (uint64) product ^ (uint64) (product >> 64);
+}
+
+/*
+ * Short keys as wyhash takes them, which is a third of hash_bytes_extended()'s
+ * instructions; with both factors under a seed, where wyhash has a constant: a factor
+ * that somebody can make 0 lets the other one be anything.
+ */
 static inline uint64
 nxm_hash(const char *key, size_t len)
 {
-	if (unlikely(nxm_hash_seed == 0))
+	uint64		a;
+	uint64		b;
+
+	if (unlikely(nxm_hash_seeds[0] == 0))
 		nxm_hash_prepare();
-	return hash_bytes_extended((const unsigned char *) key, (int) len,
-							   nxm_hash_seed);
+	if (len >= 8)
+	{
+		if (len > 16)
+			return hash_bytes_extended((const unsigned char *) key, (int) len,
+									   nxm_hash_seeds[0]);
+		a = nxm_eight_bytes(key);
+		b = nxm_eight_bytes(key + len - 8);
+	}
+	else if (len >= 4)
+	{
+		a = nxm_four_bytes(key);
+		b = nxm_four_bytes(key + len - 4);
+	}
+	else
+	{
+		a = len == 0 ? 0 : (uint64) (unsigned char) key[0] << 16 |
+			(uint64) (unsigned char) key[len / 2] << 8 | (unsigned char) key[len - 1];
+		b = 0;
+	}
+	return nxm_hash_mix(nxm_hash_mix(a ^ nxm_hash_seeds[0], b ^ nxm_hash_seeds[1]),
+						UINT64CONST(0x9E3779B97F4A7C15) ^ len);
 }
 
 extern const char *nxm_kind_name(NxmKind kind);
