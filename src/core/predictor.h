@@ -59,40 +59,83 @@ typedef struct NxmPredictor NxmPredictor;
 /* Below this confidence nothing is predicted, unless the caller sets another. */
 #define NXM_PREDICTOR_CONFIDENCE 0.5f
 
-/* Of a session: blocks remembered, predictions that have not come true yet. */
+/* Of a session: blocks remembered, candidates awaited, relations whose strides it knows. */
 #define NXM_PREDICTOR_HISTORY	8
-#define NXM_PREDICTOR_PENDING	128
+#define NXM_PREDICTOR_PENDING	256
+#define NXM_PREDICTOR_STRIDES	4
+/* Contexts in which precision is measured. */
+#define NXM_PREDICTOR_CONTEXTS	280
+
+/*
+ * What is counted: name, and what it means.  One row makes the constant, the field
+ * and the name.
+ */
+#define NXM_PREDICTOR_COUNTERS(X) \
+	X(recorded, "blocks recorded") \
+	X(issued, "predictions given out and not declined") \
+	X(used, "of them, recorded soon after") \
+	X(wasted, "of them, not recorded soon after") \
+	X(quiet, "candidates that were not likely enough") \
+	X(refused, "blocks not recorded for want of a place for their relation")
+
+enum
+{
+#define X(name, text) NXM_PREDICTOR_COUNTER_##name,
+	NXM_PREDICTOR_COUNTERS(X)
+#undef X
+	NXM_PREDICTOR_NCOUNTERS
+};
 
 /* A candidate whose outcome is awaited, issued or only thought. */
 typedef struct NxmPending
 {
-	uint64_t	block;			/* as the predictor packs it; 0: none */
-	uint64_t	word;			/* the association's word */
+	uint64_t	block;			/* as the predictor packs it */
+	uint64_t	where;			/* the association */
 	uint32_t	at;				/* when, by the session's clock */
 	uint32_t	serial;			/* of the prediction; 0: only thought */
+	uint32_t	context;
+	bool		awaited;		/* this is one */
 } NxmPending;
 
-/* What one session has done of late.  For predictor.c alone, but confidence. */
+/* The last step in a relation, and how often in a row it was the same. */
+typedef struct NxmStride
+{
+	uint32_t	id;				/* of the relation, as the predictor packs it */
+	uint32_t	last;			/* block */
+	int32_t		step;
+	uint32_t	streak;
+	uint32_t	at;				/* when, by the session's clock */
+} NxmStride;
+
+/* What one session has done of late.  For predictor.c alone, but `confidence`. */
 typedef struct NxmPredictorSession
 {
-	float		confidence;		/* the least of a prediction; the caller's */
+	float		confidence;		/* the least of a prediction; the caller may set it */
 	uint32_t	clock;			/* blocks recorded */
 	uint32_t	serial;			/* last given out */
-	uint32_t	precision[8];	/* of late, by kind of context */
-	uint64_t	history[NXM_PREDICTOR_HISTORY]; /* packed, at clock % length */
-	uint64_t	log;			/* where it writes */
-	uint64_t	stream;			/* where it reads on; 0: nowhere */
-	uint64_t	ahead;			/* how far it has predicted from there */
+	uint64_t	history[NXM_PREDICTOR_HISTORY]; /* number i is at i % length */
+	uint64_t	write;			/* position of its next entry in the log; 0: no chunk */
+	bool		cut;			/* what it wrote last leads to nothing written later */
+	bool		jumped;			/* found the stream, has not followed it yet */
+	uint32_t	unwritten;		/* of the last blocks of the history */
+	uint64_t	stream;			/* position in the log; 0: none */
+	uint32_t	streak;			/* blocks in a row that were the stream's */
+	uint32_t	strayed;		/* blocks since that were not */
+	NxmStride	strides[NXM_PREDICTOR_STRIDES];
+	uint32_t	stride;			/* the one of the last block */
+	uint16_t	used[NXM_PREDICTOR_CONTEXTS];	/* of late, by context */
+	uint16_t	total[NXM_PREDICTOR_CONTEXTS];
+	uint16_t	fresh_used[NXM_PREDICTOR_CONTEXTS]; /* not told to the others yet */
+	uint16_t	fresh_total[NXM_PREDICTOR_CONTEXTS];
+	uint64_t	counts[NXM_PREDICTOR_NCOUNTERS];	/* likewise */
 	NxmPending	pending[NXM_PREDICTOR_PENDING];
 } NxmPredictorSession;
 
 typedef struct NxmPredictorStats
 {
-	uint64_t	recorded;		/* blocks */
-	uint64_t	issued;			/* predictions given out and not declined */
-	uint64_t	used;			/* of them, recorded soon after */
-	uint64_t	wasted;			/* of them, not */
-	uint64_t	quiet;			/* candidates below the confidence */
+#define X(name, text) uint64_t name;
+	NXM_PREDICTOR_COUNTERS(X)
+#undef X
 	uint64_t	relations;		/* known now */
 	uint64_t	associations;	/* kept now, about */
 	uint64_t	disabled;		/* of them, by their own score, about */
@@ -121,7 +164,10 @@ extern NxmPredictor *nxm_predictor_init(void *area, size_t size);
 /* Begins a session: sets all of the struct. */
 extern void nxm_predictor_begin(NxmPredictorSession *session);
 
-/* Ends it: predictions that did not come true are wasted. */
+/*
+ * Ends it: predictions that did not come true are wasted, and what it alone had counted
+ * is told to the others.
+ */
 extern void nxm_predictor_end(NxmPredictor *predictor, NxmPredictorSession *session);
 
 /*
