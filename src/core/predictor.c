@@ -58,9 +58,8 @@ _Static_assert(FIRST_STRIDE + STRIDE_CONTEXTS == NXM_PREDICTOR_CONTEXTS, "contex
 
 /* How much the prior weighs against what was measured. */
 #define PRIOR_WEIGHT	4.0f
-/* A session forgets by halves, at so many outcomes of a context; all do later. */
+/* Outcomes of a context after which a session halves their counts. */
 #define SESSION_HALF	64
-#define SHARED_HALF		4096
 
 /* Tells the others what this session has measured. */
 static void
@@ -224,11 +223,12 @@ write_place(NxmPredictor *p, NxmPredictorSession *s)
 	return base;
 }
 
+/* What was written last goes on where the session is in the log. */
 static void
-write_link(NxmPredictor *p, NxmPredictorSession *s, uint64_t to)
+write_link(NxmPredictor *p, NxmPredictorSession *s)
 {
-	if (s->write != 0 && !s->cut)
-		log_write(p, write_place(p, s), LINK | SCORE_ONE | (to & POSITION_MASK));
+	if (!s->cut)
+		log_write(p, write_place(p, s), LINK | SCORE_ONE | (s->stream & POSITION_MASK));
 	s->cut = true;
 }
 
@@ -246,7 +246,8 @@ write_block(NxmPredictor *p, NxmPredictorSession *s, uint32_t n, uint64_t score,
 
 /*
  * Writes the last blocks that are not in the log, or not there: so many of them that the
- * last one is found by what came before it.
+ * last one is found by what came before it.  Where there are more, write_link() has cut
+ * them off from what was written before.
  */
 static void
 write_last(NxmPredictor *p, NxmPredictorSession *s, uint64_t score, bool always)
@@ -254,10 +255,7 @@ write_last(NxmPredictor *p, NxmPredictorSession *s, uint64_t score, bool always)
 	uint32_t	n = s->unwritten;
 
 	if (n > 3)
-	{
-		write_link(p, s, 0);
 		n = 3;
-	}
 	while (n-- > 0)
 		if (past(s, n) != 0)
 			write_block(p, s, n, n == 0 ? score : SCORE_NEW, always && n == 0);
@@ -292,8 +290,6 @@ advance(NxmPredictor *p, NxmPredictorSession *s, uint64_t block)
 	{
 		/* the last block was found; was it the same sequence? */
 		write_last(p, s, SCORE_NEW, false);
-		if (entry != 0)
-			write_link(p, s, s->stream);
 		s->jumped = false;
 	}
 	s->clock++;
@@ -301,11 +297,13 @@ advance(NxmPredictor *p, NxmPredictorSession *s, uint64_t block)
 	s->unwritten++;
 	if (entry != 0)
 	{
+		if (nxm_load_relaxed(&p->head) - found > p->log_size / 2)
+			write_last(p, s, score_of(entry), true);
+		else
+			write_link(p, s);
 		s->stream = found;
 		s->streak++;
 		s->strayed = 0;
-		if (nxm_load_relaxed(&p->head) - found > p->log_size / 2)
-			write_last(p, s, score_of(entry), true);
 		return;
 	}
 	if (s->streak < 2 || s->strayed++ >= PATIENCE)
@@ -592,6 +590,7 @@ nxm_predictor_begin(NxmPredictorSession *s)
 {
 	memset(s, 0, sizeof(*s));
 	s->confidence = NXM_PREDICTOR_CONFIDENCE;
+	s->cut = true;
 }
 
 void

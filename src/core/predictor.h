@@ -226,7 +226,7 @@ extern void nxm_predictor_reset(NxmPredictor *predictor);
 extern void nxm_predictor_stats(NxmPredictor *predictor, NxmPredictorStats *stats);
 
 /*
- * Saves what is known to size bytes, and gives how many were used, at most
+ * Saves what is known to size bytes, aligned to 8, and gives how many were used, at most
  * nxm_predictor_save_size().  Where size is less, the oldest is left out.  Others may
  * go on meanwhile.
  */
@@ -234,7 +234,7 @@ extern size_t nxm_predictor_save(NxmPredictor *predictor, void *bytes, size_t si
 extern size_t nxm_predictor_save_size(const NxmPredictor *predictor);
 
 /*
- * Adds what was saved, perhaps by a predictor of another size.  Any bytes may be
+ * Adds what was saved, perhaps by a predictor of another size.  Any bytes (aligned to 8) may be
  * given; unless it says NXM_PREDICTOR_LOADED nothing was added.  Others may go on.
  */
 extern NxmPredictorLoad nxm_predictor_load(NxmPredictor *predictor, const void *bytes,

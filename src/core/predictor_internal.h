@@ -83,6 +83,9 @@
 #define MAX_RELATIONS	65536	/* by the bits in an entry */
 #define GONE			UINT64_C(1) /* a name that no relation has */
 
+/* The counts of a context are halved at this total. */
+#define SHARED_HALF		4096
+
 #define REGION			16		/* blocks */
 
 typedef struct Relation

@@ -76,7 +76,7 @@ nxm_predictor_id(NxmPredictor *p, uint32_t database, uint32_t relation, bool ent
 bool
 nxm_predictor_named(NxmPredictor *p, uint64_t block, NxmBlock *named)
 {
-	uint64_t	slot = (block >> 32) & 0xffff;
+	uint64_t	slot = (block >> 32) & (MAX_RELATIONS - 1);
 	uint64_t	generation = (block & BLOCK_MASK) >> 48;
 	uint64_t	before;
 	uint64_t	name;
@@ -212,16 +212,19 @@ nxm_predictor_index(NxmPredictor *p, uint64_t before, uint64_t block, uint64_t p
 	}
 }
 
+/* By the relation's name: that of what was saved is the same. */
 static uint64_t
-region_hash(uint64_t block)
+region_hash(NxmPredictor *p, uint64_t block)
 {
-	return mix(~(block / REGION));
+	Relation   *relation = relations_of(p) + ((block >> 32) & (MAX_RELATIONS - 1));
+
+	return mix(mix(nxm_load_relaxed(&relation->name)) ^ (uint32_t) block / REGION);
 }
 
 static NxmAtomic *
 region_find(NxmPredictor *p, uint64_t block, uint64_t *word)
 {
-	uint64_t	hash = region_hash(block);
+	uint64_t	hash = region_hash(p, block);
 	NxmAtomic  *set = regions_of(p) + place(hash, p->nregions) * WAYS;
 
 	for (int i = 0; i < WAYS; i++)
@@ -246,7 +249,7 @@ nxm_predictor_region(NxmPredictor *p, uint64_t block)
 void
 nxm_predictor_region_score(NxmPredictor *p, uint64_t block, bool used, uint32_t clock)
 {
-	uint64_t	hash = region_hash(block);
+	uint64_t	hash = region_hash(p, block);
 	int			shift = (int) (block % REGION) * 2;
 	uint64_t	w;
 	NxmAtomic  *word = region_find(p, block, &w);
