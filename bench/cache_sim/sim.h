@@ -28,6 +28,7 @@ typedef struct Trace
 	uint32_t	nkeys;
 	uint32_t   *keys;			/* of each request */
 	uint32_t   *sizes;			/* of each key, in bytes, at least 1 */
+	uint64_t   *ids;			/* of each key: its number in the file, or a hash */
 	uint64_t	bytes;			/* of all keys */
 } Trace;
 

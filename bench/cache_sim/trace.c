@@ -23,8 +23,13 @@
  *	mix:loop=20000		Zipf's distribution and a loop take turns by request
  *	shift:every=50000	Zipf's distribution of which the ranks move on by a tenth
  *						of the keys
+ *	sequences:sequences=500,lookups=20,tables=5,passes=4,repeat=1
+ *						blocks, each id table << 32 | number: in each pass all sequences,
+ *						in another order, of lookups of which each reads one of the 1,000
+ *						leaves of an index, and a block of its table; repeat=0: others in
+ *						each pass
  *
- * and with sizes=1 sizes from 32 bytes to 16 kB, of which each doubling is as frequent.
+ * and, but for the last, with sizes=1 sizes from 32 bytes to 16 kB, of which each doubling is as frequent.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -43,7 +48,6 @@ typedef struct Reader
 	uint32_t	key_room;
 	bool		equal;
 	/* open addressing: of (id, size) the key + 1 */
-	uint64_t   *ids;			/* of keys */
 	uint32_t   *table;
 	uint64_t	mask;
 } Reader;
@@ -74,7 +78,7 @@ slot_of(const Reader *r, uint64_t id, uint32_t size)
 	uint64_t	at = mix(id ^ mix(size)) & r->mask;
 
 	while (r->table[at] != 0 &&
-		   (r->ids[r->table[at] - 1] != id || r->trace->sizes[r->table[at] - 1] != size))
+		   (r->trace->ids[r->table[at] - 1] != id || r->trace->sizes[r->table[at] - 1] != size))
 		at = (at + 1) & r->mask;
 	return at;
 }
@@ -89,13 +93,13 @@ add(Reader *r, uint64_t id, uint64_t bytes)
 	if (t->nkeys == r->key_room)
 	{
 		r->key_room = r->key_room ? 2 * r->key_room : 1024;
-		r->ids = grow(r->ids, r->key_room, sizeof(uint64_t));
+		t->ids = grow(t->ids, r->key_room, sizeof(uint64_t));
 		t->sizes = grow(t->sizes, r->key_room, sizeof(uint32_t));
 		free(r->table);
 		r->mask = 4 * (uint64_t) r->key_room - 1;
 		r->table = allocate(r->mask + 1, sizeof(uint32_t));
 		for (uint32_t k = 0; k < t->nkeys; k++)
-			r->table[slot_of(r, r->ids[k], t->sizes[k])] = k + 1;
+			r->table[slot_of(r, t->ids[k], t->sizes[k])] = k + 1;
 	}
 	if (t->nrequests == r->room)
 	{
@@ -105,7 +109,7 @@ add(Reader *r, uint64_t id, uint64_t bytes)
 	at = slot_of(r, id, size);
 	if (r->table[at] == 0)
 	{
-		r->ids[t->nkeys] = id;
+		t->ids[t->nkeys] = id;
 		t->sizes[t->nkeys] = size;
 		t->bytes += size;
 		r->table[at] = ++t->nkeys;
@@ -321,12 +325,51 @@ make(Reader *r, const char *kind, const char *options)
 	return true;
 }
 
+static bool
+make_sequences(Reader *r, const char *options)
+{
+	uint32_t	n = (uint32_t) policy_option(options, "sequences", 500);
+	uint64_t	lookups = (uint64_t) policy_option(options, "lookups", 20);
+	uint64_t	tables = (uint64_t) policy_option(options, "tables", 5);
+	uint64_t	passes = (uint64_t) policy_option(options, "passes", 4);
+	bool		repeat = policy_option(options, "repeat", 1) != 0;
+	uint64_t	state = 42;
+	uint32_t   *order;
+
+	if (n < 1 || lookups < 1 || tables < 1 || passes < 1)
+		return false;
+	order = allocate(n, sizeof(uint32_t));
+	for (uint32_t i = 0; i < n; i++)
+		order[i] = i;
+	for (uint64_t pass = 0; pass < passes; pass++)
+	{
+		for (uint32_t i = n; i > 1; i--)
+		{
+			uint32_t	j = (uint32_t) (draw(&state) % i);
+			uint32_t	moved = order[i - 1];
+
+			order[i - 1] = order[j];
+			order[j] = moved;
+		}
+		for (uint32_t i = 0; i < n; i++)
+			for (uint64_t lookup = 0; lookup < lookups; lookup++)
+			{
+				uint64_t	what = mix(((repeat ? 0 : pass) * n + order[i]) * lookups + lookup + 1);
+				uint64_t	table = lookup % tables;
+
+				add(r, (2 * table + 1) << 32 | what % 1000, 1);
+				add(r, (2 * table + 2) << 32 | (what >> 32) % 500000, 1);
+			}
+	}
+	free(order);
+	return true;
+}
+
 static Trace *
 finish(Reader *r)
 {
 	Trace	   *t = r->trace;
 
-	free(r->ids);
 	free(r->table);
 	if (t->nrequests > 0)
 		return t;
@@ -358,7 +401,8 @@ trace_open(const char *what, bool equal)
 		char		kind[16];
 
 		snprintf(kind, sizeof(kind), "%.*s", colon ? (int) (colon - what) : 15, what);
-		if (make(&r, kind, colon ? colon + 1 : NULL))
+		if (strcmp(kind, "sequences") == 0 ? make_sequences(&r, colon ? colon + 1 : NULL) :
+			make(&r, kind, colon ? colon + 1 : NULL))
 			return finish(&r);
 		errno = ENOENT;
 	}
@@ -403,6 +447,7 @@ void
 trace_free(Trace *trace)
 {
 	free(trace->keys);
+	free(trace->ids);
 	free(trace->sizes);
 	free(trace);
 }
