@@ -217,6 +217,8 @@ write_place(NxmPredictor *p, NxmPredictorSession *s)
 		return s->write++;
 
 	base = log_take(p, 1);
+	for (uint64_t i = 0; i < CHUNK; i++)
+		log_write(p, base + i, 0);
 	if (s->write != 0)
 		log_write(p, s->write, LINK | SCORE_ONE | ((base - 1) & POSITION_MASK));
 	s->write = base + 1;

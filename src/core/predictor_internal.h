@@ -27,11 +27,18 @@
  * Regions.  A word is tag 32 | 16 x 2 bits: for each of 16 blocks whether the next one
  * followed: not known, no, yes, again.
  *
- * Protocol.  Every word of log, index, regions and contexts is whole by itself, is
- * read and written relaxed, and orders nothing.  That a place in the log is still what
- * it was is seen in the word: its lap.  Scores change by CAS of the whole word, so an
- * entry that was overwritten is never brought back.  A writer looks at the head before
- * each entry and takes a new chunk where its own is about to be overwritten.
+ * Protocol.  Every word of log, index, regions and contexts is whole by itself.  What
+ * a place in the log is, is the matter of three:
+ *
+ *	lap		in the word: who takes a chunk finds the words of the lap before, and clears
+ *			them; until it has, readers see that they are of another lap
+ *	head	a word of a later lap was written by who had moved the head; so whoever
+ *			reads the word, with acquire, sees by the head that the position is lost
+ *	CAS		of the word that was there when the head was looked at: a writer that was
+ *			stopped meanwhile writes nothing, and a score is not raised that is not there
+ *
+ * So what a reader sees after an entry was missed after it, by one session.  All other
+ * words are read and written relaxed, and order nothing.
  *
  * Relations.  An entry names a slot of the relation table, and the generation of the
  * slot.  A slot's words are changed in this order, and read so that generation, name
@@ -43,11 +50,11 @@
  * A slot whose stamp is older than the log has no entries left; it is taken for another
  * relation when its neighbours are taken.
  *
- * Limits.  A process that is stopped between its look at the head and its store, for a
- * multiple of 32 laps, places an entry in a foreign sequence; after 128 relations in one
- * slot within one turn of the log an entry names a foreign relation.  Both are wrong
- * predictions, which score.  A process that dies while it forgets a relation leaves a
- * slot that is not used until the next reset.
+ * Limits.  After 128 relations in one slot within one turn of the log an entry names a
+ * foreign relation: a wrong prediction, which scores.  Processes that die between taking
+ * and clearing a chunk, 31 times at the same place, leave there what may be taken for a
+ * part of a foreign sequence.  One that dies while it forgets a relation leaves a slot
+ * that is not used until the next reset.
  *
  * Bytes per entry: 8, its index 16, regions 2, relations 0.4: 26.4.
  */
@@ -56,11 +63,14 @@
 
 #include "predictor.h"
 
-/* The checker has smaller ones. */
+/* The checker makes these small. */
 #ifndef NXM_PREDICTOR_CHUNK
 #define NXM_PREDICTOR_CHUNK 16
+#define NXM_PREDICTOR_LAPS 32
+#define NXM_PREDICTOR_RELATIONS 64	/* no table has fewer */
 #endif
 #define CHUNK			((uint64_t) NXM_PREDICTOR_CHUNK)
+#define LAPS			((uint64_t) NXM_PREDICTOR_LAPS)
 
 #define WAYS			8		/* words of a cache line */
 
@@ -74,7 +84,7 @@
 #define GENERATIONS		128
 #define POSITION_MASK	((UINT64_C(1) << 40) - 1)
 
-/* 0 is not a score: no entry is the word 0. */
+/* 0 is not a score, but that of a word with nothing in it. */
 #define SCORE_LEAST		1
 #define SCORE_DISABLED	2
 #define SCORE_NEW		4
@@ -157,7 +167,10 @@ place(uint64_t hash, uint64_t below)
 	return ((hash >> 32) * below) >> 32;
 }
 
-/* Takes n chunks of the log, one after the other; the position of their first entry. */
+/*
+ * Takes n chunks of the log, one after the other; the position of their first entry.  All
+ * of them are to be written, so that nothing is left there of many laps ago.
+ */
 static inline uint64_t
 log_take(NxmPredictor *p, uint64_t n)
 {
@@ -168,19 +181,27 @@ log_take(NxmPredictor *p, uint64_t n)
 static inline uint64_t
 log_read(NxmPredictor *p, uint64_t position)
 {
-	uint64_t	w = nxm_load_relaxed(log_of(p) + position % p->log_size);
+	/* acquire pairs with log_write(): who wrote it had taken the chunk, which head says */
+	uint64_t	w = nxm_load(log_of(p) + position % p->log_size);
 
-	if ((w & LAP_MASK) >> LAP_SHIFT != (position / p->log_size) % 32 ||
+	if ((w & SCORE_MASK) == 0 || (w & LAP_MASK) >> LAP_SHIFT != (position / p->log_size) % LAPS ||
+		nxm_load_relaxed(&p->head) - position > p->log_size ||
 		position < nxm_load_relaxed(&p->reset_at))
 		return 0;
 	return w;
 }
 
+/* Writes at a position of a chunk that the process has taken, unless it is lost by now. */
 static inline void
 log_write(NxmPredictor *p, uint64_t position, uint64_t w)
 {
-	nxm_store_relaxed(log_of(p) + position % p->log_size,
-					  w | ((position / p->log_size) % 32) << LAP_SHIFT);
+	NxmAtomic  *word = log_of(p) + position % p->log_size;
+	uint64_t	lap = (position / p->log_size) % LAPS;
+	/* as in log_read(): where it is of a later lap, head says so */
+	uint64_t	old = nxm_load(word);
+
+	if (nxm_load_relaxed(&p->head) - position <= p->log_size)
+		(void) nxm_cas(word, &old, w | lap << LAP_SHIFT);
 }
 
 /* The position whose low bits these are: the last one before the head. */

@@ -282,8 +282,11 @@ lay_out(NxmPredictor *p, uint64_t log_size)
 	p->log_size = log_size;
 	p->nindex = log_size * 2 / WAYS;
 	p->nregions = (log_size / 4 + WAYS - 1) / WAYS;
-	p->nrelations = log_size / 64 < 64 ? 64 : log_size / 64 > MAX_RELATIONS ? MAX_RELATIONS :
-		log_size / 64;
+	p->nrelations = log_size / 64;
+	if (p->nrelations < NXM_PREDICTOR_RELATIONS)
+		p->nrelations = NXM_PREDICTOR_RELATIONS;
+	if (p->nrelations > MAX_RELATIONS)
+		p->nrelations = MAX_RELATIONS;
 	p->size = sizeof(NxmPredictor) +
 		(p->nindex * WAYS + p->nregions * WAYS + log_size) * sizeof(NxmAtomic) +
 		p->nrelations * sizeof(Relation);

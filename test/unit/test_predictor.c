@@ -436,6 +436,7 @@ bounded(void **state)
 	for (uint32_t n = 0; n < 300; n++)
 	{
 		int			awaited = run(p, n % 10, &issued);
+
 		assert_true(n < 20 || awaited > LENGTH / 2);
 		run(p, 10000 + n, &issued);
 		run(p, 20000 + n, &issued);
