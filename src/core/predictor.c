@@ -216,11 +216,9 @@ write_place(NxmPredictor *p, NxmPredictorSession *s)
 	else if (s->write % CHUNK != CHUNK - 1)
 		return s->write++;
 
-	base = log_take(p, 1);
-	for (uint64_t i = 0; i < CHUNK; i++)
-		log_write(p, base + i, 0);
+	base = nxm_predictor_take(p, 1);
 	if (s->write != 0)
-		log_write(p, s->write, LINK | SCORE_ONE | ((base - 1) & POSITION_MASK));
+		nxm_predictor_write(p, s->write, LINK | SCORE_ONE | ((base - 1) & POSITION_MASK));
 	s->write = base + 1;
 	return base;
 }
@@ -230,7 +228,7 @@ static void
 write_link(NxmPredictor *p, NxmPredictorSession *s)
 {
 	if (!s->cut)
-		log_write(p, write_place(p, s), LINK | SCORE_ONE | (s->stream & POSITION_MASK));
+		nxm_predictor_write(p, write_place(p, s), LINK | SCORE_ONE | (s->stream & POSITION_MASK));
 	s->cut = true;
 }
 
@@ -241,7 +239,7 @@ write_block(NxmPredictor *p, NxmPredictorSession *s, uint32_t n, uint64_t score,
 	uint64_t	before = past(s, n + 1);
 	uint64_t	position = write_place(p, s);
 
-	log_write(p, position, score << SCORE_SHIFT | block);
+	nxm_predictor_write(p, position, score << SCORE_SHIFT | block);
 	s->cut = false;
 	nxm_predictor_index(p, before, block, position, always);
 }

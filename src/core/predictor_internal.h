@@ -6,15 +6,18 @@
  * The log.  A sequence of misses is kept as one, in a circular log that all sessions
  * write.  A session takes CHUNK entries at a time, so that what stands side by side in a
  * chunk was missed one after the other by one session.  Positions count up for ever;
- * position p is at slot p % log_size, and is of lap p / log_size.
+ * position p is at slot p % log_size.
  *
- *	entry	63   62   58 57   55 54        48 47      32 31        0
- *			+---+-------+-------+------------+----------+-----------+
- *			| 0 |  lap  | score | generation | relation |   block   |
- *			+---+-------+-------+------------+----------+-----------+
- *	link	+---+-------+-------+----------------+------------------+
- *			| 1 |  lap  |   1   |       0        |   position, 40   |
- *			+---+-------+-------+----------------+------------------+
+ *	entry	63   62   60 59          48 47        32 31            0
+ *			+---+-------+--------------+------------+---------------+
+ *			| 0 | score |  generation  |  relation  |     block     |
+ *			+---+-------+--------------+------------+---------------+
+ *	link	+---+-------+------------------+------------------------+
+ *			| 1 |   1   |        0         |      position, 40      |
+ *			+---+-------+------------------+------------------------+
+ *	nothing	+---+-------+-------------------------------------------+
+ *			| 0 |   0   |         position / size of the log        |
+ *			+---+-------+-------------------------------------------+
  *
  * An entry stands for the association with the entry before it.  A link says that the
  * sequence goes on after another position: in the next chunk, or where the same blocks
@@ -27,18 +30,21 @@
  * Regions.  A word is tag 32 | 16 x 2 bits: for each of 16 blocks whether the next one
  * followed: not known, no, yes, again.
  *
- * Protocol.  Every word of log, index, regions and contexts is whole by itself.  What
- * a place in the log is, is the matter of three:
+ * Protocol.  Every word of log, index, regions and contexts is whole by itself.  That an
+ * entry is what stood at that position, and not what the next turn of the log has put
+ * there, is seen so:
  *
- *	lap		in the word: who takes a chunk finds the words of the lap before, and clears
- *			them; until it has, readers see that they are of another lap
- *	head	a word of a later lap was written by who had moved the head; so whoever
- *			reads the word, with acquire, sees by the head that the position is lost
- *	CAS		of the word that was there when the head was looked at: a writer that was
- *			stopped meanwhile writes nothing, and a score is not raised that is not there
+ *	- Who takes a chunk, by adding to head, clears it before it writes, or lets anybody
+ *	  know of it.  A word of a later turn was therefore written by who had moved the head;
+ *	  whoever reads it, with acquire, sees by the head that the position is lost.
+ *	- What is written replaces the cleared word, which names the turn.  So a writer that
+ *	  was stopped, for how long ever, writes nothing into what others have taken.
+ *	- A score is changed by CAS of the whole word: an entry that was overwritten is never
+ *	  brought back.
  *
- * So what a reader sees after an entry was missed after it, by one session.  All other
- * words are read and written relaxed, and order nothing.
+ * So what stands after an entry was missed after it, by one session.  All other words are
+ * read and written relaxed, and order nothing; of two that write one at the same time one
+ * may be lost.
  *
  * Relations.  An entry names a slot of the relation table, and the generation of the
  * slot.  A slot's words are changed in this order, and read so that generation, name
@@ -50,11 +56,9 @@
  * A slot whose stamp is older than the log has no entries left; it is taken for another
  * relation when its neighbours are taken.
  *
- * Limits.  After 128 relations in one slot within one turn of the log an entry names a
- * foreign relation: a wrong prediction, which scores.  Processes that die between taking
- * and clearing a chunk, 31 times at the same place, leave there what may be taken for a
- * part of a foreign sequence.  One that dies while it forgets a relation leaves a slot
- * that is not used until the next reset.
+ * Limits.  After 4,096 relations in one slot within one turn of the log an entry names a
+ * foreign relation: a wrong prediction, which scores.  A process that dies while it
+ * forgets a relation leaves a slot that is not used until the next reset.
  *
  * Bytes per entry: 8, its index 16, regions 2, relations 0.4: 26.4.
  */
@@ -66,22 +70,18 @@
 /* The checker makes these small. */
 #ifndef NXM_PREDICTOR_CHUNK
 #define NXM_PREDICTOR_CHUNK 16
-#define NXM_PREDICTOR_LAPS 32
 #define NXM_PREDICTOR_RELATIONS 64	/* no table has fewer */
 #endif
 #define CHUNK			((uint64_t) NXM_PREDICTOR_CHUNK)
-#define LAPS			((uint64_t) NXM_PREDICTOR_LAPS)
 
 #define WAYS			8		/* words of a cache line */
 
 #define LINK			(UINT64_C(1) << 63)
-#define LAP_SHIFT		58
-#define LAP_MASK		(UINT64_C(31) << LAP_SHIFT)
-#define SCORE_SHIFT		55
+#define SCORE_SHIFT		60
 #define SCORE_ONE		(UINT64_C(1) << SCORE_SHIFT)
 #define SCORE_MASK		(UINT64_C(7) << SCORE_SHIFT)
 #define BLOCK_MASK		(SCORE_ONE - 1) /* generation, relation, block */
-#define GENERATIONS		128
+#define GENERATIONS		4096
 #define POSITION_MASK	((UINT64_C(1) << 40) - 1)
 
 /* 0 is not a score, but that of a word with nothing in it. */
@@ -167,41 +167,17 @@ place(uint64_t hash, uint64_t below)
 	return ((hash >> 32) * below) >> 32;
 }
 
-/*
- * Takes n chunks of the log, one after the other; the position of their first entry.  All
- * of them are to be written, so that nothing is left there of many laps ago.
- */
-static inline uint64_t
-log_take(NxmPredictor *p, uint64_t n)
-{
-	return nxm_fetch_add_relaxed(&p->head, n * CHUNK);
-}
-
 /* What is at a position; 0: not, or no longer, that. */
 static inline uint64_t
 log_read(NxmPredictor *p, uint64_t position)
 {
-	/* acquire pairs with log_write(): who wrote it had taken the chunk, which head says */
+	/* acquire pairs with who wrote it, and had taken the chunk before, which head says */
 	uint64_t	w = nxm_load(log_of(p) + position % p->log_size);
 
-	if ((w & SCORE_MASK) == 0 || (w & LAP_MASK) >> LAP_SHIFT != (position / p->log_size) % LAPS ||
-		nxm_load_relaxed(&p->head) - position > p->log_size ||
+	if ((w & SCORE_MASK) == 0 || nxm_load_relaxed(&p->head) - position > p->log_size ||
 		position < nxm_load_relaxed(&p->reset_at))
 		return 0;
 	return w;
-}
-
-/* Writes at a position of a chunk that the process has taken, unless it is lost by now. */
-static inline void
-log_write(NxmPredictor *p, uint64_t position, uint64_t w)
-{
-	NxmAtomic  *word = log_of(p) + position % p->log_size;
-	uint64_t	lap = (position / p->log_size) % LAPS;
-	/* as in log_read(): where it is of a later lap, head says so */
-	uint64_t	old = nxm_load(word);
-
-	if (nxm_load_relaxed(&p->head) - position <= p->log_size)
-		(void) nxm_cas(word, &old, w | lap << LAP_SHIFT);
 }
 
 /* The position whose low bits these are: the last one before the head. */
@@ -256,6 +232,12 @@ extern bool nxm_predictor_id(NxmPredictor *p, uint32_t database, uint32_t relati
 
 /* What an entry names; false: nothing that is known now. */
 extern bool nxm_predictor_named(NxmPredictor *p, uint64_t block, NxmBlock *named);
+
+/* Takes n chunks of the log, one after the other; the position of their first entry. */
+extern uint64_t nxm_predictor_take(NxmPredictor *p, uint64_t n);
+
+/* Writes at a position of a chunk that was taken, once, unless it is lost by now. */
+extern void nxm_predictor_write(NxmPredictor *p, uint64_t position, uint64_t w);
 
 /* Moves the score of the entry for block at a position, if that is still there. */
 extern void nxm_predictor_score(NxmPredictor *p, uint64_t position, uint64_t block, bool used);

@@ -180,7 +180,7 @@ nxm_predictor_load(NxmPredictor *p, const void *bytes, size_t size)
 
 	if (header.nentries > most)
 		skipped = header.nentries - most / CHUNK * CHUNK;
-	base = log_take(p, (header.nentries - skipped) / CHUNK) - skipped;
+	base = nxm_predictor_take(p, (header.nentries - skipped) / CHUNK) - skipped;
 	for (uint64_t i = skipped; i < header.nentries; i++)
 	{
 		uint64_t	w = words[i];
@@ -193,17 +193,17 @@ nxm_predictor_load(NxmPredictor *p, const void *bytes, size_t size)
 			before = 0;
 			/* what it leads to is not loaded */
 			if ((w & POSITION_MASK) == 0 || to < skipped || to >= header.nentries)
-				log_write(p, base + i, LINK | SCORE_ONE);
+				nxm_predictor_write(p, base + i, LINK | SCORE_ONE);
 			else
-				log_write(p, base + i, LINK | SCORE_ONE | ((base + to - 1) & POSITION_MASK));
+				nxm_predictor_write(p, base + i, LINK | SCORE_ONE | ((base + to - 1) & POSITION_MASK));
 			continue;
 		}
 		block = i % CHUNK == CHUNK - 1 ? 0 : translate(p, relations, header.nrelations, w);
 		if (block == 0)
-			log_write(p, base + i, LINK | SCORE_ONE);
+			nxm_predictor_write(p, base + i, LINK | SCORE_ONE);
 		else
 		{
-			log_write(p, base + i, (w & SCORE_MASK) | block);
+			nxm_predictor_write(p, base + i, (w & SCORE_MASK) | block);
 			nxm_predictor_index(p, before, block, base + i, true);
 		}
 		before = block;

@@ -93,6 +93,40 @@ nxm_predictor_named(NxmPredictor *p, uint64_t block, NxmBlock *named)
 	return true;
 }
 
+/* The word at a position at which nothing was written yet. */
+static uint64_t
+nothing_at(const NxmPredictor *p, uint64_t position)
+{
+	return position / p->log_size;
+}
+
+uint64_t
+nxm_predictor_take(NxmPredictor *p, uint64_t n)
+{
+	uint64_t	base = nxm_fetch_add_relaxed(&p->head, n * CHUNK);
+
+	for (uint64_t at = base; at < base + n * CHUNK; at++)
+	{
+		NxmAtomic  *word = log_of(p) + at % p->log_size;
+		/* acquire as in log_read() */
+		uint64_t	old = nxm_load(word);
+
+		/* again where somebody came first who was stopped turns ago */
+		while (nxm_load_relaxed(&p->head) - at <= p->log_size)
+			if (nxm_cas(word, &old, nothing_at(p, at)))
+				break;
+	}
+	return base;
+}
+
+void
+nxm_predictor_write(NxmPredictor *p, uint64_t position, uint64_t w)
+{
+	uint64_t	nothing = nothing_at(p, position);
+
+	(void) nxm_cas(log_of(p) + position % p->log_size, &nothing, w);
+}
+
 void
 nxm_predictor_score(NxmPredictor *p, uint64_t position, uint64_t block, bool used)
 {
@@ -332,7 +366,7 @@ nxm_predictor_init(void *area, size_t size)
 	NxmPredictor *p = area;
 
 	(void) fit(p, size);
-	/* lap 0 is what empty words are of */
+	/* so that position 0 is none */
 	nxm_init(&p->head, p->log_size);
 	nxm_init(&p->reset_at, 0);
 	CLEAR(p, nxm_init);

@@ -4,7 +4,7 @@
 # A program NAME is made of NAME.c, the checker, and the files of src/core that
 # NAME_CORE names.  check_mutants.sh compiles core with errors put in.
 
-CHECKS = check_self check_space check_counter check_stack check_queue check_map check_cache
+CHECKS = check_self check_space check_counter check_stack check_queue check_map check_cache check_predictor
 
 check_self_CORE =
 check_space_CORE = space space_reclaim item
@@ -12,6 +12,7 @@ check_counter_CORE = space space_reclaim item counter
 check_stack_CORE = space space_reclaim item stack
 check_queue_CORE = space space_reclaim item queue
 check_map_CORE = space space_reclaim item map map_grow map_drain
+check_predictor_CORE = space space_reclaim item $(PREDICTOR_CORE)
 check_cache_CORE = space space_reclaim item map map_grow map_drain $(CACHE_CORE)
 
 # A program with FLAGS has objects of its own.
@@ -22,7 +23,7 @@ check_cache_FLAGS = -UFIRST_TAG_BIT -DFIRST_TAG_BIT=0 -DNXM_CACHE_SEGMENT=40 -DN
 CHECK_SMALL = -DNXM_PAGE_SIZE=2048 -DNXM_PAGE_SHIFT=8 -DNXM_SPACE_NODES=2 \
 	-DNXM_LIMBO=1 -DNXM_READY=1 -DNXM_EPOCH_LIMBO=16 -DNXM_MAGAZINE_BYTES=64 \
 	-DNXM_KEPT_PAGES=1 -DNXM_MAX_OBJECT=1024 -DNXM_BUCKET_SLOTS=3 -DNXM_BUCKET_LINES=2 -DNXM_OVERFLOW_SLOTS=2 \
-	-DFIRST_TAG_BIT=6 -DNXM_MIN_LOG=0 -DNXM_MAX_LOG=2 -D"POOL_OF(log)=1"
+	-DNXM_PREDICTOR_CHUNK=4 -DNXM_PREDICTOR_RELATIONS=4 -DFIRST_TAG_BIT=6 -DNXM_MIN_LOG=0 -DNXM_MAX_LOG=2 -D"POOL_OF(log)=1"
 CHECK_CFLAGS = -std=c11 -Wall -Wextra -Wmissing-prototypes \
 	-Wdeclaration-after-statement -Wvla -O2 -g -DNXM_CHECKED $(CHECK_SMALL) \
 	-I$(CORE) -I.

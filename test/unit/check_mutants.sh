@@ -218,6 +218,35 @@ mutant "directory doubled after it was cut off" check_map map_grow.c \
 	'if (!nxm_cas(&map->directory, &directory, doubled))' 'nxm_store(&map->directory, doubled);
 	if (false)'
 
+# The predictor.
+mutant "entry written over what others have written" check_predictor predictor_table.c \
+	'(void) nxm_cas(log_of(p) + position % p->log_size, &nothing, w)' \
+	'nxm_store(log_of(p) + position % p->log_size, w)'
+mutant "cleared words of all turns alike" check_predictor predictor_table.c \
+	'return position / p->log_size;' 'return (void) p, (void) position, 1;'
+mutant "word not cleared where another one wrote" check_predictor predictor_table.c \
+	'if (nxm_cas(word, &old, nothing_at(p, at)))' 'if (nxm_cas(word, &old, nothing_at(p, at)), true)'
+mutant "word of a later turn cleared" check_predictor predictor_table.c \
+	'while (nxm_load_relaxed(&p->head) - at <= p->log_size)' 'while (true)'
+mutant "position read that is lost" check_predictor predictor_internal.h \
+	'nxm_load_relaxed(&p->head) - position > p->log_size ||' ''
+mutant "word of a later turn read without acquire" check_predictor predictor_internal.h \
+	'nxm_load(log_of(p) + position % p->log_size)' 'nxm_load_relaxed(log_of(p) + position % p->log_size)'
+mutant "score of an entry that was overwritten" check_predictor predictor_table.c \
+	'if (nxm_cas(word, &w, used ? w + SCORE_ONE : w - SCORE_ONE))' \
+	'if (nxm_store(word, used ? w + SCORE_ONE : w - SCORE_ONE), true)'
+mutant "relation named without a second look at its generation" check_predictor predictor_table.c \
+	'|| nxm_load(&r->generation) != before)' ')'
+mutant "name free before the generation is over" check_predictor predictor_table.c \
+	'	(void) nxm_fetch_add(&relation->generation, 1);
+	name = GONE;
+	(void) nxm_cas(&relation->name, &name, 0);' '	name = GONE;
+	(void) nxm_cas(&relation->name, &name, 0);
+	(void) nxm_fetch_add(&relation->generation, 1);'
+mutant "generation read for a name that has gone" check_predictor predictor_table.c \
+	'				if (nxm_load(&r->name) != name)
+					return false;' ''
+
 # The cache.
 mutant "segment given back with a slot left" check_cache cache_evict.c \
 	'	if (cursor == used)
