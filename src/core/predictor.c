@@ -485,6 +485,7 @@ nxm_predictor_predict(NxmPredictor *p, NxmPredictorSession *s, int max,
 	Candidate	candidates[CANDIDATES];
 	uint64_t	block = past(s, 0);
 	int			n = 0;
+	int			kept = 0;
 	int			given = 0;
 
 	if (block == 0)
@@ -493,6 +494,15 @@ nxm_predictor_predict(NxmPredictor *p, NxmPredictorSession *s, int max,
 		n += stream_candidates(p, s->stream, s->streak, candidates);
 	n += next_candidate(p, s, block, candidates + n);
 	n += stride_candidates(s, block, candidates + n);
+	/* most of them have been issued, one after the other, as the session came nearer */
+	for (int i = 0; i < n; i++)
+	{
+		const NxmPending *pending = pending_find(s, candidates[i].block);
+
+		if (pending == NULL || pending->serial == 0)
+			candidates[kept++] = candidates[i];
+	}
+	n = kept;
 	rate(p, s, candidates, n);
 	for (int i = 0; i < n; i++)
 	{
