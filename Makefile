@@ -19,6 +19,9 @@ OBJS = \
 	src/core/map.o \
 	src/core/map_grow.o \
 	src/core/map_drain.o \
+	src/core/predictor.o \
+	src/core/predictor_save.o \
+	src/core/predictor_table.o \
 	src/core/queue.o \
 	src/core/space.o \
 	src/core/space_reclaim.o \
