@@ -8,16 +8,15 @@
  * kind.  Each candidate comes from an association, and an association has a score:
  * what came of its predictions.  One scorer turns score and context, which is how
  * well this session was predicted of late, into a confidence.  predictor.c has the
- * algorithm, the layout and the protocol.
+ * algorithm, predictor_internal.h the layout and the protocol.
  *
  * Memory.  The predictor is one flat area, given by the caller, mapped wherever a
  * process likes; it never grows, and forgets what is oldest.  A session is a struct
  * of the caller's own, private to one process, with nothing in it to free.
  *
- * Concurrency.  Everything but nxm_predictor_init() may be
- * called by any number of processes at once.  There is no lock, no wait, no section
- * to enter, no allocation, and a process may die anywhere: every association is one
- * word, changed at once.  Of two processes that write the same word at the same
+ * Concurrency.  Everything but nxm_predictor_init() may be called by any number of
+ * processes at once.  There is no lock, no wait, no section to enter, no allocation,
+ * and a process may die anywhere: every association is one word, changed at once.  Of two processes that write the same word at the same
  * time one may be lost; none is ever half of each.
  *
  * What it never knows.  A predicted block may lie past the end of its relation, or
@@ -166,7 +165,7 @@ extern void nxm_predictor_begin(NxmPredictorSession *session);
 
 /*
  * Ends it: predictions that did not come true are wasted, and what it alone had counted
- * is told to the others.
+ * is told to the others.  The struct is then as nxm_predictor_begin() makes it.
  */
 extern void nxm_predictor_end(NxmPredictor *predictor, NxmPredictorSession *session);
 
@@ -180,7 +179,8 @@ extern void nxm_predictor_record(NxmPredictor *predictor, NxmPredictorSession *s
 /*
  * Predicts up to max blocks that the session will miss soon, best first, each at
  * least as likely as session->confidence and none that is awaited already.  Gives
- * their number.  Each counts as issued.
+ * their number.  Each counts as issued.  With max 0 it only watches what it would have
+ * said.
  */
 extern int	nxm_predictor_predict(NxmPredictor *predictor, NxmPredictorSession *session,
 								  int max, NxmPrediction *predictions);
