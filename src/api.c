@@ -2,8 +2,8 @@
  * api.c
  *	  The C interface that nexusmem_api.h describes.
  *
- * A handle is a call site of the registry with its name: each call looks whether
- * what the site remembers still holds, and resolves the name anew if not.  What a
+ * A handle is a site of the registry with its name: each call looks whether what
+ * the site remembers still holds, and resolves the name anew if not.  What a
  * pop gives back is copied into memory that was allocated before the section, so
  * that no element is lost to a failing palloc.
  *
@@ -45,12 +45,12 @@ resolve_slow(NxmHandle *handle, NxmPrivilege privilege, bool create)
 {
 	create = create && (handle->flags & NXM_API_CREATE) != 0;
 	if (create && (handle->flags & NXM_API_STRIPED) != 0 &&
-		!nxm_object_open(&handle->site, handle->kind, handle->name,
-						 handle->name_len, privilege, false))
+		!nxm_site_open(&handle->site, handle->kind, handle->name,
+					   handle->name_len, privilege, false))
 		(void) nxm_object_create(handle->kind, handle->name, handle->name_len,
 								 &(const NxmObjectOptions){.striped = true});
-	return nxm_object_open(&handle->site, handle->kind, handle->name,
-						   handle->name_len, privilege, create);
+	return nxm_site_open(&handle->site, handle->kind, handle->name,
+						 handle->name_len, privilege, create);
 }
 
 /* Opens the object; false: there is none, and it is not to be made. */

@@ -62,14 +62,20 @@ now(void *env)
 NxmCacheView *
 nxm_cache_view(void)
 {
-	the_view.space = nxm_space();	/* a new home, a new limit */
-	the_view.hash = hash_key;
-	the_view.now = now;
+	NxmSpace   *space = nxm_space();	/* a new home, a new limit */
+
+	if (unlikely(the_view.space == NULL))
+	{
+		/* what stays as it is for the life of the process */
+		the_view.hash = hash_key;
+		the_view.now = now;
+		the_view.first_node = Max(nxm_space_unbound_node(), 0);
+		the_view.largest = &nxm_anchor()->largest;
+		the_view.space = space;
+	}
 	the_view.home = nxm_enable_numa_caching ? nxm_memory_node() : 0;
 	the_view.cannot_grow = false;
-	the_view.first_node = Max(nxm_space_unbound_node(), 0);
 	the_view.max_bytes = 0;
-	the_view.largest = &nxm_anchor()->largest;
 	return &the_view;
 }
 

@@ -707,6 +707,11 @@ nxm_prefetch_index_start(QueryDesc *query, int eflags)
 		switched_off = true;
 		return;
 	}
+	/* the plan of SELECT f($1): the walk costs more than the rest of this */
+	if (IsA(query->planstate, ResultState) &&
+		outerPlanState(query->planstate) == NULL &&
+		query->planstate->initPlan == NIL && query->planstate->subPlan == NIL)
+		return;
 	(void) take_seats(query->planstate, NULL);
 #endif
 }

@@ -698,34 +698,21 @@ nxm_object_restore(NxmSite *site, Oid database, Oid owner, NxmKind kind,
 						 acl == NULL ? &none : acl, site);
 }
 
-NxmSite *
-nxm_call_site_slow(FunctionCallInfo fcinfo)
-{
-	/* called without a FmgrInfo there is nowhere to remember anything */
-	static NxmSite nowhere;
-
-	if (fcinfo->flinfo == NULL)
-		return &nowhere;
-	fcinfo->flinfo->fn_extra = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt,
-													  sizeof(NxmSite));
-	return fcinfo->flinfo->fn_extra;
-}
-
 bool
-nxm_object_open_slow(NxmSite *site, NxmKind kind, const char *name, size_t len,
-					 NxmPrivilege privilege, bool create)
+nxm_site_open(NxmSite *site, NxmKind kind, const char *name, size_t len,
+			  NxmPrivilege privilege, bool create)
 {
 	NxmObjectInfo info;
 	NameKey		k;
 	uint64		role_changes;
+	uint32		privileges;
 	Oid			role = GetUserId();
 
 	CHECK_FOR_INTERRUPTS();
 	nxm_check_enabled(kind);
 	nxm_check_name(kind, len);
 	nxm_registry_use();
-	site->object = NULL;
-	make_key(&k, MyDatabaseId, GetUserId(), kind, name, len);
+	make_key(&k, MyDatabaseId, role, kind, name, len);
 	while (!look_up(&k, &info))
 	{
 		NxmAcl		acl;
@@ -740,9 +727,11 @@ nxm_object_open_slow(NxmSite *site, NxmKind kind, const char *name, size_t len,
 	}
 
 	role_changes = nxm_role_changes;
-	site->privileges = nxm_object_privileges(role, info.owner, &info.acl);
-	if ((site->privileges & privilege) == 0)
+	privileges = nxm_object_privileges(role, info.owner, &info.acl);
+	if ((privileges & privilege) == 0)
 		deny(kind, name, len, privilege);
+	site->privileges = privileges;
+	site->size_hint = 0;
 	site->generation = info.generation;
 	site->role_changes = role_changes;
 	site->id = info.id;

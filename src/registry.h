@@ -95,9 +95,9 @@ typedef struct NxmObjectOptions
 } NxmObjectOptions;
 
 /*
- * What a call site remembers of the object that it used last: name, privilege
- * and place.  It is good while the anchor's generation, the current role and
- * this process's count of role changes are what they were.
+ * What is remembered of an object that was used: name, privilege and place.  It is
+ * good while the anchor's generation, the current role and this process's count of
+ * role changes are what they were.
  */
 typedef struct NxmSite
 {
@@ -170,16 +170,17 @@ extern void nxm_registry_reopen(void);
  * Opening an object: of this name in this database, with the privilege checked,
  * remembered in *site, which the caller zeroed once and keeps as long as it
  * likes.  create: make it where there is none, owned by the current role.
- * false: there is none.  Raises invalid_parameter_value, name_too_long,
- * insufficient_privilege, object_not_in_prerequisite_state (not preloaded;
- * nexusmem.enable_lock_free_structures off), and what nxm_again() raises.
+ * false: there is none, and *site is as before.  Raises invalid_parameter_value,
+ * name_too_long, insufficient_privilege, object_not_in_prerequisite_state (not
+ * preloaded; nexusmem.enable_lock_free_structures off), and what nxm_again()
+ * raises.
  *
  * The object may be dropped by others at any time, so it is used only in a
  * section, after looking there whether it still is what it was:
  *
  *	do
  *	{
- *		if (!nxm_object_open(&site, kind, name, len, NXM_WRITE, true))
+ *		if (!nxm_site_open(&site, kind, name, len, NXM_WRITE, true))
  *			...
  *		nxm_begin_operation();
  *		nxm_enter(nxm_registry_space);
@@ -188,9 +189,8 @@ extern void nxm_registry_reopen(void);
  *		nxm_end_operation();
  *	} while (r == NXM_DROPPED || nxm_again(nxm_registry_space, r));
  */
-extern bool nxm_object_open_slow(NxmSite *site, NxmKind kind, const char *name,
-								 size_t len, NxmPrivilege privilege,
-								 bool create);
+extern bool nxm_site_open(NxmSite *site, NxmKind kind, const char *name,
+						  size_t len, NxmPrivilege privilege, bool create);
 
 /* In a section: is the object of *site still to be used? */
 static inline bool
@@ -227,26 +227,33 @@ nxm_site_holds(const NxmSite *site, NxmPrivilege privilege)
 	return nxm_site_permits(site, privilege) && likely(nxm_object_valid(site));
 }
 
+/* Is it what *site remembers, or remembered once? */
 static inline bool
-nxm_object_open(NxmSite *site, NxmKind kind, const char *name, size_t len,
-				NxmPrivilege privilege, bool create)
+nxm_site_is_of(const NxmSite *site, NxmKind kind, const char *name, size_t len)
 {
-	if (likely(site->name_len == len && site->kind == kind &&
-			   memcmp(site->name, name, len) == 0 &&
-			   nxm_site_holds(site, privilege)))
-		return true;
-	return nxm_object_open_slow(site, kind, name, len, privilege, create);
+	return site->name_len == len && site->kind == kind &&
+		memcmp(site->name, name, len) == 0;
 }
 
-/* The site of a function's call, zeroed at first. */
-extern NxmSite *nxm_call_site_slow(FunctionCallInfo fcinfo);
+extern NxmSite *nxm_object_open_slow(FunctionCallInfo fcinfo, NxmKind kind,
+									 const char *name, size_t len,
+									 NxmPrivilege privilege, bool create);
 
+/*
+ * For a function's call: nxm_site_open(), in a site that outlives the statement.
+ * NULL: there is no such object.  The site is good until the next of these calls
+ * in this process, whoever makes it: a query that is run may.
+ */
 static inline NxmSite *
-nxm_call_site(FunctionCallInfo fcinfo)
+nxm_object_open(FunctionCallInfo fcinfo, NxmKind kind, const char *name,
+				size_t len, NxmPrivilege privilege, bool create)
 {
-	if (likely(fcinfo->flinfo != NULL && fcinfo->flinfo->fn_extra != NULL))
-		return (NxmSite *) fcinfo->flinfo->fn_extra;
-	return nxm_call_site_slow(fcinfo);
+	NxmSite    *site = fcinfo->flinfo == NULL ? NULL : fcinfo->flinfo->fn_extra;
+
+	if (likely(site != NULL && nxm_site_is_of(site, kind, name, len) &&
+			   nxm_site_holds(site, privilege)))
+		return site;
+	return nxm_object_open_slow(fcinfo, kind, name, len, privilege, create);
 }
 
 /* Creates an object for the current role; false: there is one of that name. */

@@ -61,10 +61,11 @@ nxm_cache_deadline_for(const NxmSite *site, const Interval *ttl)
 }
 
 NxmStored
-nxm_cache_store(NxmSite *site, NxmBytes name, const NxmKey *key,
+nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 				const NxmValue *value, const Interval *ttl, bool if_absent)
 {
 	NxmCacheView *view;
+	NxmSite    *site;
 	bool		again = false;
 	NxmResult	r;
 
@@ -72,7 +73,7 @@ nxm_cache_store(NxmSite *site, NxmBytes name, const NxmKey *key,
 	{
 		int64		deadline;
 
-		nxm_cache_open(site, name, NXM_WRITE, true);
+		site = nxm_cache_open(fcinfo, name, NXM_WRITE, true);
 		view = nxm_cache_writing(site);
 		deadline = nxm_cache_deadline_for(site, ttl);
 		if (deadline == LONG_AGO && !if_absent)
@@ -101,7 +102,7 @@ store(FunctionCallInfo fcinfo, NxmType type, bool if_absent)
 									  "Use cache_delete() to remove a key.");
 	const Interval *ttl = PG_ARGISNULL(2) ? NULL : PG_GETARG_INTERVAL_P(2);
 
-	return nxm_cache_store(nxm_call_site(fcinfo), name, &key, &value, ttl, if_absent);
+	return nxm_cache_store(fcinfo, name, &key, &value, ttl, if_absent);
 }
 
 Datum
@@ -144,18 +145,20 @@ nxm_sql_cache_add_jsonb(PG_FUNCTION_ARGS)
 }
 
 static inline __attribute__((always_inline)) text *
-read_value(NxmSite *site, NxmBytes name, const NxmKey *key, NxmType wanted,
-		   const char *function)
+read_value(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
+		   NxmType wanted, const char *function)
 {
 	char		space[SHORT_VALUE];
 	NxmBuffer	buffer = {space, sizeof(space), 0, NXM_TEXT};
 	text	   *result = NULL;
 	NxmCacheView *view;
+	NxmSite    *site;
 	NxmResult	r;
 
 	for (;;)
 	{
-		if (!nxm_cache_open(site, name, NXM_READ, false))
+		site = nxm_cache_open(fcinfo, name, NXM_READ, false);
+		if (site == NULL)
 			return NULL;
 		view = nxm_cache_view();
 		NXM_OPERATE(site, r, nxm_cache_get(view, &site->object->u.c.cache, key,
@@ -192,10 +195,10 @@ read_value(NxmSite *site, NxmBytes name, const NxmKey *key, NxmType wanted,
 }
 
 text *
-nxm_cache_read(NxmSite *site, NxmBytes name, const NxmKey *key, NxmType wanted,
-			   const char *function)
+nxm_cache_read(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
+			   NxmType wanted, const char *function)
 {
-	return read_value(site, name, key, wanted, function);
+	return read_value(fcinfo, name, key, wanted, function);
 }
 
 static inline Datum
@@ -203,8 +206,7 @@ cache_get(FunctionCallInfo fcinfo, NxmType type)
 {
 	NxmBytes	name = NAME_ARG(1);
 	NxmKey		key = nxm_key_arg(fcinfo, 0);
-	text	   *value = read_value(nxm_call_site(fcinfo), name, &key, type,
-								   "cache_get");
+	text	   *value = read_value(fcinfo, name, &key, type, "cache_get");
 
 	if (value == NULL)
 		PG_RETURN_NULL();
@@ -234,17 +236,16 @@ nxm_sql_cache_delete(PG_FUNCTION_ARGS)
 {
 	NxmBytes	name = NAME_ARG(1);
 	NxmKey		key = nxm_key_arg(fcinfo, 0);
-	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmSite    *site;
 	NxmCacheView *view;
 	NxmResult	r;
 
 	do
 	{
-		bool		there = nxm_cache_open(site, name, NXM_WRITE, false);
-
+		site = nxm_cache_open(fcinfo, name, NXM_WRITE, false);
 		/* also for who is about to make the cache */
 		nxm_flight_note_delete(&key);
-		if (!there)
+		if (site == NULL)
 			PG_RETURN_BOOL(false);
 		view = nxm_cache_view();
 		NXM_OPERATE(site, r, nxm_cache_delete(view, &site->object->u.c.cache, &key));
@@ -257,7 +258,7 @@ nxm_sql_cache_ttl(PG_FUNCTION_ARGS)
 {
 	NxmBytes	name = NAME_ARG(1);
 	NxmKey		key = nxm_key_arg(fcinfo, 0);
-	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmSite    *site;
 	int64_t		deadline = 0;
 	NxmCacheView *view;
 	Interval   *left;
@@ -266,7 +267,8 @@ nxm_sql_cache_ttl(PG_FUNCTION_ARGS)
 
 	do
 	{
-		if (!nxm_cache_open(site, name, NXM_READ, false))
+		site = nxm_cache_open(fcinfo, name, NXM_READ, false);
+		if (site == NULL)
 			PG_RETURN_NULL();
 		view = nxm_cache_view();
 		NXM_OPERATE(site, r, nxm_cache_deadline(view, &site->object->u.c.cache, &key,
@@ -289,7 +291,7 @@ nxm_sql_cache_expire(PG_FUNCTION_ARGS)
 	NxmBytes	name = NAME_ARG(2);
 	NxmKey		key = nxm_key_arg(fcinfo, 0);
 	const Interval *ttl = PG_ARGISNULL(1) ? NULL : PG_GETARG_INTERVAL_P(1);
-	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmSite    *site;
 	NxmCacheView *view;
 	NxmResult	r;
 
@@ -297,7 +299,8 @@ nxm_sql_cache_expire(PG_FUNCTION_ARGS)
 	{
 		int64		deadline;
 
-		if (!nxm_cache_open(site, name, NXM_WRITE, false))
+		site = nxm_cache_open(fcinfo, name, NXM_WRITE, false);
+		if (site == NULL)
 			PG_RETURN_BOOL(false);
 		view = nxm_cache_writing(site);
 		deadline = nxm_cache_deadline_for(site, ttl);

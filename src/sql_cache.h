@@ -24,21 +24,22 @@ extern int64 nxm_cache_deadline_for(const NxmSite *site, const Interval *ttl);
 
 /*
  * Opens the cache of this name, for the current role and in this database, as
- * nxm_object_open().  create: with the first write.  false: there is none.
+ * nxm_object_open().  create: with the first write.  NULL: there is none.
  */
-static inline bool
-nxm_cache_open(NxmSite *site, NxmBytes name, NxmPrivilege privilege, bool create)
+static inline NxmSite *
+nxm_cache_open(FunctionCallInfo fcinfo, NxmBytes name, NxmPrivilege privilege,
+			   bool create)
 {
-	return nxm_object_open(site, NXM_KIND_CACHE, name.data, name.len, privilege,
-						   create);
+	return nxm_open(fcinfo, NXM_KIND_CACHE, name, privilege, create);
 }
 
 /*
  * The value of a key, in the current memory context, NULL: it is not there.  Of
  * type wanted; another one raises datatype_mismatch with a hint on function.
  */
-extern text *nxm_cache_read(NxmSite *site, NxmBytes name, const NxmKey *key,
-							NxmType wanted, const char *function);
+extern text *nxm_cache_read(FunctionCallInfo fcinfo, NxmBytes name,
+							const NxmKey *key, NxmType wanted,
+							const char *function);
 
 typedef enum NxmStored
 {
@@ -51,9 +52,9 @@ typedef enum NxmStored
  * Stores a value, in a cache that is made if need be.  ttl NULL: the cache's
  * default.  if_absent: only if the key is.  Raises no error for want of memory.
  */
-extern NxmStored nxm_cache_store(NxmSite *site, NxmBytes name, const NxmKey *key,
-								 const NxmValue *value, const Interval *ttl,
-								 bool if_absent);
+extern NxmStored nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name,
+								 const NxmKey *key, const NxmValue *value,
+								 const Interval *ttl, bool if_absent);
 
 /*
  * The view for writing to the cache of *site: with what role_limit leaves to it.  May

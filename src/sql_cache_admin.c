@@ -60,12 +60,12 @@ nxm_sql_cache_create(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(nxm_object_create(NXM_KIND_CACHE, name.data, name.len, &options));
 }
 
-/* Drains what was cut off.  Others would, but a session may be alone. */
+/* Drains what was cut off of the cache with this id.  Others would, but a session may be alone. */
 static void
-give_back(NxmSite *site, NxmBytes name)
+give_back(FunctionCallInfo fcinfo, NxmBytes name, uint64 id)
 {
 	TimestampTz start = GetCurrentTimestamp();
-	uint64		id = site->id;
+	NxmSite    *site;
 	NxmResult	r;
 
 	do
@@ -73,7 +73,8 @@ give_back(NxmSite *site, NxmBytes name)
 		NxmCacheView *view;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!nxm_cache_open(site, name, NXM_WRITE, false) || site->id != id)
+		site = nxm_cache_open(fcinfo, name, NXM_WRITE, false);
+		if (site == NULL || site->id != id)
 			break;
 		view = nxm_cache_view();
 		NXM_OPERATE(site, r, nxm_cache_tick(view, &site->object->u.c.cache));
@@ -92,7 +93,7 @@ Datum
 nxm_sql_cache_clear(PG_FUNCTION_ARGS)
 {
 	NxmBytes	name = NAME_ARG(0);
-	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmSite    *site;
 	NxmCacheCursor cursor = {0, 0};
 	uint64		removed = 0;
 	uint64		id = 0;
@@ -103,13 +104,11 @@ nxm_sql_cache_clear(PG_FUNCTION_ARGS)
 		NxmCacheView *view;
 		NxmResult	r;
 
-		bool		there;
-
 		CHECK_FOR_INTERRUPTS();
-		there = nxm_cache_open(site, name, NXM_WRITE, false);
+		site = nxm_cache_open(fcinfo, name, NXM_WRITE, false);
 		/* also for who is about to make the cache */
 		nxm_flight_note_clear(name.data, name.len);
-		if (!there)
+		if (site == NULL)
 			break;
 		/* dropped and made anew: that is another cache, and has been empty */
 		if (id == 0)
@@ -121,7 +120,7 @@ nxm_sql_cache_clear(PG_FUNCTION_ARGS)
 											 &removed));
 		if (r == NXM_OK)
 		{
-			give_back(site, name);
+			give_back(fcinfo, name, id);
 			break;
 		}
 		if (r == NXM_EXISTS)

@@ -100,7 +100,7 @@ nxm_sql_cache_mget(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	TextArray	keys = text_array_arg(fcinfo, 0, "keys", "key", NULL);
 	NxmBytes	name = nxm_bytes_arg(fcinfo, 1, "name of a cache", NULL);
-	NxmSite		site = {0};
+	NxmSite    *site;
 	NxmBuffer	buffer = {NULL, BATCH_BUFFER, 0, NXM_TEXT};
 	MemoryContext row_context;
 
@@ -125,16 +125,17 @@ nxm_sql_cache_mget(PG_FUNCTION_ARGS)
 			NxmCacheView *view;
 			NxmResult	r;
 
-			if (!nxm_cache_open(&site, name, NXM_READ, false))
+			site = nxm_cache_open(fcinfo, name, NXM_READ, false);
+			if (site == NULL)
 			{
 				while (done < n)
 					answer[done++].result = NXM_ABSENT;
 				break;
 			}
 			view = nxm_cache_view();
-			NXM_OPERATE(&site, r, nxm_cache_get_many(view, &site.object->u.c.cache,
-													 key, n, answer, &done,
-													 &buffer));
+			NXM_OPERATE(site, r, nxm_cache_get_many(view, &site->object->u.c.cache,
+													key, n, answer, &done,
+													&buffer));
 			if (r == NXM_NEED_BUFFER)
 			{
 				size_t		need = answer[done].len;
@@ -168,7 +169,7 @@ nxm_sql_cache_mset(PG_FUNCTION_ARGS)
 										"Use cache_delete() to remove a key.");
 	const Interval *ttl = PG_ARGISNULL(2) ? NULL : PG_GETARG_INTERVAL_P(2);
 	NxmBytes	name = nxm_bytes_arg(fcinfo, 3, "name of a cache", NULL);
-	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmSite    *site;
 	int			stored = 0;
 
 	if (keys.count != values.count)
@@ -189,25 +190,23 @@ nxm_sql_cache_mset(PG_FUNCTION_ARGS)
 	{
 		NxmKey		key[NXM_CACHE_BATCH];
 		int			n = take_keys(&keys, first, key);
+		NxmCacheView *view;
 		NxmResult	r;
 
 		CHECK_FOR_INTERRUPTS();
-		if (nxm_cache_open(site, name, NXM_WRITE, true))
-		{
-			NxmCacheView *view = nxm_cache_view();
-
-			/* what it cannot load now the stores will */
-			NXM_OPERATE(site, r,
-						(nxm_cache_prefetch(view, &site->object->u.c.cache, key, n),
-						 NXM_OK));
-			(void) r;
-		}
+		site = nxm_cache_open(fcinfo, name, NXM_WRITE, true);
+		view = nxm_cache_view();
+		/* what it cannot load now the stores will */
+		NXM_OPERATE(site, r,
+					(nxm_cache_prefetch(view, &site->object->u.c.cache, key, n),
+					 NXM_OK));
+		(void) r;
 		for (int i = 0; i < n; i++)
 		{
 			NxmBytes	bytes = bytes_of(values.element[first + i]);
 			NxmValue	value = {bytes.data, (uint32) bytes.len, NXM_TEXT};
 
-			stored += nxm_cache_store(site, name, &key[i], &value, ttl, false) ==
+			stored += nxm_cache_store(fcinfo, name, &key[i], &value, ttl, false) ==
 				NXM_STORED;
 		}
 	}

@@ -151,14 +151,16 @@ compute(NxmFlight *flight, const char *query)
 
 /* Is there a value?  Unlike reading it, this is not counted as a hit or miss. */
 static bool
-is_there(NxmSite *site, NxmBytes name, const NxmKey *key)
+is_there(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key)
 {
 	NxmCacheView *view;
+	NxmSite    *site;
 	NxmResult	r;
 
 	do
 	{
-		if (!nxm_cache_open(site, name, NXM_READ, false))
+		site = nxm_cache_open(fcinfo, name, NXM_READ, false);
+		if (site == NULL)
 			return false;
 		view = nxm_cache_view();
 		NXM_OPERATE(site, r, nxm_cache_deadline(view, &site->object->u.c.cache,
@@ -168,14 +170,16 @@ is_there(NxmSite *site, NxmBytes name, const NxmKey *key)
 }
 
 static void
-delete(NxmSite *site, NxmBytes name, const NxmKey *key)
+delete(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key)
 {
 	NxmCacheView *view;
+	NxmSite    *site;
 	NxmResult	r;
 
 	do
 	{
-		if (!nxm_cache_open(site, name, NXM_WRITE, false))
+		site = nxm_cache_open(fcinfo, name, NXM_WRITE, false);
+		if (site == NULL)
 			return;
 		view = nxm_cache_view();
 		NXM_OPERATE(site, r, nxm_cache_delete(view, &site->object->u.c.cache,
@@ -189,8 +193,8 @@ delete(NxmSite *site, NxmBytes name, const NxmKey *key)
  * and so there is a subtransaction to roll back.
  */
 static NxmStored
-store(NxmSite *site, NxmBytes name, const NxmKey *key, text *text_value,
-	  const Interval *ttl)
+store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
+	  text *text_value, const Interval *ttl)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -205,7 +209,7 @@ store(NxmSite *site, NxmBytes name, const NxmKey *key, text *text_value,
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		stored = nxm_cache_store(site, name, key, &value, ttl, true);
+		stored = nxm_cache_store(fcinfo, name, key, &value, ttl, true);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
@@ -235,7 +239,6 @@ nxm_sql_cache_fetch(PG_FUNCTION_ARGS)
 	NxmBytes	name = nxm_bytes_arg(fcinfo, 3, "name of a cache", NULL);
 	NxmKey		key = nxm_key_arg(fcinfo, 0);
 	const Interval *ttl = PG_ARGISNULL(2) ? NULL : PG_GETARG_INTERVAL_P(2);
-	NxmSite    *site = nxm_call_site(fcinfo);
 	NxmFlight	flight;
 	text	   *value;
 	NxmStored	stored = NXM_NOT_STORED;
@@ -244,16 +247,16 @@ nxm_sql_cache_fetch(PG_FUNCTION_ARGS)
 		nxm_null_argument("query", NULL);
 
 	/* who must not write shall hear of it now, and not when the key is missing */
-	(void) nxm_cache_open(site, name, NXM_WRITE, false);
-	value = nxm_cache_read(site, name, &key, NXM_TEXT, "cache_get");
+	(void) nxm_cache_open(fcinfo, name, NXM_WRITE, false);
+	value = nxm_cache_read(fcinfo, name, &key, NXM_TEXT, "cache_get");
 	if (value != NULL)
 		PG_RETURN_TEXT_P(value);
 
 	nxm_flight_begin(&flight, name.data, name.len, &key);
 	while (value == NULL && nxm_flight_look_again(&flight))
 	{
-		if (is_there(site, name, &key))
-			value = nxm_cache_read(site, name, &key, NXM_TEXT, "cache_get");
+		if (is_there(fcinfo, name, &key))
+			value = nxm_cache_read(fcinfo, name, &key, NXM_TEXT, "cache_get");
 	}
 	if (value != NULL)
 	{
@@ -264,9 +267,9 @@ nxm_sql_cache_fetch(PG_FUNCTION_ARGS)
 	value = compute(&flight, text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	if (value != NULL && (ttl == NULL || nxm_ttl_of(ttl) >= 0) &&
 		nxm_flight_shareable(&flight))
-		stored = store(site, name, &key, value, ttl);
+		stored = store(fcinfo, name, &key, value, ttl);
 	if (stored == NXM_STORED && nxm_flight_outdated(&flight))
-		delete(site, name, &key);
+		delete(fcinfo, name, &key);
 	nxm_flight_end(&flight, stored == NXM_NOT_STORED);
 	if (value == NULL)
 		PG_RETURN_NULL();

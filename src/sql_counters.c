@@ -74,15 +74,14 @@ nxm_sql_counter_add(PG_FUNCTION_ARGS)
 {
 	NxmBytes	name = NAME_ARG();
 	int64		delta = nxm_int8_arg(fcinfo, 1, "delta");
-	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmSite    *site;
 	int64		value = 0;
 	bool		striped = false;
 	NxmResult	r;
 
 	do
 	{
-		nxm_object_open(site, NXM_KIND_COUNTER, name.data, name.len, NXM_WRITE,
-						true);
+		site = nxm_open(fcinfo, NXM_KIND_COUNTER, name, NXM_WRITE, true);
 		NXM_OPERATE(site, r, add(site->object, delta, &value, &striped));
 	} while (NXM_AGAIN(r));
 	if (unlikely(r == NXM_OVERFLOW))
@@ -96,14 +95,14 @@ Datum
 nxm_sql_counter_get(PG_FUNCTION_ARGS)
 {
 	NxmBytes	name = NAME_ARG();
-	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmSite    *site;
 	int64		value = 0;
 	NxmResult	r;
 
 	do
 	{
-		if (!nxm_object_open(site, NXM_KIND_COUNTER, name.data, name.len,
-							 NXM_READ, false))
+		site = nxm_open(fcinfo, NXM_KIND_COUNTER, name, NXM_READ, false);
+		if (site == NULL)
 			PG_RETURN_NULL();
 		NXM_OPERATE(site, r, nxm_counter_get(nxm_registry_space,
 											 &site->object->u.counter, &value));
@@ -118,14 +117,13 @@ nxm_sql_counter_set(PG_FUNCTION_ARGS)
 {
 	NxmBytes	name = NAME_ARG();
 	int64		value = nxm_int8_arg(fcinfo, 1, "value");
-	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmSite    *site;
 	int64		old = 0;
 	NxmResult	r;
 
 	do
 	{
-		nxm_object_open(site, NXM_KIND_COUNTER, name.data, name.len, NXM_WRITE,
-						true);
+		site = nxm_open(fcinfo, NXM_KIND_COUNTER, name, NXM_WRITE, true);
 		NXM_OPERATE(site, r, nxm_counter_set(nxm_registry_space,
 											 &site->object->u.counter, value,
 											 &old));

@@ -7,8 +7,8 @@
  *
  * A value is popped straight into the result, which is allocated before: a pop
  * that finds the value longer than the room takes nothing, and is repeated.
- * So no value is lost to a lack of memory.  A call site remembers how long the
- * last value was.
+ * So no value is lost to a lack of memory.  A site remembers how long the last
+ * value was.
  */
 #include "sql_structures.h"
 
@@ -73,12 +73,12 @@ push(FunctionCallInfo fcinfo, NxmKind kind, NxmType type)
 {
 	NxmBytes	name = name_arg(fcinfo, kind);
 	NxmValue	value = nxm_value_arg(fcinfo, 1, type, NULL);
-	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmSite    *site;
 	NxmResult	r;
 
 	do
 	{
-		nxm_object_open(site, kind, name.data, name.len, NXM_WRITE, true);
+		site = nxm_open(fcinfo, kind, name, NXM_WRITE, true);
 		nxm_check_role_limit(site->owner, value.len + NXM_ENTRY_OVERHEAD);
 		NXM_OPERATE(site, r, do_push(kind, site->object, &value));
 	} while (NXM_AGAIN(r));
@@ -89,17 +89,21 @@ static inline Datum
 pop(FunctionCallInfo fcinfo, NxmKind kind, NxmType type)
 {
 	NxmBytes	name = name_arg(fcinfo, kind);
-	NxmSite    *site = nxm_call_site(fcinfo);
-	NxmBuffer	buffer = {NULL, 0, Max(SHORT_VALUE, site->size_hint), type};
+	NxmSite    *site;
+	NxmBuffer	buffer = {NULL, 0, 0, type};
 	char	   *result = NULL;
 	NxmResult	r;
 
-	nxm_enlarge_buffer(&buffer, &result, VARHDRSZ);
 	do
 	{
-		if (!nxm_object_open(site, kind, name.data, name.len, NXM_WRITE,
-							 false))
+		site = nxm_open(fcinfo, kind, name, NXM_WRITE, false);
+		if (site == NULL)
 			PG_RETURN_NULL();
+		if (result == NULL)
+		{
+			buffer.len = Max(SHORT_VALUE, site->size_hint);
+			nxm_enlarge_buffer(&buffer, &result, VARHDRSZ);
+		}
 		NXM_OPERATE(site, r, do_pop(kind, site->object, type, &buffer));
 	} while (nxm_read_again(r, &buffer, &result, VARHDRSZ));
 	if (r == NXM_ABSENT)
@@ -117,13 +121,14 @@ static Datum
 count(FunctionCallInfo fcinfo, NxmKind kind)
 {
 	NxmBytes	name = name_arg(fcinfo, kind);
-	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmSite    *site;
 	uint64		n = 0;
 	NxmResult	r;
 
 	do
 	{
-		if (!nxm_object_open(site, kind, name.data, name.len, NXM_READ, false))
+		site = nxm_open(fcinfo, kind, name, NXM_READ, false);
+		if (site == NULL)
 			PG_RETURN_INT64(0);
 		NXM_OPERATE(site, r, (n = do_count(kind, site->object), NXM_OK));
 	} while (NXM_AGAIN(r));

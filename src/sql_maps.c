@@ -51,13 +51,12 @@ map_put(FunctionCallInfo fcinfo, NxmType type)
 	NxmKey		key = nxm_key_arg(fcinfo, 1);
 	NxmValue	value = nxm_value_arg(fcinfo, 2, type,
 									  "Use map_delete() to remove a key.");
-	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmSite    *site;
 	NxmResult	r;
 
 	do
 	{
-		nxm_object_open(site, NXM_KIND_MAP, name.data, name.len, NXM_WRITE,
-						true);
+		site = nxm_open(fcinfo, NXM_KIND_MAP, name, NXM_WRITE, true);
 		nxm_check_role_limit(site->owner,
 							 key.len + value.len + NXM_ENTRY_OVERHEAD);
 		NXM_OPERATE(site, r, nxm_map_put(nxm_registry_space,
@@ -89,7 +88,7 @@ map_get(FunctionCallInfo fcinfo, NxmType type)
 {
 	NxmBytes	name = NAME_ARG();
 	NxmKey		key = nxm_key_arg(fcinfo, 1);
-	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmSite    *site;
 	char		space[NXM_SHORT_VALUE];
 	NxmBuffer	buffer = {space, sizeof(space), 0, NXM_TEXT};
 	char	   *result = NULL;
@@ -97,8 +96,8 @@ map_get(FunctionCallInfo fcinfo, NxmType type)
 
 	do
 	{
-		if (!nxm_object_open(site, NXM_KIND_MAP, name.data, name.len, NXM_READ,
-							 false))
+		site = nxm_open(fcinfo, NXM_KIND_MAP, name, NXM_READ, false);
+		if (site == NULL)
 			PG_RETURN_NULL();
 		NXM_OPERATE(site, r, nxm_map_get(nxm_registry_space,
 										 &site->object->u.map, &key, &buffer));
@@ -149,7 +148,7 @@ map_put_if(FunctionCallInfo fcinfo, NxmType type)
 	NxmValue	expected = {NULL, 0, type};
 	NxmValue	value = nxm_value_arg(fcinfo, 3, type,
 									  "Use map_delete() to remove a key.");
-	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmSite    *site;
 	NxmResult	r;
 
 	if (!absent)
@@ -164,8 +163,8 @@ map_put_if(FunctionCallInfo fcinfo, NxmType type)
 	}
 	do
 	{
-		if (!nxm_object_open(site, NXM_KIND_MAP, name.data, name.len,
-							 NXM_WRITE, absent))
+		site = nxm_open(fcinfo, NXM_KIND_MAP, name, NXM_WRITE, absent);
+		if (site == NULL)
 			PG_RETURN_BOOL(false);
 		nxm_check_role_limit(site->owner,
 							 key.len + value.len + NXM_ENTRY_OVERHEAD);
@@ -199,13 +198,13 @@ nxm_sql_map_delete(PG_FUNCTION_ARGS)
 {
 	NxmBytes	name = NAME_ARG();
 	NxmKey		key = nxm_key_arg(fcinfo, 1);
-	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmSite    *site;
 	NxmResult	r;
 
 	do
 	{
-		if (!nxm_object_open(site, NXM_KIND_MAP, name.data, name.len,
-							 NXM_WRITE, false))
+		site = nxm_open(fcinfo, NXM_KIND_MAP, name, NXM_WRITE, false);
+		if (site == NULL)
 			PG_RETURN_BOOL(false);
 		NXM_OPERATE(site, r, nxm_map_delete(nxm_registry_space,
 											&site->object->u.map, &key));
@@ -240,14 +239,13 @@ nxm_sql_map_add(PG_FUNCTION_ARGS)
 	NxmBytes	name = NAME_ARG();
 	NxmKey		key = nxm_key_arg(fcinfo, 1);
 	int64		delta = nxm_int8_arg(fcinfo, 2, "delta");
-	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmSite    *site;
 	int64		value = 0;
 	NxmResult	r;
 
 	do
 	{
-		nxm_object_open(site, NXM_KIND_MAP, name.data, name.len, NXM_WRITE,
-						true);
+		site = nxm_open(fcinfo, NXM_KIND_MAP, name, NXM_WRITE, true);
 		nxm_check_role_limit(site->owner, key.len + NXM_ENTRY_OVERHEAD);
 		NXM_OPERATE(site, r, nxm_map_add(nxm_registry_space,
 										 &site->object->u.map, &key, delta,
@@ -268,14 +266,14 @@ Datum
 nxm_sql_map_size(PG_FUNCTION_ARGS)
 {
 	NxmBytes	name = NAME_ARG();
-	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmSite    *site;
 	uint64		n = 0;
 	NxmResult	r;
 
 	do
 	{
-		if (!nxm_object_open(site, NXM_KIND_MAP, name.data, name.len, NXM_READ,
-							 false))
+		site = nxm_open(fcinfo, NXM_KIND_MAP, name, NXM_READ, false);
+		if (site == NULL)
 			PG_RETURN_INT64(0);
 		NXM_OPERATE(site, r,
 					(n = nxm_map_entries(&site->object->u.map), NXM_OK));
@@ -336,7 +334,7 @@ nxm_sql_map_entries(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	NxmBytes	name = NAME_ARG();
-	NxmSite		site = {0};
+	NxmSite    *site;
 	Entries		all;
 	uint64		id = 0;
 	uint64		position = 0;
@@ -355,20 +353,20 @@ nxm_sql_map_entries(PG_FUNCTION_ARGS)
 		uint64		at;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!nxm_object_open(&site, NXM_KIND_MAP, name.data, name.len,
-							 NXM_READ, false))
+		site = nxm_open(fcinfo, NXM_KIND_MAP, name, NXM_READ, false);
+		if (site == NULL)
 			break;
 		/* dropped and made anew: that is another map */
 		if (id == 0)
-			id = site.id;
-		else if (id != site.id)
+			id = site->id;
+		else if (id != site->id)
 			break;
 
 		at = position;
 		all.used = 0;
-		NXM_OPERATE(&site, r, nxm_map_scan(nxm_registry_space,
-										   &site.object->u.map, &at,
-										   entries_begin, entries_add, &all));
+		NXM_OPERATE(site, r, nxm_map_scan(nxm_registry_space,
+										  &site->object->u.map, &at,
+										  entries_begin, entries_add, &all));
 		if (r == NXM_NEED_BUFFER)
 		{
 			all.size = Max(all.size * 2, all.need);
@@ -424,7 +422,7 @@ Datum
 nxm_sql_map_clear(PG_FUNCTION_ARGS)
 {
 	NxmBytes	name = NAME_ARG();
-	NxmSite    *site = nxm_call_site(fcinfo);
+	NxmSite    *site;
 	uint64		removed = 0;
 	bool		cleared = false;
 	long		wait = 1;		/* ms */
@@ -433,8 +431,8 @@ nxm_sql_map_clear(PG_FUNCTION_ARGS)
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (!nxm_object_open(site, NXM_KIND_MAP, name.data, name.len,
-							 NXM_WRITE, false))
+		site = nxm_open(fcinfo, NXM_KIND_MAP, name, NXM_WRITE, false);
+		if (site == NULL)
 			break;
 		if (!cleared)
 		{

@@ -41,6 +41,14 @@ typedef struct NxmBytes
 #define NXM_AGAIN(result) \
 	(unlikely((result) == NXM_DROPPED) || nxm_again(nxm_registry_space, (result)))
 
+/* nxm_object_open() of a name that is an argument */
+static inline NxmSite *
+nxm_open(FunctionCallInfo fcinfo, NxmKind kind, NxmBytes name,
+		 NxmPrivilege privilege, bool create)
+{
+	return nxm_object_open(fcinfo, kind, name.data, name.len, privilege, create);
+}
+
 /* what: "name of a map must not be null" and the like */
 _Noreturn extern void nxm_null_argument(const char *what, const char *hint);
 _Noreturn extern void nxm_bad_key(size_t len);
