@@ -81,7 +81,7 @@ SHLIB_LINK += -lnuma
 endif
 
 REGRESS = install nodes settings errors privileges prefetch structures structure_errors structure_privileges cache cache_errors cache_privileges
-ISOLATION = concurrent
+ISOLATION = concurrent remembered
 ISOLATION_OPTS = --inputdir=test --load-extension=nexusmem
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl

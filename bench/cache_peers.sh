@@ -5,7 +5,7 @@
 #	PAIRS=5		pairs of runs of each case
 #	ENTRIES=1000000	of each side, keys of 7 bytes and values of 100
 #	CLIENTS=4	each waits for its answers
-#	SECONDS_A_RUN=2
+#	SECONDS_A_RUN=2	after a warm-up of WARM=2, of the same operation
 #	BATCH=32	keys of cache_mget, and requests that Redis gets at once
 #	ROWS=100000	operations in a statement, through pgmemcache a fifth
 #	CASES=socket,batch,table,memcached
@@ -25,6 +25,7 @@ param PAIRS 5
 param ENTRIES 1000000
 param CLIENTS 4
 param SECONDS_A_RUN 2
+param WARM 2
 param BATCH 32
 param ROWS 100000
 param CASES socket,batch,table,memcached
@@ -129,7 +130,7 @@ client() {
 		redis) address=$NXM_TMP/redis.sock ;;
 	esac
 	as_postgres "$NXM_TMP/bin/cache_client" -s "$which" -a "$address" -o "$operation" \
-		-c "$CLIENTS" -t "$SECONDS_A_RUN" -k "$ENTRIES" "$@" >"$NXM_TMP/figures"
+		-c "$CLIENTS" -w "$WARM" -t "$SECONDS_A_RUN" -k "$ENTRIES" "$@" >"$NXM_TMP/figures"
 	{ printf '%s\t' "$operation${*:+ $*}"; cat "$NXM_TMP/figures"; } >>"$NXM_TMP/latencies"
 	cut -d' ' -f1 "$NXM_TMP/figures"
 }

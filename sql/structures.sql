@@ -281,3 +281,12 @@ SELECT bool_and(CASE kind WHEN 'counter' THEN counter_drop(name) WHEN 'map' THEN
 SELECT count(*) FROM structures;
 DROP TABLE structures_values, structures_keys, structures_totals;
 DROP FUNCTION bump(text), fill();
+
+-- more names at once than a session remembers, by two call sites in turns
+SELECT sum(counter_add('n' || i, i) + counter_add('n' || 1 + i % 1000, 0)) > 0 AS ok FROM generate_series(1, 1000) AS i;
+SELECT count(counter_add('n' || 1 + i % 1000, 1)) FROM generate_series(1, 3000) AS i;
+SELECT count(*) FROM generate_series(1, 1000) AS i WHERE counter_get('n' || i) <> i + 3 OR counter_get('n' || 1001 - i) <> 1004 - i;
+-- and while a value is being computed
+SELECT cache_fetch('k', 'SELECT sum(counter_get(''n'' || i)) FROM generate_series(1, 1000) AS i', NULL, 'fetched'), cache_get('k', 'fetched');
+SELECT cache_drop('fetched');
+SELECT count(*) FILTER (WHERE counter_drop('n' || i)), count(counter_get('n' || i)) FROM generate_series(1, 1000) AS i;

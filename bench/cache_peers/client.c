@@ -3,8 +3,8 @@
  *	  One client program for all caches: so many clients, one operation over and
  *	  over, operations a second and their latencies.
  *
- *	client -s side -a address -o operation [-c clients] [-t seconds] [-k keys]
- *		   [-v bytes of a value] [-b keys a batch] [-f]
+ *	client -s side -a address -o operation [-c clients] [-w seconds] [-t seconds]
+ *		   [-k keys] [-v bytes of a value] [-b keys a batch] [-f]
  *
  * -s	postgres: libpq, one prepared statement, text parameters and results;
  *		redis: hiredis
@@ -13,9 +13,14 @@
  *		if it has one, a value
  *		redis: get or set; with -b so many of them are sent before the answers
  *		are read
+ * -w	so long the operation is done before it is measured: a plan is made, and a
+ *		backend maps each page of shared memory when it first touches it
  * -f	stores all keys once, instead: the operation is one that stores
  *
- * Keys are drawn uniformly.  Clients are threads, and wait for each answer.
+ * Keys are drawn uniformly, also for a statement that takes none.  Clients are
+ * threads, and wait for each answer.  All sides send a request with one system call.
+ * libpq, as it comes, waits for the answer with poll() before it reads it, and asks
+ * for the description of each result; hiredis reads at once.
  *
  * Prints operations a second (with -b: keys a second), and microseconds of an
  * operation (of a batch): median, 99 % and 99.9 %.  A get that finds nothing, or a
@@ -57,6 +62,7 @@ static const char *side;
 static const char *address;
 static const char *operation;
 static int	nclients = 4;
+static double warm_seconds = 1;
 static double seconds = 3;
 static uint64_t nkeys = 1000000;
 static int	value_len = 100;
@@ -231,10 +237,13 @@ run(void *arg)
 	int			n = batch ? batch : 1;
 
 	open_client(client);
-	/* plans, and what a backend does first, are not measured */
 	if (!fill)
-		for (int i = 0; i < 20; i++)
+	{
+		uint64_t	until = nanoseconds() + (uint64_t) (warm_seconds * 1e9);
+
+		while (nanoseconds() < until)
 			operate(client, 0, n);
+	}
 	pthread_barrier_wait(&start);
 	if (fill)
 	{
@@ -292,7 +301,7 @@ main(int argc, char **argv)
 	double		took;
 	int			opt;
 
-	while ((opt = getopt(argc, argv, "s:a:o:c:t:k:v:b:f")) != -1)
+	while ((opt = getopt(argc, argv, "s:a:o:c:w:t:k:v:b:f")) != -1)
 	{
 		switch (opt)
 		{
@@ -307,6 +316,9 @@ main(int argc, char **argv)
 				break;
 			case 'c':
 				nclients = atoi(optarg);
+				break;
+			case 'w':
+				warm_seconds = atof(optarg);
 				break;
 			case 't':
 				seconds = atof(optarg);
