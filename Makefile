@@ -33,6 +33,8 @@ OBJS = \
 	src/nodes.o \
 	src/shmem.o \
 	src/slot.o \
+	src/segment.o \
+	src/saved_file.o \
 	src/arena.o \
 	src/arena_chunks.o \
 	src/arena_report.o \

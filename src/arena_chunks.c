@@ -45,10 +45,9 @@
 #include "core/cache.h"
 #include "nodes.h"
 #include "numa_seam.h"
+#include "segment.h"
 #include "storage/dsm.h"
 #include "storage/dsm_impl.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 
 #define MB UINT64CONST(1048576)
 #define FIRST_CHUNK_BYTES	(4 * MB)
@@ -220,55 +219,6 @@ chunk_bytes(NxmSpace *space, int node)
 	return bytes / NXM_PAGE_SIZE * NXM_PAGE_SIZE;
 }
 
-/*
- * dsm_create() that says why it failed instead of raising an error.  NULL with
- * *reason NULL: PostgreSQL has no segment left.  The segment is pinned.
- */
-static dsm_segment *
-create_segment(Size size, char **reason)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ResourceOwner ours = ResourceOwnerCreate(owner, "nexusmem");
-	uint32		holdoff = InterruptHoldoffCount;
-	dsm_segment *volatile segment = NULL;
-
-	*reason = NULL;
-	CurrentResourceOwner = ours;
-	PG_TRY();
-	{
-		segment = dsm_create(size, DSM_CREATE_NULL_IF_MAXSEGMENTS);
-		if (segment != NULL)
-		{
-			dsm_pin_mapping(segment);
-			dsm_pin_segment(segment);
-		}
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		/* the error took them all back; the lock's is still ours */
-		InterruptHoldoffCount = holdoff;
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		*reason = pstrdup(error->message);
-		FreeErrorData(error);
-		segment = NULL;
-	}
-	PG_END_TRY();
-
-	/* what a failure left behind; a mapping that was pinned is not among it */
-	CurrentResourceOwner = ours;
-	ResourceOwnerRelease(ours, RESOURCE_RELEASE_BEFORE_LOCKS, false, false);
-	ResourceOwnerRelease(ours, RESOURCE_RELEASE_LOCKS, false, false);
-	ResourceOwnerRelease(ours, RESOURCE_RELEASE_AFTER_LOCKS, false, false);
-	CurrentResourceOwner = owner;
-	ResourceOwnerDelete(ours);
-	return segment;
-}
-
 /* Is there more than one memory, and does the node know which is its own? */
 static const NxmOsNodeSet *
 memories_of(int node)
@@ -368,7 +318,7 @@ add_chunk(NxmSpace *space, int node, char **reason)
 	if (mems != NULL && nxm_seam_get_policy(&policy) == 0)
 		placed = nxm_seam_prefer(nxm_osnodeset_next(mems, -1)) == 0;
 	/* a page more than asked for, as a slice may begin anywhere */
-	while ((segment = create_segment(bytes + NXM_PAGE_SIZE, reason)) == NULL &&
+	while ((segment = nxm_segment_create(bytes + NXM_PAGE_SIZE, reason)) == NULL &&
 		   *reason != NULL && bytes / 2 >= LEAST_CHUNK_BYTES)
 		bytes = bytes / 2 / NXM_PAGE_SIZE * NXM_PAGE_SIZE;
 	if (placed)

@@ -23,9 +23,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include "access/xlog.h"
 #include "caches.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
@@ -33,7 +31,6 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#define BLOCK_SIZE			(256 * 1024)
 #define MAX_WARNINGS		10	/* of single structures */
 
 /* The file, and the frame read last.  Private memory. */
@@ -42,7 +39,7 @@ typedef struct Reader
 	int			fd;
 	uint64		offset;			/* of the next frame */
 	uint64		length;
-	NxmSaveHeader header;
+	NxmSavedHeader header;
 	const char *broken;			/* not NULL: it cannot be read any further */
 
 	NxmSaveFrame frame;
@@ -66,83 +63,8 @@ typedef struct Entry
 static bool
 read_at(Reader *reader, void *to, size_t len, uint64 offset)
 {
-	char	   *p = to;
-
-	while (len > 0)
-	{
-		ssize_t		n = pg_pread(reader->fd, p, len, (off_t) offset);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-		{
-			reader->broken = n < 0 ? "it could not be read" : "it is truncated";
-			return false;
-		}
-		p += n;
-		offset += n;
-		len -= n;
-	}
-	return true;
-}
-
-/* NULL: the file is whole, ours, and can be read by this version. */
-static const char *
-check_header(Reader *reader)
-{
-	NxmSaveHeader *header = &reader->header;
-	pg_crc32c	crc;
-
-	if (reader->length < sizeof(*header))
-		return "it is truncated";
-	if (!read_at(reader, header, sizeof(*header), 0))
-		return reader->broken;
-	if (memcmp(header->magic, NXM_SAVE_MAGIC, sizeof(header->magic)) != 0)
-		return "it is not a file of saved structures, or was not finished";
-	if (header->byte_order != NXM_SAVE_BYTE_ORDER)
-		return "it was written on a machine of another byte order";
-	if (header->format < NXM_SAVE_FORMAT_OLDEST || header->format > NXM_SAVE_FORMAT)
-		return psprintf("its format is %u, and this version of nexusmem reads %u to %u",
-						header->format, NXM_SAVE_FORMAT_OLDEST, NXM_SAVE_FORMAT);
-	INIT_CRC32C(crc);
-	COMP_CRC32C(crc, header, offsetof(NxmSaveHeader, header_crc));
-	FIN_CRC32C(crc);
-	if (!EQ_CRC32C(crc, header->header_crc))
-		return "the checksum of its header is wrong";
-	if (header->alignment != MAXIMUM_ALIGNOF)
-		return "it was written on a machine of another alignment";
-	if (header->system_identifier != GetSystemIdentifier())
-		return psprintf("it belongs to the database system %llu, and this one is %llu",
-						(unsigned long long) header->system_identifier,
-						(unsigned long long) GetSystemIdentifier());
-	if (header->length != reader->length)
-		return psprintf("it has %llu bytes instead of %llu",
-						(unsigned long long) reader->length,
-						(unsigned long long) header->length);
-	return NULL;
-}
-
-static const char *
-check_body(Reader *reader)
-{
-	char	   *block = palloc(BLOCK_SIZE);
-	pg_crc32c	crc;
-
-	INIT_CRC32C(crc);
-	for (uint64 offset = sizeof(NxmSaveHeader); offset < reader->length;)
-	{
-		size_t		n = Min(BLOCK_SIZE, reader->length - offset);
-
-		CHECK_FOR_INTERRUPTS();
-		if (!read_at(reader, block, n, offset))
-			return reader->broken;
-		COMP_CRC32C(crc, block, n);
-		offset += n;
-	}
-	FIN_CRC32C(crc);
-	pfree(block);
-	return EQ_CRC32C(crc, reader->header.body_crc) ? NULL :
-		"its checksum is wrong";
+	reader->broken = nxm_saved_read(reader->fd, to, len, offset);
+	return reader->broken == NULL;
 }
 
 /* Reads the frame at reader->offset.  false: reader->broken says why. */
@@ -532,7 +454,7 @@ load_objects(Reader *reader, volatile sig_atomic_t *stop, NxmLoadResult *result)
 											   ALLOCSET_DEFAULT_SIZES);
 	bool		stopped = false;
 
-	reader->offset = sizeof(NxmSaveHeader);
+	reader->offset = sizeof(NxmSavedHeader);
 	for (uint32 i = 0; i < reader->header.objects && reader->broken == NULL; i++)
 	{
 		MemoryContext old;
@@ -575,15 +497,14 @@ nxm_load_file(bool again, volatile sig_atomic_t *stop, NxmLoadResult *result)
 	if (again)
 		nxm_registry_scan(drop_one, NULL);
 
-	reader->fd = OpenTransientFile(NXM_SAVE_FILE, O_RDONLY | PG_BINARY);
+	reader->fd = OpenTransientFile(nxm_structures_file.path, O_RDONLY | PG_BINARY);
 	if (reader->fd < 0 || fstat(reader->fd, &st) != 0)
 		refused = psprintf("it could not be opened: %m");
 	else
 	{
 		reader->length = (uint64) st.st_size;
-		refused = check_header(reader);
-		if (refused == NULL)
-			refused = check_body(reader);
+		refused = nxm_saved_check(&nxm_structures_file, reader->fd, reader->length,
+								  &reader->header);
 		if (refused == NULL)
 		{
 			result->objects = reader->header.objects;

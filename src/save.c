@@ -82,6 +82,14 @@ typedef struct SaveShared
 
 int			nxm_save_what = NXM_SAVE_STRUCTURES;
 
+const NxmSavedFile nxm_structures_file = {
+	NXM_SAVED_FILE_NAMES("structures"),
+	.what = "saved structures",
+	.magic = "NXMSAVE",
+	.format = 2,
+	.oldest_format = 1
+};
+
 static const struct config_enum_entry save_options[] = {
 	{"off", NXM_SAVE_OFF, false},
 	{"structures", NXM_SAVE_STRUCTURES, false},
@@ -129,26 +137,7 @@ static void
 put_beside(const char *why)
 {
 	pg_atomic_write_u32(&shared->refused, 1);
-	/* what is no file at all cannot be renamed durably */
-	if (durable_rename(NXM_SAVE_FILE, NXM_SAVE_REFUSED, DEBUG1) == 0 ||
-		rename(NXM_SAVE_FILE, NXM_SAVE_REFUSED) == 0)
-		ereport(WARNING,
-				(errcode(ERRCODE_CONFIG_FILE_ERROR),
-				 errmsg("saved structures in file \"%s\" were not loaded: %s",
-						NXM_SAVE_FILE, why),
-				 errhint("The file is kept as \"%s\" until another one is refused.",
-						 NXM_SAVE_REFUSED)));
-	else
-	{
-		ereport(WARNING,
-				(errcode(ERRCODE_CONFIG_FILE_ERROR),
-				 errmsg("saved structures in file \"%s\" were not loaded: %s",
-						NXM_SAVE_FILE, why),
-				 errdetail("Could not rename it to \"%s\": %m",
-						   NXM_SAVE_REFUSED)));
-		/* It must not be loaded another time, so rather none. */
-		(void) durable_unlink(NXM_SAVE_FILE, LOG);
-	}
+	nxm_saved_refuse(&nxm_structures_file, why);
 }
 
 /* Does pg_control, not yet changed by this start, tell of a clean shutdown? */
@@ -173,8 +162,8 @@ look_for_file(void)
 
 	if (!IsPostmasterEnvironment)
 		return;
-	(void) unlink(NXM_SAVE_TMP);	/* of a save that was cut short */
-	if (stat(NXM_SAVE_FILE, &st) != 0)
+	(void) unlink(nxm_structures_file.tmp);	/* of a save that was cut short */
+	if (stat(nxm_structures_file.path, &st) != 0)
 		return;
 	if (shutdown_was_clean())
 		pg_atomic_write_u32(&shared->state, NXM_LOAD_PENDING);
@@ -267,7 +256,7 @@ nxm_load_now(volatile sig_atomic_t *stop)
 			put_beside(psprintf("%u of %u could not be loaded", result.dropped,
 								result.objects));
 		else
-			(void) durable_unlink(NXM_SAVE_FILE, LOG);
+			(void) durable_unlink(nxm_structures_file.path, LOG);
 		ereport(LOG,
 				(errmsg_plural("loaded %u of %u saved structure",
 							   "loaded %u of %u saved structures",
@@ -478,7 +467,7 @@ nxm_save_now(void)
 				(errcode(error->sqlerrcode),
 				 errmsg("shared structures were not saved: %s",
 						error->message)));
-		(void) unlink(NXM_SAVE_TMP);
+		(void) unlink(nxm_structures_file.tmp);
 	}
 	PG_END_TRY();
 }
@@ -488,10 +477,11 @@ nxm_save_reopen(void)
 {
 	if (shared == NULL || state_now() != NXM_LOAD_CLOSED)
 		return;
-	if (durable_unlink(NXM_SAVE_FILE, DEBUG1) != 0 && errno != ENOENT)
+	if (durable_unlink(nxm_structures_file.path, DEBUG1) != 0 && errno != ENOENT)
 		ereport(WARNING,
 				(errcode_for_file_access(),
-				 errmsg("could not remove file \"%s\": %m", NXM_SAVE_FILE)));
+				 errmsg("could not remove file \"%s\": %m",
+						nxm_structures_file.path)));
 	nxm_registry_reopen();
 	set_state(NXM_LOAD_DONE);
 }

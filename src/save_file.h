@@ -21,43 +21,17 @@
  * written of them is as good as a cache that has lost entries.
  *
  * Numbers are the machine's own, and so is jsonb: a file is for the cluster that
- * wrote it, which the header names.
+ * wrote it.  saved_file.h has the header, and how a file is written and read.
  */
 #ifndef NXM_SAVE_FILE_H
 #define NXM_SAVE_FILE_H
 
 #include "postgres.h"
 
-#include "datatype/timestamp.h"
-#include "port/pg_crc32c.h"
 #include "registry.h"
+#include "saved_file.h"
 
-/* Relative to the data directory, where server processes work. */
-#define NXM_SAVE_DIR		"pg_nexusmem"
-#define NXM_SAVE_FILE		NXM_SAVE_DIR "/structures"
-#define NXM_SAVE_TMP		NXM_SAVE_FILE ".tmp"
-#define NXM_SAVE_REFUSED	NXM_SAVE_FILE ".refused"
-
-#define NXM_SAVE_MAGIC		"NXMSAVE"
-#define NXM_SAVE_FORMAT		2	/* raised when anything below changes */
-#define NXM_SAVE_FORMAT_OLDEST 1	/* that is read */
-#define NXM_SAVE_BYTE_ORDER	0x01020304
-
-typedef struct NxmSaveHeader
-{
-	char		magic[8];
-	uint32		byte_order;
-	uint32		format;
-	uint64		system_identifier;	/* pg_control's */
-	uint64		length;			/* of the file */
-	TimestampTz saved_at;
-	uint32		objects;
-	uint32		alignment;		/* MAXIMUM_ALIGNOF */
-	pg_crc32c	body_crc;
-	pg_crc32c	header_crc;		/* of the fields above */
-} NxmSaveHeader;
-
-StaticAssertDecl(sizeof(NxmSaveHeader) == 56, "NxmSaveHeader has no padding");
+extern const NxmSavedFile nxm_structures_file;
 
 typedef enum NxmSaveFrameType
 {

@@ -10,14 +10,8 @@
  */
 #include "save_file.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include "access/xlog.h"
 #include "caches.h"
 #include "miscadmin.h"
-#include "storage/fd.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -68,34 +62,15 @@ fail(Saver *saver, const char *what, int err)
 }
 
 static bool
-write_all(Saver *saver, const char *data, size_t len, off_t offset)
-{
-	while (len > 0)
-	{
-		ssize_t		n;
-
-		errno = 0;
-		n = pg_pwrite(saver->fd, data, len, offset);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return fail(saver, "could not write the file",
-						errno != 0 ? errno : ENOSPC);
-		data += n;
-		offset += n;
-		len -= n;
-	}
-	return true;
-}
-
-static bool
 flush_block(Saver *saver)
 {
-	bool		ok = write_all(saver, saver->block, saver->block_used,
-							   (off_t) (saver->length - saver->block_used));
+	const char *what_failed;
+	bool		ok = nxm_saved_write(saver->fd, saver->block, saver->block_used,
+									 saver->length - saver->block_used,
+									 &what_failed);
 
 	saver->block_used = 0;
-	return ok;
+	return ok || fail(saver, what_failed, errno);
 }
 
 static bool
@@ -498,10 +473,10 @@ save_object(const NxmObjectInfo *info, void *context)
 static bool
 write_file(Saver *saver)
 {
-	NxmSaveHeader header;
+	const char *what_failed;
 
 	INIT_CRC32C(saver->body_crc);
-	saver->length = sizeof(header);
+	saver->length = sizeof(NxmSavedHeader);
 	nxm_registry_scan(save_object, saver);
 	if (saver->with_caches)
 	{
@@ -513,63 +488,29 @@ write_file(Saver *saver)
 	if (saver->objects == 0)
 		return true;
 	FIN_CRC32C(saver->body_crc);
-
-	/* The body first: a header means a whole file. */
-	if (pg_fsync(saver->fd) != 0)
-		return fail(saver, "could not fsync the file", errno);
-	memset(&header, 0, sizeof(header));
-	strlcpy(header.magic, NXM_SAVE_MAGIC, sizeof(header.magic));
-	header.byte_order = NXM_SAVE_BYTE_ORDER;
-	header.format = NXM_SAVE_FORMAT;
-	header.system_identifier = GetSystemIdentifier();
-	header.length = saver->length;
-	header.saved_at = GetCurrentTimestamp();
-	header.objects = saver->objects;
-	header.alignment = MAXIMUM_ALIGNOF;
-	header.body_crc = saver->body_crc;
-	INIT_CRC32C(header.header_crc);
-	COMP_CRC32C(header.header_crc, &header,
-				offsetof(NxmSaveHeader, header_crc));
-	FIN_CRC32C(header.header_crc);
-	if (!write_all(saver, (char *) &header, sizeof(header), 0))
-		return false;
-	if (pg_fsync(saver->fd) != 0)
-		return fail(saver, "could not fsync the file", errno);
-	return true;
+	return nxm_saved_finish(&nxm_structures_file, saver->fd, saver->length,
+							saver->objects, saver->body_crc, &what_failed) ||
+		fail(saver, what_failed, errno);
 }
 
 static bool
 save_file(Saver *saver)
 {
+	const char *what_failed;
 	bool		ok;
 
-	if (MakePGDirectory(NXM_SAVE_DIR) != 0 && errno != EEXIST)
-		return fail(saver, "could not create directory \"" NXM_SAVE_DIR "\"",
-					errno);
-	/* whatever log_file_mode or group access say */
-	(void) chmod(NXM_SAVE_DIR, S_IRWXU);
-	(void) unlink(NXM_SAVE_TMP);
-	saver->fd = OpenTransientFilePerm(NXM_SAVE_TMP,
-									  O_WRONLY | O_CREAT | O_EXCL | PG_BINARY,
-									  S_IRUSR | S_IWUSR);
+	saver->fd = nxm_saved_create(&nxm_structures_file, &what_failed);
 	if (saver->fd < 0)
-		return fail(saver, "could not create file \"" NXM_SAVE_TMP "\"", errno);
+		return fail(saver, what_failed, errno);
 
 	saver->block = palloc(BLOCK_SIZE);
 	saver->frame = palloc(NXM_FRAME_MAX);
 	saver->bucket_size = NXM_FRAME_FILL;
 	saver->bucket = palloc(saver->bucket_size);
 	ok = write_file(saver);
-	if (CloseTransientFile(saver->fd) != 0 && ok)
-		ok = fail(saver, "could not close the file", errno);
-	if (ok && saver->objects > 0)
-	{
-		if (durable_rename(NXM_SAVE_TMP, NXM_SAVE_FILE, LOG) != 0)
-			ok = fail(saver, "could not rename file \"" NXM_SAVE_TMP "\"",
-					  errno);
-	}
-	else
-		(void) unlink(NXM_SAVE_TMP);
+	if (!nxm_saved_close(&nxm_structures_file, saver->fd, ok && saver->objects > 0,
+						 &what_failed))
+		ok = fail(saver, what_failed, errno);
 	return ok;
 }
 

@@ -1,0 +1,241 @@
+/*
+ * saved_file.c
+ *	  What our saved files have in common: their header, and how they are written
+ *	  and read.
+ *
+ * A file is written under another name, its header last, and then renamed: there is
+ * a whole one or the one before.  The header names the cluster, for numbers in a
+ * file are the machine's own and OIDs the cluster's.  A file that is not loaded
+ * is kept beside, so that somebody may look at it.
+ */
+#include "saved_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "utils/timestamp.h"
+
+#define BYTE_ORDER_MARK	0x01020304
+#define BLOCK_SIZE		(256 * 1024)
+
+static bool
+fail(const char **what_failed, const char *what)
+{
+	*what_failed = what;
+	return false;
+}
+
+int
+nxm_saved_create(const NxmSavedFile *file, const char **what_failed)
+{
+	int			fd;
+
+	if (MakePGDirectory(NXM_SAVED_DIR) != 0 && errno != EEXIST)
+	{
+		*what_failed = "could not create directory \"" NXM_SAVED_DIR "\"";
+		return -1;
+	}
+	/* whatever log_file_mode or group access say */
+	(void) chmod(NXM_SAVED_DIR, S_IRWXU);
+	(void) unlink(file->tmp);
+	fd = OpenTransientFilePerm(file->tmp, O_WRONLY | O_CREAT | O_EXCL | PG_BINARY,
+							   S_IRUSR | S_IWUSR);
+	if (fd < 0)
+		*what_failed = "could not create the file";
+	return fd;
+}
+
+bool
+nxm_saved_write(int fd, const void *data, size_t len, uint64 offset,
+				const char **what_failed)
+{
+	const char *p = data;
+
+	while (len > 0)
+	{
+		ssize_t		n;
+
+		errno = 0;
+		n = pg_pwrite(fd, p, len, (off_t) offset);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+		{
+			if (errno == 0)
+				errno = ENOSPC;
+			return fail(what_failed, "could not write the file");
+		}
+		p += n;
+		offset += n;
+		len -= n;
+	}
+	return true;
+}
+
+bool
+nxm_saved_finish(const NxmSavedFile *file, int fd, uint64 length, uint32 objects,
+				 pg_crc32c body_crc, const char **what_failed)
+{
+	NxmSavedHeader header;
+
+	/* The body first: a header means a whole file. */
+	if (pg_fsync(fd) != 0)
+		return fail(what_failed, "could not fsync the file");
+	memset(&header, 0, sizeof(header));
+	strlcpy(header.magic, file->magic, sizeof(header.magic));
+	header.byte_order = BYTE_ORDER_MARK;
+	header.format = file->format;
+	header.system_identifier = GetSystemIdentifier();
+	header.length = length;
+	header.saved_at = GetCurrentTimestamp();
+	header.objects = objects;
+	header.alignment = MAXIMUM_ALIGNOF;
+	header.body_crc = body_crc;
+	INIT_CRC32C(header.header_crc);
+	COMP_CRC32C(header.header_crc, &header,
+				offsetof(NxmSavedHeader, header_crc));
+	FIN_CRC32C(header.header_crc);
+	if (!nxm_saved_write(fd, &header, sizeof(header), 0, what_failed))
+		return false;
+	if (pg_fsync(fd) != 0)
+		return fail(what_failed, "could not fsync the file");
+	return true;
+}
+
+bool
+nxm_saved_close(const NxmSavedFile *file, int fd, bool keep,
+				const char **what_failed)
+{
+	bool		ok = true;
+
+	if (CloseTransientFile(fd) != 0 && keep)
+		ok = fail(what_failed, "could not close the file");
+	if (ok && keep && durable_rename(file->tmp, file->path, LOG) != 0)
+		ok = fail(what_failed, "could not rename the file");
+	if (!ok || !keep)
+	{
+		int			save_errno = errno;
+
+		(void) unlink(file->tmp);
+		errno = save_errno;
+	}
+	return ok;
+}
+
+const char *
+nxm_saved_read(int fd, void *to, size_t len, uint64 offset)
+{
+	char	   *p = to;
+
+	while (len > 0)
+	{
+		ssize_t		n = pg_pread(fd, p, len, (off_t) offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? "it could not be read" : "it is truncated";
+		p += n;
+		offset += n;
+		len -= n;
+	}
+	return NULL;
+}
+
+static const char *
+check_header(const NxmSavedFile *file, int fd, uint64 length,
+			 NxmSavedHeader *header)
+{
+	pg_crc32c	crc;
+	const char *broken;
+
+	if (length < sizeof(*header))
+		return "it is truncated";
+	broken = nxm_saved_read(fd, header, sizeof(*header), 0);
+	if (broken != NULL)
+		return broken;
+	if (strncmp(header->magic, file->magic, sizeof(header->magic)) != 0)
+		return psprintf("it is not a file of %s, or was not finished", file->what);
+	if (header->byte_order != BYTE_ORDER_MARK)
+		return "it was written on a machine of another byte order";
+	if (header->format < file->oldest_format || header->format > file->format)
+		return psprintf("its format is %u, and this version of nexusmem reads %u to %u",
+						header->format, file->oldest_format, file->format);
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, header, offsetof(NxmSavedHeader, header_crc));
+	FIN_CRC32C(crc);
+	if (!EQ_CRC32C(crc, header->header_crc))
+		return "the checksum of its header is wrong";
+	if (header->alignment != MAXIMUM_ALIGNOF)
+		return "it was written on a machine of another alignment";
+	if (header->system_identifier != GetSystemIdentifier())
+		return psprintf("it belongs to the database system %llu, and this one is %llu",
+						(unsigned long long) header->system_identifier,
+						(unsigned long long) GetSystemIdentifier());
+	if (header->length != length)
+		return psprintf("it has %llu bytes instead of %llu",
+						(unsigned long long) length,
+						(unsigned long long) header->length);
+	return NULL;
+}
+
+static const char *
+check_body(int fd, const NxmSavedHeader *header)
+{
+	char	   *block = palloc(BLOCK_SIZE);
+	pg_crc32c	crc;
+
+	INIT_CRC32C(crc);
+	for (uint64 offset = sizeof(*header); offset < header->length;)
+	{
+		size_t		n = Min(BLOCK_SIZE, header->length - offset);
+		const char *broken;
+
+		CHECK_FOR_INTERRUPTS();
+		broken = nxm_saved_read(fd, block, n, offset);
+		if (broken != NULL)
+			return broken;
+		COMP_CRC32C(crc, block, n);
+		offset += n;
+	}
+	FIN_CRC32C(crc);
+	pfree(block);
+	return EQ_CRC32C(crc, header->body_crc) ? NULL : "its checksum is wrong";
+}
+
+const char *
+nxm_saved_check(const NxmSavedFile *file, int fd, uint64 length,
+				NxmSavedHeader *header)
+{
+	const char *broken = check_header(file, fd, length, header);
+
+	return broken != NULL ? broken : check_body(fd, header);
+}
+
+void
+nxm_saved_refuse(const NxmSavedFile *file, const char *why)
+{
+	/* what is no file at all cannot be renamed durably */
+	if (durable_rename(file->path, file->refused, DEBUG1) == 0 ||
+		rename(file->path, file->refused) == 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("%s in file \"%s\" were not loaded: %s", file->what,
+						file->path, why),
+				 errhint("The file is kept as \"%s\" until another one is refused.",
+						 file->refused)));
+	else
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("%s in file \"%s\" were not loaded: %s", file->what,
+						file->path, why),
+				 errdetail("Could not rename it to \"%s\": %m", file->refused)));
+		/* It must not be loaded another time, so rather none. */
+		(void) durable_unlink(file->path, LOG);
+	}
+}

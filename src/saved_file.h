@@ -1,0 +1,84 @@
+/*
+ * saved_file.h
+ *	  What our saved files have in common: their header, and how they are written
+ *	  and read.
+ */
+#ifndef NXM_SAVED_FILE_H
+#define NXM_SAVED_FILE_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "port/pg_crc32c.h"
+
+/* Relative to the data directory, where server processes work. */
+#define NXM_SAVED_DIR "pg_nexusmem"
+
+/* One of them; the names are constants of the program. */
+typedef struct NxmSavedFile
+{
+	const char *what;			/* is in it: "saved structures" */
+	const char *path;
+	const char *tmp;			/* while it is being written */
+	const char *refused;		/* what could not be loaded is kept as this */
+	const char *magic;			/* at most 7 characters */
+	uint32		format;			/* raised when anything behind the header changes */
+	uint32		oldest_format;	/* that is read */
+} NxmSavedFile;
+
+/* Its fields, with a path below NXM_SAVED_DIR. */
+#define NXM_SAVED_FILE_NAMES(name) \
+	.path = NXM_SAVED_DIR "/" name, \
+	.tmp = NXM_SAVED_DIR "/" name ".tmp", \
+	.refused = NXM_SAVED_DIR "/" name ".refused"
+
+typedef struct NxmSavedHeader
+{
+	char		magic[8];
+	uint32		byte_order;
+	uint32		format;
+	uint64		system_identifier;	/* pg_control's */
+	uint64		length;			/* of the file */
+	TimestampTz saved_at;
+	uint32		objects;		/* in the file; its writer's own */
+	uint32		alignment;		/* MAXIMUM_ALIGNOF */
+	pg_crc32c	body_crc;		/* of all behind the header */
+	pg_crc32c	header_crc;		/* of the fields above */
+} NxmSavedHeader;
+
+StaticAssertDecl(sizeof(NxmSavedHeader) == 56, "NxmSavedHeader has no padding");
+
+/*
+ * Writing.  What fails returns false, or -1, with *what_failed set and the reason in
+ * errno.  Nothing here raises errors.
+ */
+
+/* Makes the directory and an empty tmp, mode 0600.  Returns an open transient file. */
+extern int	nxm_saved_create(const NxmSavedFile *file, const char **what_failed);
+
+extern bool nxm_saved_write(int fd, const void *data, size_t len, uint64 offset,
+							const char **what_failed);
+
+/* The body is written: adds the header, and makes both durable, in this order. */
+extern bool nxm_saved_finish(const NxmSavedFile *file, int fd, uint64 length,
+							 uint32 objects, pg_crc32c body_crc,
+							 const char **what_failed);
+
+/* Closes the file, and makes it the saved one, or (keep false) removes it. */
+extern bool nxm_saved_close(const NxmSavedFile *file, int fd, bool keep,
+							const char **what_failed);
+
+/*
+ * Reading.  What fails returns the reason, a constant or palloc'd; NULL: all is well.
+ */
+
+extern const char *nxm_saved_read(int fd, void *to, size_t len, uint64 offset);
+
+/* Is the file, of so many bytes, whole, ours, and one that this version can read? */
+extern const char *nxm_saved_check(const NxmSavedFile *file, int fd, uint64 length,
+								   NxmSavedHeader *header);
+
+/* Tells in the log why a file was not loaded, and keeps it under its other name. */
+extern void nxm_saved_refuse(const NxmSavedFile *file, const char *why);
+
+#endif							/* NXM_SAVED_FILE_H */
