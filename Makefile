@@ -47,7 +47,9 @@ OBJS = \
 	src/placement.o \
 	src/buffer_nodes.o \
 	src/prefetch_index.o \
+	src/prefetch_learned.o \
 	src/prefetch_stats.o \
+	src/predictor_area.o \
 	src/single_flight.o \
 	src/save.o \
 	src/save_write.o \
@@ -68,6 +70,7 @@ OBJS = \
 	src/sql_cache_batch.o \
 	src/sql_cache_fetch.o \
 	src/sql_cache_admin.o \
+	src/sql_predictor.o \
 	src/nexusmem.o
 
 PG_CFLAGS = -Wall -Wextra
@@ -82,7 +85,7 @@ PG_CPPFLAGS += -DNXM_HAVE_LIBNUMA
 SHLIB_LINK += -lnuma
 endif
 
-REGRESS = install nodes settings errors privileges prefetch structures structure_errors structure_privileges cache cache_errors cache_privileges
+REGRESS = install nodes settings errors privileges prefetch predictor structures structure_errors structure_privileges cache cache_errors cache_privileges
 ISOLATION = concurrent remembered
 ISOLATION_OPTS = --inputdir=test --load-extension=nexusmem
 TAP_TESTS = 1

@@ -18,6 +18,7 @@
 #include "storage/buf_internals.h"
 #include "storage/bufmgr.h"
 #include "storage/fd.h"
+#include "storage/lock.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
@@ -256,6 +257,17 @@ typedef SysCacheIdentifier NxmSysCacheId;
 #else
 typedef int NxmSysCacheId;
 #endif
+
+/* 18 (6d376c3b0): a lock that is not to be had can be logged. */
+static inline LockAcquireResult
+nxm_lock_if_free(const LOCKTAG *tag, LOCKMODE mode, LOCALLOCK **lock)
+{
+#if PG_VERSION_NUM >= 180000
+	return LockAcquireExtended(tag, mode, false, true, false, lock, false);
+#else
+	return LockAcquireExtended(tag, mode, false, true, false, lock);
+#endif
+}
 
 /* 19: ShmemInitHash() lost the initial size, which was always the maximum. */
 static inline HTAB *

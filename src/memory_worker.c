@@ -5,7 +5,8 @@
  * It loads what the last shutdown saved, frees what others left half freed, puts
  * new limits into force, keeps the caches in order (what has expired, what has to give
  * way), drops the structures of dropped databases, gives those of dropped roles away,
- * and saves when the server stops.
+ * and saves when the server stops.  It also looks after the learned predictor
+ * (predictor_area.c), which is not one of the structures and may be there without them.
  *
  * It is connected to no database, so that it stands in nobody's way, and reads
  * shared catalogs only; it works on a standby as well.  DROP DATABASE waits for
@@ -34,6 +35,7 @@
 #include "port/atomics.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "predictor_area.h"
 #include "registry.h"
 #include "save.h"
 #include "storage/ipc.h"
@@ -242,8 +244,13 @@ nxm_memory_worker_main(Datum arg)
 		if (stopping == 0)
 		{
 			bool		memory = pass(&reconciled, &timeout);
+			long		learned;
 
+			MemoryContextSwitchTo(context);
+			learned = nxm_predictor_area_tick();
 			timeout = sleep_time(memory, timeout);
+			if (learned >= 0 && (timeout < 0 || learned < timeout))
+				timeout = learned;
 		}
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
@@ -263,12 +270,16 @@ nxm_memory_worker_main(Datum arg)
 		{
 			/* not 0, or the postmaster would never start it again */
 			if (stopping == 0 && !nxm_server_stopping())
+			{
+				nxm_predictor_area_save();
 				proc_exit(1);
+			}
 			if (stopping == 0)
 				stopping = GetCurrentTimestamp();
 			if (nxm_save_may_begin(stopping))
 			{
 				nxm_save_now();
+				nxm_predictor_area_save();
 				proc_exit(1);
 			}
 			/* for whoever wonders why, when no session can be had any more */

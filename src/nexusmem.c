@@ -13,7 +13,9 @@
 #include "nodes.h"
 #include "placement.h"
 #include "prefetch_index.h"
+#include "prefetch_learned.h"
 #include "prefetch_stats.h"
+#include "predictor_area.h"
 #include "registry.h"
 #include "save.h"
 #include "scheduler.h"
@@ -36,6 +38,8 @@ static const NxmShmemModule modules[] = {
 	nxm_prefetch_stats_shmem_init},
 	{"nexusmem arena", nxm_arena_size, NULL, nxm_arena_shmem_init},
 	{"nexusmem save", nxm_save_size, NULL, nxm_save_shmem_init},
+	{"nexusmem predictor", nxm_predictor_area_size, NULL,
+	nxm_predictor_area_shmem_init},
 	{"nexusmem worker", nxm_worker_size, NULL, nxm_worker_shmem_init},
 	{"nexusmem memory worker", nxm_memory_worker_size, NULL,
 	nxm_memory_worker_shmem_init},
@@ -93,6 +97,7 @@ _PG_init(void)
 	nxm_registry_init();
 	nxm_prefetch_index_init();
 	nxm_prefetch_stats_init();
+	nxm_predictor_area_init();
 	nxm_save_init();
 	nxm_worker_init();
 	nxm_memory_worker_init();

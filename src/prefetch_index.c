@@ -87,6 +87,7 @@
 #include "nodes/nodeFuncs.h"
 #include "numa_seam.h"
 #include "portability/instr_time.h"
+#include "prefetch_learned.h"
 #include "prefetch_stats.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -650,13 +651,21 @@ look_ahead_rescan(IndexScanDesc scan, ScanKey keys, int nkeys,
 	btrescan(scan, keys, nkeys, orderbys, norderbys);
 }
 
+bool
+nxm_prefetch_index_awake(IndexScanDesc scan)
+{
+	LookAhead  *la = (LookAhead *) scan->orderByData;
+
+	return la != NULL && !la->quiet;
+}
+
 /* Gives an index our routine, if it is a btree that we know. */
 static void
 take_seat(Relation index)
 {
 	NxmAmRoutinePtr routine;
 
-	if (index == NULL || index->rd_indam == our_routine ||
+	if (index->rd_indam == our_routine ||
 		index->rd_rel->relam != BTREE_AM_OID ||
 		RelationGetRelid(index) < FirstNormalObjectId)
 		return;
@@ -686,12 +695,19 @@ take_seat(Relation index)
 static bool
 take_seats(PlanState *state, void *context)
 {
+	Relation	index = NULL;
+
 	if (state == NULL)
 		return false;
 	if (IsA(state, IndexScanState))
-		take_seat(((IndexScanState *) state)->iss_RelationDesc);
+		index = ((IndexScanState *) state)->iss_RelationDesc;
 	else if (IsA(state, IndexOnlyScanState))
-		take_seat(((IndexOnlyScanState *) state)->ioss_RelationDesc);
+		index = ((IndexOnlyScanState *) state)->ioss_RelationDesc;
+	if (index != NULL)
+	{
+		take_seat(index);
+		nxm_learned_take_seat(index, our_routine);
+	}
 	return planstate_tree_walker(state, take_seats, context);
 }
 
@@ -699,7 +715,7 @@ void
 nxm_prefetch_index_start(QueryDesc *query, int eflags)
 {
 #ifdef USE_PREFETCH
-	if (!nxm_enable_prefetch || switched_off ||
+	if ((!nxm_enable_prefetch && !nxm_enable_learned_prefetch) || switched_off ||
 		(eflags & EXEC_FLAG_EXPLAIN_ONLY) != 0)
 		return;
 	if (unlikely(nxm_prefetch_off_reason()[0] != '\0'))

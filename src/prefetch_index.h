@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "executor/execdesc.h"
 
 extern bool nxm_enable_prefetch;
@@ -17,6 +18,9 @@ extern void nxm_prefetch_index_init(void);
 
 /* Gives the plan's indexes our routine.  To be called after ExecutorStart. */
 extern void nxm_prefetch_index_start(QueryDesc *query, int eflags);
+
+/* Is this scan of a btree, which has our routine, reading ahead of itself? */
+extern bool nxm_prefetch_index_awake(IndexScanDesc scan);
 
 /* Most blocks in flight for a scan of a table in the database's tablespace. */
 extern int	nxm_prefetch_distance_here(void);

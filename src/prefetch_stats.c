@@ -224,9 +224,9 @@ end_counts(NxmPrefetchCounts *c)
 		session[c->kind][i] += c->stat[i];
 }
 
-/* Runs where nothing may fail: after the commit record, or in an abort. */
-static void
-flush(void)
+/* Runs where nothing may fail: after the commit record, in an abort, at an exit. */
+void
+nxm_prefetch_stats_flush(void)
 {
 	for (int i = 0; i < nlocal; i++)
 	{
@@ -325,7 +325,7 @@ xact_callback(XactEvent event, void *arg)
 			return;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
-			flush();
+			nxm_prefetch_stats_flush();
 			if (ndropped > 0)
 				forget(MyDatabaseId, dropped, ndropped);
 			if (OidIsValid(dropped_database))
@@ -335,7 +335,7 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PARALLEL_ABORT:
 		case XACT_EVENT_PREPARE:
 			/* a prepared drop is found out by the next reader of the view */
-			flush();
+			nxm_prefetch_stats_flush();
 			break;
 		default:
 			return;
@@ -471,6 +471,8 @@ nxm_prefetch_kind_name(NxmPrefetchKind kind)
 	{
 		case NXM_PREFETCH_INDEX:
 			return "index";
+		case NXM_PREFETCH_LEARNED:
+			return "learned";
 		case NXM_NUM_PREFETCH_KINDS:
 			break;
 	}

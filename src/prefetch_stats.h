@@ -30,6 +30,7 @@ typedef enum NxmPrefetchStat
 typedef enum NxmPrefetchKind
 {
 	NXM_PREFETCH_INDEX,
+	NXM_PREFETCH_LEARNED,
 	NXM_NUM_PREFETCH_KINDS
 } NxmPrefetchKind;
 
@@ -75,6 +76,12 @@ extern void nxm_session_prefetch(NxmPrefetchKind kind,
  */
 extern NxmPrefetchRow *nxm_prefetch_rows(int *nrows);
 extern void nxm_prefetch_stats_reset(void);
+
+/*
+ * Adds up what was counted since the last transaction ended: for a process that is
+ * about to end.  Raises no errors.
+ */
+extern void nxm_prefetch_stats_flush(void);
 
 extern const char *nxm_prefetch_kind_name(NxmPrefetchKind kind);
 

@@ -21,6 +21,7 @@
 #include "placement.h"
 #include "prefetch_index.h"
 #include "prefetch_stats.h"
+#include "predictor_area.h"
 #include "save.h"
 #include "scheduler.h"
 #include "shmem.h"
@@ -410,6 +411,53 @@ prefetch_status(void)
 }
 
 static StatusRow
+learned_status(void)
+{
+	NxmPredictorAreaReport report;
+	NxmPredictor *predictor;
+	NxmPredictorStats stats;
+	const char *detail;
+
+	if (!nxm_shmem_available())
+		return row("off", HINT_PRELOAD, "needs the library preloaded");
+	if (!nxm_enable_learned_prefetch)
+		return row("off", "Set nexusmem.enable_learned_prefetch = on and reload.",
+				   "nexusmem.enable_learned_prefetch is off");
+	if (nxm_prefetch_off_reason()[0] != '\0')
+		return row("off", NULL, "index look-ahead, which it needs, is off");
+	nxm_predictor_area_report(&report);
+	if (nxm_memory_worker_pid() == 0)
+		return row("degraded", "Raise max_worker_processes and restart the server.",
+				   report.ready ?
+				   "the worker \"nexusmem memory\" is not running: learned sequences will not be saved" :
+				   "the worker \"nexusmem memory\" is not running: nothing is recorded");
+	if (!report.ready)
+		return report.failed[0] != '\0' ?
+			row("degraded", "Enlarge /dev/shm (in a container with --shm-size), or lower nexusmem.predictor_memory and restart the server.",
+				pstrdup(report.failed)) :
+			row("degraded", "Ask again in a moment.", "its memory is being made");
+	predictor = nxm_predictor_area();
+	if (predictor == NULL)
+		return row("degraded", "See the server's log.",
+				   "this session could not map the predictor's memory");
+	nxm_predictor_stats(predictor, &stats);
+	detail = psprintf("%.1f MB: " UINT64_FORMAT " of " UINT64_FORMAT " associations, of " UINT64_FORMAT " relations",
+					  report.bytes / 1048576.0, (uint64) stats.associations,
+					  (uint64) stats.capacity, (uint64) stats.relations);
+	if (report.failed[0] != '\0')
+		return row("degraded", "See the server's log.",
+				   psprintf("%s; %s", detail, report.failed));
+	if (report.refused)
+		return row("degraded", "See the server's log.",
+				   psprintf("%s; saved ones were not loaded: pg_nexusmem/learned.refused has them",
+							detail));
+	if (report.saved_at != 0)
+		detail = psprintf("%s; saved at %s", detail,
+						  timestamptz_to_str(report.saved_at));
+	return row("active", NULL, detail);
+}
+
+static StatusRow
 worker_status(void)
 {
 	if (!nxm_shmem_available())
@@ -464,6 +512,7 @@ nxm_status(PG_FUNCTION_ARGS)
 		{"structure memory", structure_memory_status},
 		{"cache", cache_status},
 		{"index look-ahead", prefetch_status},
+		{"learned look-ahead", learned_status},
 		{"background worker", worker_status},
 		{"saved structures", memory_worker_status},
 	};

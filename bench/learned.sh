@@ -1,0 +1,201 @@
+#!/bin/bash
+# bench/learned.sh: what learned look-ahead gains where the same lookups come again.
+#
+#	PAIRS=3			pairs of runs of each case
+#	ROWS=150000		of each of the 5 tables, 1 kB each, in an order that their keys
+#				know nothing of
+#	PAGES=500		sequences of 20 lookups, 4 in each table
+#	CLIENTS=8		of the case clients
+#	CASES=...		the cases to run, as they are named below
+#
+# A is nexusmem.enable_learned_prefetch = off, B is on. A page is a sequence of lookups
+# by primary key, each a statement of its own in PL/pgSQL, as an application does them.
+# Which keys a page has is chance, the same each time. Before each run the server
+# restarts, and the files of all tables and indexes leave the operating system's cache:
+# what was learned comes from the file. All runs take pages in an order of their own.
+#
+# recurring	pages that were run once before, with it on
+# fresh		pages that nobody has run before
+# clients	recurring pages by CLIENTS sessions at once: throughput and 99th percentile
+# cached	recurring pages, all in shared_buffers
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+param PAIRS 3
+param ROWS 150000
+param PAGES 500
+param CLIENTS 8
+param SEED $RANDOM
+CASES=${CASES:-"recurring fresh clients cached"}
+bench_begin learned "$@"
+
+echo "preparing: 5 tables of $ROWS rows"
+nxm_cluster_start main "shared_preload_libraries = 'nexusmem'
+shared_buffers = 1GB
+wal_level = minimal
+max_wal_senders = 0
+max_wal_size = 8GB
+checkpoint_timeout = 1h
+autovacuum = off
+jit = off
+maintenance_work_mem = 256MB
+work_mem = 256MB"
+nxm_psql <<-SQL
+	SET max_parallel_workers_per_gather = 0;
+	CREATE EXTENSION nexusmem;
+	DO \$\$
+	BEGIN
+		FOR t IN 0 .. 4 LOOP
+			EXECUTE format('CREATE TABLE t%s (k int, pad text)', t);
+			EXECUTE format('ALTER TABLE t%s ALTER pad SET STORAGE PLAIN', t);
+			EXECUTE format('INSERT INTO t%s SELECT k, repeat(''x'', 950) FROM (SELECT k FROM generate_series(0, $ROWS - 1) k ORDER BY hashint4extended(k, $SEED + %s)) s', t, t);
+			EXECUTE format('ALTER TABLE t%s ADD PRIMARY KEY (k)', t);
+		END LOOP;
+	END \$\$;
+	VACUUM (FREEZE, ANALYZE);
+	-- key i of a page
+	CREATE FUNCTION key(page int, i int) RETURNS int LANGUAGE sql IMMUTABLE AS
+	\$\$SELECT abs(hashint4extended(page * 20 + i, $SEED) % $ROWS)::int\$\$;
+	CREATE FUNCTION page(page int) RETURNS int LANGUAGE plpgsql AS \$\$
+	DECLARE
+		k0 int; n int := 0; x text;
+	BEGIN
+		FOR i IN 0 .. 3 LOOP
+			k0 := key(page, i * 5);
+			SELECT pad INTO x FROM t0 WHERE k = k0; n := n + length(x);
+			k0 := key(page, i * 5 + 1);
+			SELECT pad INTO x FROM t1 WHERE k = k0; n := n + length(x);
+			k0 := key(page, i * 5 + 2);
+			SELECT pad INTO x FROM t2 WHERE k = k0; n := n + length(x);
+			k0 := key(page, i * 5 + 3);
+			SELECT pad INTO x FROM t3 WHERE k = k0; n := n + length(x);
+			k0 := key(page, i * 5 + 4);
+			SELECT pad INTO x FROM t4 WHERE k = k0; n := n + length(x);
+		END LOOP;
+		RETURN n;
+	END \$\$;
+	CHECKPOINT;
+SQL
+FILES=()
+for t in t0 t1 t2 t3 t4 t0_pkey t1_pkey t2_pkey t3_pkey t4_pkey; do
+	mapfile -t -O ${#FILES[@]} FILES < <(relation_files $t)
+done
+
+# restart on|off [warm]: with all data on disk alone, and the setting so
+restart() {
+	nxm_cluster_stop main
+	evict "${FILES[@]}"
+	nxm_cluster_start main "nexusmem.enable_learned_prefetch = $1"
+	if [ "$1" = on ]; then
+		for ((i = 0; i < 100; i++)); do
+			if [ "$(nxm_psql -Atc "SELECT state FROM nexusmem.status WHERE feature = 'learned look-ahead'")" = active ]; then return; fi
+			sleep 0.1
+		done
+		nxm_die "learned look-ahead does not become active"
+	fi
+}
+
+# order_of FIRST SEED: PAGES pages from FIRST on, in an order of their own
+order_of() { echo "SELECT array_agg(p ORDER BY hashint4extended(p, $2)) FROM generate_series($1, $1 + $PAGES - 1) p"; }
+
+# run FIRST SEED [TIMES]: "ms issued used wasted" of the pages in one session
+run() {
+	nxm_psql -At <<-SQL
+		SET plan_cache_mode = force_generic_plan;
+		DO \$\$
+		DECLARE
+			pages int[] := ($(order_of "$1" "$2"));
+			p int; n bigint := 0; began timestamptz;
+		BEGIN
+			-- plans, and loads catalogs
+			n := page(-1);
+			FOR i IN 1 .. ${3:-1} LOOP
+				began := clock_timestamp();
+				FOREACH p IN ARRAY pages LOOP
+					n := n + page(p);
+				END LOOP;
+			END LOOP;
+			PERFORM set_config('bench.ms', (extract(epoch FROM clock_timestamp() - began) * 1000)::text, false);
+		END \$\$;
+		SELECT current_setting('bench.ms'), issued, used, wasted FROM nexusmem.session_prefetch() WHERE kind = 'learned';
+	SQL
+}
+
+# many FIRST: "pages/s p99_us" of CLIENTS sessions, each with pages of its own
+many() {
+	rm -f "$NXM_TMP"/latency*
+	cat >"$NXM_TMP/page.sql" <<-SQL
+		SELECT page($1 + nextval('pages')::int % $PAGES);
+	SQL
+	chmod a+r "$NXM_TMP/page.sql"
+	nxm_psql -qc 'DROP SEQUENCE IF EXISTS pages; CREATE SEQUENCE pages MINVALUE 0'
+	(cd "$NXM_TMP" && as_postgres "$PG_BIN/pgbench" -n -M prepared -c "$CLIENTS" -j 2 -t $((PAGES / CLIENTS)) -l --log-prefix="$NXM_LOG/latency" -f page.sql) |
+		awk '/^tps/ { printf "%s ", $3 }'
+	cat "$NXM_LOG"/latency* | awk '{ print $3 }' | sort -n | awk '{ v[NR] = $1 } END { print v[int(NR * 0.99 + 0.5)] }'
+	rm -f "$NXM_LOG"/latency*
+}
+
+# the pages of a pair, learned
+teach() {
+	restart on
+	run "$1" 1 >/dev/null
+}
+
+USED=
+for ((p = 1; p <= PAIRS; p++)); do
+	echo "pair $p of $PAIRS"
+	first=$((p * PAGES * 4))
+	for c in $CASES; do
+		case $c in
+			recurring)
+				teach $first
+				restart off
+				IFS='|' read -r off _ <<<"$(run $first $((SEED + p)))"
+				restart on
+				IFS='|' read -r on issued used wasted <<<"$(run $first $((SEED + p)))"
+				pair recurring "$off" "$on"
+				USED+="  $issued issued, $used used, $wasted wasted"$'\n'
+				;;
+			fresh)
+				restart off
+				IFS='|' read -r off _ <<<"$(run $((first + PAGES)) $((SEED + p)))"
+				restart on
+				IFS='|' read -r on _ <<<"$(run $((first + PAGES)) $((SEED + p)))"
+				pair fresh "$off" "$on"
+				;;
+			clients)
+				teach $((first + 2 * PAGES))
+				restart off
+				read -r off off99 <<<"$(many $((first + 2 * PAGES)))"
+				restart on
+				read -r on on99 <<<"$(many $((first + 2 * PAGES)))"
+				pair "clients, pages/s" "$off" "$on"
+				pair "clients, p99" "$off99" "$on99"
+				;;
+			cached)
+				restart off
+				IFS='|' read -r off _ <<<"$(run $first $((SEED + p)) 4)"
+				restart on
+				IFS='|' read -r on _ <<<"$(run $first $((SEED + p)) 4)"
+				pair cached "$off" "$on"
+				;;
+			*) nxm_die "no case $c" ;;
+		esac
+	done
+done
+
+echo
+echo "median (least to greatest); pairs off:on"
+for c in $CASES; do
+	case $c in
+		recurring) report recurring A/B ms '>=' 2 ;;
+		fresh) report fresh A/B ms '>=' 0.98 ;;
+		clients)
+			report "clients, pages/s" B/A pages/s '>=' 1
+			report "clients, p99" B/A us '<=' 1.05
+			;;
+		cached) report cached A/B ms '>=' 0.97 ;;
+	esac
+done
+echo "recurring pages, blocks:"
+printf '%s' "$USED"

@@ -1,0 +1,22 @@
+/* sql/nexusmem--0.2--0.3.sql */
+
+-- complain if script is sourced in psql, rather than via ALTER EXTENSION
+\echo Use "ALTER EXTENSION nexusmem UPDATE TO '0.3'" to load this file. \quit
+
+-- Learned look-ahead
+
+CREATE FUNCTION nexusmem.predictor_predict(rel regclass, block bigint)
+RETURNS TABLE (relid oid, block bigint, confidence real)
+AS 'MODULE_PATHNAME', 'nxm_sql_predictor_predict'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.predictor_predict(regclass, bigint) IS
+'blocks that were missed after this one, of any relation, the likeliest first';
+
+CREATE FUNCTION nexusmem.predictor_reset()
+RETURNS void
+AS 'MODULE_PATHNAME', 'nxm_sql_predictor_reset'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.predictor_reset() IS
+'forgets all recorded sequences, those of all databases and those in the file';
+
+REVOKE ALL ON FUNCTION nexusmem.predictor_reset() FROM PUBLIC;

@@ -1,0 +1,469 @@
+/*
+ * predictor_area.c
+ *	  The shared memory of the learned predictor, and the file that it survives in.
+ *
+ * Memory.  One DSM segment of nexusmem.predictor_memory, made by the worker "nexusmem
+ * memory" when nexusmem.enable_learned_prefetch is on for the first time, so nothing
+ * is taken where nobody wants it.  It stays until the server stops; off and on again
+ * goes on with what was known.  Backends map it at their first use.  PostgreSQL
+ * allocates a posix segment whole: where /dev/shm has no room making it fails, which
+ * is a row of status and tried again from time to time.
+ *
+ * Survival.  What is known is a help and never a fact, so that an old copy does no
+ * harm: unlike structures it survives a crash too.  The worker writes the file every
+ * SAVE_INTERVAL_MS if anything was learned, and when it ends.  The file stays after
+ * it was loaded.  It is a saved_file.h file with one body, nxm_predictor_save()'s.
+ * A base backup has it, so a standby begins with what its primary knew.
+ *
+ * The worker is connected to no database, and answers barriers between blocks while it
+ * writes.  Before it saves it compares the databases that the predictor knows with the
+ * catalog; of relations only whoever predicts them finds out that they are gone.
+ *
+ * State is changed by the worker alone, but for save_wanted.
+ *
+ * Limits: without the worker (max_worker_processes) there is no predictor; without
+ * preloading neither.  While the file is made durable the worker answers no barrier,
+ * for as long as the disk takes to write some megabytes.
+ */
+#include "predictor_area.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "access/xact.h"
+#include "memory_worker.h"
+#include "miscadmin.h"
+#include "port/atomics.h"
+#include "saved_file.h"
+#include "segment.h"
+#include "storage/fd.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#define SAVE_INTERVAL_MS	300000
+#define RETRY_INTERVAL_MS	60000
+#define DEFAULT_MEMORY_KB	(16 * 1024)
+#define LEAST_MEMORY_KB		1024
+#define MOST_MEMORY_KB \
+	((int) Min(NXM_PREDICTOR_MAX_SIZE / 1024, MAX_KILOBYTES))
+#define BLOCK_SIZE			(256 * 1024)
+
+typedef struct AreaShared
+{
+	/* set last, once; then handle and size do not change */
+	pg_atomic_uint32 ready;
+	dsm_handle	handle;
+	uint64		size;
+
+	/* set by anybody, taken by the worker */
+	pg_atomic_uint32 save_wanted;
+
+	/* for status; single writer: the worker */
+	pg_atomic_uint32 refused;
+	pg_atomic_uint64 saved_at;
+	pg_atomic_uint32 has_failed;	/* failed is set; it may be torn while it changes */
+	char		failed[128];
+} AreaShared;
+
+bool		nxm_enable_learned_prefetch = false;
+static int	predictor_memory = DEFAULT_MEMORY_KB;
+
+static const NxmSavedFile predictor_file = {
+	NXM_SAVED_FILE_NAMES("learned"),
+	.what = "learned sequences",
+	.magic = "NXMLRND",
+	.format = 1,
+	.oldest_format = 1
+};
+
+static AreaShared *shared = NULL;
+
+/* This process's own. */
+static NxmPredictor *predictor = NULL;
+static bool attach_failed = false;
+
+/* The worker's: what of the predictor is in the file, and since when. */
+static uint64 recorded_saved = 0;
+static TimestampTz last_save = 0;
+static TimestampTz last_attempt = 0;
+
+static NxmPredictor *
+predictor_of(dsm_segment *segment)
+{
+	/* a slice of main memory begins anywhere, at the same address in all processes */
+	return (NxmPredictor *) TYPEALIGN(PG_CACHE_LINE_SIZE,
+									  dsm_segment_address(segment));
+}
+
+NxmPredictor *
+nxm_predictor_area(void)
+{
+	dsm_segment *segment;
+	char	   *reason;
+
+	if (likely(predictor != NULL))
+		return predictor;
+	if (shared == NULL || attach_failed ||
+		pg_atomic_read_u32(&shared->ready) == 0)
+		return NULL;
+	pg_read_barrier();			/* pairs with make_area() */
+
+	segment = nxm_segment_attach(shared->handle, &reason);
+	if (segment == NULL)
+	{
+		attach_failed = true;
+		ereport(LOG,
+				(errmsg("nexusmem could not map the memory of the learned predictor: %s",
+						reason != NULL ? reason : "it does not exist any more")));
+		return NULL;
+	}
+	predictor = predictor_of(segment);
+	return predictor;
+}
+
+void
+nxm_predictor_area_reset(void)
+{
+	NxmPredictor *p = nxm_predictor_area();
+
+	if (p == NULL)
+		return;
+	nxm_predictor_reset(p);
+	pg_atomic_write_u32(&shared->save_wanted, 1);
+	nxm_memory_worker_wake();
+}
+
+void
+nxm_predictor_area_report(NxmPredictorAreaReport *report)
+{
+	memset(report, 0, sizeof(*report));
+	if (shared == NULL)
+		return;
+	report->ready = pg_atomic_read_u32(&shared->ready) != 0;
+	pg_read_barrier();
+	report->bytes = report->ready ? shared->size : 0;
+	report->refused = pg_atomic_read_u32(&shared->refused) != 0;
+	report->saved_at = (TimestampTz) pg_atomic_read_u64(&shared->saved_at);
+	if (pg_atomic_read_u32(&shared->has_failed) != 0)
+	{
+		pg_read_barrier();
+		strlcpy(report->failed, shared->failed, sizeof(report->failed));
+	}
+}
+
+/*
+ * The worker's part
+ */
+
+/* For status, and once for the log; NULL: nothing fails any more. */
+static void
+set_failed(const char *what, const char *why)
+{
+	bool		first = pg_atomic_read_u32(&shared->has_failed) == 0;
+
+	if (what == NULL)
+	{
+		pg_atomic_write_u32(&shared->has_failed, 0);
+		return;
+	}
+	snprintf(shared->failed, sizeof(shared->failed), "%s: %s", what, why);
+	pg_write_barrier();			/* pairs with nxm_predictor_area_report() */
+	pg_atomic_write_u32(&shared->has_failed, 1);
+	if (first)
+		ereport(LOG, (errmsg("nexusmem: %s: %s", what, why)));
+}
+
+/* NULL: it was loaded, or there is none. */
+static const char *
+read_saved(NxmPredictor *p)
+{
+	int			fd = OpenTransientFile(predictor_file.path, O_RDONLY | PG_BINARY);
+	NxmSavedHeader header;
+	struct stat st;
+	const char *broken;
+	void	   *body;
+	size_t		len;
+
+	if (fd < 0)
+		return errno == ENOENT ? NULL : psprintf("it could not be opened: %m");
+	if (fstat(fd, &st) != 0)
+		broken = psprintf("it could not be opened: %m");
+	else
+		broken = nxm_saved_check(&predictor_file, fd, (uint64) st.st_size, &header);
+	if (broken == NULL)
+	{
+		len = header.length - sizeof(header);
+		body = palloc_extended(len, MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
+		if (body == NULL)
+			broken = "there was no memory to read it into";
+		else
+			broken = nxm_saved_read(fd, body, len, sizeof(header));
+		if (broken == NULL && nxm_predictor_load(p, body, len) != NXM_PREDICTOR_LOADED)
+			broken = "its content makes no sense to this version of nexusmem";
+	}
+	CloseTransientFile(fd);
+	return broken;
+}
+
+static void
+load_saved(NxmPredictor *p)
+{
+	const char *broken = read_saved(p);
+
+	if (broken == NULL)
+		return;
+	pg_atomic_write_u32(&shared->refused, 1);
+	nxm_saved_refuse(&predictor_file, broken);
+}
+
+static uint64
+recorded_now(void)
+{
+	NxmPredictorStats stats;
+
+	nxm_predictor_stats(predictor, &stats);
+	return stats.recorded;
+}
+
+/* Makes the memory, and fills it with what was saved, before anybody uses it. */
+static void
+make_area(void)
+{
+	Size		size = nxm_predictor_size((size_t) predictor_memory * 1024);
+	char	   *reason;
+	dsm_segment *segment = nxm_segment_create(size + PG_CACHE_LINE_SIZE, &reason);
+
+	if (segment == NULL)
+	{
+		set_failed("no memory for the learned predictor",
+				   reason != NULL ? reason : "PostgreSQL has no segment left");
+		return;
+	}
+	predictor = nxm_predictor_init(predictor_of(segment), size);
+	load_saved(predictor);
+	recorded_saved = recorded_now();
+	last_save = GetCurrentTimestamp();
+	set_failed(NULL, NULL);
+
+	shared->handle = dsm_segment_handle(segment);
+	shared->size = size;
+	pg_write_barrier();			/* pairs with nxm_predictor_area() */
+	pg_atomic_write_u32(&shared->ready, 1);
+}
+
+/* Forgets databases that are gone. */
+static void
+reconcile(void)
+{
+	uint32_t	cursor = 0;
+	uint32_t	database;
+	uint32_t	relation;
+	Oid			known = InvalidOid; /* to be there */
+	MemoryContext context = CurrentMemoryContext;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	while (nxm_predictor_next_relation(predictor, &cursor, &database, &relation))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (database == known)
+			continue;
+		if (SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(database)))
+			known = database;
+		else
+			nxm_predictor_forget(predictor, database, 0);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+}
+
+/* NULL: it was written. */
+static const char *
+write_saved(uint64 *bytes)
+{
+	const char *what_failed = NULL;
+	size_t		size = nxm_predictor_save_size(predictor);
+	char	   *body = palloc_extended(size, MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
+	pg_crc32c	crc;
+	uint64		length = sizeof(NxmSavedHeader);
+	int			fd;
+	bool		ok = true;
+
+	if (body == NULL)
+		return "out of memory";
+	size = nxm_predictor_save(predictor, body, size);
+
+	fd = nxm_saved_create(&predictor_file, &what_failed);
+	if (fd < 0)
+		return psprintf("%s: %m", what_failed);
+	INIT_CRC32C(crc);
+	for (size_t at = 0; ok && at < size; at += BLOCK_SIZE)
+	{
+		size_t		n = Min(BLOCK_SIZE, size - at);
+
+		CHECK_FOR_INTERRUPTS();
+		COMP_CRC32C(crc, body + at, n);
+		ok = nxm_saved_write(fd, body + at, n, length, &what_failed);
+		length += n;
+	}
+	FIN_CRC32C(crc);
+	ok = ok && nxm_saved_finish(&predictor_file, fd, length, 1, crc, &what_failed);
+	if (!ok)
+		what_failed = psprintf("%s: %m", what_failed);
+	if (!nxm_saved_close(&predictor_file, fd, ok, &what_failed))
+		what_failed = psprintf("%s: %m", what_failed);
+	pfree(body);
+	*bytes = length;
+	return what_failed;
+}
+
+static void
+save(void)
+{
+	uint64		recorded = recorded_now();
+	uint64		bytes = 0;
+	const char *failed;
+
+	/* first, so that what is recorded meanwhile is saved the next time */
+	last_save = GetCurrentTimestamp();
+	failed = write_saved(&bytes);
+	if (failed != NULL)
+	{
+		set_failed("learned sequences were not saved", failed);
+		return;
+	}
+	recorded_saved = recorded;
+	pg_atomic_write_u64(&shared->saved_at, (uint64) last_save);
+	set_failed(NULL, NULL);
+	ereport(DEBUG1,
+			(errmsg_internal("saved learned sequences, %llu bytes",
+							 (unsigned long long) bytes)));
+}
+
+/* Calls what, in which an error is no reason to end. */
+static void
+guarded(void (*what) (void))
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		what();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		if (IsTransactionState())
+			AbortCurrentTransaction();
+		MemoryContextSwitchTo(context);
+		set_failed("the learned predictor's worker failed", error->message);
+	}
+	PG_END_TRY();
+}
+
+static void
+reconcile_and_save(void)
+{
+	reconcile();
+	save();
+}
+
+long
+nxm_predictor_area_tick(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (shared == NULL)
+		return -1;
+	if (predictor == NULL && pg_atomic_read_u32(&shared->ready) != 0)
+	{
+		/* a worker before us made it */
+		if (nxm_predictor_area() == NULL)
+			return -1;
+		last_save = now;
+	}
+	if (predictor == NULL)
+	{
+		if (!nxm_enable_learned_prefetch)
+			return -1;
+		if (last_attempt == 0 ||
+			TimestampDifferenceExceeds(last_attempt, now, RETRY_INTERVAL_MS))
+		{
+			last_attempt = now;
+			guarded(make_area);
+		}
+		if (pg_atomic_read_u32(&shared->ready) == 0)
+			return RETRY_INTERVAL_MS;
+	}
+
+	if (pg_atomic_exchange_u32(&shared->save_wanted, 0) != 0)
+		guarded(save);
+	else if (TimestampDifferenceExceeds(last_save, now, SAVE_INTERVAL_MS))
+	{
+		last_save = now;
+		if (recorded_now() != recorded_saved)
+			guarded(reconcile_and_save);
+	}
+	return TimestampDifferenceMilliseconds(now,
+										   TimestampTzPlusMilliseconds(last_save,
+																	   SAVE_INTERVAL_MS)) + 1;
+}
+
+void
+nxm_predictor_area_save(void)
+{
+	if (predictor != NULL && recorded_now() != recorded_saved)
+		guarded(save);
+}
+
+/*
+ * Setting up
+ */
+
+Size
+nxm_predictor_area_size(void)
+{
+	return sizeof(AreaShared);
+}
+
+void
+nxm_predictor_area_shmem_init(void *ptr, bool found)
+{
+	shared = ptr;
+	if (found)
+		return;
+	pg_atomic_init_u32(&shared->ready, 0);
+	pg_atomic_init_u32(&shared->save_wanted, 0);
+	pg_atomic_init_u32(&shared->refused, 0);
+	pg_atomic_init_u64(&shared->saved_at, 0);
+	pg_atomic_init_u32(&shared->has_failed, 0);
+	shared->failed[0] = '\0';
+}
+
+void
+nxm_predictor_area_init(void)
+{
+	DefineCustomBoolVariable("nexusmem.enable_learned_prefetch",
+							 "Reads ahead what was missed before in the same sequence.",
+							 "Sequences of blocks that sessions had to read are recorded, and survive a restart.",
+							 &nxm_enable_learned_prefetch,
+							 false,
+							 PGC_SIGHUP,
+							 0, NULL, NULL, NULL);
+	if (process_shared_preload_libraries_in_progress)
+		DefineCustomIntVariable("nexusmem.predictor_memory",
+								"Memory of the sequences that learned look-ahead knows.",
+								"It is taken when nexusmem.enable_learned_prefetch is on for the first time.",
+								&predictor_memory,
+								DEFAULT_MEMORY_KB, LEAST_MEMORY_KB, MOST_MEMORY_KB,
+								PGC_POSTMASTER,
+								GUC_UNIT_KB, NULL, NULL, NULL);
+}
