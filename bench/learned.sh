@@ -137,7 +137,7 @@ many() {
 		SELECT page($1 + nextval('pages')::int % $PAGES);
 	SQL
 	chmod a+r "$NXM_TMP/page.sql"
-	nxm_psql -qc 'DROP SEQUENCE IF EXISTS pages; CREATE SEQUENCE pages MINVALUE 0'
+	nxm_psql -qc 'SET client_min_messages = warning; DROP SEQUENCE IF EXISTS pages; CREATE SEQUENCE pages MINVALUE 0'
 	(cd "$NXM_TMP" && as_postgres "$PG_BIN/pgbench" -n -M prepared -c "$CLIENTS" -j 2 -t $((PAGES / CLIENTS)) -l --log-prefix="$NXM_LOG/latency" -f page.sql) |
 		awk '/^tps/ { printf "%s ", $3 }'
 	cat "$NXM_LOG"/latency* | awk '{ print $3 }' | sort -n | awk '{ v[NR] = $1 } END { print v[int(NR * 0.99 + 0.5)] }'

@@ -19,7 +19,7 @@
  *
  * A prefetched block is still read into shared_buffers, and so is recorded like one
  * that was not.  With the setting off no index has this routine, and nothing costs
- * anything; with it on a cached scan pays two comparisons and three stores a tuple.
+ * anything; with it on a cached scan pays two comparisons and a store a tuple.
  *
  * What is recorded.  Blocks are named by the relation's OID, which a rewrite of the
  * table leaves as it is.  Only of indexes of permanent and unlogged tables, not in
@@ -92,13 +92,12 @@ static NxmPredictorSession session;
 /* pgBufferUsage.shared_blks_read as far as it has been looked at. */
 static int64 reads_seen = 0;
 
-/* The tuple returned last; relation InvalidOid: its block is not to be recorded. */
-static struct
-{
-	Oid			relation;
-	BlockNumber block;
-	const void *scan;			/* compared only: it may be gone */
-}			last;
+/*
+ * The scan that returned a tuple last, and has not been called since; NULL: its block
+ * is not to be recorded.  It is there yet: its end passes here, and where an error
+ * ends it, so does the (sub)transaction.
+ */
+static IndexScanDesc last = NULL;
 
 /* Blocks recorded of a scan. */
 static struct
@@ -340,14 +339,14 @@ missed(const void *scan, Oid relation, BlockNumber block)
 
 /* Something was read since a tuple was returned: its heap block, then. */
 static pg_noinline void
-heap_missed(IndexScanDesc now)
+heap_missed(void)
 {
-	Oid			relation = last.relation;
+	IndexScanDesc scan = last;
 
-	last.relation = InvalidOid;
-	if (OidIsValid(relation) &&
-		!(now == last.scan && nxm_prefetch_index_awake(now)))
-		missed(last.scan, relation, last.block);
+	last = NULL;
+	if (scan != NULL && !scan->xs_want_itup && !nxm_prefetch_index_awake(scan))
+		missed(scan, RelationGetRelid(scan->heapRelation),
+			   ItemPointerGetBlockNumberNoCheck(&scan->xs_heaptid));
 	/* what predicting itself has read is no miss */
 	reads_seen = pgBufferUsage.shared_blks_read;
 }
@@ -369,14 +368,11 @@ learned_gettuple(IndexScanDesc scan, ScanDirection dir)
 	bool		found;
 
 	if (unlikely(pgBufferUsage.shared_blks_read != reads_seen))
-		heap_missed(scan);
+		heap_missed();
 	found = under->amgettuple(scan, dir);
 	if (unlikely(pgBufferUsage.shared_blks_read != reads_seen))
 		leaf_missed(scan);
-	last.relation = found && !scan->xs_want_itup ?
-		RelationGetRelid(scan->heapRelation) : InvalidOid;
-	last.block = ItemPointerGetBlockNumberNoCheck(&scan->xs_heaptid);
-	last.scan = scan;
+	last = found ? scan : NULL;
 	return found;
 }
 
@@ -385,8 +381,8 @@ learned_rescan(IndexScanDesc scan, ScanKey keys, int nkeys,
 			   ScanKey orderbys, int norderbys)
 {
 	if (unlikely(pgBufferUsage.shared_blks_read != reads_seen))
-		heap_missed(scan);
-	last.relation = InvalidOid;
+		heap_missed();
+	last = NULL;
 	under->amrescan(scan, keys, nkeys, orderbys, norderbys);
 }
 
@@ -404,8 +400,8 @@ static void
 learned_endscan(IndexScanDesc scan)
 {
 	if (unlikely(pgBufferUsage.shared_blks_read != reads_seen))
-		heap_missed(scan);
-	last.relation = InvalidOid;
+		heap_missed();
+	last = NULL;
 	under->amendscan(scan);
 }
 
@@ -419,6 +415,26 @@ end_session(int code, Datum arg)
 	nxm_predictor_end(predictor, &session);
 }
 
+/* An error may have ended the scan. */
+static void
+at_abort(XactEvent event, void *arg)
+{
+	(void) arg;
+	if (event == XACT_EVENT_ABORT)
+		last = NULL;
+}
+
+static void
+at_subabort(SubXactEvent event, SubTransactionId id, SubTransactionId parent,
+			void *arg)
+{
+	(void) id;
+	(void) parent;
+	(void) arg;
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		last = NULL;
+}
+
 static bool
 have_session(void)
 {
@@ -429,6 +445,8 @@ have_session(void)
 		return false;
 	nxm_predictor_begin(&session);
 	before_shmem_exit(end_session, (Datum) 0);
+	RegisterXactCallback(at_abort, NULL);
+	RegisterSubXactCallback(at_subabort, NULL);
 	return true;
 }
 
