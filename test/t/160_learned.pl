@@ -152,8 +152,11 @@ $node->safe_psql('postgres', 'CREATE TABLE keep AS TABLE lines');
 ask($locker, 'TRUNCATE lines');
 cold($node);
 active($node);
+$node->safe_psql('postgres', 'SELECT nexusmem.stat_prefetch_reset()');
 ($got) = run($node, q{'customers', 'orders'}, 'hashint4(p + 1)');
 is($got, $fewer, 'a truncated relation: same rows');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM nexusmem.stat_prefetch WHERE kind = 'learned' AND relid = 'lines'::regclass}), 0,
+	'and no block past its end is asked for');
 $node->safe_psql('postgres', 'DROP TABLE lines');
 cold($node);
 active($node);
