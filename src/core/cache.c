@@ -352,7 +352,7 @@ find_memory(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	if (nxm_load_relaxed(&part->waiting) != 0 &&
 		nxm_cache_give_back(view, cache, part) == NXM_OK)
 		return NXM_OK;
-	result = nxm_cache_make_way(view, cache, part, SEGMENT_UNITS);
+	result = nxm_cache_make_way(view, cache, part, SEGMENT_UNITS, REACH_ALL);
 	/* long values that were evicted are to be free now, and not after the section */
 	if (space->local->nbig > 0)
 		nxm_flush(space);
@@ -684,7 +684,8 @@ do_write(NxmCacheView *view, NxmCache *cache, Write *write)
 	/* what this one took is made up for ahead of need, by small steps of many */
 	if (write->stored > 0 &&
 		!nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + NXM_CACHE_AHEAD))
-		(void) nxm_cache_make_way(view, cache, part, 2 * write->stored + LEAST_STEP);
+		(void) nxm_cache_make_way(view, cache, part, 2 * write->stored + LEAST_STEP,
+								  REACH_SEALED);
 	nxm_cache_leave_memory(space);
 	return result;
 }

@@ -461,7 +461,7 @@ claim_examined(NxmSpace *space, NxmCachePartition *part, NxmVictim *victim)
 }
 
 NxmResult
-nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, bool only_ripe,
+nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, NxmReach reach,
 			   NxmVictim *victim)
 {
 	NxmSpace   *space = view->space;
@@ -474,8 +474,8 @@ nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, bool only_ripe,
 		if (result != NXM_OK)
 			return result;
 	}
-	result = claim_ripe(view, part, only_ripe, victim);
-	if (result != NXM_ABSENT || only_ripe)
+	result = claim_ripe(view, part, reach == REACH_RIPE, victim);
+	if (result != NXM_ABSENT || reach == REACH_RIPE)
 		return result;
 	if (claim_examined(space, part, victim))
 		return NXM_OK;
@@ -485,7 +485,7 @@ nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, bool only_ripe,
 		result = claim_oldest(space, &part->chain[first], SEG_SEALED, victim);
 		if (result == NXM_ABSENT)
 			result = claim_oldest(space, &part->chain[1 - first], SEG_SEALED, victim);
-		if (result != NXM_ABSENT)
+		if (result != NXM_ABSENT || reach != REACH_ALL)
 			return result;
 		/* a cache of a few segments that are all open */
 		result = nxm_cache_seal(space, part, false);

@@ -414,6 +414,9 @@ extern uint64_t nxm_cache_room(NxmCacheView *view, NxmCache *cache,
 extern bool nxm_cache_has_room(NxmCacheView *view, NxmCache *cache,
 							   const NxmCachePartition *part, uint64_t beyond);
 
+/* Is more used than a limit, as it is by now, allows? */
+extern bool nxm_cache_is_over(NxmCacheView *view, NxmCache *cache);
+
 /* Window and scale of a deadline; 0 and 0: none. */
 extern void nxm_cache_window(int64_t deadline, int64_t now, uint32_t *scale,
 							 uint64_t *due);
@@ -483,12 +486,20 @@ extern bool nxm_cache_main_has_share(NxmCachePartition *part, uint64_t room);
 /* Is any segment due? */
 extern bool nxm_cache_is_due(NxmCacheView *view, NxmCachePartition *part);
 
+/* Which segments may be evicted. */
+typedef enum NxmReach
+{
+	REACH_RIPE,					/* none that would lose what it need not */
+	REACH_SEALED,				/* none that is open: what was just written stays */
+	REACH_ALL					/* where no other can be, those that are open */
+} NxmReach;
+
 /*
  * Claims the segment to be evicted next.  NXM_OK; NXM_ABSENT: there is none that
- * can be; NXM_NEED_CHUNK.  only_ripe: none that would lose what it need not.
+ * can be; NXM_NEED_CHUNK.
  */
 extern NxmResult nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part,
-								bool only_ripe, NxmVictim *victim);
+								NxmReach reach, NxmVictim *victim);
 /* Claims a DRAINED segment. */
 extern NxmResult nxm_cache_pick_drained(NxmSpace *space, NxmCachePartition *part,
 										NxmVictim *victim);
@@ -503,10 +514,14 @@ extern NxmResult nxm_cache_find_sparse(NxmSpace *space, NxmCachePartition *part)
  */
 extern NxmResult nxm_cache_evict(NxmCacheView *view, NxmCache *cache,
 								 NxmCachePartition *part, uint32_t units,
-								 bool only_ripe);
-/* The same, in whichever cache is to give way for this one. */
+								 NxmReach reach);
+/*
+ * The same, in whichever cache is to give way for this one, and in whichever
+ * partition of it can: open segments only where no partition has another.
+ */
 extern NxmResult nxm_cache_make_way(NxmCacheView *view, NxmCache *cache,
-									NxmCachePartition *part, uint32_t units);
+									NxmCachePartition *part, uint32_t units,
+									NxmReach reach);
 /* Gives back what waits for no hazard any more. */
 extern NxmResult nxm_cache_give_back(NxmCacheView *view, NxmCache *cache,
 									 NxmCachePartition *part);
