@@ -293,11 +293,16 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		(scale != 0 ? C_DEADLINE : 0) | (big ? C_BIG : 0);
 	if (item_units(header) > SEGMENT_UNITS - HEAD_UNITS)
 		return NXM_TOO_LONG;
-	result = nxm_cache_reserve(view, cache, part, write->kind, scale, due,
-							   item_units(header), big ? big_bytes(write->big) : 0,
-							   false, &write->room);
-	if (result != NXM_OK)
-		return result;
+	if (old == NULL || big ||
+		!nxm_cache_recycle(space, part, write->kind, scale, due, item_units(header),
+						   &write->room))
+	{
+		result = nxm_cache_reserve(view, cache, part, write->kind, scale, due,
+								   item_units(header), big ? big_bytes(write->big) : 0,
+								   false, &write->room);
+		if (result != NXM_OK)
+			return result;
+	}
 
 	to = nxm_at(space, write->room.ref);
 	NXM_SET(((uint32_t *) to)[0], header);
@@ -593,6 +598,7 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		{
 			uint64_t	header = nxm_load(&place.bucket->header);
 			bool		moved = write->deed == EXPIRE && to != EMPTY;
+			uint32_t	old;
 
 			/* a slot is changed only when its insert is not pending any more */
 			if (pending_slot(header) == found.number)
@@ -614,9 +620,12 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 					drop_item(space, write);
 				continue;
 			}
+			old = item_header(found.item);
 			/* a value elsewhere goes from one item to the other */
 			nxm_cache_removed(space, cache, part, ref, found.item,
 							  !moved || write->big == 0);
+			if (to != EMPTY && (old & C_BIG) == 0)
+				nxm_cache_give_room(space, part, ref, item_units(old));
 			if (to != EMPTY)
 				published(space, cache, part, write);
 			if (over)

@@ -199,6 +199,12 @@ claim(NxmCacheSegment *segment, uint64_t name, uint64_t word, uint64_t state,
 	/* acquire: pairs with the store by who had it before; fails if it has ended */
 	if (!nxm_cas(&segment->word, &word, word - state + SEG_EVICTING))
 		return false;
+	/* a room of it may have been taken since: see cache_recycle.c */
+	if (DONE_COMMITTED(nxm_load(&segment->done)) != SEG_USED(word))
+	{
+		nxm_store(&segment->word, word);
+		return false;
+	}
 	victim->page = (NxmRef) NAME_PAGE(name) << NXM_PAGE_SHIFT;
 	victim->segment = segment;
 	victim->word = word - state + SEG_EVICTING;

@@ -355,7 +355,7 @@ open_segment(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	life = SEG_LIFE(nxm_load_relaxed(&segment->word));
 	NXM_SET(*head_at(space, page), due | (uint64_t) shift << HEAD_SHIFT_SHIFT);
 	/* relaxed: the word publishes them */
-	nxm_store_relaxed(&segment->done, 0);
+	nxm_store_relaxed(&segment->done, life << DONE_LIFE_SHIFT);
 	nxm_store_relaxed(&segment->due, due);
 	nxm_store_relaxed(&segment->cursor, HEAD_UNITS);
 	nxm_store_relaxed(&segment->weight, 0);
