@@ -204,7 +204,7 @@ typedef struct NxmChain
 typedef struct NxmFreeRoom
 {
 	NxmAtomic	name;
-	NxmAtomic	units;			/* before the name is written */
+	NxmAtomic	sort;			/* size, kind and scale; before the name is written */
 } NxmFreeRoom;
 
 /* What was evicted from segments of a kind, see cache_ghost.c. */

@@ -51,7 +51,14 @@
 /* No room has this reference: a segment begins with its head. */
 #define ROOM_BUSY			UINT64_C(1)
 
-/* Rooms of the right size to look at for one. */
+/* What a room must have in common with the item; its window of deadlines, too. */
+static inline uint64_t
+sort_of(uint32_t units, int kind, uint32_t scale)
+{
+	return units | (uint64_t) kind << SEG_KIND_SHIFT | (uint64_t) scale << SEG_SCALE_SHIFT;
+}
+
+/* Rooms of the right sort to look at for one. */
 #define TRIES				4
 
 static inline NxmFreeRoom *
@@ -65,7 +72,7 @@ nxm_cache_give_room(NxmSpace *space, NxmCachePartition *part, NxmRef ref,
 					uint32_t units)
 {
 	NxmFreeRoom *list = list_of(space, part);
-	uint64_t	life = SEG_LIFE(nxm_load(&segment_at(space, ref)->word));
+	uint64_t	word = nxm_load(&segment_at(space, ref)->word);
 	NxmFreeRoom *to = NULL;
 	uint64_t	before = 0;
 
@@ -77,16 +84,16 @@ nxm_cache_give_room(NxmSpace *space, NxmCachePartition *part, NxmRef ref,
 	}
 	if (to == NULL)
 	{
-		/* any, so that sizes nobody asks for do not stay */
+		/* any, so that sorts nobody asks for do not stay */
 		to = &list[(ref * UINT64_C(0x9E3779B97F4A7C15) >> 32) % NXM_CACHE_ROOMS];
 		before = nxm_load_relaxed(&to->name);
 	}
 	/* lost, where others write to the list too */
 	if (before == ROOM_BUSY || !nxm_cas(&to->name, &before, ROOM_BUSY))
 		return;
-	nxm_store_relaxed(&to->units, units);
-	/* release: the size, and that the slot was changed */
-	nxm_store(&to->name, (life & ROOM_LIFE_MASK) << ROOM_LIFE_SHIFT | ref);
+	nxm_store_relaxed(&to->sort, sort_of(units, SEG_KIND(word), SEG_SCALE(word)));
+	/* release: the sort, and that the slot was changed */
+	nxm_store(&to->name, (SEG_LIFE(word) & ROOM_LIFE_MASK) << ROOM_LIFE_SHIFT | ref);
 }
 
 /* Makes clear what is. */
@@ -114,8 +121,8 @@ clear_rooms(NxmSpace *space, NxmFreeRoom *list)
 
 /* Takes a room that is clear.  false: it is not to be had. */
 static bool
-take(NxmSpace *space, NxmFreeRoom *from, uint64_t name, int kind, uint32_t scale,
-	 uint64_t due, uint32_t units, NxmRoom *room)
+take(NxmSpace *space, NxmFreeRoom *from, uint64_t name, uint64_t due, uint32_t units,
+	 NxmRoom *room)
 {
 	NxmRef		ref = ROOM_REF(name);
 	NxmCacheSegment *segment = segment_at(space, ref);
@@ -133,8 +140,7 @@ take(NxmSpace *space, NxmFreeRoom *from, uint64_t name, int kind, uint32_t scale
 	gone = (SEG_LIFE(word) & ROOM_LIFE_MASK) != ROOM_LIFE(name) ||
 		SEG_STATE(word) == SEG_DRAINED ||
 		nxm_load_relaxed(&segment->cursor) != HEAD_UNITS;
-	if (!gone && (SEG_KIND(word) != kind || SEG_SCALE(word) != scale ||
-				  nxm_load_relaxed(&segment->due) != due))
+	if (!gone && nxm_load_relaxed(&segment->due) != due)
 		return false;
 	/* acquire: all hazards were seen without it */
 	if (!nxm_cas(&from->name, &name, 0) || gone)
@@ -173,6 +179,7 @@ nxm_cache_recycle(NxmSpace *space, NxmCachePartition *part, int kind, uint32_t s
 				  uint64_t due, uint32_t units, NxmRoom *room)
 {
 	NxmFreeRoom *list = list_of(space, part);
+	uint64_t	sort = sort_of(units, kind, scale);
 	int			tries = 0;
 
 	for (bool again = true; again;)
@@ -188,10 +195,10 @@ nxm_cache_recycle(NxmSpace *space, NxmCachePartition *part, int kind, uint32_t s
 				continue;
 			if ((name & ROOM_CLEAR) == 0)
 				not_clear++;
-			else if (nxm_load_relaxed(&list[i].units) == units)
+			else if (nxm_load_relaxed(&list[i].sort) == sort)
 			{
 				tries++;
-				if (take(space, &list[i], name, kind, scale, due, units, room))
+				if (take(space, &list[i], name, due, units, room))
 					return true;
 			}
 		}
