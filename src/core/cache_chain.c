@@ -21,6 +21,8 @@
 
 /* Most names to look at for one victim. */
 #define LOOK				1024
+/* A segment of which less than one in so many units is dead is not compacted. */
+#define LEAST_SPARSE		16
 
 /* `next_due`: in units of 2^16 microseconds, and a serial. */
 #define DUE_SERIAL			UINT64_C(0xFFFF)
@@ -563,7 +565,7 @@ nxm_cache_find_sparse(NxmSpace *space, NxmCachePartition *part)
 	uint32_t	most = 0;
 	NxmResult	result = look_for_sparse(space, part, 0, &most);
 
-	if (result == NXM_OK && most < SEGMENT_UNITS / 4)
+	if (result == NXM_OK && most < SEGMENT_UNITS / LEAST_SPARSE)
 		return NXM_ABSENT;
 	/* and those that are nearly as sparse */
 	return result != NXM_OK ? result :

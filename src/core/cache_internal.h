@@ -540,7 +540,7 @@ extern NxmResult nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part,
 /* Claims a DRAINED segment. */
 extern NxmResult nxm_cache_pick_drained(NxmSpace *space, NxmCachePartition *part,
 										NxmVictim *victim);
-/* Makes the sparsest segments ripe, of those that are dead for a quarter. */
+/* Makes the sparsest segments ripe, of those that are dead for a sixteenth. */
 extern NxmResult nxm_cache_find_sparse(NxmSpace *space, NxmCachePartition *part);
 
 /* cache_evict.c */

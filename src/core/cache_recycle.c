@@ -5,7 +5,8 @@
  * Keys are mostly overwritten with values as long as those before.  In a log each
  * would leave a dead item, and to keep a share u of it alive a cleaner copies up to
  * u / (1 - u) items for each.  So an overwritten item's room is written again, for a
- * value of the same size, kind and window of deadlines that replaces another one
+ * value of about the same size, of the same kind and window of deadlines, that
+ * replaces another one
  * (slack space recycling; Oh et al., MSST 2010).  It takes the place in the order of
  * segments that the overwritten one had, as S3-FIFO has it.  A new key's item goes
  * to the end of the log.
@@ -38,7 +39,10 @@
  * relies on no other item being in the same place as long as the segment lives.  So
  * the room of an item with such a value is not given.
  *
- * Limits: sizes must be equal to the unit.  What is displaced from a full list stays
+ * The smallest that is large enough is taken, and none that is larger by more than a
+ * quarter.
+ *
+ * Limits: what is displaced from a full list, and what is left over of a room, stays
  * dead until its segment is compacted.
  */
 #include "cache_internal.h"
@@ -58,7 +62,12 @@ sort_of(uint32_t units, int kind, uint32_t scale)
 	return units | (uint64_t) kind << SEG_KIND_SHIFT | (uint64_t) scale << SEG_SCALE_SHIFT;
 }
 
-/* Rooms of the right sort to look at for one. */
+#define SORT_UNITS_MASK		UINT64_C(0xFFFF)
+#define SORT_UNITS(s)		((uint32_t) ((s) & SORT_UNITS_MASK))
+
+/* One unit in so many of an item's size may be left over of its room. */
+#define SPARE_SHARE			4
+/* Rooms to try to take for one. */
 #define TRIES				4
 
 static inline NxmFreeRoom *
@@ -119,10 +128,13 @@ clear_rooms(NxmSpace *space, NxmFreeRoom *list)
 	}
 }
 
-/* Takes a room that is clear.  false: it is not to be had. */
+/*
+ * Takes a room that is clear, of `there` units.  What is left over gets the header of
+ * an item that no slot names, and stays dead.  false: it is not to be had.
+ */
 static bool
-take(NxmSpace *space, NxmFreeRoom *from, uint64_t name, uint64_t due, uint32_t units,
-	 NxmRoom *room)
+take(NxmSpace *space, NxmFreeRoom *from, uint64_t name, uint64_t due, uint32_t there,
+	 uint32_t units, NxmRoom *room)
 {
 	NxmRef		ref = ROOM_REF(name);
 	NxmCacheSegment *segment = segment_at(space, ref);
@@ -160,6 +172,9 @@ take(NxmSpace *space, NxmFreeRoom *from, uint64_t name, uint64_t due, uint32_t u
 			continue;
 		if (nxm_load_relaxed(&segment->cursor) != HEAD_UNITS)
 			break;
+		if (there > units)
+			NXM_SET(*(uint32_t *) nxm_at(space, ref + units),
+					(uint32_t) (((there - units) * NXM_REF_UNIT - sizeof(uint32_t)) << C_LEN_SHIFT));
 		room->ref = ref;
 		room->units = units;
 		room->segment = segment;
@@ -182,33 +197,42 @@ nxm_cache_recycle(NxmSpace *space, NxmCachePartition *part, int kind, uint32_t s
 	uint64_t	sort = sort_of(units, kind, scale);
 	int			tries = 0;
 
-	for (bool again = true; again;)
+	while (tries < TRIES)
 	{
+		NxmFreeRoom *best = NULL;
+		uint64_t	best_name = 0;
+		uint32_t	there = units + units / SPARE_SHARE + 1;
 		int			not_clear = 0;
 
-		again = false;
-		for (int i = 0; i < NXM_CACHE_ROOMS && tries < TRIES; i++)
+		for (int i = 0; i < NXM_CACHE_ROOMS && there > units; i++)
 		{
 			uint64_t	name = nxm_load(&list[i].name);
+			uint64_t	theirs = nxm_load_relaxed(&list[i].sort);
 
 			if (name == 0 || name == ROOM_BUSY)
 				continue;
 			if ((name & ROOM_CLEAR) == 0)
 				not_clear++;
-			else if (nxm_load_relaxed(&list[i].sort) == sort)
+			else if (((theirs ^ sort) & ~SORT_UNITS_MASK) == 0 &&
+					 SORT_UNITS(theirs) >= units && SORT_UNITS(theirs) < there)
 			{
-				tries++;
-				if (take(space, &list[i], name, due, units, room))
-					return true;
+				best = &list[i];
+				best_name = name;
+				there = SORT_UNITS(theirs);
 			}
 		}
-		/* so many at once, for it takes a look at each process */
-		if (tries == 0 && not_clear >= NXM_CACHE_ROOMS / 2)
+		if (best != NULL && take(space, best, best_name, due, there, units, room))
+			return true;
+		if (best != NULL)
+			tries++;
+		else if (tries == 0 && not_clear >= NXM_CACHE_ROOMS / 2)
 		{
+			/* so many at once, for it takes a look at each process */
 			clear_rooms(space, list);
-			tries = 1;
-			again = true;
+			tries++;
 		}
+		else
+			break;
 	}
 	return false;
 }

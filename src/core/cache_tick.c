@@ -17,7 +17,7 @@
 /* Steps of draining in one call. */
 #define DRAIN_STEPS			8
 /* One in so many bytes may be dead before segments are compacted. */
-#define DEAD_SHARE			8
+#define DEAD_SHARE			20
 
 /* Bytes of index an entry takes on average, see map.h. */
 #define INDEX_BYTES			16
