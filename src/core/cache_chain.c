@@ -565,7 +565,7 @@ nxm_cache_find_sparse(NxmSpace *space, NxmCachePartition *part)
 	uint32_t	most = 0;
 	NxmResult	result = look_for_sparse(space, part, 0, &most);
 
-	if (result == NXM_OK && most < SEGMENT_UNITS / LEAST_SPARSE)
+	if (result == NXM_OK && most <= SEGMENT_UNITS / LEAST_SPARSE)
 		return NXM_ABSENT;
 	/* and those that are nearly as sparse */
 	return result != NXM_OK ? result :
