@@ -635,6 +635,32 @@ get_while_recycled(int proc)
 			operate(SET, i & 1, 40 + i, 0, false);
 }
 
+/* A few keys are overwritten, read and deleted, so that their segments are ripe soon. */
+static void
+body_rooms(int proc)
+{
+	for (int i = 0; i < 8; i++)
+	{
+		int			key = check_pick(3);
+
+		switch (check_pick(8))
+		{
+			case 0:
+			case 1:
+				operate(GET, key, 0, 0, false);
+				break;
+			case 2:
+				operate(DELETE, key, 0, 0, false);
+				break;
+			case 3:
+				tick(false);
+				break;
+			default:
+				operate(SET, key, 10 + 30 * (proc - 1) + i, 0, false);
+		}
+	}
+}
+
 /* ... and while their segments are evicted, and opened again. */
 static void
 recycle_while_evicted(int proc)
@@ -813,6 +839,7 @@ static const CheckCase cases[] = {
 	{"chains cleaned", 3, setup_ample, body_chain, finish, OFTEN, NULL},
 	{"names alone", 3, setup_ample, body_names, finish, OFTEN, NULL},
 	{"drop", 3, setup_drop, body_drop, finish_drop, OFTEN, NULL},
+	{"rooms that are written again", 3, setup_ample, body_rooms, finish, OFTEN, NULL},
 	{"ghost", 3, setup_ghost, take_ghost, finish_ghost, OFTEN, NULL},
 	{"all schedules of get and a segment that is reused", 2, setup_two, get_while_reused, finish, ALL, 3, 1, NULL, giving_back},
 	{"all schedules of get and eviction", 2, setup_full, get_while_evicted, finish, ALL, 1, 1, NULL, NULL},
@@ -821,7 +848,7 @@ static const CheckCase cases[] = {
 	{"all schedules of overwriting what has a deadline", 2, setup_two, overwrite_deadline, finish, ALL, 1, 1, NULL, NULL},
 	{"all schedules of expiry and get", 2, setup_expiring, expire_and_get, finish, ALL, 2, 1, NULL, giving_back},
 	{"all schedules of clear and eviction", 2, setup_full, clear_and_evict, finish, ALL, 1, 0, NULL, NULL},
-	{"all schedules of get and a room that is written again", 2, setup_rooms, get_while_recycled, finish, ALL, 2, 1, NULL, recycling},
+	{"all schedules of get and a room that is written again", 2, setup_rooms, get_while_recycled, finish, ALL, 3, 2, NULL, recycling},
 	{"all schedules of a room that is written again and eviction", 2, setup_full, recycle_while_evicted, finish, ALL, 2, 1, NULL, recycling_and_giving_back},
 	{"all schedules of long values", 2, setup_long, get_long, finish, ALL, 1, 1, NULL, NULL},
 };

@@ -263,8 +263,7 @@ mutant "no fence before the hazards of a page" check_cache space_reclaim.c \
 	'they what was changed before */
 	nxm_fence();' '*/'
 mutant "segment evicted before its items are in the index" check_cache cache_chain.c \
-	'	if (DONE_COMMITTED(nxm_load(&segment->done)) != SEG_USED(word))
-		return false;' ''
+	'DONE_COMMITTED(nxm_load(&segment->done)) != SEG_USED(word)' 'false'
 mutant "lives of a segment not told apart" check_cache cache_evict.c \
 	'(SEG_LIFE(victim->word) + 1) << SEG_LIFE_SHIFT' 'SEG_LIFE(victim->word) << SEG_LIFE_SHIFT'
 mutant "segment evicted by two" check_cache cache_chain.c \
