@@ -302,9 +302,9 @@ mutant "long value read without a look at its slot" check_cache cache.c \
 		SEG_LIFE(nxm_load(&segment->word)) == life;' '	return true;'
 mutant "long value freed with the item that it left" check_cache cache.c \
 	'!moved || write->big == 0);' 'true);'
-mutant "room written again without a look at the hazards" check_cache space.c \
+mutant "room written again without a look at the hazards" check_cache space_reclaim.c \
 	'named |= (uint64_t) (refs[r] == hazard) << r;' ';'
-mutant "no fence before the hazards of rooms" check_cache space.c \
+mutant "no fence before the hazards of rooms" check_cache space_reclaim.c \
 	'	/* pairs with nxm_protect(): we see the hazard, or they what was changed before */
 	nxm_fence();
 	nprocs' '	nprocs'
