@@ -12,6 +12,7 @@ OBJS = \
 	src/core/cache_chain.o \
 	src/core/cache_evict.o \
 	src/core/cache_ghost.o \
+	src/core/cache_recycle.o \
 	src/core/cache_segment.o \
 	src/core/cache_tick.o \
 	src/core/counter.o \

@@ -19,14 +19,15 @@
  *
  * throughput: 95 % gets, 5 % sets, with room for all.
  *
- * bytes: of all memory in use, beyond 107 bytes an entry, at several sizes, and
- * with eight times to live; and what share of it is entries with their headers.
+ * bytes: of all memory in use, beyond 107 bytes an entry, at several sizes, with
+ * values of 50 to 150 bytes, and with eight times to live; and what share of the
+ * memory, and of the segments, is entries with their headers.
  */
 #define _GNU_SOURCE
 
 #include <sys/mman.h>
 
-#include "cache.h"
+#include "cache_internal.h"
 #include "measure.h"
 #include "stress_env.h"
 
@@ -371,16 +372,22 @@ throughput(void)
 }
 
 static void
-tell_bytes(const char *what, double target)
+tell_bytes(const char *what, double target, double live_target)
 {
 	Shared	   *shared = env->test;
+	NxmCachePartition *part = nxm_at(&space, nxm_load(&shared->cache.partition[0]));
 	NxmCacheStats stats;
 	uint64_t	used = (env_used_pages(env) + env_descriptor_pages(env)) * NXM_PAGE_SIZE;
+	uint64_t	segments = 0;
 	double		overhead;
+	double		live;
 
 	if (!nxm_cache_stats(&view, &shared->cache, 0, &stats) || stats.entries == 0)
 		abort();
+	for (int kind = 0; kind < 2; kind++)
+		segments += nxm_load(&part->chain[kind].segments) * NXM_CACHE_SEGMENT;
 	overhead = (double) used / (double) stats.entries - KEY_LEN - VALUE_LEN;
+	live = 100 * (double) stats.bytes / (double) segments;
 	printf("%-40s %9llu entries %7.1f bytes of overhead each", what,
 		   (unsigned long long) stats.entries, overhead);
 	if (target > 0)
@@ -388,6 +395,8 @@ tell_bytes(const char *what, double target)
 	printf("\n%-40s %9.1f MB in use; entries with headers %.1f bytes each, %.1f %% of that\n", "",
 		   (double) used / 1048576, (double) stats.bytes / (double) stats.entries,
 		   100 * (double) stats.bytes / (double) used);
+	printf("%-40s %9.1f %% of the segments  >= %g: %s\n", "", live, live_target,
+		   live >= live_target ? "met" : "MISSED");
 }
 
 static void
@@ -395,6 +404,7 @@ bytes(void)
 {
 	static const double factors[] = {0.5, 0.71, 1, 1.41, 2};
 	uint64_t	target = nentries;
+	uint64_t	random = 4711;
 	Shared	   *shared;
 
 	for (int i = 0; i < 5; i++)
@@ -405,12 +415,12 @@ bytes(void)
 		shared = create(0, false);
 		fill(shared, 0);
 		tick(&shared->cache, 0);
-		tell_bytes("filled", 20);
+		tell_bytes("filled", 20, 95);
 		if (factors[i] == 1)
 		{
 			fill(shared, 2 * nentries);
 			tick(&shared->cache, 0);
-			tell_bytes("each written thrice more", 20);
+			tell_bytes("each written thrice more", 20, 95);
 		}
 		destroy();
 
@@ -418,15 +428,41 @@ bytes(void)
 		fill(shared, nentries);
 		tick(&shared->cache, 0);
 		snprintf(what, sizeof(what), "evicting, limit %.0f MB", (double) nentries * ITEM_BYTES / 2 / 1048576);
-		tell_bytes(what, 20);
+		tell_bytes(what, 20, 95);
 		destroy();
 	}
 	nentries = target;
 	shared = create(0, false);
-	for (uint64_t i = 0; i < nentries; i++)
-		set(&shared->cache, i, now(NULL) + (INT64_C(3600) << i % 8) * 1000000);
+	for (uint64_t i = 0; i < 4 * nentries; i++)
+	{
+		static const char data[150];
+		char		key_bytes[KEY_LEN];
+		NxmKey		key = make_key(i < nentries ? i : env_below(&random, (uint32_t) nentries),
+								   key_bytes);
+		NxmValue	value = {data, 50 + env_below(&random, 101), NXM_TEXT};
+		NxmResult	r;
+
+		ENV_DO(&space, r, nxm_cache_set(&view, &shared->cache, &key, &value, 0));
+		env_must(r);
+		if (i % 10000 == 0)
+			tick(&shared->cache, 0);
+	}
 	tick(&shared->cache, 0);
-	tell_bytes("eight times to live", 0);
+	tell_bytes("50 to 150 bytes, written thrice more", 0, 95);
+	destroy();
+
+	shared = create(0, false);
+	for (int round = 0; round < 2; round++)
+	{
+		for (uint64_t i = 0; i < nentries; i++)
+		{
+			set(&shared->cache, i, now(NULL) + (INT64_C(3600) << i % 8) * 1000000);
+			if (i % 10000 == 0)
+				tick(&shared->cache, 0);
+		}
+		tick(&shared->cache, 0);
+		tell_bytes(round == 0 ? "eight times to live" : "and each written once more", 0, 90);
+	}
 	destroy();
 }
 

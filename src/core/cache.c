@@ -293,11 +293,16 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		(scale != 0 ? C_DEADLINE : 0) | (big ? C_BIG : 0);
 	if (item_units(header) > SEGMENT_UNITS - HEAD_UNITS)
 		return NXM_TOO_LONG;
-	result = nxm_cache_reserve(view, cache, part, write->kind, scale, due,
-							   item_units(header), big ? big_bytes(write->big) : 0,
-							   false, &write->room);
-	if (result != NXM_OK)
-		return result;
+	if (old == NULL || big ||
+		!nxm_cache_recycle(space, part, write->kind, scale, due, item_units(header),
+						   &write->room))
+	{
+		result = nxm_cache_reserve(view, cache, part, write->kind, scale, due,
+								   item_units(header), big ? big_bytes(write->big) : 0,
+								   false, &write->room);
+		if (result != NXM_OK)
+			return result;
+	}
 
 	to = nxm_at(space, write->room.ref);
 	NXM_SET(((uint32_t *) to)[0], header);
@@ -352,7 +357,7 @@ find_memory(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	if (nxm_load_relaxed(&part->waiting) != 0 &&
 		nxm_cache_give_back(view, cache, part) == NXM_OK)
 		return NXM_OK;
-	result = nxm_cache_make_way(view, cache, part, SEGMENT_UNITS);
+	result = nxm_cache_make_way(view, cache, part, SEGMENT_UNITS, REACH_ALL);
 	/* long values that were evicted are to be free now, and not after the section */
 	if (space->local->nbig > 0)
 		nxm_flush(space);
@@ -593,6 +598,7 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		{
 			uint64_t	header = nxm_load(&place.bucket->header);
 			bool		moved = write->deed == EXPIRE && to != EMPTY;
+			uint32_t	old;
 
 			/* a slot is changed only when its insert is not pending any more */
 			if (pending_slot(header) == found.number)
@@ -614,9 +620,12 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 					drop_item(space, write);
 				continue;
 			}
+			old = item_header(found.item);
 			/* a value elsewhere goes from one item to the other */
 			nxm_cache_removed(space, cache, part, ref, found.item,
 							  !moved || write->big == 0);
+			if (to != EMPTY && (old & C_BIG) == 0)
+				nxm_cache_give_room(space, part, ref, item_units(old));
 			if (to != EMPTY)
 				published(space, cache, part, write);
 			if (over)
@@ -684,7 +693,8 @@ do_write(NxmCacheView *view, NxmCache *cache, Write *write)
 	/* what this one took is made up for ahead of need, by small steps of many */
 	if (write->stored > 0 &&
 		!nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + NXM_CACHE_AHEAD))
-		(void) nxm_cache_make_way(view, cache, part, 2 * write->stored + LEAST_STEP);
+		(void) nxm_cache_make_way(view, cache, part, 2 * write->stored + LEAST_STEP,
+								  REACH_SEALED);
 	nxm_cache_leave_memory(space);
 	return result;
 }

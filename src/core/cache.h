@@ -53,9 +53,20 @@
  *	   size to `dead`.  So by 4 what is live of a segment is used - dead.
  *	6. The word has a serial that each life of the segment raises, so that who was
  *	   held up changes nothing of another life.
+ *	7. The room of a dead item is written again only when no hazard names it, and
+ *	   with its size taken off `committed` and `dead` before it is seen that nobody
+ *	   has claimed the segment; who claims it looks at `committed` after that.
  *
  * A stopped writer or evictor holds back one segment, a stopped reader likewise;
  * others pass it by.
+ *
+ * Overwriting.  The item of a key that is there already is written to the room of
+ * one that was overwritten a moment ago, of about the same size and the same kind and
+ * deadlines, and else to the end of the log (cache_recycle.c).  So no copies are made
+ * for values that keep their sizes.  With values of 50 to 150 bytes, drawn anew for
+ * each write, 0.8 items are copied for each as long as an eighth of the segments may
+ * be dead, and 2.6 for a twentieth, which is what housekeeping sees to; it is
+ * housekeeping that copies them.  (Always at the end of the log: 2.9 for an eighth.)
  *
  * Order of victims: what is expired; what is dead for the most part, whose living
  * items are copied; the oldest small segment while small ones have more than their
@@ -76,8 +87,9 @@
  *
  * Space of an item of 7 + 100 bytes, 1,000,000 of them in an empty cache: 4 of its
  * header, 1 of rounding, 15.5 of the index, 2.2 of the ghosts, 0.6 of page
- * descriptors: 23.4 bytes.  After the cache has been filled and written over many
- * times 25.3, for segments of the index do not shrink.
+ * descriptors: 23.7 bytes, and as many after all of them have been written over.
+ * Half of as many in a cache that evicts take 26.3 each: 99.9 % of its segments
+ * lives, and segments of the index do not shrink.
  *
  * Deadlines.  Segments with deadlines hold items of like time to live and like
  * deadline: TTLs of 2^e to 2^(e+1) microseconds, deadlines in one window of

@@ -21,6 +21,8 @@
 
 /* Most names to look at for one victim. */
 #define LOOK				1024
+/* A segment of which less than one in so many units is dead is not compacted. */
+#define LEAST_SPARSE		16
 
 /* `next_due`: in units of 2^16 microseconds, and a serial. */
 #define DUE_SERIAL			UINT64_C(0xFFFF)
@@ -199,6 +201,12 @@ claim(NxmCacheSegment *segment, uint64_t name, uint64_t word, uint64_t state,
 	/* acquire: pairs with the store by who had it before; fails if it has ended */
 	if (!nxm_cas(&segment->word, &word, word - state + SEG_EVICTING))
 		return false;
+	/* a room of it may have been taken since: see cache_recycle.c */
+	if (DONE_COMMITTED(nxm_load(&segment->done)) != SEG_USED(word))
+	{
+		nxm_store(&segment->word, word);
+		return false;
+	}
 	victim->page = (NxmRef) NAME_PAGE(name) << NXM_PAGE_SHIFT;
 	victim->segment = segment;
 	victim->word = word - state + SEG_EVICTING;
@@ -461,7 +469,7 @@ claim_examined(NxmSpace *space, NxmCachePartition *part, NxmVictim *victim)
 }
 
 NxmResult
-nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, bool only_ripe,
+nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, NxmReach reach,
 			   NxmVictim *victim)
 {
 	NxmSpace   *space = view->space;
@@ -474,8 +482,8 @@ nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, bool only_ripe,
 		if (result != NXM_OK)
 			return result;
 	}
-	result = claim_ripe(view, part, only_ripe, victim);
-	if (result != NXM_ABSENT || only_ripe)
+	result = claim_ripe(view, part, reach == REACH_RIPE, victim);
+	if (result != NXM_ABSENT || reach == REACH_RIPE)
 		return result;
 	if (claim_examined(space, part, victim))
 		return NXM_OK;
@@ -485,7 +493,7 @@ nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, bool only_ripe,
 		result = claim_oldest(space, &part->chain[first], SEG_SEALED, victim);
 		if (result == NXM_ABSENT)
 			result = claim_oldest(space, &part->chain[1 - first], SEG_SEALED, victim);
-		if (result != NXM_ABSENT)
+		if (result != NXM_ABSENT || reach != REACH_ALL)
 			return result;
 		/* a cache of a few segments that are all open */
 		result = nxm_cache_seal(space, part, false);
@@ -557,7 +565,7 @@ nxm_cache_find_sparse(NxmSpace *space, NxmCachePartition *part)
 	uint32_t	most = 0;
 	NxmResult	result = look_for_sparse(space, part, 0, &most);
 
-	if (result == NXM_OK && most < SEGMENT_UNITS / 4)
+	if (result == NXM_OK && most <= SEGMENT_UNITS / LEAST_SPARSE)
 		return NXM_ABSENT;
 	/* and those that are nearly as sparse */
 	return result != NXM_OK ? result :

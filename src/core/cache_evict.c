@@ -273,7 +273,7 @@ give_back(NxmSpace *space, NxmCache *cache, NxmCachePartition *part,
 /* Goes on with a victim, and leaves it, or gives it back. */
 static NxmResult
 work_on(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
-		NxmVictim *victim, uint32_t units, bool only_ripe)
+		NxmVictim *victim, uint32_t units, NxmReach reach)
 {
 	NxmSpace   *space = view->space;
 	NxmCacheSegment *segment = victim->segment;
@@ -301,7 +301,7 @@ work_on(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			result = take_out(view, cache, part, victim, ref, now);
 			if (result == NXM_OK)
 				cursor += size;
-			else if (result == NXM_NEED_MEMORY && victim->compact && !only_ripe)
+			else if (result == NXM_NEED_MEMORY && victim->compact && reach != REACH_RIPE)
 			{
 				/* no page is left for copies: then it is evicted like any other */
 				victim->compact = false;
@@ -328,7 +328,7 @@ work_on(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 
 NxmResult
 nxm_cache_evict(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
-				uint32_t units, bool only_ripe)
+				uint32_t units, NxmReach reach)
 {
 	NxmVictim	victim;
 	NxmResult	result;
@@ -341,11 +341,11 @@ nxm_cache_evict(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		/* somebody is about to cut a body off: nothing can be done until then */
 		return nxm_load(&part->index.dead) != 0 ? NXM_ABSENT : NXM_OK;
 	}
-	result = nxm_cache_pick(view, part, only_ripe, &victim);
+	result = nxm_cache_pick(view, part, reach, &victim);
 	if (result != NXM_OK)
 		return result;
 	NXM_PAUSE("claimed");
-	return work_on(view, cache, part, &victim, units, only_ripe);
+	return work_on(view, cache, part, &victim, units, reach);
 }
 
 NxmResult
@@ -360,9 +360,35 @@ nxm_cache_give_back(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part
 	return give_back(view->space, cache, part, &victim);
 }
 
+/* As nxm_cache_evict(), in this partition or else in another one of its cache. */
+static NxmResult
+evict_partitions(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
+				 uint32_t units, NxmReach reach)
+{
+	NxmSpace   *space = view->space;
+	NxmResult	result = nxm_cache_evict(view, cache, part, units, reach);
+
+	/* the limits are the same for all partitions: a long value may want more than one has */
+	for (int i = 1; result == NXM_ABSENT && i < (int) cache->npartitions; i++)
+	{
+		NxmCachePartition *theirs = partition_at(space, cache, (part->number + i) %
+												 (int) cache->npartitions, &result);
+
+		if (theirs == NULL)
+			break;
+		nxm_cache_use_memory(space, theirs);
+		result = nxm_cache_evict(view, cache, theirs, units, reach);
+		nxm_cache_use_memory(space, part);
+		/* what their node would keep is not there for us */
+		if (result == NXM_OK)
+			nxm_trim(space);
+	}
+	return result;
+}
+
 NxmResult
 nxm_cache_make_way(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
-				   uint32_t units)
+				   uint32_t units, NxmReach reach)
 {
 	NxmSpace   *space = view->space;
 	NxmAccount *account = &space->shared->account[NXM_CACHE_ACCOUNT];
@@ -386,28 +412,14 @@ nxm_cache_make_way(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			if (theirs != NULL)
 			{
 				nxm_cache_use_memory(space, theirs);
-				result = nxm_cache_evict(view, other, theirs, units, false);
+				result = nxm_cache_evict(view, other, theirs, units, reach);
 				nxm_cache_use_memory(space, part);
 			}
 			if (result != NXM_ABSENT && result != NXM_DROPPED)
 				return result;
 		}
 	}
-	result = nxm_cache_evict(view, cache, part, units, false);
-	/* the limits are the same for all partitions: a long value may want more than one has */
-	for (int i = 1; result == NXM_ABSENT && i < (int) cache->npartitions; i++)
-	{
-		NxmCachePartition *theirs = partition_at(space, cache, (part->number + i) %
-												 (int) cache->npartitions, &result);
-
-		if (theirs == NULL)
-			break;
-		nxm_cache_use_memory(space, theirs);
-		result = nxm_cache_evict(view, cache, theirs, units, false);
-		nxm_cache_use_memory(space, part);
-		/* what their node would keep is not there for us */
-		if (result == NXM_OK)
-			nxm_trim(space);
-	}
-	return result;
+	result = evict_partitions(view, cache, part, units, REACH_SEALED);
+	return result == NXM_ABSENT && reach == REACH_ALL ?
+		evict_partitions(view, cache, part, units, REACH_ALL) : result;
 }

@@ -9,6 +9,7 @@
  *	cache_segment.c	opening segments, reserving room, writing items
  *	cache_chain.c	the order of segments, and what is to be evicted first
  *	cache_evict.c	taking items out of a segment, giving it back
+ *	cache_recycle.c	writing again where an item was overwritten
  *	cache_ghost.c	fingerprints of what was evicted
  *	cache_tick.c	making, clearing, dropping, housekeeping, statistics
  */
@@ -38,6 +39,16 @@
 /* Lines of counters: processes below as many write to lines of their own. */
 #ifndef NXM_CACHE_STRIPES
 #define NXM_CACHE_STRIPES	32
+#endif
+/*
+ * Rooms of overwritten items: lists, of which processes below as many have each one
+ * of their own, and what is in one.
+ */
+#ifndef NXM_CACHE_ROOM_LISTS
+#define NXM_CACHE_ROOM_LISTS	16
+#endif
+#ifndef NXM_CACHE_ROOMS
+#define NXM_CACHE_ROOMS		16
 #endif
 /* Segments known to be worth taking first. */
 #ifndef NXM_CACHE_RIPE
@@ -110,16 +121,19 @@ _Static_assert(SEGMENT_UNITS <= 0xFFFF, "the units of a segment fit");
 typedef struct NxmCacheSegment
 {
 	NxmAtomic	word;			/* above */
-	NxmAtomic	done;			/* units: committed 31..0, dead 63..32 */
+	NxmAtomic	done;			/* low bits of the life 63..32, units: dead 31..16,
+								 * committed 15..0 */
 	NxmAtomic	due;			/* its deadline; 0: none */
 	NxmAtomic	cursor;			/* unit that eviction goes on with; by who evicts */
 	NxmAtomic	weight;			/* bytes of the values that its items name */
 	NxmAtomic	sealed_at;		/* count of small's ghost then */
 } NxmCacheSegment;
 
-#define DONE_COMMITTED(d)	((uint32_t) (d))
-#define DONE_DEAD(d)		((uint32_t) ((d) >> 32))
-#define DEAD_ONE			(UINT64_C(1) << 32)
+#define DONE_COMMITTED(d)	((uint32_t) (d) & 0xFFFF)
+#define DONE_DEAD(d)		((uint32_t) (d) >> 16)
+#define DONE_LIFE(d)		((uint32_t) ((d) >> 32))
+#define DONE_LIFE_SHIFT		32
+#define DEAD_ONE			(UINT64_C(1) << 16)
 
 /*
  * A segment in its life, as chains name it: life 59..22, page + 1.  0: not yet
@@ -186,6 +200,13 @@ typedef struct NxmChain
 	uint64_t	unused[3];
 } NxmChain;
 
+/* The room of an item that was overwritten, see cache_recycle.c. */
+typedef struct NxmFreeRoom
+{
+	NxmAtomic	name;
+	NxmAtomic	sort;			/* size, kind and scale; before the name is written */
+} NxmFreeRoom;
+
 /* What was evicted from segments of a kind, see cache_ghost.c. */
 typedef struct NxmGhost
 {
@@ -212,6 +233,7 @@ typedef struct NxmCachePartition
 	uint64_t	unused;
 	NxmAtomic	window[NXM_CACHE_WINDOWS];	/* cells of segments with deadlines */
 	NxmAtomic	ripe[NXM_CACHE_RIPE];	/* names; 0: free */
+	NxmFreeRoom room[NXM_CACHE_ROOM_LISTS][NXM_CACHE_ROOMS];
 	struct
 	{
 		NxmAtomic	counter[8];
@@ -414,6 +436,9 @@ extern uint64_t nxm_cache_room(NxmCacheView *view, NxmCache *cache,
 extern bool nxm_cache_has_room(NxmCacheView *view, NxmCache *cache,
 							   const NxmCachePartition *part, uint64_t beyond);
 
+/* Is more used than a limit, as it is by now, allows? */
+extern bool nxm_cache_is_over(NxmCacheView *view, NxmCache *cache);
+
 /* Window and scale of a deadline; 0 and 0: none. */
 extern void nxm_cache_window(int64_t deadline, int64_t now, uint32_t *scale,
 							 uint64_t *due);
@@ -445,6 +470,21 @@ extern NxmResult nxm_cache_seal(NxmSpace *space, NxmCachePartition *part,
 /* Seals a segment of this life if it is open. */
 extern void nxm_segment_seal(NxmCachePartition *part, NxmCacheSegment *segment,
 							 uint32_t page, uint64_t life);
+
+/* cache_recycle.c */
+
+/*
+ * An item was taken out of its slot for another one, counted dead, and is protected
+ * still.  Its value is not elsewhere.
+ */
+extern void nxm_cache_give_room(NxmSpace *space, NxmCachePartition *part, NxmRef ref,
+								uint32_t units);
+/*
+ * As nxm_cache_reserve(), in a room that was given.  false: there is none.
+ */
+extern bool nxm_cache_recycle(NxmSpace *space, NxmCachePartition *part, int kind,
+							  uint32_t scale, uint64_t due, uint32_t units,
+							  NxmRoom *room);
 
 /* cache_chain.c */
 
@@ -483,16 +523,24 @@ extern bool nxm_cache_main_has_share(NxmCachePartition *part, uint64_t room);
 /* Is any segment due? */
 extern bool nxm_cache_is_due(NxmCacheView *view, NxmCachePartition *part);
 
+/* Which segments may be evicted. */
+typedef enum NxmReach
+{
+	REACH_RIPE,					/* none that would lose what it need not */
+	REACH_SEALED,				/* none that is open: what was just written stays */
+	REACH_ALL					/* where no other can be, those that are open */
+} NxmReach;
+
 /*
  * Claims the segment to be evicted next.  NXM_OK; NXM_ABSENT: there is none that
- * can be; NXM_NEED_CHUNK.  only_ripe: none that would lose what it need not.
+ * can be; NXM_NEED_CHUNK.
  */
 extern NxmResult nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part,
-								bool only_ripe, NxmVictim *victim);
+								NxmReach reach, NxmVictim *victim);
 /* Claims a DRAINED segment. */
 extern NxmResult nxm_cache_pick_drained(NxmSpace *space, NxmCachePartition *part,
 										NxmVictim *victim);
-/* Makes the sparsest segments ripe, of those that are dead for a quarter. */
+/* Makes the sparsest segments ripe, of those that are dead for a sixteenth. */
 extern NxmResult nxm_cache_find_sparse(NxmSpace *space, NxmCachePartition *part);
 
 /* cache_evict.c */
@@ -503,10 +551,14 @@ extern NxmResult nxm_cache_find_sparse(NxmSpace *space, NxmCachePartition *part)
  */
 extern NxmResult nxm_cache_evict(NxmCacheView *view, NxmCache *cache,
 								 NxmCachePartition *part, uint32_t units,
-								 bool only_ripe);
-/* The same, in whichever cache is to give way for this one. */
+								 NxmReach reach);
+/*
+ * The same, in whichever cache is to give way for this one, and in whichever
+ * partition of it can: open segments only where no partition has another.
+ */
 extern NxmResult nxm_cache_make_way(NxmCacheView *view, NxmCache *cache,
-									NxmCachePartition *part, uint32_t units);
+									NxmCachePartition *part, uint32_t units,
+									NxmReach reach);
 /* Gives back what waits for no hazard any more. */
 extern NxmResult nxm_cache_give_back(NxmCacheView *view, NxmCache *cache,
 									 NxmCachePartition *part);

@@ -52,6 +52,16 @@ nxm_cache_room(NxmCacheView *view, NxmCache *cache, const NxmCachePartition *par
 }
 
 bool
+nxm_cache_is_over(NxmCacheView *view, NxmCache *cache)
+{
+	NxmAccount *account = &view->space->shared->account[NXM_CACHE_ACCOUNT];
+	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
+
+	return nxm_load_relaxed(&account->pages) > nxm_load_relaxed(&account->page_limit) ||
+		(max_bytes != 0 && nxm_load_relaxed(&cache->used) > max_bytes);
+}
+
+bool
 nxm_cache_has_room(NxmCacheView *view, NxmCache *cache,
 				   const NxmCachePartition *part, uint64_t beyond)
 {
@@ -345,7 +355,7 @@ open_segment(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	life = SEG_LIFE(nxm_load_relaxed(&segment->word));
 	NXM_SET(*head_at(space, page), due | (uint64_t) shift << HEAD_SHIFT_SHIFT);
 	/* relaxed: the word publishes them */
-	nxm_store_relaxed(&segment->done, 0);
+	nxm_store_relaxed(&segment->done, life << DONE_LIFE_SHIFT);
 	nxm_store_relaxed(&segment->due, due);
 	nxm_store_relaxed(&segment->cursor, HEAD_UNITS);
 	nxm_store_relaxed(&segment->weight, 0);

@@ -17,7 +17,7 @@
 /* Steps of draining in one call. */
 #define DRAIN_STEPS			8
 /* One in so many bytes may be dead before segments are compacted. */
-#define DEAD_SHARE			8
+#define DEAD_SHARE			20
 
 /* Bytes of index an entry takes on average, see map.h. */
 #define INDEX_BYTES			16
@@ -133,7 +133,7 @@ nxm_cache_clear(NxmCacheView *view, NxmCache *cache, NxmCacheCursor *cursor,
 			if (result != NXM_NEED_MEMORY || space->want == NXM_WANT_NOTHING ||
 				(space->want == NXM_WANT_CHUNK && !view->cannot_grow) ||
 				++steps > DRAIN_STEPS ||
-				nxm_cache_make_way(view, cache, part, SEGMENT_UNITS) != NXM_OK)
+				nxm_cache_make_way(view, cache, part, SEGMENT_UNITS, REACH_ALL) != NXM_OK)
 				break;
 		}
 		nxm_cache_leave_memory(space);
@@ -183,7 +183,7 @@ drain_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 	{
 		result = nxm_cache_give_back(view, cache, part);
 		if (result == NXM_ABSENT || result == NXM_EXISTS)
-			result = nxm_cache_evict(view, cache, part, TICK_UNITS, false);
+			result = nxm_cache_evict(view, cache, part, TICK_UNITS, REACH_ALL);
 		if (result != NXM_OK)
 			break;
 	}
@@ -246,7 +246,6 @@ static NxmResult
 tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 {
 	NxmSpace   *space = view->space;
-	NxmAccount *account = &space->shared->account[NXM_CACHE_ACCOUNT];
 	uint64_t	used;
 	uint64_t	live;
 	NxmResult	result;
@@ -263,16 +262,18 @@ tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 		if (result != NXM_ABSENT && result != NXM_EXISTS)
 			return result;
 	}
-	if (nxm_load_relaxed(&account->pages) > nxm_load_relaxed(&account->page_limit))
+	if (nxm_cache_is_over(view, cache))
 		nxm_trim(space);
 	if (!nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + NXM_CACHE_AHEAD))
 	{
-		result = nxm_cache_make_way(view, cache, part, TICK_UNITS);
+		/* open segments for what is beyond the limits alone, and not ahead of need */
+		result = nxm_cache_make_way(view, cache, part, TICK_UNITS,
+									nxm_cache_is_over(view, cache) ? REACH_ALL : REACH_SEALED);
 		if (result != NXM_ABSENT)
 			return result;
 	}
 	/* expired, or dead for the most part */
-	result = nxm_cache_evict(view, cache, part, TICK_UNITS, true);
+	result = nxm_cache_evict(view, cache, part, TICK_UNITS, REACH_RIPE);
 	if (result != NXM_ABSENT)
 		return result;
 
@@ -282,7 +283,7 @@ tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 	{
 		result = nxm_cache_find_sparse(space, part);
 		if (result == NXM_OK)
-			result = nxm_cache_evict(view, cache, part, TICK_UNITS, true);
+			result = nxm_cache_evict(view, cache, part, TICK_UNITS, REACH_RIPE);
 		if (result != NXM_ABSENT)
 			return result;
 	}

@@ -487,6 +487,8 @@ extern NxmRef nxm_alloc_on(NxmSpace *space, int node, size_t size);
  * nobody reads what was not to be found in it before, or is going to.
  */
 extern bool nxm_page_is_read(NxmSpace *space, uint32_t page);
+/* The same of n references, at most 64: a bit for each that is a process's hazard. */
+extern uint64_t nxm_hazards_on(NxmSpace *space, const NxmRef *refs, int n);
 
 static inline NxmResult
 nxm_no_object(const NxmSpace *space)

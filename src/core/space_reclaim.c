@@ -132,6 +132,26 @@ nxm_page_is_read(NxmSpace *space, uint32_t page)
 	return false;
 }
 
+uint64_t
+nxm_hazards_on(NxmSpace *space, const NxmRef *refs, int n)
+{
+	uint64_t	named = 0;
+	int			nprocs;
+
+	/* pairs with nxm_protect(): we see the hazard, or they what was changed before */
+	nxm_fence();
+	nprocs = (int) nxm_load(&space->shared->procs_used);
+	for (int i = 0; i < nprocs; i++)
+	{
+		/* acquire: what the reader read is read, if it is withdrawn */
+		uint64_t	hazard = nxm_load(&space->lines[i].hazard);
+
+		for (int r = 0; r < n && hazard != 0; r++)
+			named |= (uint64_t) (refs[r] == hazard) << r;
+	}
+	return named;
+}
+
 /* The process, if any, whose hazard is the item; -1. */
 static int
 hazard_on(NxmSpace *space, NxmRef ref)

@@ -513,9 +513,12 @@ get_while_reused(int proc)
 		operate(GET, 0, 0, 0, false);
 	else
 	{
-		operate(SET, 0, 40, 0, false);
-		for (int i = 0; i < 3; i++)
+		operate(DELETE, 0, 0, 0, false);
+		for (int i = 0; i < 4; i++)
+		{
 			operate(SET, 1, 41 + i, 0, false);
+			operate(DELETE, 1, 0, 0, false);
+		}
 		tick(true);
 		for (int i = 0; i < 4; i++)
 			operate(SET, 2 + i, 50 + i, 0, false);
@@ -609,6 +612,73 @@ get_long(int proc)
 		operate(SET, 0, 40, 0, true);
 		operate(SET, 0, 41, 0, true);
 		operate(SET, 1, 42, 0, true);
+	}
+}
+
+/* Overwritten again and again: rooms are written again while they are read. */
+static void
+setup_rooms(void)
+{
+	setup(2, AMPLE, 2);
+}
+
+static void
+get_while_recycled(int proc)
+{
+	if (proc == 1)
+	{
+		operate(GET, 0, 0, 0, false);
+		operate(GET, 1, 0, 0, false);
+	}
+	else
+		for (int i = 0; i < 5; i++)
+			operate(SET, i & 1, 40 + i, 0, false);
+}
+
+/* A few keys are overwritten, read and deleted, so that their segments are ripe soon. */
+static void
+body_rooms(int proc)
+{
+	for (int i = 0; i < 8; i++)
+	{
+		int			key = check_pick(3);
+
+		switch (check_pick(8))
+		{
+			case 0:
+			case 1:
+				operate(GET, key, 0, 0, false);
+				break;
+			case 2:
+				operate(DELETE, key, 0, 0, false);
+				break;
+			case 3:
+				tick(false);
+				break;
+			default:
+				operate(SET, key, 10 + 30 * (proc - 1) + i, 0, false);
+		}
+	}
+}
+
+/* ... and while their segments are evicted, and opened again. */
+static void
+recycle_while_evicted(int proc)
+{
+	if (proc == 1)
+		for (int i = 0; i < 4; i++)
+			operate(SET, i % 2 == 0 ? 3 : 6, 10 + i, 0, false);
+	else
+	{
+		/* with key 3 overwritten all of its segment is dead then */
+		for (int i = 0; i < 3; i++)
+			operate(DELETE, i, 0, 0, false);
+		tick(true);
+		/* a new key's item is written to the end of the log */
+		fill(proc, 0, 3);
+		operate(DELETE, 5, 0, 0, false);
+		operate(SET, 5, 50, 0, false);
+		operate(SET, 2, 51, 0, false);
 	}
 }
 
@@ -751,6 +821,14 @@ static const char *const giving_back[] = {
 	"open_segment", NULL
 };
 
+static const char *const recycling[] = {
+	"take", "clear_rooms", "nxm_hazards_on", "nxm_cache_give_room", "check_item", "look_up_fast", NULL
+};
+
+static const char *const recycling_and_giving_back[] = {
+	"take", "claim", "give_back", "open_segment", NULL
+};
+
 static const CheckCase cases[] = {
 	{"as a map", 3, setup_map, body, finish, OFTEN, NULL},
 	{"few pages", 3, setup_few_pages, body, finish, OFTEN, NULL},
@@ -761,6 +839,7 @@ static const CheckCase cases[] = {
 	{"chains cleaned", 3, setup_ample, body_chain, finish, OFTEN, NULL},
 	{"names alone", 3, setup_ample, body_names, finish, OFTEN, NULL},
 	{"drop", 3, setup_drop, body_drop, finish_drop, OFTEN, NULL},
+	{"rooms that are written again", 3, setup_ample, body_rooms, finish, OFTEN, NULL},
 	{"ghost", 3, setup_ghost, take_ghost, finish_ghost, OFTEN, NULL},
 	{"all schedules of get and a segment that is reused", 2, setup_two, get_while_reused, finish, ALL, 3, 1, NULL, giving_back},
 	{"all schedules of get and eviction", 2, setup_full, get_while_evicted, finish, ALL, 1, 1, NULL, NULL},
@@ -769,6 +848,8 @@ static const CheckCase cases[] = {
 	{"all schedules of overwriting what has a deadline", 2, setup_two, overwrite_deadline, finish, ALL, 1, 1, NULL, NULL},
 	{"all schedules of expiry and get", 2, setup_expiring, expire_and_get, finish, ALL, 2, 1, NULL, giving_back},
 	{"all schedules of clear and eviction", 2, setup_full, clear_and_evict, finish, ALL, 1, 0, NULL, NULL},
+	{"all schedules of get and a room that is written again", 2, setup_rooms, get_while_recycled, finish, ALL, 3, 2, NULL, recycling},
+	{"all schedules of a room that is written again and eviction", 2, setup_full, recycle_while_evicted, finish, ALL, 2, 1, NULL, recycling_and_giving_back},
 	{"all schedules of long values", 2, setup_long, get_long, finish, ALL, 1, 1, NULL, NULL},
 };
 

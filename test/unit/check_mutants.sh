@@ -263,8 +263,7 @@ mutant "no fence before the hazards of a page" check_cache space_reclaim.c \
 	'they what was changed before */
 	nxm_fence();' '*/'
 mutant "segment evicted before its items are in the index" check_cache cache_chain.c \
-	'	if (DONE_COMMITTED(nxm_load(&segment->done)) != SEG_USED(word))
-		return false;' ''
+	'DONE_COMMITTED(nxm_load(&segment->done)) != SEG_USED(word)' 'false'
 mutant "lives of a segment not told apart" check_cache cache_evict.c \
 	'(SEG_LIFE(victim->word) + 1) << SEG_LIFE_SHIFT' 'SEG_LIFE(victim->word) << SEG_LIFE_SHIFT'
 mutant "segment evicted by two" check_cache cache_chain.c \
@@ -303,6 +302,27 @@ mutant "long value read without a look at its slot" check_cache cache.c \
 		SEG_LIFE(nxm_load(&segment->word)) == life;' '	return true;'
 mutant "long value freed with the item that it left" check_cache cache.c \
 	'!moved || write->big == 0);' 'true);'
+mutant "room written again without a look at the hazards" check_cache space_reclaim.c \
+	'named |= (uint64_t) (refs[r] == hazard) << r;' ';'
+mutant "no fence before the hazards of rooms" check_cache space_reclaim.c \
+	'	/* pairs with nxm_protect(): we see the hazard, or they what was changed before */
+	nxm_fence();
+	nprocs' '	nprocs'
+mutant "room written again in a segment that is evicted" check_cache cache_recycle.c \
+	'if (!nxm_cas(&segment->word, &word, word))' 'if (false)'
+mutant "segment evicted with a room taken meanwhile" check_cache cache_chain.c \
+	'	if (DONE_COMMITTED(nxm_load(&segment->done)) != SEG_USED(word))
+	{
+		nxm_store(&segment->word, word);
+		return false;
+	}' ''
+mutant "room written again behind who evicts" check_cache cache_recycle.c \
+	'if (nxm_load_relaxed(&segment->cursor) != HEAD_UNITS)
+			break;' ';'
+mutant "room of another life written again" check_cache cache_recycle.c \
+	'gone = (SEG_LIFE(word) & ROOM_LIFE_MASK) != ROOM_LIFE(name) ||' 'gone ='
+mutant "room taken by two" check_cache cache_recycle.c \
+	'if (!nxm_cas(&from->name, &name, 0) || gone)' 'if (nxm_store(&from->name, 0), gone)'
 mutant "room that is not used never committed" check_cache cache_segment.c \
 	'room->units * DEAD_ONE + room->units' 'room->units * DEAD_ONE'
 mutant "segment opened in a dropped cache" check_cache cache_segment.c \

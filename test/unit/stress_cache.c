@@ -573,7 +573,7 @@ counts_agree(Worker *worker)
 }
 
 static void
-new_cache(Worker *worker, NxmCache *cache, uint64_t pages)
+new_cache(Worker *worker, NxmCache *cache, int partitions, uint64_t pages)
 {
 	Test	   *test = worker->test;
 	NxmCacheView view;
@@ -583,7 +583,7 @@ new_cache(Worker *worker, NxmCache *cache, uint64_t pages)
 	memset((void *) cache, 0, sizeof(*cache));
 	nxm_store(&test->largest, 0);
 	nxm_store(&worker->space.shared->account[NXM_CACHE_ACCOUNT].page_limit, pages);
-	ENV_DO(&worker->space, r, nxm_cache_init(&view, cache, PARTITIONS, 0));
+	ENV_DO(&worker->space, r, nxm_cache_init(&view, cache, partitions, 0));
 	CHECK(worker, r == NXM_OK, "making a cache: %d", (int) r);
 }
 
@@ -611,6 +611,41 @@ drop_cache(Worker *worker, NxmCache *cache, const char *name)
 		stress_all_free(worker, name);
 }
 
+/*
+ * With no other worker: is a long value there that a cache of small partitions took,
+ * of which others have filled all but its own?
+ */
+static bool
+long_values_stay(Worker *worker, int partitions, uint64_t pages)
+{
+	Test	   *test = worker->test;
+	NxmCacheView view;
+	KeyText		k;
+	int			lost = 0;
+
+	new_cache(worker, &test->cache, partitions, pages);
+	open_view(worker, &view);
+	for (uint64_t n = 0; n < 40000; n++)
+	{
+		bool		is_long = n % 200 == 0;
+		const NxmKey *key = make_key(&k, is_long ? 'l' : 's', 0, n);
+		NxmValue	value = make_value(worker, is_long ? NXM_MAX_VALUE : 100, WHO(0, n),
+									   VERSION(FREE, n));
+		NxmResult	r;
+
+		if (partitions > 1 && (home_of(&test->cache, key->hash) == 0) != is_long)
+			continue;
+		r = set(&view, &test->cache, key, &value, 0, false);
+		CHECK(worker, r == NXM_OK, "set of value %llu: %d", (unsigned long long) n, (int) r);
+		if (get(worker, &view, key, WHO(0, n)) == 0)
+			lost++;
+	}
+	if (lost != 0)
+		printf("# %d values were gone at once\n", lost);
+	drop_cache(worker, &test->cache, NULL);
+	return lost == 0;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -620,7 +655,7 @@ main(int argc, char **argv)
 	nxm_store(&test->clock, UINT64_C(1000000000));
 
 	ample = true;
-	new_cache(worker, &test->cache, AMPLE);
+	new_cache(worker, &test->cache, PARTITIONS, AMPLE);
 	stress_phase("workers own their keys, nothing is evicted", own_keys);
 	stress_ok(counts_agree(worker), "what is counted is there");
 	with_deadlines = true;
@@ -630,7 +665,7 @@ main(int argc, char **argv)
 
 	ample = false;
 	with_deadlines = false;
-	new_cache(worker, &test->cache, 60);
+	new_cache(worker, &test->cache, PARTITIONS, 60);
 	stress_phase("workers own their keys, memory is short", own_keys);
 	stress_ok(counts_agree(worker), "what is counted is there where memory is short");
 	with_deadlines = true;
@@ -646,7 +681,7 @@ main(int argc, char **argv)
 	drop_cache(worker, &test->cache, "all memory came back where it was short");
 
 	with_clears = with_deadlines = false;
-	new_cache(worker, &test->cache, 60);
+	new_cache(worker, &test->cache, PARTITIONS, 60);
 	stress_phase("workers share keys", shared_keys);
 	stress_ok(counts_agree(worker), "what is counted is there after sharing");
 	with_clears = with_deadlines = true;
@@ -659,12 +694,16 @@ main(int argc, char **argv)
 	drop_cache(worker, &test->cache, "all memory came back after sharing");
 
 	with_clears = with_deadlines = false;
-	new_cache(worker, &test->cache, 100);
-	new_cache(worker, &test->other, 100);
+	new_cache(worker, &test->cache, PARTITIONS, 100);
+	new_cache(worker, &test->other, PARTITIONS, 100);
 	stress_phase("two caches in one account", two_caches);
 	stress_ok(counts_agree(worker), "what is counted is there in two caches");
 	drop_cache(worker, &test->other, NULL);
 	drop_cache(worker, &test->cache, "all memory came back of two caches");
+
+	stress_ok(long_values_stay(worker, 1, 80), "a long value stays in a small cache");
+	stress_ok(long_values_stay(worker, 4, 80), "and in one of several partitions");
+	stress_ok(long_values_stay(worker, 4, 256), "and in one that is larger");
 	printf("# %llu operations, %llu clears\n", (unsigned long long) nxm_load(&test->operations),
 		   (unsigned long long) nxm_load(&test->clears));
 	return stress_end();
