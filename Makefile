@@ -45,6 +45,7 @@ OBJS = \
 	src/placement.o \
 	src/buffer_nodes.o \
 	src/prefetch_index.o \
+	src/prefetch_leaf.o \
 	src/prefetch_stats.o \
 	src/single_flight.o \
 	src/save.o \

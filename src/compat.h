@@ -279,4 +279,20 @@ typedef const struct IndexAmRoutine *NxmAmRoutinePtr;
 typedef struct IndexAmRoutine *NxmAmRoutinePtr;
 #endif
 
+/*
+ * 17 (5bf748b86): a btree scan goes through the elements of an array within a
+ * leaf; before, it descends anew for each, with the element in its key.
+ */
+#define NXM_BTREE_ARRAY_BY_ELEMENT (PG_VERSION_NUM < 170000)
+
+/*
+ * 18: a btree scan keeps its leaf's left link.  false: it does not.
+ * A macro, for access/nbtree.h is the caller's to include.
+ */
+#if PG_VERSION_NUM >= 180000
+#define nxm_btree_left_link(pos, link) (*(link) = (pos)->prevPage, true)
+#else
+#define nxm_btree_left_link(pos, link) false
+#endif
+
 #endif							/* NXM_COMPAT_H */

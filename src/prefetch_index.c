@@ -70,9 +70,7 @@
 #include <limits.h>
 #include <unistd.h>
 
-#include "access/nbtree.h"
 #include "access/reloptions.h"
-#include "access/relscan.h"
 #include "access/tableam.h"
 #include "access/transam.h"
 #include "access/visibilitymap.h"
@@ -87,7 +85,7 @@
 #include "nodes/nodeFuncs.h"
 #include "numa_seam.h"
 #include "portability/instr_time.h"
-#include "prefetch_stats.h"
+#include "prefetch_internal.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -98,52 +96,15 @@
 #define QUIET_STEP 128
 /* so many reads a scan may miss for what the one before it found */
 #define INHERITED_STEP 8
-/* items looked at ahead, for each block that may be in flight */
-#define WINDOW 16
 /* halfway, by ratio, between a cached call and one that reaches the disk */
 #define THRESHOLD 4.0
 #define CALIBRATION_CALLS 33
-/* blocks remembered as looked at, by their low bits */
-#define RECENT_BLOCKS 64
-
-/* Made anew by every scan, so it is small: 0.4 kB at the default distance. */
-typedef struct LookAhead
-{
-	/* Nothing to do while *reads is below wake_at. */
-	int64		wake_at;
-	const int64 *reads;			/* in pgBufferUsage; &no_reads: not for us */
-
-	bool		quiet;
-	bool		index_only;
-	ScanDirection dir;
-	BlockNumber page;			/* leaf that the following are about */
-	int			current;		/* item returned last */
-	int			next;			/* item to look at next */
-	int			distance;		/* in force */
-	int			max_distance;
-	int			credit;
-	int			cached_run;		/* cached blocks in a row */
-	int			step;			/* reads between two looks while quiet */
-	int64		next_look;		/* *reads from which on to look again, while quiet */
-	Oid			heap;
-	BlockNumber nblocks;		/* of the heap, as last asked */
-	NxmPrefetchCounts *counts;
-	BlockNumber recent[RECENT_BLOCKS];
-
-	/* items asked for and not reached, oldest first */
-	int			ring_head;
-	int			ring_count;
-	int			ring_size;		/* power of two, over max_distance */
-	int16		ring[FLEXIBLE_ARRAY_MEMBER];
-} LookAhead;
-
-StaticAssertDecl(MaxTIDsPerBTreePage < PG_INT16_MAX, "ring holds item indexes");
 
 bool		nxm_enable_prefetch = true;
 int			nxm_prefetch_distance = -1;
 
 static bool switched_off = false;	/* the self-check failed */
-static bool size_checked = false;
+static bool layout_known = false;
 static IndexAmRoutine *btree_routine = NULL;	/* what the relcache gave us */
 static IndexAmRoutine *our_routine = NULL;
 static double threshold = 0;	/* seconds of one call; 0: not known */
@@ -166,8 +127,8 @@ static bool look_ahead_gettuple(IndexScanDesc scan, ScanDirection dir);
 static void look_ahead_rescan(IndexScanDesc scan, ScanKey keys, int nkeys,
 							  ScanKey orderbys, int norderbys);
 
-static void
-switch_off(const char *reason)
+void
+nxm_look_switch_off(const char *reason)
 {
 	switched_off = true;
 	nxm_prefetch_switch_off(reason);
@@ -289,25 +250,27 @@ nxm_prefetch_distance_here(void)
 	return distance_in(InvalidOid);
 }
 
-/* The self-check's first half, once a process. */
-static bool
-layout_size_is_known(IndexScanDesc scan)
+bool
+nxm_look_layout(IndexScanDesc scan, Size size, bool *known, const char *am)
 {
-	void	   *ours = palloc_extended(sizeof(BTScanOpaqueData),
-									   MCXT_ALLOC_NO_OOM);
+	void	   *ours;
 	bool		same;
 
+	if (*known)
+		return true;
+	ours = palloc_extended(size, MCXT_ALLOC_NO_OOM);
 	if (ours == NULL)
 		return false;
 	same = GetMemoryChunkSpace(ours) == GetMemoryChunkSpace(scan->opaque);
 	pfree(ours);
-	size_checked = true;
-	if (!same)
-		switch_off("the size of a btree scan's private state is not that of the PostgreSQL that nexusmem was built for");
+	if (same)
+		*known = true;
+	else
+		nxm_look_switch_off(psprintf("the size of a %s scan's private state is not that of the PostgreSQL that nexusmem was built for", am));
 	return same;
 }
 
-/* The second half: do we see in the private state what the scan returned? */
+/* The self-check's second half: do we see in the private state what the scan returned? */
 static bool
 layout_shows_current(IndexScanDesc scan, BTScanPosData *pos)
 {
@@ -316,47 +279,29 @@ layout_shows_current(IndexScanDesc scan, BTScanPosData *pos)
 		pos->lastItem < (int) MaxTIDsPerBTreePage &&
 		ItemPointerEquals(&scan->xs_heaptid, &pos->items[pos->itemIndex].heapTid))
 		return true;
-	switch_off("a btree scan's private state does not hold the tuple that the scan returned");
+	nxm_look_switch_off("a btree scan's private state does not hold the tuple that the scan returned");
 	return false;
 }
 
-static pg_noinline LookAhead *
-begin_look_ahead(IndexScanDesc scan, BTScanPosData *pos)
+int
+nxm_look_distance(IndexScanDesc scan)
 {
-	LookAhead  *la;
-	int			max_distance = 0;
-	int			ring_size = 1;
-	bool		eligible;
+	if (scan->heapRelation == NULL ||
+		scan->heapRelation->rd_tableam != GetHeapamTableAmRoutine() ||
+		IsCatalogRelationOid(RelationGetRelid(scan->heapRelation)) ||
+		scan->xs_snapshot == NULL ||
+		scan->xs_snapshot->snapshot_type != SNAPSHOT_MVCC)
+		return 0;
+	return distance_in(scan->heapRelation->rd_rel->reltablespace);
+}
 
-	if ((!size_checked && !layout_size_is_known(scan)) ||
-		!layout_shows_current(scan, pos))
-		return NULL;
-
-	eligible = scan->heapRelation != NULL && scan->numberOfOrderBys == 0 &&
-		scan->heapRelation->rd_tableam == GetHeapamTableAmRoutine() &&
-		!IsCatalogRelationOid(RelationGetRelid(scan->heapRelation)) &&
-		scan->xs_snapshot != NULL &&
-		scan->xs_snapshot->snapshot_type == SNAPSHOT_MVCC;
-	if (eligible)
-		max_distance = distance_in(scan->heapRelation->rd_rel->reltablespace);
-	while (ring_size <= max_distance)
-		ring_size *= 2;
-
-	la = MemoryContextAllocExtended(GetMemoryChunkContext(scan),
-									offsetof(LookAhead, ring) +
-									sizeof(int16) * ring_size,
-									MCXT_ALLOC_NO_OOM);
-	if (la == NULL)
-		return NULL;			/* the scan goes on without */
-
+void
+nxm_look_begin(NxmLookAhead *la, IndexScanDesc scan, int max_distance)
+{
 	if (!calibrated)
 		calibrate();
 	la->quiet = true;
 	la->index_only = scan->xs_want_itup;
-	la->dir = NoMovementScanDirection;
-	la->page = InvalidBlockNumber;
-	la->current = 0;
-	la->next = 0;
 	la->distance = max_distance;
 	la->max_distance = max_distance;
 	la->credit = 0;
@@ -366,7 +311,8 @@ begin_look_ahead(IndexScanDesc scan, BTScanPosData *pos)
 		RelationUsesLocalBuffers(scan->indexRelation) ?
 		&pgBufferUsage.local_blks_read : &pgBufferUsage.shared_blks_read;
 	la->next_look = *la->reads + 1;
-	la->heap = eligible ? RelationGetRelid(scan->heapRelation) : InvalidOid;
+	la->heap = max_distance > 0 ? RelationGetRelid(scan->heapRelation) :
+		InvalidOid;
 	if (max_distance > 0 && verdict.heap == la->heap &&
 		verdict.next_look > la->next_look)
 	{
@@ -376,34 +322,70 @@ begin_look_ahead(IndexScanDesc scan, BTScanPosData *pos)
 	la->wake_at = la->next_look;
 	la->nblocks = 0;
 	la->counts = NULL;
+	for (int i = 0; i < NXM_RECENT_BLOCKS; i++)
+		la->recent[i] = InvalidBlockNumber;
+}
+
+static pg_noinline NxmBtreeLook *
+begin_look_ahead(IndexScanDesc scan, BTScanPosData *pos)
+{
+	NxmBtreeLook *la;
+	int			max_distance = 0;
+	int			ring_size = 1;
+
+	if (!nxm_look_layout(scan, sizeof(BTScanOpaqueData), &layout_known, "btree") ||
+		!layout_shows_current(scan, pos))
+		return NULL;
+
+	max_distance = nxm_look_distance(scan);
+	while (ring_size <= max_distance)
+		ring_size *= 2;
+
+	la = MemoryContextAllocExtended(GetMemoryChunkContext(scan),
+									offsetof(NxmBtreeLook, ring) +
+									sizeof(int16) * ring_size,
+									MCXT_ALLOC_NO_OOM);
+	if (la == NULL)
+		return NULL;			/* the scan goes on without */
+
+	nxm_look_begin(&la->base, scan, max_distance);
+	la->dir = NoMovementScanDirection;
+	la->page = InvalidBlockNumber;
+	la->size = 0;
+	la->current = 0;
+	la->next = 0;
+	la->leaves = NULL;
 	la->ring_head = 0;
 	la->ring_count = 0;
 	la->ring_size = ring_size;
-	for (int i = 0; i < RECENT_BLOCKS; i++)
-		la->recent[i] = InvalidBlockNumber;
 	scan->orderByData = (ScanKey) la;
 	return la;
 }
 
-/* The items asked for and not reached will not be. */
-static void
-waste_ring(LookAhead *la)
+void
+nxm_look_wasted(NxmLookAhead *la, int nblocks)
 {
-	if (la->ring_count == 0)
-		return;
-	la->credit = Max(0, la->credit - la->ring_count);
-	la->ring_count = 0;			/* the transaction's end counts them wasted */
+	/* the transaction's end counts them */
+	la->credit = Max(0, la->credit - nblocks);
 }
 
-static bool
-is_buffered(Relation heap, BlockNumber block)
+/* What was asked for and not reached will not be. */
+static void
+forget_all(NxmBtreeLook *la)
+{
+	nxm_look_wasted(&la->base, la->ring_count + nxm_leaves_forget(la));
+	la->ring_count = 0;
+}
+
+bool
+nxm_is_buffered(Relation rel, BlockNumber block)
 {
 	BufferTag	tag;
 	uint32		hash;
 	LWLock	   *lock;
 	int			id;
 
-	nxm_init_buffer_tag(&tag, nxm_rel_locator(heap), MAIN_FORKNUM, block);
+	nxm_init_buffer_tag(&tag, nxm_rel_locator(rel), MAIN_FORKNUM, block);
 	hash = BufTableHashCode(&tag);
 	lock = BufMappingPartitionLock(hash);
 	LWLockAcquire(lock, LW_SHARED);
@@ -412,37 +394,52 @@ is_buffered(Relation heap, BlockNumber block)
 	return id >= 0;
 }
 
-/* Could it be asked for, and did that go to the disk? */
-typedef enum LookResult
+static NxmPrefetchCounts *
+counts_of(NxmLookAhead *la)
 {
-	LOOK_NOT_NEEDED,			/* looked at lately, or not to be read */
-	LOOK_CACHED,				/* in shared_buffers, or in memory */
-	LOOK_SUBMITTED				/* being read from the disk */
-} LookResult;
+	if (la->counts == NULL)
+		la->counts = nxm_prefetch_counts(la->heap, NXM_PREFETCH_INDEX);
+	return la->counts;
+}
 
-/* *vmbuf: a pinned page of the visibility map, the caller's to release. */
-static LookResult
-look_at(LookAhead *la, Relation heap, BlockNumber block, Buffer *vmbuf)
+/* A block that is there and not in shared_buffers: the call's time tells. */
+static NxmLookResult
+ask_for(NxmLookAhead *la, Relation rel, BlockNumber block)
 {
-	BlockNumber *recent = &la->recent[block % RECENT_BLOCKS];
 	PrefetchBufferResult answer;
 	instr_time	before;
 	instr_time	after;
 
+	INSTR_TIME_SET_CURRENT(before);
+	answer = PrefetchBuffer(rel, MAIN_FORKNUM, block);
+	INSTR_TIME_SET_CURRENT(after);
+	INSTR_TIME_SUBTRACT(after, before);
+	if (!answer.initiated_io ||
+		INSTR_TIME_GET_DOUBLE(after) < threshold)
+	{
+		counts_of(la)->stat[NXM_STAT_skipped]++;
+		return NXM_LOOK_CACHED;
+	}
+	counts_of(la)->stat[NXM_STAT_issued]++;
+	return NXM_LOOK_SUBMITTED;
+}
+
+NxmLookResult
+nxm_look_at(NxmLookAhead *la, Relation heap, BlockNumber block, Buffer *vmbuf)
+{
+	BlockNumber *recent = &la->recent[block % NXM_RECENT_BLOCKS];
+
 	if (*recent == block)
-		return LOOK_NOT_NEEDED;
+		return NXM_LOOK_NOT_NEEDED;
 	*recent = block;
 
 	if (la->index_only && VM_ALL_VISIBLE(heap, block, vmbuf))
-		return LOOK_NOT_NEEDED;
+		return NXM_LOOK_NOT_NEEDED;
 
-	if (la->counts == NULL)
-		la->counts = nxm_prefetch_counts(RelationGetRelid(heap),
-										 NXM_PREFETCH_INDEX);
-	if (!RelationUsesLocalBuffers(heap) && is_buffered(heap, block))
+	if (!RelationUsesLocalBuffers(heap) && nxm_is_buffered(heap, block))
 	{
-		la->counts->stat[NXM_STAT_skipped]++;
-		return LOOK_CACHED;
+		counts_of(la)->stat[NXM_STAT_skipped]++;
+		return NXM_LOOK_CACHED;
 	}
 
 	/* a damaged index may name blocks that asking for would raise an error */
@@ -450,37 +447,24 @@ look_at(LookAhead *la, Relation heap, BlockNumber block, Buffer *vmbuf)
 	{
 		la->nblocks = RelationGetNumberOfBlocks(heap);
 		if (block >= la->nblocks)
-			return LOOK_NOT_NEEDED;
+			return NXM_LOOK_NOT_NEEDED;
 	}
-
-	INSTR_TIME_SET_CURRENT(before);
-	answer = PrefetchBuffer(heap, MAIN_FORKNUM, block);
-	INSTR_TIME_SET_CURRENT(after);
-	INSTR_TIME_SUBTRACT(after, before);
-	if (!answer.initiated_io ||
-		INSTR_TIME_GET_DOUBLE(after) < threshold)
-	{
-		la->counts->stat[NXM_STAT_skipped]++;
-		return LOOK_CACHED;
-	}
-	la->counts->stat[NXM_STAT_issued]++;
-	return LOOK_SUBMITTED;
+	return ask_for(la, heap, block);
 }
 
-static inline BlockNumber
-block_of(const BTScanPosData *pos, int item)
+NxmLookResult
+nxm_look_at_index(NxmLookAhead *la, Relation index, BlockNumber block)
 {
-	return ItemPointerGetBlockNumberNoCheck(&pos->items[item].heapTid);
+	if (!RelationUsesLocalBuffers(index) && nxm_is_buffered(index, block))
+		return NXM_LOOK_CACHED;
+	/* a damaged index may name pages that asking for would raise an error */
+	if (block >= RelationGetNumberOfBlocks(index))
+		return NXM_LOOK_NOT_NEEDED;
+	return ask_for(la, index, block);
 }
 
 static void
-remember(LookAhead *la, int item)
-{
-	la->ring[(la->ring_head + la->ring_count++) & (la->ring_size - 1)] = item;
-}
-
-static void
-fall_quiet(LookAhead *la, int step)
+fall_quiet(NxmLookAhead *la, int step)
 {
 	la->quiet = true;
 	la->step = step;
@@ -490,58 +474,85 @@ fall_quiet(LookAhead *la, int step)
 	verdict.next_look = la->next_look;
 }
 
+bool
+nxm_look_learn(NxmLookAhead *la, NxmLookResult found)
+{
+	if (found == NXM_LOOK_SUBMITTED)
+	{
+		if (la->quiet)
+			la->distance = la->max_distance;
+		la->quiet = false;
+		verdict.heap = InvalidOid;
+		la->cached_run = 0;
+	}
+	else if (found == NXM_LOOK_CACHED && la->quiet)
+	{
+		fall_quiet(la, Min(la->step * 4, QUIET_STEP));
+		return false;
+	}
+	else if (found == NXM_LOOK_CACHED && ++la->cached_run >= 8 + la->distance)
+	{
+		la->cached_run = 0;
+		la->distance /= 2;
+		if (la->distance == 0)
+		{
+			la->distance = la->max_distance;
+			fall_quiet(la, QUIET_STEP);
+			return false;
+		}
+	}
+	return true;
+}
+
+void
+nxm_look_sleep(NxmLookAhead *la, int in_flight)
+{
+	/* nothing there told anything: at the next read, then */
+	if (la->quiet && *la->reads >= la->next_look)
+		la->next_look = *la->reads + 1;
+	/* while blocks are in flight the scan has to be followed */
+	la->wake_at = la->quiet && in_flight == 0 ? la->next_look : 0;
+}
+
 /*
  * Keeps up to min(credit, distance) blocks in flight.  While quiet, stops at
  * the first block that tells whether it is worth while.
  */
 static void
-look_further(IndexScanDesc scan, LookAhead *la, const BTScanPosData *pos,
-			 int ahead, int end)
+look_further(IndexScanDesc scan, NxmBtreeLook *la, const BTScanPosData *pos)
 {
-	int			in_flight = Min(la->credit, la->distance);
-	int			window = in_flight * WINDOW;
-	int			farthest = la->current + ahead * window;
+	int			in_flight = Min(la->base.credit, la->base.distance);
+	int			window = in_flight * NXM_LOOK_WINDOW;
+	int			farthest = la->current + window;
+	int			near_end = la->base.index_only ? window : in_flight;
+	int			end = nxm_leaves_end(la);
+	int			leaves_in_flight = nxm_leaves_in_flight(la);
 	Buffer		vmbuf = InvalidBuffer;
 
-	if (la->index_only && (la->next - la->current) * ahead > window / 2)
+	if (la->base.index_only && la->next - la->current > window / 2)
 		return;
 
-	while (la->ring_count < in_flight &&
-		   (end - la->next) * ahead >= 0 &&
-		   (farthest - la->next) * ahead >= 0)
+	while (la->ring_count + leaves_in_flight < in_flight)
 	{
-		int			item = la->next;
-		LookResult	found;
+		NxmLookResult found;
 
-		la->next += ahead;
-		found = look_at(la, scan->heapRelation, block_of(pos, item), &vmbuf);
-		if (found == LOOK_NOT_NEEDED)
-			continue;
-		if (found == LOOK_SUBMITTED)
+		if (end - la->next < near_end && !la->base.quiet)
 		{
-			if (la->quiet)
-				la->distance = la->max_distance;
-			la->quiet = false;
-			verdict.heap = InvalidOid;
-			la->cached_run = 0;
-			remember(la, item);
+			nxm_leaves_extend(scan, la, in_flight);
+			end = nxm_leaves_end(la);
+			leaves_in_flight = nxm_leaves_in_flight(la);
 		}
-		else if (la->quiet)
-		{
-			fall_quiet(la, Min(la->step * 4, QUIET_STEP));
+		if (la->next >= end || la->next > farthest)
 			break;
-		}
-		else if (++la->cached_run >= 8 + la->distance)
-		{
-			la->cached_run = 0;
-			la->distance /= 2;
-			if (la->distance == 0)
-			{
-				la->distance = la->max_distance;
-				fall_quiet(la, QUIET_STEP);
-				break;
-			}
-		}
+		found = nxm_look_at(&la->base, scan->heapRelation,
+							la->next < la->size ?
+							ItemPointerGetBlockNumberNoCheck(&pos->items[nxm_item_at(pos, la->dir, la->next)].heapTid) :
+							nxm_leaves_block(la, la->next), &vmbuf);
+		la->next++;
+		if (found == NXM_LOOK_SUBMITTED)
+			*nxm_ring_at(la, la->ring_count++) = la->next - 1;
+		if (!nxm_look_learn(&la->base, found))
+			break;
 	}
 	if (BufferIsValid(vmbuf))
 		ReleaseBuffer(vmbuf);
@@ -549,67 +560,59 @@ look_further(IndexScanDesc scan, LookAhead *la, const BTScanPosData *pos,
 
 /* Not inlined: the fast way past it must not pay for its registers. */
 static pg_noinline void
-look_ahead(IndexScanDesc scan, LookAhead *la, const BTScanPosData *pos,
+look_ahead(IndexScanDesc scan, NxmBtreeLook *la, const BTScanPosData *pos,
 		   ScanDirection dir)
 {
-	int			ahead = ScanDirectionIsForward(dir) ? 1 : -1;
-	int			first = ahead > 0 ? pos->firstItem : pos->lastItem;
-	int			end = ahead > 0 ? pos->lastItem : pos->firstItem;
-	int			item = pos->itemIndex;
-	int			passed = (item - la->current) * ahead;
+	int			place = ScanDirectionIsForward(dir) ?
+		pos->itemIndex - pos->firstItem : pos->lastItem - pos->itemIndex;
+	bool		follows = la->dir == dir &&
+		(la->page == pos->currPage || nxm_leaves_arrive(la, pos, dir));
+	int			passed = place - la->current;
+
+	la->page = pos->currPage;
 
 	/*
-	 * Another leaf, another direction, or back on the same leaf (a restored
-	 * mark, or the leaf read anew for other array keys): start again behind
-	 * the current item.
+	 * A leaf that was not read ahead, another direction, or back on the same
+	 * leaf (a restored mark, or the leaf read anew for other array keys): start
+	 * again behind the current item.
 	 */
-	if (la->page != pos->currPage || la->dir != dir || passed <= 0)
+	if (!follows || passed <= 0)
 	{
-		waste_ring(la);
-		la->page = pos->currPage;
+		forget_all(la);
 		la->dir = dir;
-		la->next = item + ahead;
-		passed = 1;
+		la->size = pos->lastItem - pos->firstItem + 1;
+		la->next = place + 1;
 		/* of this leaf, while quiet */
-		if (la->quiet)
-			passed = (item - first) * ahead + 1;
+		passed = la->base.quiet ? place + 1 : 1;
 	}
-	la->current = item;
-	la->credit = Min(la->credit + passed, la->max_distance);
+	la->current = place;
+	la->base.credit = Min(la->base.credit + passed, la->base.max_distance);
 
-	while (la->ring_count > 0 &&
-		   (item - la->ring[la->ring_head & (la->ring_size - 1)]) * ahead >= 0)
+	while (la->ring_count > 0 && *nxm_ring_at(la, 0) <= place)
 	{
 		la->ring_head++;
 		la->ring_count--;
-		la->counts->stat[NXM_STAT_used]++;
+		la->base.counts->stat[NXM_STAT_used]++;
 	}
-	if ((item - la->next) * ahead >= 0)
-		la->next = item + ahead;
+	la->next = Max(la->next, place + 1);
 
-	if (!la->quiet || *la->reads >= la->next_look)
-	{
-		look_further(scan, la, pos, ahead, end);
-		/* nothing there told anything: at the next read, then */
-		if (la->quiet && *la->reads >= la->next_look)
-			la->next_look = *la->reads + 1;
-	}
-	/* while blocks are in flight the scan has to be followed */
-	la->wake_at = la->quiet && la->ring_count == 0 ? la->next_look : 0;
+	if (!la->base.quiet || *la->base.reads >= la->base.next_look)
+		look_further(scan, la, pos);
+	nxm_look_sleep(&la->base, la->ring_count + nxm_leaves_in_flight(la));
 }
 
 static pg_noinline bool
 gettuple_and_look(IndexScanDesc scan, ScanDirection dir)
 {
 	BTScanOpaque so;
-	LookAhead  *la;
+	NxmBtreeLook *la;
 
 	if (!btgettuple(scan, dir))
 		return false;
 	if (!nxm_enable_prefetch || switched_off)
 		return true;
 
-	la = (LookAhead *) scan->orderByData;
+	la = (NxmBtreeLook *) scan->orderByData;
 	so = (BTScanOpaque) scan->opaque;
 	if (la != NULL)
 		look_ahead(scan, la, &so->currPos, dir);
@@ -628,7 +631,7 @@ gettuple_and_look(IndexScanDesc scan, ScanDirection dir)
 static bool
 look_ahead_gettuple(IndexScanDesc scan, ScanDirection dir)
 {
-	LookAhead  *la = (LookAhead *) scan->orderByData;
+	NxmLookAhead *la = (NxmLookAhead *) scan->orderByData;
 
 	if (la != NULL && *la->reads < la->wake_at)
 		return btgettuple(scan, dir);
@@ -639,13 +642,13 @@ static void
 look_ahead_rescan(IndexScanDesc scan, ScanKey keys, int nkeys,
 				  ScanKey orderbys, int norderbys)
 {
-	LookAhead  *la = (LookAhead *) scan->orderByData;
+	NxmBtreeLook *la = (NxmBtreeLook *) scan->orderByData;
 
 	if (la != NULL)
 	{
-		waste_ring(la);
+		forget_all(la);
 		la->page = InvalidBlockNumber;
-		la->index_only = scan->xs_want_itup;
+		la->base.index_only = scan->xs_want_itup;
 	}
 	btrescan(scan, keys, nkeys, orderbys, norderbys);
 }
