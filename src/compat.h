@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "access/amapi.h"
+#include "access/nbtree.h"
 #include "datatype/timestamp.h"
 #include "miscadmin.h"
 #if PG_VERSION_NUM >= 170000
@@ -285,14 +286,44 @@ typedef struct IndexAmRoutine *NxmAmRoutinePtr;
  */
 #define NXM_BTREE_ARRAY_BY_ELEMENT (PG_VERSION_NUM < 170000)
 
-/*
- * 18: a btree scan keeps its leaf's left link.  false: it does not.
- * A macro, for access/nbtree.h is the caller's to include.
- */
+/* 18: a btree scan keeps its leaf's left link.  false: it does not. */
+static inline bool
+nxm_btree_left_link(const BTScanPosData *pos, BlockNumber *link)
+{
 #if PG_VERSION_NUM >= 180000
-#define nxm_btree_left_link(pos, link) (*(link) = (pos)->prevPage, true)
+	*link = pos->prevPage;
+	return true;
 #else
-#define nxm_btree_left_link(pos, link) false
+	(void) pos;
+	(void) link;
+	return false;
 #endif
+}
+
+/* 16 (61b313e47): reading a btree's root knows its heap, which may be NULL. */
+static inline Buffer
+nxm_bt_getroot(Relation index)
+{
+#if PG_VERSION_NUM >= 160000
+	return _bt_getroot(index, NULL, BT_READ);
+#else
+	return _bt_getroot(index, BT_READ);
+#endif
+}
+
+/*
+ * 17 (c9c0589fd): an insertion scan key knows that a scan goes backward, and
+ * pivotsearch, which such a scan never sets, went.
+ */
+static inline void
+nxm_set_insertion_backward(BTScanInsert key, bool backward)
+{
+#if PG_VERSION_NUM >= 170000
+	key->backward = backward;
+#else
+	(void) backward;
+	key->pivotsearch = false;
+#endif
+}
 
 #endif							/* NXM_COMPAT_H */
