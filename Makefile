@@ -46,7 +46,9 @@ OBJS = \
 	src/buffer_nodes.o \
 	src/btree_probe.o \
 	src/prefetch_index.o \
+	src/prefetch_am.o \
 	src/prefetch_leaf.o \
+	src/prefetch_array.o \
 	src/prefetch_stats.o \
 	src/single_flight.o \
 	src/save.o \

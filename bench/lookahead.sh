@@ -22,7 +22,7 @@ param ROWS 1500000
 param INDEX "cold warm"
 param SEED $RANDOM
 param DISTANCE -1
-CASES=${CASES:-"range_1 range_10 range_100 range_1000 range_10000 range_100000 wide_10000 ordered_100000 limit_1 limit_3 limit_10 limit_50 backward filtered index_only parallel"}
+CASES=${CASES:-"range_1 range_10 range_100 range_1000 range_10000 range_100000 wide_10000 ordered_100000 in_50 in_500 limit_1 limit_3 limit_10 limit_50 backward filtered index_only parallel"}
 bench_begin lookahead "$@"
 
 FROM_K="FROM bench WHERE k BETWEEN @s AND @s"
@@ -52,9 +52,17 @@ define() {
 		ordered_*)
 			# in the order of the table: the operating system reads ahead by itself
 			SPAN=${1#ordered_}
-			QUERY="count(pad) FROM (SELECT pad FROM bench WHERE n BETWEEN @s AND @s + $((SPAN - 1)) ORDER BY n) x"
-			PLAN='Index Scan using bench_n'
+			QUERY="count(pad) FROM (SELECT pad FROM bench WHERE place BETWEEN @s AND @s + $((SPAN - 1)) ORDER BY place) x"
+			PLAN='Index Scan using bench_place'
 			TARGET=('>=' 0.97)
+			;;
+		in_*)
+			# so many keys, anywhere
+			n=${1#in_}
+			SPAN=1
+			REPEAT=$((3000 / n))
+			QUERY="count(pad) FROM bench WHERE k = ANY (ARRAY(SELECT (1 + (hashint4extended(i, @s) & 2147483647) % $ROWS)::int FROM generate_series(1, $n) i))"
+			if [ "$n" = 500 ]; then TARGET=('>=' 3); fi
 			;;
 		backward)
 			QUERY="count(pad) FROM (SELECT pad $FROM_K + 9999 ORDER BY k DESC) x"
@@ -125,14 +133,14 @@ nxm_psql <<-SQL
 	CREATE EXTENSION nexusmem;
 	CREATE EXTENSION pg_prewarm;
 	BEGIN;
-	CREATE TABLE bench (k int, f int, n int, pad text);
+	CREATE TABLE bench (k int, f int, place int, pad text);
 	CREATE FUNCTION wide(k int) RETURNS text IMMUTABLE PARALLEL SAFE LANGUAGE sql RETURN lpad(k::text, 240, '0');
 	ALTER TABLE bench ALTER pad SET STORAGE PLAIN;
 	INSERT INTO bench SELECT k, abs(hashint4(k)) % 100, row_number() OVER (), repeat('x', 950)
 		FROM (SELECT k FROM generate_series(1, $ROWS) k ORDER BY hashint4extended(k, $SEED)) s;
 	COMMIT;
 	CREATE INDEX bench_k ON bench (k);
-	CREATE INDEX bench_n ON bench (n);
+	CREATE INDEX bench_place ON bench (place);
 	$([[ $CASES != *wide* ]] || echo 'CREATE INDEX bench_wide ON bench (wide(k));')
 	VACUUM (FREEZE, ANALYZE) bench;
 	-- an aborted DELETE takes all-visible from a page and leaves no other trace

@@ -105,8 +105,6 @@ int			nxm_prefetch_distance = -1;
 
 static bool switched_off = false;	/* the self-check failed */
 static bool layout_known = false;
-static IndexAmRoutine *btree_routine = NULL;	/* what the relcache gave us */
-static IndexAmRoutine *our_routine = NULL;
 static double threshold = 0;	/* seconds of one call; 0: not known */
 static bool calibrated = false;
 static bool tablespace_known = false;
@@ -122,10 +120,6 @@ static struct
 	int			step;
 	int64		next_look;
 }			verdict;
-
-static bool look_ahead_gettuple(IndexScanDesc scan, ScanDirection dir);
-static void look_ahead_rescan(IndexScanDesc scan, ScanKey keys, int nkeys,
-							  ScanKey orderbys, int norderbys);
 
 void
 nxm_look_switch_off(const char *reason)
@@ -270,6 +264,12 @@ nxm_look_layout(IndexScanDesc scan, Size size, bool *known, const char *am)
 	return same;
 }
 
+bool
+nxm_look_enabled(void)
+{
+	return nxm_enable_prefetch && !switched_off;
+}
+
 /* The self-check's second half: do we see in the private state what the scan returned? */
 static bool
 layout_shows_current(IndexScanDesc scan, BTScanPosData *pos)
@@ -355,6 +355,7 @@ begin_look_ahead(IndexScanDesc scan, BTScanPosData *pos)
 	la->current = 0;
 	la->next = 0;
 	la->leaves = NULL;
+	la->arrays = NULL;
 	la->ring_head = 0;
 	la->ring_count = 0;
 	la->ring_size = ring_size;
@@ -369,9 +370,9 @@ nxm_look_wasted(NxmLookAhead *la, int nblocks)
 	la->credit = Max(0, la->credit - nblocks);
 }
 
-/* What was asked for and not reached will not be. */
+/* What was asked for of this leaf and those behind it will not be reached. */
 static void
-forget_all(NxmBtreeLook *la)
+forget_leaves(NxmBtreeLook *la)
 {
 	nxm_look_wasted(&la->base, la->ring_count + nxm_leaves_forget(la));
 	la->ring_count = 0;
@@ -515,13 +516,13 @@ nxm_look_sleep(NxmLookAhead *la, int in_flight)
 }
 
 /*
- * Keeps up to min(credit, distance) blocks in flight.  While quiet, stops at
- * the first block that tells whether it is worth while.
+ * Keeps up to in_flight blocks in flight.  While quiet, stops at the first
+ * block that tells whether it is worth while.
  */
 static void
-look_further(IndexScanDesc scan, NxmBtreeLook *la, const BTScanPosData *pos)
+look_further(IndexScanDesc scan, NxmBtreeLook *la, const BTScanPosData *pos,
+			 int in_flight)
 {
-	int			in_flight = Min(la->base.credit, la->base.distance);
 	int			window = in_flight * NXM_LOOK_WINDOW;
 	int			farthest = la->current + window;
 	int			near_end = la->base.index_only ? window : in_flight;
@@ -565,9 +566,14 @@ look_ahead(IndexScanDesc scan, NxmBtreeLook *la, const BTScanPosData *pos,
 {
 	int			place = ScanDirectionIsForward(dir) ?
 		pos->itemIndex - pos->firstItem : pos->lastItem - pos->itemIndex;
+	int			size = pos->lastItem - pos->firstItem + 1;
 	bool		follows = la->dir == dir &&
-		(la->page == pos->currPage || nxm_leaves_arrive(la, pos, dir));
+		((la->page == pos->currPage && la->size == size) ||
+		 nxm_leaves_arrive(la, pos, dir));
 	int			passed = place - la->current;
+	bool		has_arrays = ((BTScanOpaque) scan->opaque)->numArrayKeys > 0;
+	bool		look;
+	int			in_flight;
 
 	la->page = pos->currPage;
 
@@ -578,9 +584,9 @@ look_ahead(IndexScanDesc scan, NxmBtreeLook *la, const BTScanPosData *pos,
 	 */
 	if (!follows || passed <= 0)
 	{
-		forget_all(la);
+		forget_leaves(la);
 		la->dir = dir;
-		la->size = pos->lastItem - pos->firstItem + 1;
+		la->size = size;
 		la->next = place + 1;
 		/* of this leaf, while quiet */
 		passed = la->base.quiet ? place + 1 : 1;
@@ -596,9 +602,20 @@ look_ahead(IndexScanDesc scan, NxmBtreeLook *la, const BTScanPosData *pos,
 	}
 	la->next = Max(la->next, place + 1);
 
-	if (!la->base.quiet || *la->base.reads >= la->base.next_look)
-		look_further(scan, la, pos);
-	nxm_look_sleep(&la->base, la->ring_count + nxm_leaves_in_flight(la));
+	look = !la->base.quiet || *la->base.reads >= la->base.next_look;
+	in_flight = Min(la->base.credit, la->base.distance);
+	if (look)
+		look_further(scan, la, pos, in_flight - nxm_arrays_in_flight(la));
+	if (has_arrays)
+	{
+		/* unless what is nearer has told */
+		look = !la->base.quiet || *la->base.reads >= la->base.next_look;
+		nxm_arrays_follow(scan, la, dir,
+						  in_flight - la->ring_count - nxm_leaves_in_flight(la),
+						  look);
+	}
+	nxm_look_sleep(&la->base, la->ring_count + nxm_leaves_in_flight(la) +
+				   nxm_arrays_in_flight(la));
 }
 
 static pg_noinline bool
@@ -609,7 +626,7 @@ gettuple_and_look(IndexScanDesc scan, ScanDirection dir)
 
 	if (!btgettuple(scan, dir))
 		return false;
-	if (!nxm_enable_prefetch || switched_off)
+	if (!nxm_look_enabled())
 		return true;
 
 	la = (NxmBtreeLook *) scan->orderByData;
@@ -617,7 +634,7 @@ gettuple_and_look(IndexScanDesc scan, ScanDirection dir)
 	if (la != NULL)
 		look_ahead(scan, la, &so->currPos, dir);
 	/* nothing at the first tuple: it may be the only one wanted */
-	else if (so->currPos.itemIndex != (ScanDirectionIsForward(dir) ?
+	else if (so->numArrayKeys > 0 || so->currPos.itemIndex != (ScanDirectionIsForward(dir) ?
 									   so->currPos.lastItem :
 									   so->currPos.firstItem))
 		(void) begin_look_ahead(scan, &so->currPos);
@@ -646,29 +663,49 @@ look_ahead_rescan(IndexScanDesc scan, ScanKey keys, int nkeys,
 
 	if (la != NULL)
 	{
-		forget_all(la);
+		forget_leaves(la);
+		nxm_look_wasted(&la->base, nxm_arrays_forget(la));
 		la->page = InvalidBlockNumber;
 		la->base.index_only = scan->xs_want_itup;
 	}
 	btrescan(scan, keys, nkeys, orderbys, norderbys);
 }
 
-/* Gives an index our routine, if it is a btree that we know. */
+static NxmSeat btree_seat = {
+	BTREE_AM_OID, btgettuple, btrescan, btendscan,
+	look_ahead_gettuple, look_ahead_rescan, btendscan, NULL, NULL
+};
+
+static NxmSeat *
+seat_of(Oid am)
+{
+	if (am == BTREE_AM_OID)
+		return &btree_seat;
+	for (int i = 0; i < NXM_AM_SEATS; i++)
+	{
+		if (nxm_am_seats[i].am == am)
+			return &nxm_am_seats[i];
+	}
+	return NULL;
+}
+
+/* Gives an index our routine, if it is of a kind that we know. */
 static void
 take_seat(Relation index)
 {
 	NxmAmRoutinePtr routine;
+	NxmSeat    *seat;
 
-	if (index == NULL || index->rd_indam == our_routine ||
-		index->rd_rel->relam != BTREE_AM_OID ||
-		RelationGetRelid(index) < FirstNormalObjectId)
+	if (index == NULL || RelationGetRelid(index) < FirstNormalObjectId)
 		return;
-
+	seat = seat_of(index->rd_rel->relam);
 	routine = index->rd_indam;
-	if (routine == NULL || routine->amgettuple != btgettuple ||
-		routine->amrescan != btrescan)
+	if (seat == NULL || routine == NULL || routine == seat->ours ||
+		routine->amgettuple != seat->gettuple ||
+		routine->amrescan != seat->rescan ||
+		routine->amendscan != seat->endscan)
 		return;
-	if (our_routine == NULL)
+	if (seat->ours == NULL)
 	{
 		IndexAmRoutine *copy = MemoryContextAlloc(TopMemoryContext,
 												  2 * sizeof(IndexAmRoutine));
@@ -676,14 +713,15 @@ take_seat(Relation index)
 		/* with its padding, which the comparison below looks at too */
 		memcpy(&copy[0], routine, sizeof(IndexAmRoutine));
 		memcpy(&copy[1], routine, sizeof(IndexAmRoutine));
-		copy[1].amgettuple = look_ahead_gettuple;
-		copy[1].amrescan = look_ahead_rescan;
-		btree_routine = &copy[0];
-		our_routine = &copy[1];
+		copy[1].amgettuple = seat->our_gettuple;
+		copy[1].amrescan = seat->our_rescan;
+		copy[1].amendscan = seat->our_endscan;
+		seat->theirs = &copy[0];
+		seat->ours = &copy[1];
 	}
 	/* another extension's changed copy is not ours to replace */
-	if (memcmp(routine, btree_routine, sizeof(IndexAmRoutine)) == 0)
-		index->rd_indam = our_routine;
+	if (memcmp(routine, seat->theirs, sizeof(IndexAmRoutine)) == 0)
+		index->rd_indam = seat->ours;
 }
 
 static bool

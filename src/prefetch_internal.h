@@ -8,6 +8,7 @@
 
 #include "postgres.h"
 
+#include "access/amapi.h"
 #include "access/nbtree.h"
 #include "access/relscan.h"
 #include "prefetch_stats.h"
@@ -85,9 +86,31 @@ extern void nxm_look_switch_off(const char *reason);
 extern bool nxm_look_layout(IndexScanDesc scan, Size size, bool *known,
 							const char *am);
 
-/* prefetch_leaf.c */
+/* Is it on, by the settings and by the self-check? */
+extern bool nxm_look_enabled(void);
+
+/* An access method whose routine ours takes the place of. */
+typedef struct NxmSeat
+{
+	Oid			am;
+	amgettuple_function gettuple;
+	amrescan_function rescan;
+	amendscan_function endscan;
+	amgettuple_function our_gettuple;
+	amrescan_function our_rescan;
+	amendscan_function our_endscan;
+	/* what the relcache gave us and our copy of it, made at the first use */
+	IndexAmRoutine *theirs;
+	IndexAmRoutine *ours;
+} NxmSeat;
+
+/* prefetch_am.c: hash, GiST, SP-GiST */
+
+#define NXM_AM_SEATS 3
+extern NxmSeat nxm_am_seats[NXM_AM_SEATS];
 
 typedef struct NxmLeaves NxmLeaves;
+typedef struct NxmArrays NxmArrays;
 
 /*
  * The look-ahead of a btree scan.  Places are counted from the first item that
@@ -104,6 +127,7 @@ typedef struct NxmBtreeLook
 	int			current;		/* place of the item returned last */
 	int			next;			/* place to look at next */
 	NxmLeaves  *leaves;			/* read ahead; NULL: none yet */
+	NxmArrays  *arrays;			/* elements to come; NULL: none yet */
 
 	/* places asked for and not reached, oldest first */
 	int			ring_head;
@@ -118,8 +142,8 @@ nxm_ring_at(NxmBtreeLook *la, int i)
 	return &la->ring[(la->ring_head + i) & (la->ring_size - 1)];
 }
 
-/* May the scan go on to another leaf, and can its keys be checked there? */
-extern bool nxm_leaves_allowed(IndexScanDesc scan, ScanDirection dir);
+/* prefetch_leaf.c */
+
 /*
  * Asks for the leaf behind those that are known, or reads it if it is there.
  * May raise the errors that reading a page of an index may.
@@ -140,6 +164,20 @@ extern bool nxm_leaves_arrive(NxmBtreeLook *la, const BTScanPosData *pos,
 							  ScanDirection dir);
 /* Forgets all that was read ahead.  Returns how many blocks were in flight. */
 extern int	nxm_leaves_forget(NxmBtreeLook *la);
+
+/* prefetch_array.c */
+
+/*
+ * The scan, which has array keys, has returned a tuple.  Takes note of what it
+ * reached of the blocks in flight, and where `look` looks further ahead, with up
+ * to in_flight blocks in flight.  May raise the errors that reading a page of
+ * an index may.
+ */
+extern void nxm_arrays_follow(IndexScanDesc scan, NxmBtreeLook *la,
+							  ScanDirection dir, int in_flight, bool look);
+extern int	nxm_arrays_in_flight(const NxmBtreeLook *la);
+/* Forgets all that was read ahead.  Returns how many blocks were in flight. */
+extern int	nxm_arrays_forget(NxmBtreeLook *la);
 
 /* Item of a place on the current leaf. */
 static inline int

@@ -125,8 +125,9 @@ nxm_leaves_forget(NxmBtreeLook *la)
 	return n;
 }
 
-bool
-nxm_leaves_allowed(IndexScanDesc scan, ScanDirection dir)
+/* May the scan go on to another leaf, and can its keys be checked there? */
+static bool
+goes_on(IndexScanDesc scan, ScanDirection dir)
 {
 	BTScanOpaque so = (BTScanOpaque) scan->opaque;
 
@@ -364,7 +365,7 @@ nxm_leaves_extend(IndexScanDesc scan, NxmBtreeLook *la, int in_flight)
 		return;
 	leaves = la->leaves;
 	if (!leaves->link_known)
-		set_link(leaves, nxm_leaves_allowed(scan, la->dir) ?
+		set_link(leaves, goes_on(scan, la->dir) ?
 				 link_of_current(scan, la->dir) : P_NONE);
 	if (leaves->link == P_NONE || leaves->n == MAX_LEAVES)
 		return;
