@@ -223,22 +223,46 @@ leave_list(void *arg)
 	la->listed = false;
 }
 
-/* The scan has returned its first tuple. */
-static AmLook *
-begin_look_ahead(IndexScanDesc scan, Kind *kind)
+static inline const ItemPointerData *
+tid_at(const Batch *batch, int i)
+{
+	return (const ItemPointerData *) (batch->first + i * (ptrdiff_t) batch->stride);
+}
+
+/*
+ * The scan has returned its first tuple.  Nothing where it is known to be the
+ * only one.
+ */
+static void
+begin_look_ahead(IndexScanDesc scan, Kind *kind, ScanDirection dir)
 {
 	int			max_distance;
 	AmLook	   *la;
+	Batch		batch;
 
 	if (!nxm_look_layout(scan, kind->opaque_size, &kind->layout_known, kind->name))
-		return NULL;
+		return;
+	kind->batch(scan, dir, &batch);
+	if (batch.n > 0 &&
+		(batch.current < 0 || batch.current >= batch.n ||
+		 !ItemPointerEquals(&scan->xs_heaptid,
+							unconstify(ItemPointerData *, tid_at(&batch, batch.current)))))
+	{
+		nxm_look_switch_off(psprintf("a %s scan's private state does not hold the tuple that the scan returned", kind->name));
+		return;
+	}
+	if (batch.current + 1 >= batch.n && !BlockNumberIsValid(batch.next_page) &&
+		(kind->queue == NULL || kind->queue(scan) == NULL ||
+		 pairingheap_is_empty(kind->queue(scan))))
+		return;
+
 	max_distance = nxm_look_distance(scan);
 	la = MemoryContextAllocExtended(GetMemoryChunkContext(scan),
 									offsetof(AmLook, asked) +
 									sizeof(Asked) * max_distance,
 									MCXT_ALLOC_NO_OOM);
 	if (la == NULL)
-		return NULL;			/* the scan goes on without */
+		return;					/* the scan goes on without */
 	nxm_look_begin(&la->base, scan, max_distance);
 	la->scan = scan;
 	la->dir = NoMovementScanDirection;
@@ -261,7 +285,6 @@ begin_look_ahead(IndexScanDesc scan, Kind *kind)
 	}
 	else
 		scan->orderByData = (ScanKey) la;
-	return la;
 }
 
 /* Returns how many. */
@@ -426,8 +449,7 @@ look_ahead(IndexScanDesc scan, AmLook *la, const Kind *kind, ScanDirection dir)
 		while (more && la->nasked < in_flight && la->next < batch.n &&
 			   la->next <= la->current + in_flight * NXM_LOOK_WINDOW)
 		{
-			const ItemPointerData *tid = (const ItemPointerData *)
-				(batch.first + (ptrdiff_t) la->next++ * batch.stride);
+			const ItemPointerData *tid = tid_at(&batch, la->next++);
 
 			more = look_at_block(scan, la, ItemPointerGetBlockNumberNoCheck(tid),
 								 false, &vmbuf);
@@ -455,9 +477,9 @@ gettuple(IndexScanDesc scan, ScanDirection dir, Kind *kind)
 		return true;
 	if (la != NULL)
 		look_ahead(scan, la, kind, dir);
-	/* nothing at the first tuple: it may be the only one wanted */
+	/* nothing is asked for at the first tuple: it may be the only one wanted */
 	else
-		(void) begin_look_ahead(scan, kind);
+		begin_look_ahead(scan, kind, dir);
 	return true;
 }
 
