@@ -1,6 +1,6 @@
 /*
  * prefetch_index.c
- *	  Look-ahead in btree index scans and index-only scans.
+ *	  Look-ahead in index scans and index-only scans: seat, pace, and the btree.
  *
  * An index scan fetches heap blocks one by one, each when its tuple is asked
  * for.  The index leaf that it stands on already names the blocks that come
@@ -10,9 +10,9 @@
  * that it can change when a block is read and never what the scan returns.
  *
  * The seat.  The executor calls an index through its relcache entry's rd_indam.
- * After ExecutorStart we point the rd_indam of each btree index of the plan to
- * a copy of the btree's routine, with amgettuple and amrescan replaced by
- * ours, which call the originals.  A rebuilt relcache entry has its
+ * After ExecutorStart we point the rd_indam of each index of the plan whose
+ * access method we know to a copy of that method's routine, with amgettuple and
+ * amrescan replaced by ours, which call the originals.  A rebuilt relcache entry has its
  * own routine again and gets ours at the next ExecutorStart.  The copy lives as
  * long as the process.  (In 15 to 18 each relcache entry owns its routine, in
  * 19 all share a const one: a pointer to ours serves both.)
@@ -26,7 +26,9 @@
  * (BTScanOpaque->currPos.items, copied by the btree when it read the leaf) are
  * looked at, block by block: in shared_buffers? then nothing.  Else asked for,
  * and the item remembered in a ring; it counts as used when the scan reaches
- * it.  An index-only scan passes over blocks that are all-visible.  How far:
+ * it.  An index-only scan passes over blocks that are all-visible.  The items
+ * of the leaves behind come from prefetch_leaf.c, what array keys will find
+ * from prefetch_array.c; hash, GiST and SP-GiST are in prefetch_am.c.  How far:
  *
  * - credit: the tuples returned, less the blocks wasted by earlier rescans,
  *   at most the distance.  No more blocks are ever in flight.  So LIMIT n
@@ -40,7 +42,7 @@
  *   else it lets n more reads pass, n growing fourfold up to QUIET_STEP.  Scans
  *   begin quiet, with what the last scan of the same table found.
  *
- * It looks at most WINDOW times as many items ahead as it may have blocks in
+ * It looks at most NXM_LOOK_WINDOW times as many items ahead as it may have blocks in
  * flight, for many may name one block, be cached or all-visible; an index-only
  * scan in batches of half of that, so that a page of the visibility map is
  * pinned once a batch.
@@ -50,7 +52,7 @@
  * of a microsecond, to the disk several.  The threshold is THRESHOLD times the
  * median of calls for a page that surely is cached.
  *
- * Self-check.  The btree's scan state is private to it, and this file is
+ * Self-check.  An access method's scan state is private to it, and this file is
  * compiled for one layout.  At the first scan of a process its allocated size
  * must be that of our layout, and whenever state is allocated the item that we
  * take for the current one must have the heap TID that the scan returned.
@@ -61,8 +63,7 @@
  * (planner probes of an index's ends, CLUSTER), bitmap scans (core reads ahead
  * there).
  *
- * Limits: it stops at the end of each leaf; the next one is not known before
- * the btree reads it.
+ * Limits: those of prefetch_leaf.c, prefetch_array.c and prefetch_am.c.
  */
 #include "prefetch_index.h"
 
