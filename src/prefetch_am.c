@@ -464,8 +464,8 @@ look_ahead(IndexScanDesc scan, AmLook *la, const Kind *kind, ScanDirection dir)
 	nxm_look_sleep(&la->base, la->nasked);
 }
 
-static inline bool
-gettuple(IndexScanDesc scan, ScanDirection dir, Kind *kind)
+static pg_noinline bool
+gettuple_and_look(IndexScanDesc scan, ScanDirection dir, Kind *kind)
 {
 	AmLook	   *la = look_of(scan);
 
@@ -483,22 +483,34 @@ gettuple(IndexScanDesc scan, ScanDirection dir, Kind *kind)
 	return true;
 }
 
+/* May the scan pass?  As in the btree, nothing else stands on a cached one's way. */
+static inline bool
+passes(IndexScanDesc scan)
+{
+	NxmLookAhead *la = (NxmLookAhead *) scan->orderByData;
+
+	return scan->numberOfOrderBys == 0 && la != NULL && *la->reads < la->wake_at;
+}
+
 static bool
 gettuple_hash(IndexScanDesc scan, ScanDirection dir)
 {
-	return gettuple(scan, dir, &hash_kind);
+	return passes(scan) ? hashgettuple(scan, dir) :
+		gettuple_and_look(scan, dir, &hash_kind);
 }
 
 static bool
 gettuple_gist(IndexScanDesc scan, ScanDirection dir)
 {
-	return gettuple(scan, dir, &gist_kind);
+	return passes(scan) ? gistgettuple(scan, dir) :
+		gettuple_and_look(scan, dir, &gist_kind);
 }
 
 static bool
 gettuple_spgist(IndexScanDesc scan, ScanDirection dir)
 {
-	return gettuple(scan, dir, &spgist_kind);
+	return passes(scan) ? spggettuple(scan, dir) :
+		gettuple_and_look(scan, dir, &spgist_kind);
 }
 
 static void
