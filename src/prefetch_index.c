@@ -111,6 +111,8 @@ static bool calibrated = false;
 static bool tablespace_known = false;
 static const int64 no_reads = 0;
 
+StaticAssertDecl(InvalidBlockNumber == 0xFFFFFFFF, "set by bytes of 0xff");
+
 /*
  * The last verdict "cached" of a scan of this relation, which the next scan of
  * it begins with: else each short scan would ask in vain anew.
@@ -323,8 +325,7 @@ nxm_look_begin(NxmLookAhead *la, IndexScanDesc scan, int max_distance)
 	la->wake_at = la->next_look;
 	la->nblocks = 0;
 	la->counts = NULL;
-	for (int i = 0; i < NXM_RECENT_BLOCKS; i++)
-		la->recent[i] = InvalidBlockNumber;
+	memset(la->recent, 0xff, sizeof(la->recent));
 }
 
 static pg_noinline NxmBtreeLook *
@@ -697,7 +698,8 @@ take_seat(Relation index)
 	NxmAmRoutinePtr routine;
 	NxmSeat    *seat;
 
-	if (index == NULL || RelationGetRelid(index) < FirstNormalObjectId)
+	if (index == NULL || index->rd_indam == btree_seat.ours ||
+		RelationGetRelid(index) < FirstNormalObjectId)
 		return;
 	seat = seat_of(index->rd_rel->relam);
 	routine = index->rd_indam;
