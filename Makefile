@@ -47,7 +47,11 @@ OBJS = \
 	src/scheduler.o \
 	src/placement.o \
 	src/buffer_nodes.o \
+	src/btree_probe.o \
 	src/prefetch_index.o \
+	src/prefetch_am.o \
+	src/prefetch_leaf.o \
+	src/prefetch_array.o \
 	src/prefetch_learned.o \
 	src/prefetch_stats.o \
 	src/predictor_area.o \

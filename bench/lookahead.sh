@@ -22,7 +22,7 @@ param ROWS 1500000
 param INDEX "cold warm"
 param SEED $RANDOM
 param DISTANCE -1
-CASES=${CASES:-"range_1 range_10 range_100 range_1000 range_10000 limit_1 limit_3 limit_10 limit_50 backward filtered index_only parallel"}
+CASES=${CASES:-"range_1 range_10 range_100 range_1000 range_10000 range_100000 wide_10000 ordered_100000 in_50 in_500 limit_1 limit_3 limit_10 limit_50 backward filtered index_only parallel"}
 bench_begin lookahead "$@"
 
 FROM_K="FROM bench WHERE k BETWEEN @s AND @s"
@@ -42,6 +42,27 @@ define() {
 			REPEAT=$((1500 / SPAN > 300 ? 300 : 1500 / SPAN))
 			QUERY="count(pad) FROM (SELECT pad FROM bench WHERE k >= @s ORDER BY k LIMIT $SPAN) x"
 			case $SPAN in 1 | 10) TARGET=('>=' 0.95) ;; esac
+			;;
+		wide_*)
+			# some 30 entries a leaf
+			SPAN=${1#wide_}
+			QUERY="count(pad) FROM (SELECT pad FROM bench WHERE wide(k) BETWEEN wide(@s) AND wide(@s + $((SPAN - 1))) ORDER BY wide(k)) x"
+			PLAN='Index Scan using bench_wide'
+			;;
+		ordered_*)
+			# in the order of the table: the operating system reads ahead by itself
+			SPAN=${1#ordered_}
+			QUERY="count(pad) FROM (SELECT pad FROM bench WHERE place BETWEEN @s AND @s + $((SPAN - 1)) ORDER BY place) x"
+			PLAN='Index Scan using bench_place'
+			TARGET=('>=' 0.97)
+			;;
+		in_*)
+			# so many keys, anywhere
+			n=${1#in_}
+			SPAN=1
+			REPEAT=$((3000 / n))
+			QUERY="count(pad) FROM bench WHERE k = ANY (ARRAY(SELECT (1 + (hashint4extended(i, @s) & 2147483647) % $ROWS)::int FROM generate_series(1, $n) i))"
+			if [ "$n" = 500 ]; then TARGET=('>=' 3); fi
 			;;
 		backward)
 			QUERY="count(pad) FROM (SELECT pad $FROM_K + 9999 ORDER BY k DESC) x"
@@ -112,12 +133,15 @@ nxm_psql <<-SQL
 	CREATE EXTENSION nexusmem;
 	CREATE EXTENSION pg_prewarm;
 	BEGIN;
-	CREATE TABLE bench (k int, f int, pad text);
+	CREATE TABLE bench (k int, f int, place int, pad text);
+	CREATE FUNCTION wide(k int) RETURNS text IMMUTABLE PARALLEL SAFE LANGUAGE sql RETURN lpad(k::text, 240, '0');
 	ALTER TABLE bench ALTER pad SET STORAGE PLAIN;
-	INSERT INTO bench SELECT k, abs(hashint4(k)) % 100, repeat('x', 950)
+	INSERT INTO bench SELECT k, abs(hashint4(k)) % 100, row_number() OVER (), repeat('x', 950)
 		FROM (SELECT k FROM generate_series(1, $ROWS) k ORDER BY hashint4extended(k, $SEED)) s;
 	COMMIT;
 	CREATE INDEX bench_k ON bench (k);
+	CREATE INDEX bench_place ON bench (place);
+	$([[ $CASES != *wide* ]] || echo 'CREATE INDEX bench_wide ON bench (wide(k));')
 	VACUUM (FREEZE, ANALYZE) bench;
 	-- an aborted DELETE takes all-visible from a page and leaves no other trace
 	BEGIN;
@@ -128,7 +152,7 @@ nxm_psql <<-SQL
 	CHECKPOINT;
 SQL
 mapfile -t TABLE < <(relation_files bench)
-mapfile -t INDEX_FILES < <(relation_files bench_k)
+mapfile -t INDEX_FILES < <(for i in $(nxm_psql -Atc "SELECT indexrelid::regclass FROM pg_index WHERE indrelid = 'bench'::regclass"); do relation_files "$i"; done)
 cc -O2 -o "$NXM_TMP/ceiling" "$NXM_ROOT/bench/ceiling.c"
 nxm_psql -Atc "SELECT format('table %s, index %s', pg_size_pretty(pg_relation_size('bench')), pg_size_pretty(pg_relation_size('bench_k')))"
 nxm_psql -Atc "SELECT format('status: %s, %s', state, detail) FROM nexusmem.status WHERE feature = 'index look-ahead'"
@@ -148,7 +172,7 @@ cold_start() {
 	nxm_cluster_stop main
 	evict "${TABLE[@]}" "${INDEX_FILES[@]}"
 	nxm_cluster_start main
-	if [ "$1" = warm ]; then nxm_psql -Atc "SELECT pg_prewarm('bench_k')" >/dev/null; fi
+	if [ "$1" = warm ]; then nxm_psql -Atc "SELECT pg_prewarm('${PLAN##* }')" >/dev/null; fi
 }
 
 declare -A ISSUED
@@ -186,11 +210,12 @@ done
 echo
 echo "share of the ceiling, pair by pair"
 for index in $INDEX; do
-	for c in range_1000 range_10000 filtered; do
+	for c in range_1000 range_10000 range_100000 filtered; do
+		if [ "$c" = range_100000 ]; then least=0.90; else least=0.85; fi
 		f=$(pairs_of "$c, index $index")
 		[ -e "$f" ] || continue
 		paste -d' ' "$f" "$(pairs_of ceiling)" | awk '{ print ($1 / $2) / ($3 / $4) }' | median |
-			awk -v name="$c, index $index" '{ printf("%-34s %7.0f %%  >= 85: %s\n", name, $1 * 100, ($1 >= 0.85) ? "met" : "MISSED") }'
+			awk -v name="$c, index $index" -v least=$least '{ printf("%-34s %7.0f %%  >= %.0f: %s\n", name, $1 * 100, least * 100, ($1 >= least) ? "met" : "MISSED") }'
 	done
 done
 echo

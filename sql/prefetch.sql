@@ -16,7 +16,7 @@ DECLARE
 BEGIN
 	SELECT string_agg(pg_relation_filepath(oid), ' ') INTO files FROM pg_class
 	WHERE (relnamespace = 'look'::regnamespace OR relpersistence = 't')
-		AND relkind = 'r' AND pg_relation_size(oid) > 65536;
+		AND relkind IN ('r', 'i') AND pg_relation_size(oid) > 65536;
 	EXECUTE format('COPY (SELECT 1) TO PROGRAM %L',
 		'cat >/dev/null; for f in ' || files || '; do dd of=$f oflag=nocache conv=notrunc,fdatasync count=0 status=none; done');
 END $$;
@@ -232,6 +232,101 @@ ANALYZE others;
 SELECT same('SELECT place <-> point(70, 70) FROM others ORDER BY place <-> point(70, 70) LIMIT 200');
 SELECT same('SELECT id FROM others WHERE k = 1234');
 
+-- from leaf to leaf: ranges that end anywhere, a leaf's border among it
+SELECT same('SELECT e, (SELECT sum(id) FROM (SELECT id FROM t WHERE k BETWEEN e - 900 AND e ORDER BY k) x) FROM generate_series(2000, 2400) e', 'Index Scan', '{-1}');
+SELECT same('SELECT e, (SELECT sum(id) FROM (SELECT id FROM t WHERE k BETWEEN e AND e + 900 ORDER BY k DESC) x) FROM generate_series(2000, 2400) e', 'Index Scan Backward', '{-1}');
+SELECT same('SELECT id, v FROM t WHERE v BETWEEN 300 AND 320 ORDER BY v, id', distances => '{-1,0,1,2,5,32,1000}');
+SELECT same('SELECT id, v FROM t WHERE v BETWEEN 300 AND 320 ORDER BY v DESC, id DESC', 'Backward', '{-1,0,1,2,5,32,1000}');
+SELECT same('SELECT id, v FROM t WHERE v BETWEEN 300 AND 400 AND id % 50 = 3 ORDER BY v, id');
+SELECT same('SELECT id, n FROM t WHERE n < 3000 ORDER BY n DESC NULLS LAST');
+SELECT same('SELECT id, n FROM t WHERE n > 19000 ORDER BY n');
+SELECT same('SELECT id, n FROM t WHERE n IS NULL');
+SELECT same('SELECT d, w FROM dup WHERE d BETWEEN 10 AND 70 ORDER BY d');
+SELECT same('SELECT d, w FROM dup WHERE d BETWEEN 10 AND 70 ORDER BY d DESC', 'Backward');
+SELECT same('SELECT id, pad FROM t WHERE k > 3000 ORDER BY k LIMIT 1500');
+SELECT same('SELECT id FROM t WHERE k BETWEEN 3000::bigint AND 5000::bigint ORDER BY k');
+-- emptied leaves, some of them deleted
+CREATE TABLE holes AS SELECT id, k, repeat('h', 300) AS pad FROM t;
+CREATE INDEX holes_k ON holes (k);
+DELETE FROM holes WHERE k BETWEEN 2000 AND 6000 OR k % 1000 > 300;
+SELECT same('SELECT id, k FROM holes WHERE k BETWEEN 500 AND 9000 ORDER BY k');
+VACUUM holes;
+SELECT same('SELECT id, k FROM holes WHERE k BETWEEN 500 AND 9000 ORDER BY k');
+SELECT same('SELECT id, k FROM holes WHERE k BETWEEN 500 AND 9000 ORDER BY k DESC', 'Backward');
+-- the leaves behind are split while the scan goes on
+CREATE FUNCTION grow(i int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+	IF i % 7 = 0 THEN
+		INSERT INTO holes SELECT -i, i + 150 + j, 'new' FROM generate_series(1, 40) j;
+	END IF;
+	RETURN i;
+END $$;
+BEGIN;
+SET LOCAL nexusmem.enable_prefetch = off;
+SELECT count(*) AS n, sum(id) AS ids, sum(g) AS ks FROM (SELECT id, grow(k) AS g FROM holes WHERE k BETWEEN 500 AND 12000 ORDER BY k OFFSET 0) x \gset off_
+ROLLBACK;
+SELECT cold();
+BEGIN;
+SELECT count(*) AS n, sum(id) AS ids, sum(g) AS ks FROM (SELECT id, grow(k) AS g FROM holes WHERE k BETWEEN 500 AND 12000 ORDER BY k OFFSET 0) x \gset on_
+ROLLBACK;
+SELECT :off_n = :on_n AND :off_ids = :on_ids AND :off_ks = :on_ks AS same, :on_n > 2000 AS many;
+
+-- arrays
+SELECT same('SELECT id, k FROM t WHERE k = ANY (ARRAY(SELECT i * 7919 % 25000 FROM generate_series(1, 700) AS i))', distances => '{-1,0,1,2,5,32,1000}');
+SELECT same('SELECT id, k FROM t WHERE k = ANY (ARRAY(SELECT (i * 7919 % 25000)::bigint FROM generate_series(1, 700) AS i))');
+SELECT same('SELECT id, k FROM t WHERE k = ANY (ARRAY(SELECT i * 40 FROM generate_series(1, 400) AS i)) ORDER BY k DESC', 'Backward');
+SELECT same('SELECT id, k FROM t WHERE k = ANY (ARRAY(SELECT i * 40 FROM generate_series(1, 400) AS i)) ORDER BY k LIMIT 30');
+SELECT same('SELECT id, k FROM t WHERE k = ANY (ARRAY[NULL, 5, NULL, 5, 9]::int[])');
+SELECT same('SELECT id, k FROM t WHERE k = ANY (''{}''::int[])');
+SELECT same('SELECT d, w FROM dup WHERE d = ANY (ARRAY(SELECT i * 3 FROM generate_series(1, 30) AS i)) ORDER BY d');
+SELECT same('SELECT id, v FROM t WHERE v = ANY (ARRAY(SELECT i * 3 FROM generate_series(1, 90) AS i)) AND id = ANY (ARRAY(SELECT i * 3 FROM generate_series(1, 90) AS i))');
+SELECT same('SELECT id, v FROM t WHERE v = ANY (ARRAY(SELECT i * 9 FROM generate_series(1, 90) AS i)) AND id BETWEEN 3000 AND 9000 ORDER BY v, id');
+SELECT same('SELECT id, n FROM t WHERE n = ANY (ARRAY(SELECT i * 50 FROM generate_series(1, 300) AS i)) ORDER BY n DESC NULLS LAST');
+SELECT same('SELECT id, n FROM t WHERE n = ANY (ARRAY(SELECT i * 50 FROM generate_series(1, 300) AS i)) ORDER BY n NULLS FIRST', 'Backward');
+SELECT same('SELECT id, s FROM t WHERE s COLLATE "C" = ANY (ARRAY(SELECT ''s'' || lpad((i * 61)::text, 5, ''0'') FROM generate_series(1, 300) AS i))', 't_s');
+SELECT same('SELECT k FROM t WHERE k = ANY (ARRAY(SELECT i * 40 FROM generate_series(1, 400) AS i))', 'Index Only Scan');
+SELECT same('SELECT g, x.* FROM generate_series(1, 40) g, LATERAL (SELECT id, k FROM t WHERE k = ANY (ARRAY[g, g * 100, g * 200, g * 300, g * 400]) OFFSET 0) x', 'Nested Loop');
+
+-- hash, GiST, SP-GiST; and a hash by another name, which is left alone
+CREATE TABLE kinds AS SELECT id, k, k % 20 AS few, point(k * 37 % 1009, k * 101 % 997) AS place, s, int4range(k, k + k % 50) AS r, pad FROM t WHERE k < 6000;
+CREATE INDEX kinds_few ON kinds USING hash (few);
+CREATE INDEX kinds_place ON kinds USING gist (place);
+CREATE INDEX kinds_r ON kinds USING gist (r);
+CREATE INDEX kinds_s ON kinds USING spgist (s);
+VACUUM ANALYZE kinds;
+SELECT same('SELECT id FROM kinds WHERE few = 7', 'kinds_few', '{-1,0,1,2,5,32,1000}');
+SELECT same('SELECT id FROM kinds WHERE few = 7 LIMIT 20', 'kinds_few');
+SELECT same('SELECT g, x.* FROM generate_series(1, 19) g, LATERAL (SELECT id FROM kinds WHERE few = g OFFSET 0) x', 'kinds_few');
+SELECT same('SELECT id FROM kinds WHERE place <@ box ''(100,100),(700,600)''', 'kinds_place', '{-1,0,1,2,5,32,1000}');
+SELECT same('SELECT id FROM kinds WHERE place <@ box ''(100,100),(700,600)'' LIMIT 30', 'kinds_place');
+SELECT same('SELECT place FROM kinds WHERE place <@ box ''(100,100),(700,600)''', 'Index Only Scan using kinds_place');
+SELECT same('SELECT id FROM kinds WHERE r && int4range(1000, 3000)', 'kinds_r');
+SELECT same('SELECT id FROM kinds ORDER BY place <-> point(500, 500)', 'kinds_place', '{-1,0,1,2,5,32,1000}');
+SELECT same('SELECT id FROM kinds ORDER BY place <-> point(500, 500) LIMIT 50', 'kinds_place');
+SELECT same('SELECT id FROM kinds WHERE place <@ circle ''((300,300),200)'' ORDER BY place <-> point(350, 350)', 'kinds_place');
+SELECT same('SELECT g, x.* FROM generate_series(100, 900, 40) g, LATERAL (SELECT id FROM kinds ORDER BY place <-> point(g, g) LIMIT 25) x', 'kinds_place');
+SELECT same('SELECT a.id, x.* FROM (SELECT * FROM kinds ORDER BY place <-> point(1, 1) LIMIT 15) a, LATERAL (SELECT b.id FROM kinds b ORDER BY b.place <-> a.place LIMIT 7) x', 'kinds_place');
+SELECT same('SELECT id, s FROM kinds WHERE s ^@ ''s01''', 'kinds_s');
+SELECT same('SELECT s FROM kinds WHERE s BETWEEN ''s005'' AND ''s016''', 'kinds_s');
+DROP INDEX kinds_place;
+CREATE INDEX kinds_quad ON kinds USING spgist (place);
+SELECT same('SELECT id FROM kinds WHERE place <@ box ''(100,100),(700,600)''', 'kinds_quad', '{-1,0,1,2,5,32,1000}');
+SELECT same('SELECT place FROM kinds WHERE place <@ box ''(100,100),(700,600)''', 'Index Only Scan using kinds_quad');
+SELECT same('SELECT id FROM kinds ORDER BY place <-> point(500, 500)', 'kinds_quad', '{-1,0,1,2,5,32,1000}');
+SELECT same('SELECT id FROM kinds ORDER BY place <-> point(500, 500) LIMIT 50', 'kinds_quad');
+SELECT same('SELECT g, x.* FROM generate_series(100, 900, 40) g, LATERAL (SELECT id FROM kinds ORDER BY place <-> point(g, g) LIMIT 25) x', 'kinds_quad');
+DROP INDEX kinds_quad;
+CREATE INDEX kinds_kd ON kinds USING spgist (place kd_point_ops);
+SELECT same('SELECT id FROM kinds ORDER BY place <-> point(500, 500) LIMIT 500', 'kinds_kd');
+CREATE ACCESS METHOD hash_by_another_name TYPE INDEX HANDLER hashhandler;
+CREATE OPERATOR CLASS other_int4_ops DEFAULT FOR TYPE int4 USING hash_by_another_name AS OPERATOR 1 =, FUNCTION 1 hashint4(int4);
+DROP INDEX kinds_few;
+CREATE INDEX kinds_other ON kinds USING hash_by_another_name (few);
+SELECT same('SELECT id FROM kinds WHERE few = 7', 'kinds_other');
+DROP ACCESS METHOD hash_by_another_name CASCADE;
+CREATE INDEX kinds_few ON kinds USING hash (few);
+CREATE INDEX kinds_place ON kinds USING gist (place);
+
 -- cursors
 CREATE FUNCTION walk(query text, steps text[]) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
@@ -293,6 +388,14 @@ SELECT same_walk('SELECT id, v FROM t WHERE v IN (3, 5, 7, 500, 501) AND id > 50
 	'forward 30', 'backward 25', 'forward 50', 'backward 60', 'last', 'backward 70');
 SELECT same_walk('SELECT k, v FROM t WHERE k BETWEEN 100 AND 2100 ORDER BY k',
 	'forward 300', 'backward 200', 'forward 500', 'last', 'backward 400');
+SELECT same_walk('SELECT id, v FROM t WHERE v BETWEEN 100 AND 140 ORDER BY v, id',
+	'forward 300', 'backward 250', 'forward 500', 'last', 'backward 400', 'absolute 300', 'forward 100', 'backward 50');
+SELECT same_walk('SELECT id, k FROM t WHERE k = ANY (ARRAY(SELECT i * 40 FROM generate_series(1, 400) AS i)) ORDER BY k',
+	'forward 100', 'backward 80', 'forward 200', 'last', 'backward 150', 'absolute 50', 'forward 20', 'first', 'forward 30');
+SELECT same_walk('SELECT id FROM kinds WHERE few = 7',
+	'forward 100', 'backward 80', 'forward 200', 'last', 'backward 150');
+SELECT same_walk('SELECT id FROM kinds ORDER BY place <-> point(500, 500)',
+	'forward 100', 'backward 80', 'forward 200', 'absolute 400', 'backward 150');
 SELECT same_walk('SELECT id, k FROM t WHERE k BETWEEN 8000 AND 9000 ORDER BY k',
 	'forward 60', 'turn off', 'forward 60', 'turn on', 'forward 60', 'turn off', 'backward 90', 'turn on', 'forward 200', 'turn on');
 

@@ -10,7 +10,9 @@
 #include "postgres.h"
 
 #include "access/amapi.h"
+#include "access/nbtree.h"
 #include "datatype/timestamp.h"
+#include "lib/binaryheap.h"
 #include "miscadmin.h"
 #if PG_VERSION_NUM >= 170000
 #include "storage/dsm_registry.h"
@@ -290,5 +292,89 @@ typedef const struct IndexAmRoutine *NxmAmRoutinePtr;
 #else
 typedef struct IndexAmRoutine *NxmAmRoutinePtr;
 #endif
+
+/* 17: a node of a binaryheap has a type of its own. */
+#if PG_VERSION_NUM >= 170000
+typedef bh_node_type NxmHeapNode;
+#else
+typedef Datum NxmHeapNode;
+#endif
+
+/*
+ * 17 (5bf748b86): a btree scan goes through the elements of an array within a
+ * leaf; before, it descends anew for each, with the element in its key.
+ */
+#define NXM_BTREE_ARRAY_BY_ELEMENT (PG_VERSION_NUM < 170000)
+
+/* ... and the array keys, which had their own copies, are among the others. */
+static inline ScanKey
+nxm_btree_array_key(BTScanOpaque so, int array)
+{
+#if PG_VERSION_NUM >= 170000
+	return &so->keyData[so->arrayKeys[array].scan_key];
+#else
+	return &so->arrayKeyData[so->arrayKeys[array].scan_key];
+#endif
+}
+
+/*
+ * ... and when a leaf is read the arrays are advanced to what comes behind it;
+ * before, they stay at the element whose items were read.  The first step of a
+ * scan whose arrays are at `step` that is not on its current leaf; -1: none.
+ */
+static inline int
+nxm_btree_next_step(BTScanOpaque so, ScanDirection dir, int step)
+{
+#if PG_VERSION_NUM >= 170000
+	bool		more = ScanDirectionIsForward(dir) ? so->currPos.moreRight :
+		so->currPos.moreLeft;
+
+	return more || so->needPrimScan ? step : -1;
+#else
+	(void) so;
+	(void) dir;
+	return step + 1;
+#endif
+}
+
+/* 18: a btree scan keeps its leaf's left link.  false: it does not. */
+static inline bool
+nxm_btree_left_link(const BTScanPosData *pos, BlockNumber *link)
+{
+#if PG_VERSION_NUM >= 180000
+	*link = pos->prevPage;
+	return true;
+#else
+	(void) pos;
+	(void) link;
+	return false;
+#endif
+}
+
+/* 16 (61b313e47): reading a btree's root knows its heap, which may be NULL. */
+static inline Buffer
+nxm_bt_getroot(Relation index)
+{
+#if PG_VERSION_NUM >= 160000
+	return _bt_getroot(index, NULL, BT_READ);
+#else
+	return _bt_getroot(index, BT_READ);
+#endif
+}
+
+/*
+ * 17 (c9c0589fd): an insertion scan key knows that a scan goes backward, and
+ * pivotsearch, which such a scan never sets, went.
+ */
+static inline void
+nxm_set_insertion_backward(BTScanInsert key, bool backward)
+{
+#if PG_VERSION_NUM >= 170000
+	key->backward = backward;
+#else
+	(void) backward;
+	key->pivotsearch = false;
+#endif
+}
 
 #endif							/* NXM_COMPAT_H */

@@ -1,6 +1,6 @@
 /*
  * prefetch_index.c
- *	  Look-ahead in btree index scans and index-only scans.
+ *	  Look-ahead in index scans and index-only scans: seat, pace, and the btree.
  *
  * An index scan fetches heap blocks one by one, each when its tuple is asked
  * for.  The index leaf that it stands on already names the blocks that come
@@ -10,9 +10,9 @@
  * that it can change when a block is read and never what the scan returns.
  *
  * The seat.  The executor calls an index through its relcache entry's rd_indam.
- * After ExecutorStart we point the rd_indam of each btree index of the plan to
- * a copy of the btree's routine, with amgettuple and amrescan replaced by
- * ours, which call the originals.  A rebuilt relcache entry has its
+ * After ExecutorStart we point the rd_indam of each index of the plan whose
+ * access method we know to a copy of that method's routine, with amgettuple and
+ * amrescan replaced by ours, which call the originals.  A rebuilt relcache entry has its
  * own routine again and gets ours at the next ExecutorStart.  The copy lives as
  * long as the process.  (In 15 to 18 each relcache entry owns its routine, in
  * 19 all share a const one: a pointer to ours serves both.)
@@ -26,7 +26,9 @@
  * (BTScanOpaque->currPos.items, copied by the btree when it read the leaf) are
  * looked at, block by block: in shared_buffers? then nothing.  Else asked for,
  * and the item remembered in a ring; it counts as used when the scan reaches
- * it.  An index-only scan passes over blocks that are all-visible.  How far:
+ * it.  An index-only scan passes over blocks that are all-visible.  The items
+ * of the leaves behind come from prefetch_leaf.c, what array keys will find
+ * from prefetch_array.c; hash, GiST and SP-GiST are in prefetch_am.c.  How far:
  *
  * - credit: the tuples returned, less the blocks wasted by earlier rescans,
  *   at most the distance.  No more blocks are ever in flight.  So LIMIT n
@@ -40,7 +42,7 @@
  *   else it lets n more reads pass, n growing fourfold up to QUIET_STEP.  Scans
  *   begin quiet, with what the last scan of the same table found.
  *
- * It looks at most WINDOW times as many items ahead as it may have blocks in
+ * It looks at most NXM_LOOK_WINDOW times as many items ahead as it may have blocks in
  * flight, for many may name one block, be cached or all-visible; an index-only
  * scan in batches of half of that, so that a page of the visibility map is
  * pinned once a batch.
@@ -50,7 +52,7 @@
  * of a microsecond, to the disk several.  The threshold is THRESHOLD times the
  * median of calls for a page that surely is cached.
  *
- * Self-check.  The btree's scan state is private to it, and this file is
+ * Self-check.  An access method's scan state is private to it, and this file is
  * compiled for one layout.  At the first scan of a process its allocated size
  * must be that of our layout, and whenever state is allocated the item that we
  * take for the current one must have the heap TID that the scan returned.
@@ -61,8 +63,7 @@
  * (planner probes of an index's ends, CLUSTER), bitmap scans (core reads ahead
  * there).
  *
- * Limits: it stops at the end of each leaf; the next one is not known before
- * the btree reads it.
+ * Limits: those of prefetch_leaf.c, prefetch_array.c and prefetch_am.c.
  */
 #include "prefetch_index.h"
 
@@ -70,9 +71,7 @@
 #include <limits.h>
 #include <unistd.h>
 
-#include "access/nbtree.h"
 #include "access/reloptions.h"
-#include "access/relscan.h"
 #include "access/tableam.h"
 #include "access/transam.h"
 #include "access/visibilitymap.h"
@@ -87,8 +86,8 @@
 #include "nodes/nodeFuncs.h"
 #include "numa_seam.h"
 #include "portability/instr_time.h"
+#include "prefetch_internal.h"
 #include "prefetch_learned.h"
-#include "prefetch_stats.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -99,58 +98,21 @@
 #define QUIET_STEP 128
 /* so many reads a scan may miss for what the one before it found */
 #define INHERITED_STEP 8
-/* items looked at ahead, for each block that may be in flight */
-#define WINDOW 16
 /* halfway, by ratio, between a cached call and one that reaches the disk */
 #define THRESHOLD 4.0
 #define CALIBRATION_CALLS 33
-/* blocks remembered as looked at, by their low bits */
-#define RECENT_BLOCKS 64
-
-/* Made anew by every scan, so it is small: 0.4 kB at the default distance. */
-typedef struct LookAhead
-{
-	/* Nothing to do while *reads is below wake_at. */
-	int64		wake_at;
-	const int64 *reads;			/* in pgBufferUsage; &no_reads: not for us */
-
-	bool		quiet;
-	bool		index_only;
-	ScanDirection dir;
-	BlockNumber page;			/* leaf that the following are about */
-	int			current;		/* item returned last */
-	int			next;			/* item to look at next */
-	int			distance;		/* in force */
-	int			max_distance;
-	int			credit;
-	int			cached_run;		/* cached blocks in a row */
-	int			step;			/* reads between two looks while quiet */
-	int64		next_look;		/* *reads from which on to look again, while quiet */
-	Oid			heap;
-	BlockNumber nblocks;		/* of the heap, as last asked */
-	NxmPrefetchCounts *counts;
-	BlockNumber recent[RECENT_BLOCKS];
-
-	/* items asked for and not reached, oldest first */
-	int			ring_head;
-	int			ring_count;
-	int			ring_size;		/* power of two, over max_distance */
-	int16		ring[FLEXIBLE_ARRAY_MEMBER];
-} LookAhead;
-
-StaticAssertDecl(MaxTIDsPerBTreePage < PG_INT16_MAX, "ring holds item indexes");
 
 bool		nxm_enable_prefetch = true;
 int			nxm_prefetch_distance = -1;
 
 static bool switched_off = false;	/* the self-check failed */
-static bool size_checked = false;
-static IndexAmRoutine *btree_routine = NULL;	/* what the relcache gave us */
-static IndexAmRoutine *our_routine = NULL;
+static bool layout_known = false;
 static double threshold = 0;	/* seconds of one call; 0: not known */
 static bool calibrated = false;
 static bool tablespace_known = false;
 static const int64 no_reads = 0;
+
+StaticAssertDecl(InvalidBlockNumber == 0xFFFFFFFF, "set by bytes of 0xff");
 
 /*
  * The last verdict "cached" of a scan of this relation, which the next scan of
@@ -163,12 +125,8 @@ static struct
 	int64		next_look;
 }			verdict;
 
-static bool look_ahead_gettuple(IndexScanDesc scan, ScanDirection dir);
-static void look_ahead_rescan(IndexScanDesc scan, ScanKey keys, int nkeys,
-							  ScanKey orderbys, int norderbys);
-
-static void
-switch_off(const char *reason)
+void
+nxm_look_switch_off(const char *reason)
 {
 	switched_off = true;
 	nxm_prefetch_switch_off(reason);
@@ -290,25 +248,33 @@ nxm_prefetch_distance_here(void)
 	return distance_in(InvalidOid);
 }
 
-/* The self-check's first half, once a process. */
-static bool
-layout_size_is_known(IndexScanDesc scan)
+bool
+nxm_look_layout(IndexScanDesc scan, Size size, bool *known, const char *am)
 {
-	void	   *ours = palloc_extended(sizeof(BTScanOpaqueData),
-									   MCXT_ALLOC_NO_OOM);
+	void	   *ours;
 	bool		same;
 
+	if (*known)
+		return true;
+	ours = palloc_extended(size, MCXT_ALLOC_NO_OOM);
 	if (ours == NULL)
 		return false;
 	same = GetMemoryChunkSpace(ours) == GetMemoryChunkSpace(scan->opaque);
 	pfree(ours);
-	size_checked = true;
-	if (!same)
-		switch_off("the size of a btree scan's private state is not that of the PostgreSQL that nexusmem was built for");
+	if (same)
+		*known = true;
+	else
+		nxm_look_switch_off(psprintf("the size of a %s scan's private state is not that of the PostgreSQL that nexusmem was built for", am));
 	return same;
 }
 
-/* The second half: do we see in the private state what the scan returned? */
+bool
+nxm_look_enabled(void)
+{
+	return nxm_enable_prefetch && !switched_off;
+}
+
+/* The self-check's second half: do we see in the private state what the scan returned? */
 static bool
 layout_shows_current(IndexScanDesc scan, BTScanPosData *pos)
 {
@@ -317,47 +283,29 @@ layout_shows_current(IndexScanDesc scan, BTScanPosData *pos)
 		pos->lastItem < (int) MaxTIDsPerBTreePage &&
 		ItemPointerEquals(&scan->xs_heaptid, &pos->items[pos->itemIndex].heapTid))
 		return true;
-	switch_off("a btree scan's private state does not hold the tuple that the scan returned");
+	nxm_look_switch_off("a btree scan's private state does not hold the tuple that the scan returned");
 	return false;
 }
 
-static pg_noinline LookAhead *
-begin_look_ahead(IndexScanDesc scan, BTScanPosData *pos)
+int
+nxm_look_distance(IndexScanDesc scan)
 {
-	LookAhead  *la;
-	int			max_distance = 0;
-	int			ring_size = 1;
-	bool		eligible;
+	if (scan->heapRelation == NULL ||
+		scan->heapRelation->rd_tableam != GetHeapamTableAmRoutine() ||
+		IsCatalogRelationOid(RelationGetRelid(scan->heapRelation)) ||
+		scan->xs_snapshot == NULL ||
+		scan->xs_snapshot->snapshot_type != SNAPSHOT_MVCC)
+		return 0;
+	return distance_in(scan->heapRelation->rd_rel->reltablespace);
+}
 
-	if ((!size_checked && !layout_size_is_known(scan)) ||
-		!layout_shows_current(scan, pos))
-		return NULL;
-
-	eligible = scan->heapRelation != NULL && scan->numberOfOrderBys == 0 &&
-		scan->heapRelation->rd_tableam == GetHeapamTableAmRoutine() &&
-		!IsCatalogRelationOid(RelationGetRelid(scan->heapRelation)) &&
-		scan->xs_snapshot != NULL &&
-		scan->xs_snapshot->snapshot_type == SNAPSHOT_MVCC;
-	if (eligible)
-		max_distance = distance_in(scan->heapRelation->rd_rel->reltablespace);
-	while (ring_size <= max_distance)
-		ring_size *= 2;
-
-	la = MemoryContextAllocExtended(GetMemoryChunkContext(scan),
-									offsetof(LookAhead, ring) +
-									sizeof(int16) * ring_size,
-									MCXT_ALLOC_NO_OOM);
-	if (la == NULL)
-		return NULL;			/* the scan goes on without */
-
+void
+nxm_look_begin(NxmLookAhead *la, IndexScanDesc scan, int max_distance)
+{
 	if (!calibrated)
 		calibrate();
 	la->quiet = true;
 	la->index_only = scan->xs_want_itup;
-	la->dir = NoMovementScanDirection;
-	la->page = InvalidBlockNumber;
-	la->current = 0;
-	la->next = 0;
 	la->distance = max_distance;
 	la->max_distance = max_distance;
 	la->credit = 0;
@@ -367,7 +315,8 @@ begin_look_ahead(IndexScanDesc scan, BTScanPosData *pos)
 		RelationUsesLocalBuffers(scan->indexRelation) ?
 		&pgBufferUsage.local_blks_read : &pgBufferUsage.shared_blks_read;
 	la->next_look = *la->reads + 1;
-	la->heap = eligible ? RelationGetRelid(scan->heapRelation) : InvalidOid;
+	la->heap = max_distance > 0 ? RelationGetRelid(scan->heapRelation) :
+		InvalidOid;
 	if (max_distance > 0 && verdict.heap == la->heap &&
 		verdict.next_look > la->next_look)
 	{
@@ -377,34 +326,70 @@ begin_look_ahead(IndexScanDesc scan, BTScanPosData *pos)
 	la->wake_at = la->next_look;
 	la->nblocks = 0;
 	la->counts = NULL;
+	memset(la->recent, 0xff, sizeof(la->recent));
+}
+
+static pg_noinline NxmBtreeLook *
+begin_look_ahead(IndexScanDesc scan, BTScanPosData *pos)
+{
+	NxmBtreeLook *la;
+	int			max_distance = 0;
+	int			ring_size = 1;
+
+	if (!nxm_look_layout(scan, sizeof(BTScanOpaqueData), &layout_known, "btree") ||
+		!layout_shows_current(scan, pos))
+		return NULL;
+
+	max_distance = nxm_look_distance(scan);
+	while (ring_size <= max_distance)
+		ring_size *= 2;
+
+	la = MemoryContextAllocExtended(GetMemoryChunkContext(scan),
+									offsetof(NxmBtreeLook, ring) +
+									sizeof(int16) * ring_size,
+									MCXT_ALLOC_NO_OOM);
+	if (la == NULL)
+		return NULL;			/* the scan goes on without */
+
+	nxm_look_begin(&la->base, scan, max_distance);
+	la->dir = NoMovementScanDirection;
+	la->page = InvalidBlockNumber;
+	la->size = 0;
+	la->current = 0;
+	la->next = 0;
+	la->leaves = NULL;
+	la->arrays = NULL;
 	la->ring_head = 0;
 	la->ring_count = 0;
 	la->ring_size = ring_size;
-	for (int i = 0; i < RECENT_BLOCKS; i++)
-		la->recent[i] = InvalidBlockNumber;
 	scan->orderByData = (ScanKey) la;
 	return la;
 }
 
-/* The items asked for and not reached will not be. */
-static void
-waste_ring(LookAhead *la)
+void
+nxm_look_wasted(NxmLookAhead *la, int nblocks)
 {
-	if (la->ring_count == 0)
-		return;
-	la->credit = Max(0, la->credit - la->ring_count);
-	la->ring_count = 0;			/* the transaction's end counts them wasted */
+	/* the transaction's end counts them */
+	la->credit = Max(0, la->credit - nblocks);
 }
 
-static bool
-is_buffered(Relation heap, BlockNumber block)
+/* What was asked for of this leaf and those behind it will not be reached. */
+static void
+forget_leaves(NxmBtreeLook *la)
+{
+	nxm_look_wasted(&la->base, la->ring_count + nxm_leaves_forget(la));
+	la->ring_count = 0;
+}
+
+bool
+nxm_is_buffered(Relation rel, BlockNumber block)
 {
 	BufferTag	tag;
 	uint32		hash;
 	LWLock	   *lock;
 	int			id;
 
-	nxm_init_buffer_tag(&tag, nxm_rel_locator(heap), MAIN_FORKNUM, block);
+	nxm_init_buffer_tag(&tag, nxm_rel_locator(rel), MAIN_FORKNUM, block);
 	hash = BufTableHashCode(&tag);
 	lock = BufMappingPartitionLock(hash);
 	LWLockAcquire(lock, LW_SHARED);
@@ -413,37 +398,52 @@ is_buffered(Relation heap, BlockNumber block)
 	return id >= 0;
 }
 
-/* Could it be asked for, and did that go to the disk? */
-typedef enum LookResult
+static NxmPrefetchCounts *
+counts_of(NxmLookAhead *la)
 {
-	LOOK_NOT_NEEDED,			/* looked at lately, or not to be read */
-	LOOK_CACHED,				/* in shared_buffers, or in memory */
-	LOOK_SUBMITTED				/* being read from the disk */
-} LookResult;
+	if (la->counts == NULL)
+		la->counts = nxm_prefetch_counts(la->heap, NXM_PREFETCH_INDEX);
+	return la->counts;
+}
 
-/* *vmbuf: a pinned page of the visibility map, the caller's to release. */
-static LookResult
-look_at(LookAhead *la, Relation heap, BlockNumber block, Buffer *vmbuf)
+/* A block that is there and not in shared_buffers: the call's time tells. */
+static NxmLookResult
+ask_for(NxmLookAhead *la, Relation rel, BlockNumber block)
 {
-	BlockNumber *recent = &la->recent[block % RECENT_BLOCKS];
 	PrefetchBufferResult answer;
 	instr_time	before;
 	instr_time	after;
 
+	INSTR_TIME_SET_CURRENT(before);
+	answer = PrefetchBuffer(rel, MAIN_FORKNUM, block);
+	INSTR_TIME_SET_CURRENT(after);
+	INSTR_TIME_SUBTRACT(after, before);
+	if (!answer.initiated_io ||
+		INSTR_TIME_GET_DOUBLE(after) < threshold)
+	{
+		counts_of(la)->stat[NXM_STAT_skipped]++;
+		return NXM_LOOK_CACHED;
+	}
+	counts_of(la)->stat[NXM_STAT_issued]++;
+	return NXM_LOOK_SUBMITTED;
+}
+
+NxmLookResult
+nxm_look_at(NxmLookAhead *la, Relation heap, BlockNumber block, Buffer *vmbuf)
+{
+	BlockNumber *recent = &la->recent[block % NXM_RECENT_BLOCKS];
+
 	if (*recent == block)
-		return LOOK_NOT_NEEDED;
+		return NXM_LOOK_NOT_NEEDED;
 	*recent = block;
 
 	if (la->index_only && VM_ALL_VISIBLE(heap, block, vmbuf))
-		return LOOK_NOT_NEEDED;
+		return NXM_LOOK_NOT_NEEDED;
 
-	if (la->counts == NULL)
-		la->counts = nxm_prefetch_counts(RelationGetRelid(heap),
-										 NXM_PREFETCH_INDEX);
-	if (!RelationUsesLocalBuffers(heap) && is_buffered(heap, block))
+	if (!RelationUsesLocalBuffers(heap) && nxm_is_buffered(heap, block))
 	{
-		la->counts->stat[NXM_STAT_skipped]++;
-		return LOOK_CACHED;
+		counts_of(la)->stat[NXM_STAT_skipped]++;
+		return NXM_LOOK_CACHED;
 	}
 
 	/* a damaged index may name blocks that asking for would raise an error */
@@ -451,37 +451,24 @@ look_at(LookAhead *la, Relation heap, BlockNumber block, Buffer *vmbuf)
 	{
 		la->nblocks = RelationGetNumberOfBlocks(heap);
 		if (block >= la->nblocks)
-			return LOOK_NOT_NEEDED;
+			return NXM_LOOK_NOT_NEEDED;
 	}
-
-	INSTR_TIME_SET_CURRENT(before);
-	answer = PrefetchBuffer(heap, MAIN_FORKNUM, block);
-	INSTR_TIME_SET_CURRENT(after);
-	INSTR_TIME_SUBTRACT(after, before);
-	if (!answer.initiated_io ||
-		INSTR_TIME_GET_DOUBLE(after) < threshold)
-	{
-		la->counts->stat[NXM_STAT_skipped]++;
-		return LOOK_CACHED;
-	}
-	la->counts->stat[NXM_STAT_issued]++;
-	return LOOK_SUBMITTED;
+	return ask_for(la, heap, block);
 }
 
-static inline BlockNumber
-block_of(const BTScanPosData *pos, int item)
+NxmLookResult
+nxm_look_at_index(NxmLookAhead *la, Relation index, BlockNumber block)
 {
-	return ItemPointerGetBlockNumberNoCheck(&pos->items[item].heapTid);
+	if (!RelationUsesLocalBuffers(index) && nxm_is_buffered(index, block))
+		return NXM_LOOK_CACHED;
+	/* a damaged index may name pages that asking for would raise an error */
+	if (block >= RelationGetNumberOfBlocks(index))
+		return NXM_LOOK_NOT_NEEDED;
+	return ask_for(la, index, block);
 }
 
 static void
-remember(LookAhead *la, int item)
-{
-	la->ring[(la->ring_head + la->ring_count++) & (la->ring_size - 1)] = item;
-}
-
-static void
-fall_quiet(LookAhead *la, int step)
+fall_quiet(NxmLookAhead *la, int step)
 {
 	la->quiet = true;
 	la->step = step;
@@ -491,58 +478,85 @@ fall_quiet(LookAhead *la, int step)
 	verdict.next_look = la->next_look;
 }
 
+bool
+nxm_look_learn(NxmLookAhead *la, NxmLookResult found)
+{
+	if (found == NXM_LOOK_SUBMITTED)
+	{
+		if (la->quiet)
+			la->distance = la->max_distance;
+		la->quiet = false;
+		verdict.heap = InvalidOid;
+		la->cached_run = 0;
+	}
+	else if (found == NXM_LOOK_CACHED && la->quiet)
+	{
+		fall_quiet(la, Min(la->step * 4, QUIET_STEP));
+		return false;
+	}
+	else if (found == NXM_LOOK_CACHED && ++la->cached_run >= 8 + la->distance)
+	{
+		la->cached_run = 0;
+		la->distance /= 2;
+		if (la->distance == 0)
+		{
+			la->distance = la->max_distance;
+			fall_quiet(la, QUIET_STEP);
+			return false;
+		}
+	}
+	return true;
+}
+
+void
+nxm_look_sleep(NxmLookAhead *la, int in_flight)
+{
+	/* nothing there told anything: at the next read, then */
+	if (la->quiet && *la->reads >= la->next_look)
+		la->next_look = *la->reads + 1;
+	/* while blocks are in flight the scan has to be followed */
+	la->wake_at = la->quiet && in_flight == 0 ? la->next_look : 0;
+}
+
 /*
- * Keeps up to min(credit, distance) blocks in flight.  While quiet, stops at
- * the first block that tells whether it is worth while.
+ * Keeps up to in_flight blocks in flight.  While quiet, stops at the first
+ * block that tells whether it is worth while.
  */
 static void
-look_further(IndexScanDesc scan, LookAhead *la, const BTScanPosData *pos,
-			 int ahead, int end)
+look_further(IndexScanDesc scan, NxmBtreeLook *la, const BTScanPosData *pos,
+			 int in_flight)
 {
-	int			in_flight = Min(la->credit, la->distance);
-	int			window = in_flight * WINDOW;
-	int			farthest = la->current + ahead * window;
+	int			window = in_flight * NXM_LOOK_WINDOW;
+	int			farthest = la->current + window;
+	int			near_end = la->base.index_only ? window : in_flight;
+	int			end = nxm_leaves_end(la);
+	int			leaves_in_flight = nxm_leaves_in_flight(la);
 	Buffer		vmbuf = InvalidBuffer;
 
-	if (la->index_only && (la->next - la->current) * ahead > window / 2)
+	if (la->base.index_only && la->next - la->current > window / 2)
 		return;
 
-	while (la->ring_count < in_flight &&
-		   (end - la->next) * ahead >= 0 &&
-		   (farthest - la->next) * ahead >= 0)
+	while (la->ring_count + leaves_in_flight < in_flight)
 	{
-		int			item = la->next;
-		LookResult	found;
+		NxmLookResult found;
 
-		la->next += ahead;
-		found = look_at(la, scan->heapRelation, block_of(pos, item), &vmbuf);
-		if (found == LOOK_NOT_NEEDED)
-			continue;
-		if (found == LOOK_SUBMITTED)
+		if (end - la->next < near_end && !la->base.quiet)
 		{
-			if (la->quiet)
-				la->distance = la->max_distance;
-			la->quiet = false;
-			verdict.heap = InvalidOid;
-			la->cached_run = 0;
-			remember(la, item);
+			nxm_leaves_extend(scan, la, in_flight);
+			end = nxm_leaves_end(la);
+			leaves_in_flight = nxm_leaves_in_flight(la);
 		}
-		else if (la->quiet)
-		{
-			fall_quiet(la, Min(la->step * 4, QUIET_STEP));
+		if (la->next >= end || la->next > farthest)
 			break;
-		}
-		else if (++la->cached_run >= 8 + la->distance)
-		{
-			la->cached_run = 0;
-			la->distance /= 2;
-			if (la->distance == 0)
-			{
-				la->distance = la->max_distance;
-				fall_quiet(la, QUIET_STEP);
-				break;
-			}
-		}
+		found = nxm_look_at(&la->base, scan->heapRelation,
+							la->next < la->size ?
+							ItemPointerGetBlockNumberNoCheck(&pos->items[nxm_item_at(pos, la->dir, la->next)].heapTid) :
+							nxm_leaves_block(la, la->next), &vmbuf);
+		la->next++;
+		if (found == NXM_LOOK_SUBMITTED)
+			*nxm_ring_at(la, la->ring_count++) = la->next - 1;
+		if (!nxm_look_learn(&la->base, found))
+			break;
 	}
 	if (BufferIsValid(vmbuf))
 		ReleaseBuffer(vmbuf);
@@ -550,72 +564,80 @@ look_further(IndexScanDesc scan, LookAhead *la, const BTScanPosData *pos,
 
 /* Not inlined: the fast way past it must not pay for its registers. */
 static pg_noinline void
-look_ahead(IndexScanDesc scan, LookAhead *la, const BTScanPosData *pos,
+look_ahead(IndexScanDesc scan, NxmBtreeLook *la, const BTScanPosData *pos,
 		   ScanDirection dir)
 {
-	int			ahead = ScanDirectionIsForward(dir) ? 1 : -1;
-	int			first = ahead > 0 ? pos->firstItem : pos->lastItem;
-	int			end = ahead > 0 ? pos->lastItem : pos->firstItem;
-	int			item = pos->itemIndex;
-	int			passed = (item - la->current) * ahead;
+	int			place = ScanDirectionIsForward(dir) ?
+		pos->itemIndex - pos->firstItem : pos->lastItem - pos->itemIndex;
+	int			size = pos->lastItem - pos->firstItem + 1;
+	bool		follows = la->dir == dir &&
+		((la->page == pos->currPage && la->size == size) ||
+		 nxm_leaves_arrive(la, pos, dir));
+	int			passed = place - la->current;
+	bool		has_arrays = ((BTScanOpaque) scan->opaque)->numArrayKeys > 0;
+	bool		look;
+	int			in_flight;
+
+	la->page = pos->currPage;
 
 	/*
-	 * Another leaf, another direction, or back on the same leaf (a restored
-	 * mark, or the leaf read anew for other array keys): start again behind
-	 * the current item.
+	 * A leaf that was not read ahead, another direction, or back on the same
+	 * leaf (a restored mark, or the leaf read anew for other array keys): start
+	 * again behind the current item.
 	 */
-	if (la->page != pos->currPage || la->dir != dir || passed <= 0)
+	if (!follows || passed <= 0)
 	{
-		waste_ring(la);
-		la->page = pos->currPage;
+		forget_leaves(la);
 		la->dir = dir;
-		la->next = item + ahead;
-		passed = 1;
+		la->size = size;
+		la->next = place + 1;
 		/* of this leaf, while quiet */
-		if (la->quiet)
-			passed = (item - first) * ahead + 1;
+		passed = la->base.quiet ? place + 1 : 1;
 	}
-	la->current = item;
-	la->credit = Min(la->credit + passed, la->max_distance);
+	la->current = place;
+	la->base.credit = Min(la->base.credit + passed, la->base.max_distance);
 
-	while (la->ring_count > 0 &&
-		   (item - la->ring[la->ring_head & (la->ring_size - 1)]) * ahead >= 0)
+	while (la->ring_count > 0 && *nxm_ring_at(la, 0) <= place)
 	{
 		la->ring_head++;
 		la->ring_count--;
-		la->counts->stat[NXM_STAT_used]++;
+		la->base.counts->stat[NXM_STAT_used]++;
 	}
-	if ((item - la->next) * ahead >= 0)
-		la->next = item + ahead;
+	la->next = Max(la->next, place + 1);
 
-	if (!la->quiet || *la->reads >= la->next_look)
+	look = !la->base.quiet || *la->base.reads >= la->base.next_look;
+	in_flight = Min(la->base.credit, la->base.distance);
+	if (look)
+		look_further(scan, la, pos, in_flight - nxm_arrays_in_flight(la));
+	if (has_arrays)
 	{
-		look_further(scan, la, pos, ahead, end);
-		/* nothing there told anything: at the next read, then */
-		if (la->quiet && *la->reads >= la->next_look)
-			la->next_look = *la->reads + 1;
+		/* unless what is nearer has told */
+		look = !la->base.quiet || *la->base.reads >= la->base.next_look;
+		nxm_arrays_follow(scan, la, dir,
+						  in_flight - la->ring_count - nxm_leaves_in_flight(la),
+						  look);
 	}
-	/* while blocks are in flight the scan has to be followed */
-	la->wake_at = la->quiet && la->ring_count == 0 ? la->next_look : 0;
+	nxm_look_sleep(&la->base, la->ring_count + nxm_leaves_in_flight(la) +
+				   nxm_arrays_in_flight(la));
 }
 
 static pg_noinline bool
 gettuple_and_look(IndexScanDesc scan, ScanDirection dir)
 {
 	BTScanOpaque so;
-	LookAhead  *la;
+	NxmBtreeLook *la;
 
 	if (!btgettuple(scan, dir))
 		return false;
-	if (!nxm_enable_prefetch || switched_off)
+	if (!nxm_look_enabled())
 		return true;
 
-	la = (LookAhead *) scan->orderByData;
+	la = (NxmBtreeLook *) scan->orderByData;
 	so = (BTScanOpaque) scan->opaque;
 	if (la != NULL)
 		look_ahead(scan, la, &so->currPos, dir);
 	/* nothing at the first tuple: it may be the only one wanted */
-	else if (so->currPos.itemIndex != (ScanDirectionIsForward(dir) ?
+	else if (so->numArrayKeys > 0 || so->currPos.itemIndex != (ScanDirectionIsForward(dir) ?
 									   so->currPos.lastItem :
 									   so->currPos.firstItem))
 		(void) begin_look_ahead(scan, &so->currPos);
@@ -629,7 +651,7 @@ gettuple_and_look(IndexScanDesc scan, ScanDirection dir)
 static bool
 look_ahead_gettuple(IndexScanDesc scan, ScanDirection dir)
 {
-	LookAhead  *la = (LookAhead *) scan->orderByData;
+	NxmLookAhead *la = (NxmLookAhead *) scan->orderByData;
 
 	if (la != NULL && *la->reads < la->wake_at)
 		return btgettuple(scan, dir);
@@ -640,13 +662,14 @@ static void
 look_ahead_rescan(IndexScanDesc scan, ScanKey keys, int nkeys,
 				  ScanKey orderbys, int norderbys)
 {
-	LookAhead  *la = (LookAhead *) scan->orderByData;
+	NxmBtreeLook *la = (NxmBtreeLook *) scan->orderByData;
 
 	if (la != NULL)
 	{
-		waste_ring(la);
+		forget_leaves(la);
+		nxm_look_wasted(&la->base, nxm_arrays_forget(la));
 		la->page = InvalidBlockNumber;
-		la->index_only = scan->xs_want_itup;
+		la->base.index_only = scan->xs_want_itup;
 	}
 	btrescan(scan, keys, nkeys, orderbys, norderbys);
 }
@@ -654,27 +677,47 @@ look_ahead_rescan(IndexScanDesc scan, ScanKey keys, int nkeys,
 bool
 nxm_prefetch_index_awake(IndexScanDesc scan)
 {
-	LookAhead  *la = (LookAhead *) scan->orderByData;
+	NxmBtreeLook *la = (NxmBtreeLook *) scan->orderByData;
 
-	return la != NULL && !la->quiet;
+	return la != NULL && !la->base.quiet;
 }
 
-/* Gives an index our routine, if it is a btree that we know. */
+static NxmSeat btree_seat = {
+	BTREE_AM_OID, btgettuple, btrescan, btendscan,
+	look_ahead_gettuple, look_ahead_rescan, btendscan, NULL, NULL
+};
+
+static NxmSeat *
+seat_of(Oid am)
+{
+	if (am == BTREE_AM_OID)
+		return &btree_seat;
+	for (int i = 0; i < NXM_AM_SEATS; i++)
+	{
+		if (nxm_am_seats[i].am == am)
+			return &nxm_am_seats[i];
+	}
+	return NULL;
+}
+
+/* Gives an index our routine, if it is of a kind that we know. */
 static void
 take_seat(Relation index)
 {
 	NxmAmRoutinePtr routine;
+	NxmSeat    *seat;
 
-	if (index->rd_indam == our_routine ||
-		index->rd_rel->relam != BTREE_AM_OID ||
+	if (index->rd_indam == btree_seat.ours ||
 		RelationGetRelid(index) < FirstNormalObjectId)
 		return;
-
+	seat = seat_of(index->rd_rel->relam);
 	routine = index->rd_indam;
-	if (routine == NULL || routine->amgettuple != btgettuple ||
-		routine->amrescan != btrescan)
+	if (seat == NULL || routine == NULL || routine == seat->ours ||
+		routine->amgettuple != seat->gettuple ||
+		routine->amrescan != seat->rescan ||
+		routine->amendscan != seat->endscan)
 		return;
-	if (our_routine == NULL)
+	if (seat->ours == NULL)
 	{
 		IndexAmRoutine *copy = MemoryContextAlloc(TopMemoryContext,
 												  2 * sizeof(IndexAmRoutine));
@@ -682,14 +725,15 @@ take_seat(Relation index)
 		/* with its padding, which the comparison below looks at too */
 		memcpy(&copy[0], routine, sizeof(IndexAmRoutine));
 		memcpy(&copy[1], routine, sizeof(IndexAmRoutine));
-		copy[1].amgettuple = look_ahead_gettuple;
-		copy[1].amrescan = look_ahead_rescan;
-		btree_routine = &copy[0];
-		our_routine = &copy[1];
+		copy[1].amgettuple = seat->our_gettuple;
+		copy[1].amrescan = seat->our_rescan;
+		copy[1].amendscan = seat->our_endscan;
+		seat->theirs = &copy[0];
+		seat->ours = &copy[1];
 	}
 	/* another extension's changed copy is not ours to replace */
-	if (memcmp(routine, btree_routine, sizeof(IndexAmRoutine)) == 0)
-		index->rd_indam = our_routine;
+	if (memcmp(routine, seat->theirs, sizeof(IndexAmRoutine)) == 0)
+		index->rd_indam = seat->ours;
 }
 
 static bool
@@ -706,7 +750,7 @@ take_seats(PlanState *state, void *context)
 	if (index != NULL)
 	{
 		take_seat(index);
-		nxm_learned_take_seat(index, our_routine);
+		nxm_learned_take_seat(index, btree_seat.ours);
 	}
 	return planstate_tree_walker(state, take_seats, context);
 }

@@ -14,7 +14,7 @@
  * session_prefetch(), and what it means.  X(name, meaning)
  */
 #define NXM_PREFETCH_STATS(X) \
-	X(issued, "blocks asked of the operating system ahead of the scan") \
+	X(issued, "blocks, of the table or its indexes, asked of the operating system ahead of the scan") \
 	X(used, "of these, blocks that the scan then reached") \
 	X(wasted, "of these, blocks that the scan ended or turned back before") \
 	X(skipped, "blocks looked at and found cached, so not asked for")

@@ -29,20 +29,27 @@ CREATE EXTENSION pg_prewarm;
 CREATE TABLE t AS SELECT k, k % 100 AS f, repeat('x', 400) AS pad
 	FROM (SELECT k FROM generate_series(1, 100000) k ORDER BY hashint4(k)) s;
 CREATE INDEX t_k ON t (k);
-VACUUM (FREEZE, ANALYZE) t;
+CREATE TABLE w AS SELECT k, f, pad, point(k * 37 % 1009, k * 101 % 997) AS place FROM (SELECT * FROM t WHERE k <= 20000 ORDER BY hashint4(k)) s;
+CREATE INDEX w_k ON w (k) INCLUDE (pad) WITH (fillfactor = 20);
+CREATE INDEX w_f ON w USING hash (f);
+CREATE INDEX w_gist ON w USING gist (place);
+CREATE TABLE s AS TABLE w;
+CREATE INDEX s_spgist ON s USING spgist (place);
+VACUUM (FREEZE, ANALYZE) t, w, s;
 BEGIN; DELETE FROM t WHERE ctid = ANY (ARRAY(SELECT format('(%s,1)', b)::tid FROM generate_series(0, 5000, 10) b)); PREPARE TRANSACTION 'deleting';
 SELECT count(*) FROM t;
 CHECKPOINT});
-my @files = split /\n/, $node->safe_psql('postgres', q{SELECT pg_relation_filepath('t')});
+my @files = split /\n/, $node->safe_psql('postgres', q{SELECT pg_relation_filepath(r) FROM unnest('{t,w,s}'::regclass[]) r});
+my @leaves = $node->safe_psql('postgres', q{SELECT pg_relation_filepath('w_k')});
 
-# cold($on): a restarted server that has the index in memory and the table nowhere
+# cold($on): a restarted server that has the indexes in memory and the tables nowhere
 sub cold
 {
 	my ($n) = @_;
 	$n->stop;
 	evict($n, @files);
 	$n->start;
-	$n->safe_psql('postgres', q{SELECT pg_prewarm('t_k')});
+	$n->safe_psql('postgres', q{SELECT pg_prewarm(indexrelid) FROM pg_index WHERE indrelid IN ('t'::regclass, 'w'::regclass, 's'::regclass)});
 	return;
 }
 # run($node, $settings, $query): the digest of its rows, and the session's counts
@@ -76,6 +83,66 @@ foreach my $name (sort keys %shape)
 	cmp_ok($issued, '>', 20, "$name: blocks are read ahead");
 	is($used + $wasted, $issued, "$name: issued = used + wasted");
 	cmp_ok($used, '>=', $issued * 0.9, "$name: and nearly all of them used");
+}
+
+# From leaf to leaf, of some 4 entries: a scan that stopped at the end of each would
+# never ask for the first block of one. The rows of a range are all reached, so
+# nothing that is asked for inside it is wasted.
+my $range = 'k BETWEEN 5000 AND 6000';
+my $blocks = $node->safe_psql('postgres', "SELECT count(DISTINCT (ctid::text::point)[0]) FROM w WHERE $range");
+foreach my $order ('', 'DESC')
+{
+	my $query = "SELECT k, f FROM w WHERE $range ORDER BY k $order";
+	cold($node);
+	my ($off) = run($node, 'SET nexusmem.enable_prefetch = off', $query);
+	cold($node);
+	my ($on, $issued, $used, $wasted) = run($node, 'SELECT 1', $query);
+	is($on, $off, "across leaves $order: same rows");
+	cmp_ok($issued, '>=', 0.93 * $blocks, "across leaves $order: $issued of $blocks blocks are read ahead");
+	is($wasted, 0, "across leaves $order: nothing behind the end of the range");
+	cold($node);
+	$node->stop;
+	evict($node, @files, @leaves);
+	$node->start;
+	($on, $issued, $used, $wasted) = run($node, 'SELECT 1', $query);
+	is($on, $off, "across leaves on disk $order: same rows");
+	# forward, the operating system has mostly read the next leaf by itself
+	cmp_ok($issued, '>=', $order ? $blocks : 0.93 * $blocks, "across leaves on disk $order: leaves are read ahead too ($issued blocks)");
+	cmp_ok($wasted, '<=', 4, "across leaves on disk $order: at most some leaves behind the end");
+}
+
+# arrays and other kinds of indexes: the query, and how many blocks at least
+my %kind = (
+	'array' => [ 'SELECT k, pad FROM t WHERE k = ANY (ARRAY(SELECT i * 331 FROM generate_series(1, 300) i))', 240 ],
+	'array, backward' => [ 'SELECT k, pad FROM t WHERE k = ANY (ARRAY(SELECT i * 331 FROM generate_series(1, 300) i)) ORDER BY k DESC', 240 ],
+	'hash' => [ 'SELECT k FROM w WHERE f = 7', 150 ],
+	'GiST' => [ q{SELECT k FROM w WHERE place <@ box '(100,100),(400,400)'}, 200 ],
+	'GiST, ordered' => [ 'SELECT k FROM w ORDER BY place <-> point(500, 500) LIMIT 500', 150 ],
+	'SP-GiST' => [ q{SELECT k FROM s WHERE place <@ box '(100,100),(400,400)'}, 200 ],
+	'SP-GiST, ordered' => [ 'SELECT k FROM s ORDER BY place <-> point(500, 500) LIMIT 500', 150 ],
+);
+foreach my $name (sort keys %kind)
+{
+	my ($query, $least) = @{ $kind{$name} };
+	cold($node);
+	my ($off) = run($node, 'SET nexusmem.enable_prefetch = off', $query);
+	cold($node);
+	my ($on, $issued, $used, $wasted) = run($node, 'SELECT 1', $query);
+	is($on, $off, "$name: same rows");
+	cmp_ok($issued, '>=', $least, "$name: blocks are read ahead ($issued, $wasted wasted)");
+	is($used + $wasted, $issued, "$name: issued = used + wasted");
+	cmp_ok($wasted, '<=', 32, "$name: nearly all of them used");
+}
+
+cold($node);
+foreach my $limit (1, 3, 10, 50)
+{
+	foreach my $name ('GiST, ordered', 'array', 'hash')
+	{
+		my $query = $kind{$name}[0] =~ s/ LIMIT 500//r . " LIMIT $limit";
+		my (undef, $issued, undef, $wasted) = run($node, 'SELECT 1', $query);
+		cmp_ok($wasted, '<=', $limit, "$name, LIMIT $limit wastes no more reads than it returns rows ($wasted of $issued)");
+	}
 }
 
 cold($node);
