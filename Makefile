@@ -44,6 +44,7 @@ OBJS = \
 	src/scheduler.o \
 	src/placement.o \
 	src/buffer_nodes.o \
+	src/btree_probe.o \
 	src/prefetch_index.o \
 	src/prefetch_stats.o \
 	src/single_flight.o \

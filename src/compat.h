@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "access/amapi.h"
+#include "access/nbtree.h"
 #include "datatype/timestamp.h"
 #include "miscadmin.h"
 #if PG_VERSION_NUM >= 170000
@@ -278,5 +279,31 @@ typedef const struct IndexAmRoutine *NxmAmRoutinePtr;
 #else
 typedef struct IndexAmRoutine *NxmAmRoutinePtr;
 #endif
+
+/* 16 (61b313e47): reading a btree's root knows its heap, which may be NULL. */
+static inline Buffer
+nxm_bt_getroot(Relation index)
+{
+#if PG_VERSION_NUM >= 160000
+	return _bt_getroot(index, NULL, BT_READ);
+#else
+	return _bt_getroot(index, BT_READ);
+#endif
+}
+
+/*
+ * 17 (c9c0589fd): an insertion scan key knows that a scan goes backward, and
+ * pivotsearch, which such a scan never sets, went.
+ */
+static inline void
+nxm_set_insertion_backward(BTScanInsert key, bool backward)
+{
+#if PG_VERSION_NUM >= 170000
+	key->backward = backward;
+#else
+	(void) backward;
+	key->pivotsearch = false;
+#endif
+}
 
 #endif							/* NXM_COMPAT_H */
