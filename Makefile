@@ -45,7 +45,9 @@ OBJS = \
 	src/placement.o \
 	src/buffer_nodes.o \
 	src/btree_probe.o \
+	src/nestloop_plan.o \
 	src/prefetch_index.o \
+	src/prefetch_nestloop.o \
 	src/prefetch_stats.o \
 	src/single_flight.o \
 	src/save.o \

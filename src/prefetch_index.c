@@ -266,9 +266,8 @@ tablespace_io_concurrency(Oid tablespace)
 	return answer;
 }
 
-/* Of a table in a tablespace, InvalidOid: the database's own. */
-static int
-distance_in(Oid tablespace)
+int
+nxm_prefetch_distance_for(Oid tablespace)
 {
 	int			concurrency;
 
@@ -281,12 +280,6 @@ distance_in(Oid tablespace)
 		concurrency = io_concurrency_is_default() ? DEFAULT_DISTANCE :
 			effective_io_concurrency;
 	return Min(concurrency, MAX_DISTANCE);
-}
-
-int
-nxm_prefetch_distance_here(void)
-{
-	return distance_in(InvalidOid);
 }
 
 /* The self-check's first half, once a process. */
@@ -338,7 +331,7 @@ begin_look_ahead(IndexScanDesc scan, BTScanPosData *pos)
 		scan->xs_snapshot != NULL &&
 		scan->xs_snapshot->snapshot_type == SNAPSHOT_MVCC;
 	if (eligible)
-		max_distance = distance_in(scan->heapRelation->rd_rel->reltablespace);
+		max_distance = nxm_prefetch_distance_for(scan->heapRelation->rd_rel->reltablespace);
 	while (ring_size <= max_distance)
 		ring_size *= 2;
 
@@ -395,15 +388,15 @@ waste_ring(LookAhead *la)
 	la->ring_count = 0;			/* the transaction's end counts them wasted */
 }
 
-static bool
-is_buffered(Relation heap, BlockNumber block)
+bool
+nxm_is_buffered(Relation rel, BlockNumber block)
 {
 	BufferTag	tag;
 	uint32		hash;
 	LWLock	   *lock;
 	int			id;
 
-	nxm_init_buffer_tag(&tag, nxm_rel_locator(heap), MAIN_FORKNUM, block);
+	nxm_init_buffer_tag(&tag, nxm_rel_locator(rel), MAIN_FORKNUM, block);
 	hash = BufTableHashCode(&tag);
 	lock = BufMappingPartitionLock(hash);
 	LWLockAcquire(lock, LW_SHARED);
@@ -439,7 +432,7 @@ look_at(LookAhead *la, Relation heap, BlockNumber block, Buffer *vmbuf)
 	if (la->counts == NULL)
 		la->counts = nxm_prefetch_counts(RelationGetRelid(heap),
 										 NXM_PREFETCH_INDEX);
-	if (!RelationUsesLocalBuffers(heap) && is_buffered(heap, block))
+	if (!RelationUsesLocalBuffers(heap) && nxm_is_buffered(heap, block))
 	{
 		la->counts->stat[NXM_STAT_skipped]++;
 		return LOOK_CACHED;
