@@ -570,6 +570,21 @@ look_ahead(LoopState *state)
 	}
 }
 
+/* Returns the outer side's next row as it is.  The ring is empty. */
+static inline TupleTableSlot *
+pass_on(LoopState *state)
+{
+	TupleTableSlot *slot;
+
+	if (unlikely(state->outer_done))
+		return NULL;
+	slot = ExecProcNode(outerPlanState(state));
+	state->returned++;
+	state->credit++;
+	state->reads = pgBufferUsage.shared_blks_read;
+	return slot;
+}
+
 /* All but the way of a cached loop. */
 static pg_noinline TupleTableSlot *
 next_row(LoopState *state)
@@ -578,13 +593,19 @@ next_row(LoopState *state)
 
 	if (state->head_returned)
 		drop_head(state);
+	if (state->count == 0 &&
+		(state->max_distance == 0 || !nxm_enable_nestloop_prefetch ||
+		 (!state->plan.leakproof && may_stop_early(state)) ||
+		 (state->quiet && state->missed < state->step)))
+		return pass_on(state);
+
 	if (state->count > 0 || take_row(state) != NULL)
 	{
 		slot = row_at(state, 0)->slot;
 		state->head_returned = true;
 		if (!state->quiet)
 			look_ahead(state);
-		else if (state->missed >= state->step && state->count == 1)
+		else if (state->count == 1 && state->missed >= state->step)
 			sample(state);
 		state->returned++;
 		state->credit += may_stop_early(state) ? 1 : COMPLETE_CREDIT;
@@ -596,23 +617,11 @@ next_row(LoopState *state)
 static inline TupleTableSlot *
 exec_loop(LoopState *state)
 {
-	if (likely(state->count == 0 && state->quiet))
+	if (likely(state->quiet))
 	{
 		state->missed += pgBufferUsage.shared_blks_read - state->reads;
-		if (likely(state->missed < state->step) || state->max_distance == 0 ||
-			!nxm_enable_nestloop_prefetch ||
-			(!state->plan.leakproof && may_stop_early(state)))
-		{
-			TupleTableSlot *slot;
-
-			if (unlikely(state->outer_done))
-				return NULL;
-			slot = ExecProcNode(outerPlanState(state));
-			state->returned++;
-			state->credit++;
-			state->reads = pgBufferUsage.shared_blks_read;
-			return slot;
-		}
+		if (likely(state->count == 0 && state->missed < state->step))
+			return pass_on(state);
 	}
 	return next_row(state);
 }
