@@ -83,7 +83,7 @@ PG_CPPFLAGS += -DNXM_HAVE_LIBNUMA
 SHLIB_LINK += -lnuma
 endif
 
-REGRESS = install nodes settings errors privileges prefetch structures structure_errors structure_privileges cache cache_errors cache_privileges
+REGRESS = install nodes settings errors privileges prefetch nestloop_prefetch structures structure_errors structure_privileges cache cache_errors cache_privileges
 ISOLATION = concurrent remembered
 ISOLATION_OPTS = --inputdir=test --load-extension=nexusmem
 TAP_TESTS = 1

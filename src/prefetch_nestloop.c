@@ -721,7 +721,11 @@ begin(CustomScanState *node, EState *estate, int eflags)
 static void
 end(CustomScanState *node)
 {
-	forget_loop(node);
+	LoopState  *state = (LoopState *) node;
+
+	if (state->head_returned)
+		drop_head(state);		/* the loop got as far as this one */
+	forget_loop(state);
 	ExecEndNode(outerPlanState(node));
 }
 
