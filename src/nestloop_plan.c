@@ -5,7 +5,9 @@
  * A nested loop is eligible if an index scan below its inner side has keys that
  * come from the outer row, on leading columns of a btree, and if reading the
  * outer side ahead cannot be seen.  In a copy of the plan, a CustomScan is put
- * over its outer side; prefetch_nestloop.c is what it does.
+ * over its outer side; prefetch_nestloop.c is what it does.  The copy is of the
+ * nodes above the change alone, and else shares the plan, which the executor
+ * only reads: a whole copy would cost short queries more than they take.
  *
  * Why the finished plan and not the planner's paths: only there it is known what
  * is above the loop (LIMIT, row locks), and which path has won.
@@ -39,6 +41,7 @@
 #include "access/transam.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_proc.h"
 #include "common/int.h"
 #include "miscadmin.h"
@@ -59,8 +62,6 @@ typedef struct Walk
 {
 	PlannedStmt *stmt;
 	const CustomScanMethods *methods;
-	bool		replace;		/* else: stop at the first that is found */
-	bool		found;
 	int			next_id;
 	MemoryContext context;		/* made when first needed */
 } Walk;
@@ -305,13 +306,6 @@ plan_is_quiet(Effects *effects, Plan *plan)
 		case T_MergeJoin:
 		case T_HashJoin:
 			return join_is_quiet(effects, plan);
-		case T_CustomScan:
-			/* one of ours: the only kind that reads a plan as its outer one */
-			if (outerPlan(plan) == NULL ||
-				((CustomScan *) plan)->custom_relids != NULL ||
-				((CustomScan *) plan)->scan.plan.plan_node_id < FIRST_PLAN_NODE_ID)
-				return false;
-			break;
 		default:
 			return scan_is_quiet(effects, plan);
 	}
@@ -512,11 +506,6 @@ collect(NxmLoop *loop, NestLoop *join, Plan *plan, bool memoized, bool direct)
 			collect(loop, join, outerPlan(plan), memoized, false);
 			collect(loop, join, innerPlan(plan), memoized, false);
 			break;
-		case T_CustomScan:
-			/* put over the outer side of an inner loop just before */
-			if (plan->plan_node_id >= FIRST_PLAN_NODE_ID)
-				collect(loop, join, outerPlan(plan), memoized, false);
-			break;
 		default:
 			break;
 	}
@@ -618,15 +607,64 @@ put_over(Walk *walk, Plan *outer, const NxmLoop *loop)
 	return plan;
 }
 
-static void
-consider(Walk *walk, NestLoop *join, NxmLoopEarly early, int64 bound)
+/* Is it surely one row at most?  Only the commonest such plan is known. */
+static bool
+is_one_row(Plan *plan)
+{
+	HeapTuple	tuple;
+	Form_pg_index index;
+	List	   *quals;
+	Oid			index_id;
+	bool		answer;
+
+	if (IsA(plan, IndexScan))
+	{
+		quals = ((IndexScan *) plan)->indexqual;
+		index_id = ((IndexScan *) plan)->indexid;
+	}
+	else if (IsA(plan, IndexOnlyScan))
+	{
+		quals = ((IndexOnlyScan *) plan)->indexqual;
+		index_id = ((IndexOnlyScan *) plan)->indexid;
+	}
+	else
+		return false;
+	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index_id));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	index = (Form_pg_index) GETSTRUCT(tuple);
+	answer = index->indisunique && index->indimmediate;
+	for (AttrNumber column = 1; answer && column <= index->indnkeyatts; column++)
+	{
+		Oid			family = get_opclass_family(get_index_column_opclass(index_id, column));
+		ListCell   *cell;
+
+		answer = false;
+		foreach(cell, quals)
+		{
+			OpExpr	   *qual = lfirst(cell);
+
+			if (IsA(qual, OpExpr) && IsA(linitial(qual->args), Var) &&
+				((Var *) linitial(qual->args))->varattno == column &&
+				get_op_opfamily_strategy(qual->opno, family) == BTEqualStrategyNumber)
+				answer = true;
+		}
+	}
+	ReleaseSysCache(tuple);
+	return answer;
+}
+
+/* Puts a node over outer, the join's outer side, if that is of use and safe. */
+static Plan *
+consider(Walk *walk, NestLoop *join, Plan *outer, NxmLoopEarly early,
+		 int64 bound)
 {
 	NxmLoop		loop = {early, bound, true, 0, {{0}}};
 	Effects		effects = {walk->stmt, true, NULL};
 	MemoryContext old;
 
-	if (join->nestParams == NIL)
-		return;
+	if (join->nestParams == NIL || is_one_row(outerPlan(join)))
+		return outer;
 	if (walk->context == NULL)
 		walk->context = AllocSetContextCreate(CurrentMemoryContext,
 											  "nexusmem plan",
@@ -637,13 +675,10 @@ consider(Walk *walk, NestLoop *join, NxmLoopEarly early, int64 bound)
 	{
 		loop.leakproof = loop.leakproof && effects.leakproof;
 		if (loop.leakproof || early != NXM_LOOP_EARLY)
-		{
-			walk->found = true;
-			if (walk->replace)
-				outerPlan(join) = put_over(walk, outerPlan(join), &loop);
-		}
+			outer = put_over(walk, outer, &loop);
 	}
 	MemoryContextSwitchTo(old);
+	return outer;
 }
 
 /* LIMIT and OFFSET together, where they are constants; else 0. */
@@ -669,32 +704,115 @@ limit_bound(Limit *limit)
 	return Max(bound, 1);
 }
 
-static void
+/* Of the nodes below which loops are looked for; 0 for all others. */
+static Size
+node_size(Plan *plan)
+{
+#define SIZE_OF(type) case T_##type: return sizeof(type)
+	switch (nodeTag(plan))
+	{
+			SIZE_OF(NestLoop);
+			SIZE_OF(MergeJoin);
+			SIZE_OF(HashJoin);
+			SIZE_OF(Hash);
+			SIZE_OF(Limit);
+			SIZE_OF(Sort);
+			SIZE_OF(IncrementalSort);
+			SIZE_OF(Agg);
+			SIZE_OF(Group);
+			SIZE_OF(Unique);
+			SIZE_OF(WindowAgg);
+			SIZE_OF(SetOp);
+			SIZE_OF(Material);
+			SIZE_OF(Memoize);
+			SIZE_OF(Result);
+			SIZE_OF(ProjectSet);
+			SIZE_OF(SubqueryScan);
+			SIZE_OF(Append);
+			SIZE_OF(MergeAppend);
+			SIZE_OF(RecursiveUnion);
+		default:
+			return 0;
+	}
+#undef SIZE_OF
+}
+
+/* The node alone: what it points to stays the plan's. */
+static Plan *
+copy_node(Walk *walk, Plan *plan)
+{
+	Size		size = node_size(plan);
+	Plan	   *copy = MemoryContextAlloc(walk->context, size);
+
+	memcpy(copy, plan, size);
+	return copy;
+}
+
+static Plan *visit(Walk *walk, Plan *plan, NxmLoopEarly early, int64 bound);
+
+/* The list, or a copy with the plans that visit() changed. */
+static List *
+visit_list(Walk *walk, List *plans, NxmLoopEarly early, int64 bound)
+{
+	List	   *changed = plans;
+
+	for (int i = 0; i < list_length(plans); i++)
+	{
+		Plan	   *plan = visit(walk, list_nth(plans, i), early, bound);
+
+		if (plan == list_nth(plans, i))
+			continue;
+		if (changed == plans)
+		{
+			MemoryContext old = MemoryContextSwitchTo(walk->context);
+
+			changed = list_copy(plans);
+			MemoryContextSwitchTo(old);
+		}
+		lfirst(list_nth_cell(changed, i)) = plan;
+	}
+	return changed;
+}
+
+/*
+ * Puts nodes into the plan.  What is changed, and all above it, are copies; the
+ * plan itself stays as it is.
+ */
+static Plan *
 visit(Walk *walk, Plan *plan, NxmLoopEarly early, int64 bound)
 {
 	NxmLoopEarly inner_early = early;
-	ListCell   *cell;
+	Plan	   *outer;
+	Plan	   *inner;
+	List	   *plans;
 
-	if (plan == NULL || (walk->found && !walk->replace))
-		return;
+	if (plan == NULL || node_size(plan) == 0)
+		return plan;
 	check_stack_depth();
 
 	switch (nodeTag(plan))
 	{
-		case T_Gather:
-		case T_GatherMerge:
-			return;
 		case T_Append:
-			foreach(cell, ((Append *) plan)->appendplans)
-				visit(walk, lfirst(cell), early, bound);
-			return;
+			plans = visit_list(walk, ((Append *) plan)->appendplans, early, bound);
+			if (plans == ((Append *) plan)->appendplans)
+				return plan;
+			plan = copy_node(walk, plan);
+			((Append *) plan)->appendplans = plans;
+			return plan;
 		case T_MergeAppend:
-			foreach(cell, ((MergeAppend *) plan)->mergeplans)
-				visit(walk, lfirst(cell), early, bound);
-			return;
+			plans = visit_list(walk, ((MergeAppend *) plan)->mergeplans, early, bound);
+			if (plans == ((MergeAppend *) plan)->mergeplans)
+				return plan;
+			plan = copy_node(walk, plan);
+			((MergeAppend *) plan)->mergeplans = plans;
+			return plan;
 		case T_SubqueryScan:
-			visit(walk, ((SubqueryScan *) plan)->subplan, early, bound);
-			return;
+			outer = visit(walk, ((SubqueryScan *) plan)->subplan, early, bound);
+			if (outer == ((SubqueryScan *) plan)->subplan)
+				return plan;
+			plan = copy_node(walk, plan);
+			((SubqueryScan *) plan)->subplan = outer;
+			return plan;
 		case T_Limit:
 			early = NXM_LOOP_EARLY;
 			bound = limit_bound((Limit *) plan);
@@ -728,42 +846,38 @@ visit(Walk *walk, Plan *plan, NxmLoopEarly early, int64 bound)
 			bound = 0;
 			break;
 	}
-	visit(walk, outerPlan(plan), early, bound);
-	visit(walk, innerPlan(plan), inner_early, 0);
+	outer = visit(walk, outerPlan(plan), early, bound);
+	inner = visit(walk, innerPlan(plan), inner_early, 0);
 	if (IsA(plan, NestLoop))
-		consider(walk, (NestLoop *) plan, early, bound);
-}
-
-static void
-visit_all(Walk *walk)
-{
-	ListCell   *cell;
-
-	visit(walk, walk->stmt->planTree, NXM_LOOP_AS_RUN, 0);
-	foreach(cell, walk->stmt->subplans)
-		visit(walk, lfirst(cell), NXM_LOOP_EARLY, 0);
+		outer = consider(walk, (NestLoop *) plan, outer, early, bound);
+	if (outer != outerPlan(plan) || inner != innerPlan(plan))
+	{
+		plan = copy_node(walk, plan);
+		outerPlan(plan) = outer;
+		innerPlan(plan) = inner;
+	}
+	return plan;
 }
 
 PlannedStmt *
 nxm_nestloop_plan(PlannedStmt *stmt, const CustomScanMethods *methods,
 				  MemoryContext *context)
 {
-	Walk		walk = {stmt, methods, false, false, FIRST_PLAN_NODE_ID, NULL};
-	MemoryContext old;
+	Walk		walk = {stmt, methods, FIRST_PLAN_NODE_ID, NULL};
+	Plan	   *plan = visit(&walk, stmt->planTree, NXM_LOOP_AS_RUN, 0);
+	List	   *subplans = visit_list(&walk, stmt->subplans, NXM_LOOP_EARLY, 0);
+	PlannedStmt *copy;
 
-	visit_all(&walk);
-	if (!walk.found)
+	if (plan == stmt->planTree && subplans == stmt->subplans)
 	{
 		if (walk.context != NULL)
 			MemoryContextDelete(walk.context);
 		return NULL;
 	}
-	MemoryContextReset(walk.context);
-	old = MemoryContextSwitchTo(walk.context);
-	walk.stmt = copyObject(stmt);
-	walk.replace = true;
-	visit_all(&walk);
-	MemoryContextSwitchTo(old);
+	copy = MemoryContextAlloc(walk.context, sizeof(PlannedStmt));
+	memcpy(copy, stmt, sizeof(PlannedStmt));
+	copy->planTree = plan;
+	copy->subplans = subplans;
 	*context = walk.context;
-	return walk.stmt;
+	return copy;
 }

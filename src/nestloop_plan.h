@@ -50,8 +50,8 @@ typedef struct NxmLoop
 /*
  * A copy of the plan, in which a node of these methods stands between each
  * eligible nested loop and its outer side; NULL where there is none.  The plan
- * itself is left as it is.  *context: what the copy lives in, a child of the
- * current one.
+ * itself is left as it is; it has to live as long as the copy, which shares most
+ * of it.  *context: what the copy lives in, a child of the current one.
  */
 extern PlannedStmt *nxm_nestloop_plan(PlannedStmt *stmt,
 									  const CustomScanMethods *methods,

@@ -853,6 +853,7 @@ link_loops(PlanState *node, void *context)
 		for (int i = 0; i < state->plan.ntargets; i++)
 			link_target(state, &state->target[i], innerPlanState(node));
 		state->distance = state->max_distance;
+		state->reads = pgBufferUsage.shared_blks_read;
 		ExecSetExecProcNode(outer, exec_node);
 	}
 	return planstate_tree_walker(node, link_loops, context);
