@@ -126,6 +126,7 @@ typedef struct LoopState
 
 	NxmLoop		plan;
 	int			max_distance;	/* 0: pass rows on */
+	Oid			heap;			/* of the first inner scan */
 	bool		run_for_count;	/* ExecutorRun was given a count */
 	bool		outer_done;
 	uint64		returned;		/* rows, since the last rescan */
@@ -372,7 +373,7 @@ fall_quiet(LoopState *state, int step)
 	state->missed = 0;
 	state->cached_run = 0;
 	state->distance = state->max_distance;
-	verdict.heap = RelationGetRelid(state->target[0].heap);
+	verdict.heap = state->heap;
 	verdict.step = step;
 }
 
@@ -593,6 +594,8 @@ next_row(LoopState *state)
 
 	if (state->head_returned)
 		drop_head(state);
+	if (!state->quiet && !nxm_enable_nestloop_prefetch)
+		fall_quiet(state, QUIET_STEP);
 	if (state->count == 0 &&
 		(state->max_distance == 0 || !nxm_enable_nestloop_prefetch ||
 		 (!state->plan.leakproof && may_stop_early(state)) ||
@@ -828,11 +831,12 @@ link_target(LoopState *state, Target *target, PlanState *inner)
 		RECENT_KEYS;
 	target->recent_key = palloc0(sizeof(uint32) * target->nrecent_keys);
 	target->linked = true;
-	if (state->max_distance == 0)
+	if (!OidIsValid(state->heap))
 	{
+		state->heap = RelationGetRelid(target->heap);
 		state->max_distance =
 			nxm_prefetch_distance_for(target->heap->rd_rel->reltablespace);
-		if (verdict.heap == RelationGetRelid(target->heap))
+		if (verdict.heap == state->heap)
 			state->step = Min(verdict.step, INHERITED_STEP);
 	}
 }

@@ -25,6 +25,7 @@ nexusmem.num_nodes = 2
 nexusmem.node_source = even
 nexusmem.shared_buffers_placement = interleave
 nexusmem.enable_prefetch = on
+nexusmem.enable_nestloop_prefetch = on
 nexusmem.prefetch_distance = 32"}
 VERSION=$("$PG_CONFIG" --version | sed -E 's/^PostgreSQL ([^ ]+).*/\1/')
 
