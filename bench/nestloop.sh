@@ -6,8 +6,9 @@
 #	CHUNKS=15	parts of a run of the cached cases
 #	CASES=...	the cases to run, as they are named below
 #
-# A is nexusmem.enable_nestloop_prefetch = off, B is on; enable_prefetch is on in
-# both. Both run the same queries, which differ from pair to pair.
+# A is nexusmem.enable_nestloop_prefetch = off, B is on. IN_SCAN=on|off is
+# enable_prefetch of A; that of B is on: the inner side's own look-ahead gains where
+# it returns several rows. Both run the same queries, which differ from pair to pair.
 #
 # Cold: before each run the server restarts, and the files of what is probed leave
 # the operating system's cache; "warm index" reads the index back into
@@ -27,6 +28,7 @@ param ROWS 800000
 param CHUNKS 15
 param SEED $RANDOM
 param DISTANCE -1
+param IN_SCAN on
 COLD="probes_100 probes_1000 probes_10000 warm_index_10000 index_only_10000 limit_10 limit_100 orders directory"
 CASES=${CASES:-"$COLD cached cached_rows os_cached"}
 bench_begin nestloop "$@"
@@ -87,6 +89,7 @@ SETTINGS="SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort
 run() {
 	nxm_psql -At <<-SQL
 		SET nexusmem.enable_nestloop_prefetch = $1;
+		SET nexusmem.enable_prefetch = $(if [ "$1" = on ]; then echo on; else echo "$IN_SCAN"; fi);
 		SET nexusmem.prefetch_distance = $DISTANCE;
 		$SETTINGS
 		SELECT setseed($2 / 100000.0) \g /dev/null

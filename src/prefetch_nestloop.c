@@ -18,7 +18,7 @@
  *				   0			distance		 2 * distance
  *
  * How far.  At most the distance in force of leaves and as many heap blocks are
- * in flight.  A loop that is surely asked for all its rows goes there in a few
+ * in flight, or more by those of one row.  A loop that is surely asked for all its rows goes there in a few
  * rows.  One that may be stopped has a credit: the rows returned, less the blocks
  * wasted by earlier rescans; no more blocks than that are in flight.  Under a
  * LIMIT no more rows are read ahead than are still wanted.
@@ -492,11 +492,15 @@ stage_1(LoopState *state, Row *row)
 static void
 stage_2(LoopState *state, Row *row)
 {
+	int			most = Min(MAX_ROW_BLOCKS, state->distance);
+
+	/* the last row may go over, for it is not looked at again */
 	for (int i = 0; i < state->plan.ntargets; i++)
 	{
 		if (state->target[i].linked)
 			look_at_heap(state, &state->target[i], row, &row->lookup[i],
-						 room(state, state->heap_in_flight));
+						 may_stop_early(state) ?
+						 room(state, state->heap_in_flight) : most);
 	}
 }
 
