@@ -48,10 +48,12 @@ OBJS = \
 	src/placement.o \
 	src/buffer_nodes.o \
 	src/btree_probe.o \
+	src/nestloop_plan.o \
 	src/prefetch_index.o \
 	src/prefetch_am.o \
 	src/prefetch_leaf.o \
 	src/prefetch_array.o \
+	src/prefetch_nestloop.o \
 	src/prefetch_learned.o \
 	src/prefetch_stats.o \
 	src/predictor_area.o \
@@ -90,7 +92,7 @@ PG_CPPFLAGS += -DNXM_HAVE_LIBNUMA
 SHLIB_LINK += -lnuma
 endif
 
-REGRESS = install nodes settings errors privileges prefetch predictor structures structure_errors structure_privileges cache cache_errors cache_privileges
+REGRESS = install nodes settings errors privileges prefetch nestloop_prefetch predictor structures structure_errors structure_privileges cache cache_errors cache_privileges
 ISOLATION = concurrent remembered
 ISOLATION_OPTS = --inputdir=test --load-extension=nexusmem
 TAP_TESTS = 1

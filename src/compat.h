@@ -377,4 +377,22 @@ nxm_set_insertion_backward(BTScanInsert key, bool backward)
 #endif
 }
 
+/* 18 (c65bc2e1d): what prints the parts of EXPLAIN has a header of its own. */
+#if PG_VERSION_NUM >= 180000
+#define NXM_EXPLAIN_FORMAT_H "commands/explain_format.h"
+#else
+#define NXM_EXPLAIN_FORMAT_H "commands/explain.h"
+#endif
+
+/* 18 (3eea7a0c9): ExecutorRun() lost the promise to run once. */
+#if PG_VERSION_NUM >= 180000
+#define NXM_EXECUTOR_RUN_ARGS \
+	QueryDesc *query, ScanDirection dir, uint64 count
+#define NXM_EXECUTOR_RUN_PASS query, dir, count
+#else
+#define NXM_EXECUTOR_RUN_ARGS \
+	QueryDesc *query, ScanDirection dir, uint64 count, bool once
+#define NXM_EXECUTOR_RUN_PASS query, dir, count, once
+#endif
+
 #endif							/* NXM_COMPAT_H */

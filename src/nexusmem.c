@@ -6,6 +6,7 @@
 
 #include "api.h"
 #include "arena.h"
+#include "compat.h"
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "memory_worker.h"
@@ -14,6 +15,7 @@
 #include "placement.h"
 #include "prefetch_index.h"
 #include "prefetch_learned.h"
+#include "prefetch_nestloop.h"
 #include "prefetch_stats.h"
 #include "predictor_area.h"
 #include "registry.h"
@@ -46,18 +48,34 @@ static const NxmShmemModule modules[] = {
 };
 
 static ExecutorStart_hook_type prev_executor_start = NULL;
+static ExecutorRun_hook_type prev_executor_run = NULL;
 static ProcessUtility_hook_type prev_process_utility = NULL;
 
 static void
 executor_start(QueryDesc *query, int eflags)
 {
+	PlannedStmt *own_plan = query->plannedstmt;
+	MemoryContext plan_context;
+
 	nxm_scheduler_statement();
+	plan_context = nxm_prefetch_nestloop_plan(query, eflags);
 	if (prev_executor_start)
 		prev_executor_start(query, eflags);
 	else
 		standard_ExecutorStart(query, eflags);
+	nxm_prefetch_nestloop_started(query, own_plan, plan_context);
 	nxm_prefetch_index_start(query, eflags);
 	nxm_flight_statement(query);
+}
+
+static void
+executor_run(NXM_EXECUTOR_RUN_ARGS)
+{
+	nxm_prefetch_nestloop_run(query, count);
+	if (prev_executor_run)
+		prev_executor_run(NXM_EXECUTOR_RUN_PASS);
+	else
+		standard_ExecutorRun(NXM_EXECUTOR_RUN_PASS);
 }
 
 static void
@@ -80,6 +98,8 @@ install_hooks(void)
 {
 	prev_executor_start = ExecutorStart_hook;
 	ExecutorStart_hook = executor_start;
+	prev_executor_run = ExecutorRun_hook;
+	ExecutorRun_hook = executor_run;
 	if (process_shared_preload_libraries_in_progress)
 	{
 		prev_process_utility = ProcessUtility_hook;
@@ -96,6 +116,7 @@ _PG_init(void)
 	nxm_arena_init();
 	nxm_registry_init();
 	nxm_prefetch_index_init();
+	nxm_prefetch_nestloop_init();
 	nxm_prefetch_stats_init();
 	nxm_predictor_area_init();
 	nxm_save_init();

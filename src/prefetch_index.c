@@ -225,9 +225,8 @@ tablespace_io_concurrency(Oid tablespace)
 	return answer;
 }
 
-/* Of a table in a tablespace, InvalidOid: the database's own. */
-static int
-distance_in(Oid tablespace)
+int
+nxm_prefetch_distance_for(Oid tablespace)
 {
 	int			concurrency;
 
@@ -240,12 +239,6 @@ distance_in(Oid tablespace)
 		concurrency = io_concurrency_is_default() ? DEFAULT_DISTANCE :
 			effective_io_concurrency;
 	return Min(concurrency, MAX_DISTANCE);
-}
-
-int
-nxm_prefetch_distance_here(void)
-{
-	return distance_in(InvalidOid);
 }
 
 bool
@@ -296,7 +289,7 @@ nxm_look_distance(IndexScanDesc scan)
 		scan->xs_snapshot == NULL ||
 		scan->xs_snapshot->snapshot_type != SNAPSHOT_MVCC)
 		return 0;
-	return distance_in(scan->heapRelation->rd_rel->reltablespace);
+	return nxm_prefetch_distance_for(scan->heapRelation->rd_rel->reltablespace);
 }
 
 void

@@ -9,6 +9,8 @@
 
 #include "access/genam.h"
 #include "executor/execdesc.h"
+#include "storage/block.h"
+#include "utils/relcache.h"
 
 extern bool nxm_enable_prefetch;
 extern int	nxm_prefetch_distance;
@@ -22,8 +24,14 @@ extern void nxm_prefetch_index_start(QueryDesc *query, int eflags);
 /* Is this scan of a btree, which has our routine, reading ahead of itself? */
 extern bool nxm_prefetch_index_awake(IndexScanDesc scan);
 
-/* Most blocks in flight for a scan of a table in the database's tablespace. */
-extern int	nxm_prefetch_distance_here(void);
+/*
+ * Most blocks in flight for a scan of a table in this tablespace; InvalidOid:
+ * the database's own.  0: none.  May raise errors.
+ */
+extern int	nxm_prefetch_distance_for(Oid tablespace);
+
+/* Is this block of a relation, not a temporary one, in shared_buffers? */
+extern bool nxm_is_buffered(Relation rel, BlockNumber block);
 
 /*
  * Microseconds from which a read-ahead call counts as having gone to the

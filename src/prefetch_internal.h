@@ -11,6 +11,7 @@
 #include "access/amapi.h"
 #include "access/nbtree.h"
 #include "access/relscan.h"
+#include "prefetch_index.h"
 #include "prefetch_stats.h"
 #include "utils/rel.h"
 
@@ -76,7 +77,6 @@ extern bool nxm_look_learn(NxmLookAhead *la, NxmLookResult found);
 extern void nxm_look_wasted(NxmLookAhead *la, int nblocks);
 /* The scan has returned a tuple; while quiet, how many reads to let pass. */
 extern void nxm_look_sleep(NxmLookAhead *la, int in_flight);
-extern bool nxm_is_buffered(Relation rel, BlockNumber block);
 /* Switches look-ahead off for the whole server, for status to tell. */
 extern void nxm_look_switch_off(const char *reason);
 /*

@@ -287,7 +287,7 @@ predict(void)
 
 	if (quiet && until_next-- > 0)
 		return;
-	room = Min(nxm_prefetch_distance_here(), MOST_FLIGHTS) - nflights;
+	room = Min(nxm_prefetch_distance_for(InvalidOid), MOST_FLIGHTS) - nflights;
 	room = Min(room, quiet ? 1 : A_MISS);
 	if (room <= 0)
 		return;

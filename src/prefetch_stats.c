@@ -471,6 +471,8 @@ nxm_prefetch_kind_name(NxmPrefetchKind kind)
 	{
 		case NXM_PREFETCH_INDEX:
 			return "index";
+		case NXM_PREFETCH_NESTLOOP:
+			return "nestloop";
 		case NXM_PREFETCH_LEARNED:
 			return "learned";
 		case NXM_NUM_PREFETCH_KINDS:

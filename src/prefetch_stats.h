@@ -30,6 +30,7 @@ typedef enum NxmPrefetchStat
 typedef enum NxmPrefetchKind
 {
 	NXM_PREFETCH_INDEX,
+	NXM_PREFETCH_NESTLOOP,
 	NXM_PREFETCH_LEARNED,
 	NXM_NUM_PREFETCH_KINDS
 } NxmPrefetchKind;

@@ -399,7 +399,7 @@ prefetch_status(void)
 	if (nxm_direct_io())
 		return row("off", "Take data out of debug_io_direct and restart the server.",
 				   "debug_io_direct bypasses the operating system's cache, which look-ahead reads into");
-	if (nxm_prefetch_distance_here() == 0)
+	if (nxm_prefetch_distance_for(InvalidOid) == 0)
 		return row("off", "Set effective_io_concurrency or nexusmem.prefetch_distance.",
 				   "effective_io_concurrency is 0 for this database's tablespace");
 	if (threshold <= 0)

@@ -25,6 +25,7 @@ nexusmem.num_nodes = 2
 nexusmem.node_source = even
 nexusmem.shared_buffers_placement = interleave
 nexusmem.enable_prefetch = on
+nexusmem.enable_nestloop_prefetch = on
 nexusmem.prefetch_distance = 32"}
 VERSION=$("$PG_CONFIG" --version | sed -E 's/^PostgreSQL ([^ ]+).*/\1/')
 
@@ -96,6 +97,12 @@ done
 for m in regress:regress spi:refint spi:autoinc; do
 	nxm_log core-build as_postgres make -C "$W/${m%:*}" -f "$W/${m#*:}.mk" PG_CONFIG="$PG_CONFIG" with_llvm=no
 done
+# memoize shows plans by EXPLAIN ANALYZE, and with them the node that look-ahead in
+# nested loops puts in: there it is off.
+case $CONF in *enable_nestloop_prefetch*)
+	sed -i '1i SET nexusmem.enable_nestloop_prefetch = off;' "$W"/regress/{sql/memoize.sql,expected/memoize.out}
+	;;
+esac
 as_postgres cp "$W/spi/refint.so" "$W/spi/autoinc.so" "$W/regress/"
 
 # suite NAME: one suite on its running cluster; output in $NXM_LOG/core-NAME.out

@@ -1,5 +1,6 @@
-# sql/prefetch.sql, the plan shapes of look-ahead, with every table read from the
-# disk: what it prints must be what it prints where everything is cached.
+# sql/prefetch.sql and sql/nestloop_prefetch.sql, the plan shapes of look-ahead, with
+# every table read from the disk: what they print must be what they print where
+# everything is cached.
 use strict;
 use warnings;
 use FindBin;
@@ -27,23 +28,26 @@ if (!on_disk($node))
 
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION nexusmem');
-my $sums = PostgreSQL::Test::Utils::tempdir() . '/sums';
-my $out;
+foreach my $name ('prefetch', 'nestloop_prefetch')
 {
-	local %ENV = (%ENV, PGOPTIONS => '-c intervalstyle=postgres_verbose', PGTZ => 'PST8PDT', PGDATESTYLE => 'Postgres, MDY');
-	IPC::Run::run([ 'psql', '-Xaq', '-v', "cold=$sums", '-d', $node->connstr('postgres') ],
-		'<', "$top/sql/prefetch.sql", '>&', \$out);
-}
-my @want = split /\n/, slurp_file("$top/expected/prefetch.out");
-my @got = split /\n/, $out;
-my @differ = grep { ($got[$_] // '') ne ($want[$_] // '') } 0 .. ($#got > $#want ? $#got : $#want);
-is(scalar @differ, 0, 'every shape returns the same rows when it is read from the disk');
-diag("line " . ($differ[0] + 1) . ": got \"" . ($got[ $differ[0] ] // '') . "\", expected \"" . ($want[ $differ[0] ] // '') . '"') if @differ;
+	my $sums = PostgreSQL::Test::Utils::tempdir() . "/$name";
+	my $out;
+	{
+		local %ENV = (%ENV, PGOPTIONS => '-c intervalstyle=postgres_verbose', PGTZ => 'PST8PDT', PGDATESTYLE => 'Postgres, MDY');
+		IPC::Run::run([ 'psql', '-Xaq', '-v', "cold=$sums", '-d', $node->connstr('postgres') ],
+			'<', "$top/sql/$name.sql", '>&', \$out);
+	}
+	my @want = split /\n/, slurp_file("$top/expected/$name.out");
+	my @got = split /\n/, $out;
+	my @differ = grep { ($got[$_] // '') ne ($want[$_] // '') } 0 .. ($#got > $#want ? $#got : $#want);
+	is(scalar @differ, 0, "$name: every shape returns the same rows when it is read from the disk");
+	diag("line " . ($differ[0] + 1) . ": got \"" . ($got[ $differ[0] ] // '') . "\", expected \"" . ($want[ $differ[0] ] // '') . '"') if @differ;
 
-my ($issued, $used, $wasted) = split /\|/, slurp_file($sums);
-chomp $wasted;
-cmp_ok($issued, '>', 1000, "and blocks were read ahead ($issued, $wasted of them wasted)");
-is($used + $wasted, $issued, 'issued = used + wasted');
+	my ($issued, $used, $wasted) = split /\|/, slurp_file($sums);
+	chomp $wasted;
+	cmp_ok($issued, '>', 1000, "and blocks were read ahead ($issued, $wasted of them wasted)");
+	is($used + $wasted, $issued, 'issued = used + wasted');
+}
 unlike(server_log($node), qr/WARNING|TRAP|PANIC|leak/, 'no complaint in the log');
 $node->stop;
 done_testing();

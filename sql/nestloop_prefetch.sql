@@ -1,0 +1,357 @@
+-- Reading ahead over the outer side of a nested loop changes when a block is read,
+-- and never rows, errors, sequences or plans.
+--
+-- test/t runs this file too, with everything cold: it sets the variable "cold" to
+-- a file that the sums are written to, and cold() then empties the caches.
+-- What this file prints is the same in both.
+\set SHOW_CONTEXT never
+SET lc_messages = 'C';
+SET client_min_messages = warning;
+CREATE SCHEMA look;
+SET search_path = look, public;
+
+\if :{?cold}
+CREATE FUNCTION cold() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	files text;
+BEGIN
+	SELECT string_agg(pg_relation_filepath(oid), ' ') INTO files FROM pg_class
+	WHERE relnamespace = 'look'::regnamespace AND relkind IN ('r', 'i') AND pg_relation_size(oid) > 65536;
+	EXECUTE format('COPY (SELECT 1) TO PROGRAM %L',
+		'cat >/dev/null; for f in ' || files || '; do dd of=$f oflag=nocache conv=notrunc,fdatasync count=0 status=none; done');
+END $$;
+\else
+CREATE FUNCTION cold() RETURNS void LANGUAGE sql AS 'SELECT';
+\endif
+
+-- k, in random order over some 1,000 blocks
+CREATE TABLE t (id int, k int, v int, s text, n int, pad text);
+INSERT INTO t
+SELECT i, i * 7919 % 20011, i * 104729 % 1000, 's' || lpad((i * 6007 % 20011)::text, 5, '0'),
+	CASE WHEN i % 10 <> 0 THEN i * 3557 % 20011 END, repeat(chr(97 + i % 26), 350)
+FROM generate_series(1, 20000) AS i;
+CREATE UNIQUE INDEX t_k ON t (k);
+CREATE INDEX t_v_id ON t (v, id DESC);
+CREATE INDEX t_id_v ON t (id NULLS FIRST, v DESC NULLS LAST) INCLUDE (n);
+CREATE INDEX t_s ON t (s COLLATE "C");
+CREATE INDEX t_n ON t (n DESC);
+CREATE INDEX t_expr ON t ((k / 2));
+CREATE INDEX t_part ON t (k) WHERE v < 100;
+-- the outer side; each value of d 20 times
+CREATE TABLE o (i int, k int, k8 bigint, k2 smallint, d int, n int, s text, v varchar(20), x int);
+INSERT INTO o SELECT i, i * 31 % 20011, i * 37 % 20011, i * 41 % 20011, i % 100,
+	CASE WHEN i % 3 <> 0 THEN i * 3557 % 20011 END, 's' || lpad((i * 6007 % 20011)::text, 5, '0'),
+	's' || lpad((i * 6011 % 20011)::text, 5, '0'), i - 1500
+FROM generate_series(1, 2000) AS i;
+CREATE INDEX o_i ON o (i);
+CREATE TABLE dup (d int, w int, pad text);
+INSERT INTO dup SELECT i * 7919 % 100, i, repeat('x', 200) FROM generate_series(1, 10000) AS i;
+CREATE INDEX dup_d ON dup (d);
+VACUUM (ANALYZE, FREEZE) t, o, dup;
+CHECKPOINT;
+
+-- all rows at once, then by a cursor of a few rows at a time
+CREATE FUNCTION rows_of(query text, by_cursor boolean) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	r record;
+	all_rows text[] := '{}';
+BEGIN
+	PERFORM cold();
+	BEGIN
+		IF by_cursor THEN
+			FOR r IN EXECUTE query LOOP
+				all_rows := all_rows || r::text;
+			END LOOP;
+		ELSE
+			EXECUTE format('SELECT array_agg(x::text) FROM (%s) x', query) INTO all_rows;
+		END IF;
+	EXCEPTION WHEN division_by_zero OR numeric_value_out_of_range THEN
+		all_rows := all_rows || sqlstate::text;
+	END;
+	RETURN coalesce(cardinality(all_rows), 0) || ' ' || md5(array_to_string(all_rows, '|'));
+END $$;
+CREATE FUNCTION same(query text, plan text DEFAULT 'Index (Only )?Scan', distances int[] DEFAULT '{-1,1,1000}')
+RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	line text;
+	loops boolean := false;
+	found boolean := false;
+	off text;
+	looked text;
+BEGIN
+	FOR line IN EXECUTE 'EXPLAIN (COSTS OFF) ' || query LOOP
+		loops := loops OR line ~ 'Nested Loop';
+		found := found OR line ~ plan;
+	END LOOP;
+	IF NOT found OR NOT loops THEN
+		RETURN 'not the plan that this is about';
+	END IF;
+	FOREACH line IN ARRAY '{false,true}'::text[] LOOP
+		PERFORM set_config('nexusmem.enable_nestloop_prefetch', 'off', false);
+		off := rows_of(query, line::boolean);
+		PERFORM set_config('nexusmem.enable_nestloop_prefetch', 'on', false);
+		FOR i IN 1 .. cardinality(distances) LOOP
+			PERFORM set_config('nexusmem.prefetch_distance', distances[i]::text, false);
+			looked := rows_of(query, line::boolean);
+			IF looked IS DISTINCT FROM off THEN
+				RETURN format('DIFFERS at distance %s: %s instead of %s', distances[i], looked, off);
+			END IF;
+		END LOOP;
+		PERFORM set_config('nexusmem.prefetch_distance', '-1', false);
+	END LOOP;
+	RETURN 'same, ' || split_part(off, ' ', 1);
+END $$;
+SET enable_seqscan = off;
+SET enable_bitmapscan = off;
+SET enable_hashjoin = off;
+SET enable_mergejoin = off;
+SET enable_material = off;
+SET enable_memoize = off;
+SET max_parallel_workers_per_gather = 0;
+SET jit = off;
+
+-- keys
+SELECT same('SELECT o.i, t.id, t.pad FROM o JOIN t ON t.k = o.k', 't_k', '{-1,0,1,2,5,32,1000}');
+SELECT same('SELECT o.i, t.id FROM o JOIN t ON t.k = o.k8', 't_k');
+SELECT same('SELECT o.i, t.id FROM o JOIN t ON t.k = o.k2', 't_k');
+SELECT same('SELECT o.i, t.pad FROM o JOIN t ON t.s COLLATE "C" = o.s', 't_s');
+SELECT same('SELECT o.i, t.pad FROM o JOIN t ON t.s COLLATE "C" = o.v', 't_s');
+SELECT same('SELECT o.i, t.pad FROM o JOIN t ON t.n = o.n', 't_n');
+SELECT same('SELECT o.i, t.pad FROM o LEFT JOIN t ON t.n = o.n', 't_n');
+SELECT same('SELECT o.i, t.pad FROM o JOIN t ON t.k / 2 = o.k', 't_expr');
+SELECT same('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k AND t.v < 100', 't_part');
+SELECT same('SELECT o.i, t.pad FROM o JOIN t ON t.v = o.d WHERE o.i < 200', 't_v_id');
+SELECT same('SELECT o.i, t.pad FROM o JOIN t ON t.v = o.d AND t.id = o.i + 300', 't_v_id|t_id_v');
+SELECT same('SELECT o.i, t.pad FROM o JOIN t ON t.v = 17 AND t.id = o.i', 't_v_id|t_id_v');
+SELECT same('SELECT o.i, t.pad FROM o JOIN t ON t.id = o.k AND t.v = o.d', 't_id_v|t_v_id');
+SELECT same('SELECT o.i, t.pad FROM o JOIN t ON t.v = o.d AND t.id > o.i WHERE o.i < 200', 't_v_id');
+SELECT same('SELECT o.i, t.n FROM o JOIN t ON t.id = o.k', 't_id_v');
+SELECT same('SELECT o.i, d.w FROM o JOIN dup d ON d.d = o.d WHERE o.i < 50', 'dup_d');
+SELECT same('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k + 1000000', 't_k');
+
+-- the outer side
+SELECT same('SELECT g, t.pad FROM generate_series(1, 3000, 3) g JOIN t ON t.k = g', 'Function Scan');
+SELECT same('SELECT g, t.pad FROM unnest(ARRAY(SELECT k FROM o)) g JOIN t ON t.k = g', 'Function Scan');
+SELECT same('SELECT a, t.pad FROM (VALUES (3), (5), (NULL), (19999), (7), (8), (9)) v(a) JOIN t ON t.k = v.a', 'Values Scan');
+SELECT same('SELECT x.k, t.pad FROM (SELECT DISTINCT k FROM o) x JOIN t ON t.k = x.k', 't_k');
+SELECT same('SELECT x.k, x.c, t.pad FROM (SELECT d AS k, count(*) AS c FROM o GROUP BY d) x JOIN t ON t.k = x.k', 't_k');
+SELECT same('SELECT x.k, t.pad FROM (SELECT k FROM o UNION ALL SELECT d FROM o) x JOIN t ON t.k = x.k', 'Append');
+SELECT same('WITH x AS MATERIALIZED (SELECT k FROM o) SELECT x.k, t.pad FROM x JOIN t ON t.k = x.k', 'CTE Scan');
+SELECT same('WITH RECURSIVE r AS (SELECT 77 AS id, 0 AS n UNION ALL SELECT t.id, r.n + 1 FROM r JOIN t ON t.k = r.id WHERE r.n < 50) SELECT * FROM r', 'WorkTable Scan');
+SELECT same('WITH RECURSIVE r AS (SELECT i AS id, 0 AS n FROM o WHERE i < 300 UNION ALL SELECT t.id, r.n + 1 FROM r JOIN t ON t.k = r.id WHERE r.n < 5) SELECT * FROM r', 'WorkTable Scan');
+SELECT same('SELECT o.i, t.id, u.pad FROM o JOIN t ON t.k = o.k JOIN t u ON u.n = t.id', 't_n');
+SELECT same('SELECT o.i, (SELECT max(id) FROM t WHERE t.k = o.k) AS m, u.pad FROM o JOIN t u ON u.k = o.d WHERE o.i < 300', 't_k');
+
+-- inner sides other than the scan
+SELECT same('SELECT o.i, x.* FROM o, LATERAL (SELECT sum(length(pad)) FROM t WHERE t.v = o.d) x', 'Aggregate');
+SELECT same('SELECT o.i, x.* FROM o, LATERAL (SELECT id, pad FROM t WHERE t.v = o.d ORDER BY id LIMIT 3) x', 'Limit');
+SELECT same('SELECT o.i, x.* FROM o, LATERAL (SELECT id, pad FROM t WHERE t.v = o.d ORDER BY id DESC LIMIT 3) x', 'Limit');
+SELECT same('SELECT o.i, x.* FROM o, LATERAL (SELECT t.id, u.pad FROM t JOIN t u ON u.k = t.id WHERE t.v = o.d) x WHERE o.i < 300', 't_v_id');
+SELECT same('SELECT o.i, x.* FROM o, LATERAL (SELECT t.id, u.pad FROM t JOIN t u ON u.k = o.k WHERE t.v = o.d) x WHERE o.i < 300', 't_v_id');
+
+-- Memoize
+SET enable_memoize = on;
+SELECT same('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.d', 'Memoize');
+SELECT same('SELECT o.i, t.pad FROM o LEFT JOIN t ON t.k = o.d AND t.v < 500', 'Memoize');
+RESET enable_memoize;
+SET enable_memoize = off;
+
+-- rescans: the ring belongs to the parameters that it was filled with
+SELECT same('SELECT a.i, (SELECT sum(t.id) FROM o b JOIN t ON t.k = b.k WHERE b.d = a.d AND b.i < 300) FROM o a WHERE a.i < 100', 'SubPlan');
+SELECT same('SELECT a.i, (SELECT string_agg(x.pad, '','') FROM (SELECT left(t.pad, 3) AS pad FROM o b JOIN t ON t.k = b.k WHERE b.i > a.i ORDER BY b.i LIMIT 3) x) FROM o a WHERE a.i < 300', 'SubPlan');
+SELECT same('SELECT a.i, x.* FROM o a, LATERAL (SELECT b.i, t.id FROM o b JOIN t ON t.k = b.k WHERE b.i > a.i ORDER BY b.i LIMIT 4) x WHERE a.i < 300', 'Limit');
+SELECT same('SELECT a.i FROM o a WHERE a.i < 300 AND EXISTS (SELECT FROM o b JOIN t ON t.k = b.k WHERE b.i > a.i AND t.v > 900)', 'Nested Loop');
+SELECT same('SELECT a.i FROM o a WHERE a.i < 300 AND a.d NOT IN (SELECT t.v FROM o b JOIN t ON t.k = b.k WHERE b.i > a.i AND b.i < a.i + 50)', 'SubPlan');
+SELECT same('SELECT a.i FROM o a WHERE EXISTS (SELECT FROM t WHERE t.k = a.k AND t.v > 900)', 't_k');
+SELECT same('SELECT a.i FROM o a WHERE NOT EXISTS (SELECT FROM t WHERE t.k = a.k AND t.v > 900)', 't_k');
+
+-- LIMIT
+SELECT n, same(format('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k WHERE o.i >= 700 ORDER BY o.i LIMIT %s', n))
+FROM unnest('{0,1,2,3,10,50}'::int[]) AS n;
+SELECT same('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k WHERE t.v > 900 ORDER BY o.i OFFSET 5 LIMIT 30');
+
+-- what fails in a row that nobody asks for does not fail; what is asked for does
+SELECT same('SELECT o.i, t.id FROM o JOIN t ON t.k = o.k WHERE o.i > 100 AND 1 / (o.i - 130) IS NOT NULL ORDER BY o.i LIMIT 20');
+SELECT same('SELECT o.i, t.id FROM o JOIN t ON t.k = o.k WHERE o.i > 100 AND 1 / (o.i - 130) IS NOT NULL ORDER BY o.i LIMIT 29');
+SELECT same('SELECT o.i, t.id FROM o JOIN t ON t.k = o.k WHERE o.i > 100 AND 1 / (o.i - 130) IS NOT NULL ORDER BY o.i LIMIT 30');
+SELECT same('SELECT o.i, t.id FROM o JOIN t ON t.k = o.k / (o.i - 130) WHERE o.i > 100 ORDER BY o.i LIMIT 20');
+SELECT same('SELECT o.i, t.id FROM o JOIN t ON t.k = 2147483000 + o.i WHERE o.i > 600 ORDER BY o.i LIMIT 20');
+SELECT same('SELECT o.i, t.id FROM o JOIN t ON t.k = 2147483000 + o.i WHERE o.i > 600 ORDER BY o.i LIMIT 60');
+SELECT same('SELECT o.i, t.id FROM o JOIN t ON t.k = o.k WHERE o.i > 100 AND 1 / (o.i - 130) IS NOT NULL');
+
+-- what has an effect has it as often as without
+CREATE SEQUENCE seq;
+CREATE FUNCTION after(setting text, query text, OUT rows bigint, OUT last bigint) LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM cold();
+	PERFORM set_config('nexusmem.enable_nestloop_prefetch', setting, false);
+	PERFORM setval('seq', 1);
+	EXECUTE format('SELECT count(*) FROM (%s OFFSET 0) x', query) INTO rows;
+	last := currval('seq');
+END $$;
+SELECT q, off = looked AS same, off FROM unnest(ARRAY[
+	'SELECT t.pad, x.s FROM (SELECT k, nextval(''seq'') AS s FROM o OFFSET 0) x JOIN t ON t.k = x.k LIMIT 20',
+	'SELECT t.pad, nextval(''seq'') AS s FROM o JOIN t ON t.k = o.k LIMIT 20',
+	'SELECT t.pad FROM o JOIN t ON t.k = o.k WHERE nextval(''seq'') + o.i > 0 LIMIT 20',
+	'SELECT t.pad FROM o JOIN t ON t.k = o.k AND t.id + nextval(''seq'') > 0 LIMIT 20',
+	'SELECT t.pad FROM (SELECT generate_series(1, 3) + nextval(''seq'') * 0 AS g, k FROM o OFFSET 0) x JOIN t ON t.k = x.k LIMIT 20'
+]) WITH ORDINALITY u(query, q), LATERAL (SELECT after('off', query)::text AS off) a, LATERAL (SELECT after('on', query)::text AS looked) b;
+DROP FUNCTION after;
+
+-- cursors
+BEGIN;
+SELECT cold();
+DECLARE c CURSOR FOR SELECT o.i, t.id FROM o JOIN t ON t.k = o.k WHERE o.i > 100 AND 1 / (o.i - 130) IS NOT NULL ORDER BY o.i;
+FETCH 3 FROM c;
+MOVE 20 IN c;
+FETCH 2 FROM c;
+SAVEPOINT s;
+FETCH 20 FROM c;
+ROLLBACK TO s;
+DECLARE d SCROLL CURSOR FOR SELECT o.i, t.id FROM o JOIN t ON t.k = o.k WHERE o.i > 100 ORDER BY o.i;
+MOVE 300 IN d;
+FETCH BACKWARD 2 FROM d;
+FETCH ABSOLUTE 700 FROM d;
+DECLARE e NO SCROLL CURSOR WITH HOLD FOR SELECT o.i, t.id FROM o JOIN t ON t.k = o.k WHERE o.i > 200 ORDER BY o.i;
+FETCH 3 FROM e;
+COMMIT;
+FETCH 3 FROM e;
+CLOSE e;
+-- the setting changes while it runs
+BEGIN;
+SELECT cold();
+SET LOCAL nexusmem.enable_nestloop_prefetch = on;
+DECLARE c NO SCROLL CURSOR FOR SELECT o.i, t.id FROM o JOIN t ON t.k = o.k WHERE o.i > 100 ORDER BY o.i;
+MOVE 100 IN c;
+SET LOCAL nexusmem.enable_nestloop_prefetch = off;
+FETCH 2 FROM c;
+MOVE 200 IN c;
+SET LOCAL nexusmem.enable_nestloop_prefetch = on;
+FETCH 2 FROM c;
+MOVE 200 IN c;
+FETCH ALL FROM c \g /dev/null
+FETCH ALL FROM c;
+COMMIT;
+
+-- row locks, SERIALIZABLE, writing: no node is put in
+SET nexusmem.enable_nestloop_prefetch = on;
+CREATE FUNCTION nodes(query text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	line text;
+	n bigint := 0;
+BEGIN
+	FOR line IN EXECUTE 'EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) ' || query LOOP
+		n := n + (line ~ 'Custom Scan \(nexusmem Look-Ahead\)')::int;
+	END LOOP;
+	RETURN n;
+END $$;
+SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k');
+SELECT nodes('SELECT o.i, t.id, u.pad FROM o JOIN t ON t.k = o.k JOIN t u ON u.n = t.id');
+SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k FOR UPDATE OF o');
+SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k WHERE o.i + random() > 0');
+SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k WHERE 1 / o.i IS NOT NULL LIMIT 3');
+SELECT nodes('INSERT INTO dup (d) SELECT t.id FROM o JOIN t ON t.k = o.k WHERE o.i < 3');
+SELECT nodes('WITH w AS (DELETE FROM dup WHERE d < 0 RETURNING *) SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k');
+SELECT nodes('SELECT c.oid, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.oid < 1300');
+BEGIN ISOLATION LEVEL SERIALIZABLE;
+SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k');
+COMMIT;
+SET nexusmem.prefetch_distance = 0;
+SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k');
+RESET nexusmem.prefetch_distance;
+
+-- plans: EXPLAIN alone shows PostgreSQL's, and cached ones stay as they are
+CREATE FUNCTION plan_of(options text, query text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+	line text;
+BEGIN
+	FOR line IN EXECUTE format('EXPLAIN (COSTS OFF, %s) %s', options, query) LOOP
+		CONTINUE WHEN line ~ 'Index Searches';
+		RETURN NEXT regexp_replace(line, ' \(actual.*\)', '');
+	END LOOP;
+END $$;
+SELECT plan_of('ANALYZE OFF', 'SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k WHERE o.i < 100');
+SELECT plan_of('VERBOSE, ANALYZE, TIMING OFF, SUMMARY OFF, BUFFERS OFF', 'SELECT o.i, o.k + 1, t.id FROM o JOIN t ON t.k = o.k8 WHERE o.i < 0');
+SET plan_cache_mode = force_generic_plan;
+PREPARE q(int) AS SELECT count(*), sum(t.id) FROM o JOIN t ON t.k = o.k WHERE o.i < $1;
+SELECT cold();
+EXECUTE q(100);
+EXECUTE q(2000);
+SET nexusmem.enable_nestloop_prefetch = off;
+EXECUTE q(100);
+SELECT plan_of('ANALYZE OFF', 'EXECUTE q(100)');
+SET nexusmem.enable_nestloop_prefetch = on;
+EXECUTE q(2000);
+REINDEX TABLE t;
+EXECUTE q(100);
+DROP INDEX t_part;
+ALTER TABLE o ALTER k TYPE bigint;
+EXECUTE q(2000);
+BEGIN;
+TRUNCATE t;
+EXECUTE q(2000);
+ROLLBACK;
+EXECUTE q(2000);
+DEALLOCATE q;
+RESET plan_cache_mode;
+
+-- functions that run it many times, in one query
+CREATE FUNCTION f(int) RETURNS bigint LANGUAGE sql STABLE AS $$
+	SELECT sum(t.id) FROM o JOIN t ON t.k = o.k WHERE o.i BETWEEN $1 AND $1 + 20 $$;
+CREATE FUNCTION srf(int) RETURNS SETOF int LANGUAGE sql STABLE ROWS 10 AS $$
+	SELECT t.id FROM o JOIN t ON t.k = o.k WHERE o.i >= $1 ORDER BY o.i $$;
+ALTER FUNCTION srf(int) SET enable_sort = off;
+CREATE FUNCTION first_of(int) RETURNS int LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	r record;
+BEGIN
+	FOR r IN SELECT o.i, 100 / (o.i - $1 - 12) AS x, t.id FROM o JOIN t ON t.k = o.k WHERE o.i >= $1 ORDER BY o.i LOOP
+		EXIT WHEN r.i >= $1 + 8;
+	END LOOP;
+	RETURN r.id;
+END $$;
+SELECT sum(f(g)) FROM generate_series(1, 500) g;
+SELECT sum(first_of(g)) FROM generate_series(1, 500) g;
+SELECT array_agg(s) FROM (SELECT srf(100) AS s LIMIT 5) x;
+SELECT nexusmem.cache_fetch('nestloop', 'SELECT sum(t.id)::text FROM look.o JOIN look.t ON t.k = o.k');
+SELECT nexusmem.cache_delete('nestloop');
+
+-- temporary and partitioned tables, other access methods
+CREATE TEMP TABLE temporary AS TABLE t;
+CREATE INDEX ON temporary (k);
+ANALYZE temporary;
+SELECT same('SELECT o.i, x.pad FROM o JOIN temporary x ON x.k = o.k', 'temporary');
+CREATE TABLE hashed AS SELECT k, pad FROM t WHERE k < 3000;
+CREATE INDEX ON hashed USING hash (k);
+ANALYZE hashed;
+SELECT same('SELECT o.i, x.pad FROM o JOIN hashed x ON x.k = o.d', 'hashed_k_idx');
+CREATE TABLE p (k int, pad text) PARTITION BY RANGE (k);
+CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (5000);
+CREATE TABLE p2 PARTITION OF p DEFAULT;
+INSERT INTO p SELECT k, pad FROM t;
+CREATE INDEX ON p (k);
+ANALYZE p;
+SELECT same('SELECT o.i, x.pad FROM o JOIN p x ON x.k = o.k', 'Append');
+SELECT same('SELECT x.k, t.id FROM p x JOIN t ON t.k = x.k WHERE x.k BETWEEN 4500 AND 5500', 'Append');
+
+-- parallel: nothing below Gather
+SET max_parallel_workers_per_gather = 2;
+SET parallel_setup_cost = 0;
+SET parallel_tuple_cost = 0;
+SET min_parallel_table_scan_size = 0;
+SET min_parallel_index_scan_size = 0;
+SELECT cold();
+SELECT count(*), sum(t.id), sum(length(t.pad)) FROM o JOIN t ON t.k = o.k;
+SET nexusmem.enable_nestloop_prefetch = off;
+SELECT count(*), sum(t.id), sum(length(t.pad)) FROM o JOIN t ON t.k = o.k;
+
+-- what is counted adds up
+SELECT kind, issued = used + wasted AND issued >= 0 AND used >= 0 AND wasted >= 0 AND skipped >= 0 AS adds_up
+FROM nexusmem.session_prefetch() ORDER BY kind;
+SELECT count(*) AS wrong FROM nexusmem.stat_prefetch
+WHERE issued <> used + wasted OR issued < 0 OR used < 0 OR wasted < 0 OR skipped < 0;
+\if :{?cold}
+SELECT issued, used, wasted FROM nexusmem.session_prefetch() WHERE kind = 'nestloop' \g (format=unaligned tuples_only=on) :cold
+\endif
+
+DROP SCHEMA look CASCADE;

@@ -1,0 +1,883 @@
+/*
+ * nestloop_plan.c
+ *	  Which nested loops of a plan can be looked ahead in, and how.
+ *
+ * A nested loop is eligible if an index scan below its inner side has keys that
+ * come from the outer row, on leading columns of a btree, and if reading the
+ * outer side ahead cannot be seen.  In a copy of the plan, a CustomScan is put
+ * over its outer side; prefetch_nestloop.c is what it does.  The copy is of the
+ * nodes above the change alone, and else shares the plan, which the executor
+ * only reads: a whole copy would cost short queries more than they take.
+ *
+ * Why the finished plan and not the planner's paths: only there it is known what
+ * is above the loop (LIMIT, row locks), and which path has won.
+ *
+ * What is seen of reading ahead, so that the outer side must not have it:
+ *
+ * - effects: volatile functions, row locks, writes, foreign scans and custom
+ *   scans of others.  Node types are allowed one by one; a new one is not.
+ * - errors of rows that nobody asks for.  Where the loop may be stopped early,
+ *   everything evaluated for an outer row has to be leakproof: PostgreSQL's own
+ *   mark of a function that raises no error that depends on its arguments.
+ *   Where the whole result is wanted they would come anyway.
+ *
+ * A node that takes in all its input before its first row (Sort, Hash, hashed
+ * and plain aggregates, function scans) has done so when look-ahead begins,
+ * which is after the first row: what is below it is not looked at.
+ *
+ * Stopping early.  The walk from the top carries what is known: below a node
+ * that takes in everything the loop is complete; below LIMIT, a merge join, the
+ * inner side of semi-, anti- and unique joins, and in sub-plans it may be
+ * stopped.  Else it depends on whether the query is run for a count of rows,
+ * which a cursor or a function may do: known when it is run.
+ *
+ * Limits: nothing below Gather, nothing below an inner Append (it would probe
+ * partitions that are pruned), no array keys.
+ */
+#include "nestloop_plan.h"
+
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/transam.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_proc.h"
+#include "common/int.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+/*
+ * Plan node ids tell apart the nodes of a statement, in instrumentation and
+ * shared memory of parallel queries.  The planner counts up from 0.
+ */
+#define FIRST_PLAN_NODE_ID (PG_INT32_MAX / 2)
+
+typedef struct Walk
+{
+	PlannedStmt *stmt;
+	const CustomScanMethods *methods;
+	int			next_id;
+	MemoryContext context;		/* made when first needed */
+} Walk;
+
+/* What the outer side does, as far as it matters to reading it ahead. */
+typedef struct Effects
+{
+	PlannedStmt *stmt;
+	bool		leakproof;
+	Bitmapset  *params;			/* set by nested loops inside of it */
+} Effects;
+
+static bool plan_is_quiet(Effects *effects, Plan *plan);
+
+static bool
+function_is_volatile(Oid function, void *context)
+{
+	(void) context;
+	return func_volatile(function) == PROVOLATILE_VOLATILE;
+}
+
+static bool
+function_may_fail(Oid function, void *context)
+{
+	(void) context;
+	return !get_func_leakproof(function);
+}
+
+/*
+ * Walks an expression; true: it has an effect.  The node types that raise no
+ * errors of their own are those of contain_leaked_vars().
+ */
+static bool
+has_effect(Node *node, void *context)
+{
+	Effects    *effects = context;
+
+	if (node == NULL)
+		return false;
+	if (check_functions_in_node(node, function_is_volatile, NULL))
+		return true;
+	switch (nodeTag(node))
+	{
+		case T_NextValueExpr:
+			return true;
+		case T_SubPlan:
+			{
+				SubPlan    *subplan = (SubPlan *) node;
+
+				effects->leakproof = false;
+				if (!plan_is_quiet(effects,
+								   list_nth(effects->stmt->subplans,
+											subplan->plan_id - 1)))
+					return true;
+				break;
+			}
+		case T_Param:
+			/* another may be of an InitPlan that has not run yet */
+			if (((Param *) node)->paramkind != PARAM_EXTERN &&
+				!bms_is_member(((Param *) node)->paramid, effects->params))
+				effects->leakproof = false;
+			break;
+		case T_Var:
+		case T_Const:
+		case T_List:
+		case T_TargetEntry:
+		case T_BoolExpr:
+		case T_RelabelType:
+		case T_CollateExpr:
+		case T_CaseExpr:
+		case T_CaseWhen:
+		case T_CaseTestExpr:
+		case T_RowExpr:
+		case T_NullTest:
+		case T_BooleanTest:
+		case T_CoalesceExpr:
+		case T_ArrayExpr:
+		case T_FieldSelect:
+		case T_SQLValueFunction:
+			break;
+		case T_FuncExpr:
+		case T_OpExpr:
+		case T_DistinctExpr:
+		case T_NullIfExpr:
+		case T_ScalarArrayOpExpr:
+		case T_CoerceViaIO:
+			if (check_functions_in_node(node, function_may_fail, NULL))
+				effects->leakproof = false;
+			break;
+		default:
+			effects->leakproof = false;
+			break;
+	}
+	return expression_tree_walker(node, has_effect, context);
+}
+
+static bool
+exprs_are_quiet(Effects *effects, const void *exprs)
+{
+	return !has_effect((Node *) exprs, effects);
+}
+
+static bool
+plans_are_quiet(Effects *effects, List *plans)
+{
+	ListCell   *cell;
+
+	foreach(cell, plans)
+	{
+		if (!plan_is_quiet(effects, lfirst(cell)))
+			return false;
+	}
+	return true;
+}
+
+/* Of a scan that is not a leaf of the plan, or evaluates more than any node. */
+static bool
+scan_is_quiet(Effects *effects, Plan *plan)
+{
+	switch (nodeTag(plan))
+	{
+		case T_SeqScan:
+		case T_NamedTuplestoreScan:
+		case T_WorkTableScan:
+			return true;
+		case T_IndexScan:
+			return exprs_are_quiet(effects, ((IndexScan *) plan)->indexqual) &&
+				exprs_are_quiet(effects, ((IndexScan *) plan)->indexorderby);
+		case T_IndexOnlyScan:
+			return exprs_are_quiet(effects, ((IndexOnlyScan *) plan)->indexqual) &&
+				exprs_are_quiet(effects, ((IndexOnlyScan *) plan)->indexorderby);
+		case T_BitmapHeapScan:
+			/* below it, all is done with the first row */
+			return exprs_are_quiet(effects, ((BitmapHeapScan *) plan)->bitmapqualorig);
+		case T_TidScan:
+			return exprs_are_quiet(effects, ((TidScan *) plan)->tidquals);
+		case T_TidRangeScan:
+			return exprs_are_quiet(effects, ((TidRangeScan *) plan)->tidrangequals);
+		case T_ValuesScan:
+			return exprs_are_quiet(effects, ((ValuesScan *) plan)->values_lists);
+		case T_FunctionScan:
+			/* with several functions (ROWS FROM) too, all at the first row */
+			return true;
+		case T_SubqueryScan:
+			return plan_is_quiet(effects, ((SubqueryScan *) plan)->subplan);
+		case T_CteScan:
+			return plan_is_quiet(effects,
+								 list_nth(effects->stmt->subplans,
+										  ((CteScan *) plan)->ctePlanId - 1));
+		default:
+			return false;
+	}
+}
+
+static bool
+join_is_quiet(Effects *effects, Plan *plan)
+{
+	ListCell   *cell;
+
+	if (IsA(plan, NestLoop))
+	{
+		foreach(cell, ((NestLoop *) plan)->nestParams)
+			effects->params = bms_add_member(effects->params,
+											 ((NestLoopParam *) lfirst(cell))->paramno);
+	}
+	if (!exprs_are_quiet(effects, ((Join *) plan)->joinqual) ||
+		!plan_is_quiet(effects, outerPlan(plan)))
+		return false;
+	switch (nodeTag(plan))
+	{
+		case T_NestLoop:
+			return plan_is_quiet(effects, innerPlan(plan));
+		case T_MergeJoin:
+			return exprs_are_quiet(effects, ((MergeJoin *) plan)->mergeclauses) &&
+				plan_is_quiet(effects, innerPlan(plan));
+		case T_HashJoin:
+			/* the inner side is in the hash table by now */
+			return exprs_are_quiet(effects, ((HashJoin *) plan)->hashclauses);
+		default:
+			return false;
+	}
+}
+
+/* Can more rows be asked of this plan, after its first, without an effect? */
+static bool
+plan_is_quiet(Effects *effects, Plan *plan)
+{
+	ListCell   *cell;
+
+	if (plan == NULL)
+		return true;
+	check_stack_depth();
+	if (!exprs_are_quiet(effects, plan->targetlist) ||
+		!exprs_are_quiet(effects, plan->qual))
+		return false;
+	foreach(cell, plan->initPlan)
+	{
+		if (!exprs_are_quiet(effects, lfirst(cell)))
+			return false;
+	}
+
+	switch (nodeTag(plan))
+	{
+		case T_Sort:
+			return true;
+		case T_Agg:
+			if (((Agg *) plan)->aggstrategy == AGG_PLAIN ||
+				((Agg *) plan)->aggstrategy == AGG_HASHED)
+				return true;
+			break;
+		case T_Result:
+			if (!exprs_are_quiet(effects, ((Result *) plan)->resconstantqual))
+				return false;
+			break;
+		case T_WindowAgg:
+			if (!exprs_are_quiet(effects, ((WindowAgg *) plan)->startOffset) ||
+				!exprs_are_quiet(effects, ((WindowAgg *) plan)->endOffset) ||
+				!exprs_are_quiet(effects, ((WindowAgg *) plan)->runCondition))
+				return false;
+			break;
+		case T_Limit:
+			if (!exprs_are_quiet(effects, ((Limit *) plan)->limitOffset) ||
+				!exprs_are_quiet(effects, ((Limit *) plan)->limitCount))
+				return false;
+			break;
+		case T_ProjectSet:
+		case T_Material:
+		case T_Memoize:
+		case T_IncrementalSort:
+		case T_Group:
+		case T_Unique:
+		case T_SetOp:
+		case T_RecursiveUnion:
+		case T_Gather:
+		case T_GatherMerge:
+			break;
+		case T_Append:
+			return plans_are_quiet(effects, ((Append *) plan)->appendplans);
+		case T_MergeAppend:
+			return plans_are_quiet(effects, ((MergeAppend *) plan)->mergeplans);
+		case T_NestLoop:
+		case T_MergeJoin:
+		case T_HashJoin:
+			return join_is_quiet(effects, plan);
+		default:
+			return scan_is_quiet(effects, plan);
+	}
+	return plan_is_quiet(effects, outerPlan(plan)) &&
+		plan_is_quiet(effects, innerPlan(plan));
+}
+
+/* Turning an inner key into one over the outer row. */
+typedef struct KeyContext
+{
+	NestLoop   *join;
+	bool		of_outer;		/* it uses the outer row */
+	bool		usable;
+	List	   *params;			/* of int */
+	bool		may_fail;		/* a value that raises an error may be used: the
+								 * scan computes it for each outer row */
+	bool		leakproof;
+} KeyContext;
+
+static Node *
+over_outer(Node *node, void *context)
+{
+	KeyContext *key = context;
+
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXEC)
+	{
+		int			id = ((Param *) node)->paramid;
+		ListCell   *cell;
+
+		foreach(cell, key->join->nestParams)
+		{
+			NestLoopParam *param = lfirst(cell);
+
+			if (param->paramno == id)
+			{
+				key->of_outer = true;
+				return copyObject((Node *) param->paramval);
+			}
+		}
+		/* set below the join, by the row of another one: not known yet */
+		if (!bms_is_member(id, key->join->join.plan.extParam))
+			key->usable = false;
+		key->params = list_append_unique_int(key->params, id);
+		return node;
+	}
+	if (IsA(node, Var) || IsA(node, SubPlan))
+		key->usable = false;
+	return expression_tree_mutator(node, over_outer, context);
+}
+
+/*
+ * The value, over the outer row, that this qual gives to the index's column.
+ * NULL: it is no such qual, or the value may not be computed ahead.
+ */
+static Expr *
+key_of(KeyContext *key, OpExpr *qual, AttrNumber column)
+{
+	KeyContext	found = *key;
+	Effects		effects = {NULL, true, NULL};
+	Node	   *left;
+	Expr	   *value;
+
+	if (!IsA(qual, OpExpr) || list_length(qual->args) != 2)
+		return NULL;
+	left = linitial(qual->args);
+	if (IsA(left, RelabelType))
+		left = (Node *) ((RelabelType *) left)->arg;
+	if (!IsA(left, Var) || ((Var *) left)->varno != INDEX_VAR ||
+		((Var *) left)->varattno != column)
+		return NULL;
+
+	found.usable = true;
+	value = (Expr *) over_outer(lsecond(qual->args), &found);
+	if (!found.usable || has_effect((Node *) value, &effects) ||
+		(!effects.leakproof && !found.may_fail))
+		return NULL;
+	found.leakproof = found.leakproof && effects.leakproof;
+	*key = found;
+	return value;
+}
+
+static bool
+is_btree(Oid index)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(index));
+	bool		answer;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	answer = ((Form_pg_class) GETSTRUCT(tuple))->relam == BTREE_AM_OID;
+	ReleaseSysCache(tuple);
+	return answer;
+}
+
+static void
+collect_index(NxmLoop *loop, NestLoop *join, Plan *scan, Oid index,
+			  List *quals, ScanDirection dir, bool memoized, bool direct)
+{
+	NxmLoopTarget target = {0};
+	KeyContext	key = {join, false, true, NIL, false, true};
+
+	if (loop->ntargets == NXM_MAX_LOOP_TARGETS ||
+		index < FirstNormalObjectId ||
+		!is_btree(index))
+		return;
+
+	key.may_fail = direct && loop->early != NXM_LOOP_EARLY;
+	for (AttrNumber column = 1; column <= INDEX_MAX_KEYS; column++)
+	{
+		Oid			opclass = get_index_column_opclass(index, column);
+		OpExpr	   *qual = NULL;
+		Expr	   *value = NULL;
+		ListCell   *cell;
+		int			strategy;
+		Oid			left;
+		Oid			right;
+
+		if (!OidIsValid(opclass))
+			break;
+		foreach(cell, quals)
+		{
+			qual = lfirst(cell);
+			if (IsA(qual, OpExpr) &&
+				get_op_opfamily_strategy(qual->opno, get_opclass_family(opclass)) ==
+				BTEqualStrategyNumber &&
+				(value = key_of(&key, qual, column)) != NULL)
+				break;
+		}
+		if (value == NULL)
+			break;
+		get_op_opfamily_properties(qual->opno, get_opclass_family(opclass),
+								   false, &strategy, &left, &right);
+		target.strategies = lappend_int(target.strategies, strategy);
+		target.types = lappend_oid(target.types, right);
+		target.collations = lappend_oid(target.collations, qual->inputcollid);
+		target.exprs = lappend(target.exprs, value);
+	}
+	if (!key.of_outer)
+		return;
+	target.plan_node_id = scan->plan_node_id;
+	target.index_only = IsA(scan, IndexOnlyScan);
+	target.memoized = memoized;
+	target.dir = dir;
+	target.params = key.params;
+	loop->leakproof = loop->leakproof && key.leakproof;
+	loop->target[loop->ntargets++] = target;
+}
+
+/*
+ * Finds the index scans below the inner side whose keys come from the outer
+ * row.  direct: the plan is run for each outer row, but for known ones.
+ */
+static void
+collect(NxmLoop *loop, NestLoop *join, Plan *plan, bool memoized, bool direct)
+{
+	if (plan == NULL)
+		return;
+	switch (nodeTag(plan))
+	{
+		case T_IndexScan:
+			{
+				IndexScan  *scan = (IndexScan *) plan;
+
+				collect_index(loop, join, plan, scan->indexid, scan->indexqual,
+							  scan->indexorderdir, memoized, direct);
+				break;
+			}
+		case T_IndexOnlyScan:
+			{
+				IndexOnlyScan *scan = (IndexOnlyScan *) plan;
+
+				collect_index(loop, join, plan, scan->indexid, scan->indexqual,
+							  scan->indexorderdir, memoized, direct);
+				break;
+			}
+		case T_Memoize:
+			collect(loop, join, outerPlan(plan), true, direct);
+			break;
+		case T_SubqueryScan:
+			collect(loop, join, ((SubqueryScan *) plan)->subplan, memoized, false);
+			break;
+		case T_NestLoop:
+		case T_HashJoin:
+		case T_MergeJoin:
+		case T_Hash:
+		case T_Limit:
+		case T_Sort:
+		case T_IncrementalSort:
+		case T_Agg:
+		case T_Group:
+		case T_Unique:
+		case T_WindowAgg:
+		case T_Result:
+		case T_ProjectSet:
+		case T_Material:
+			collect(loop, join, outerPlan(plan), memoized, false);
+			collect(loop, join, innerPlan(plan), memoized, false);
+			break;
+		default:
+			break;
+	}
+}
+
+static List *
+targets_as_nodes(const NxmLoop *loop)
+{
+	List	   *nodes = NIL;
+
+	for (int i = 0; i < loop->ntargets; i++)
+	{
+		const NxmLoopTarget *target = &loop->target[i];
+		List	   *numbers = list_make4_int(target->plan_node_id,
+											 target->index_only,
+											 target->memoized, target->dir);
+		List	   *node = list_make4(numbers, target->strategies,
+									  target->types, target->collations);
+
+		node = lappend(node, target->exprs);
+		node = lappend(node, target->params);
+		nodes = lappend(nodes, node);
+	}
+	return nodes;
+}
+
+/* In the order in which nxm_nestloop_read() takes them. */
+static List *
+loop_as_nodes(const NxmLoop *loop)
+{
+	return list_make2(list_make3_int(loop->early,
+									 (int) Min(loop->bound, PG_INT32_MAX),
+									 loop->leakproof),
+					  targets_as_nodes(loop));
+}
+
+void
+nxm_nestloop_read(const CustomScan *scan, NxmLoop *loop)
+{
+	List	   *numbers = linitial(scan->custom_private);
+	ListCell   *cell;
+
+	loop->early = linitial_int(numbers);
+	loop->bound = lsecond_int(numbers);
+	loop->leakproof = lthird_int(numbers) != 0;
+	loop->ntargets = 0;
+	foreach(cell, lsecond(scan->custom_private))
+	{
+		NxmLoopTarget *target = &loop->target[loop->ntargets++];
+		List	   *node = lfirst(cell);
+
+		numbers = linitial(node);
+		target->plan_node_id = linitial_int(numbers);
+		target->index_only = lsecond_int(numbers) != 0;
+		target->memoized = lthird_int(numbers) != 0;
+		target->dir = lfourth_int(numbers);
+		target->strategies = lsecond(node);
+		target->types = lthird(node);
+		target->collations = lfourth(node);
+		target->exprs = list_nth(node, 4);
+		target->params = list_nth(node, 5);
+	}
+}
+
+/* A node that returns what the outer plan does. */
+static Plan *
+put_over(Walk *walk, Plan *outer, const NxmLoop *loop)
+{
+	CustomScan *scan = makeNode(CustomScan);
+	Plan	   *plan = &scan->scan.plan;
+	ListCell   *cell;
+
+	plan->startup_cost = outer->startup_cost;
+	plan->total_cost = outer->total_cost;
+	plan->plan_rows = outer->plan_rows;
+	plan->plan_width = outer->plan_width;
+	plan->parallel_safe = outer->parallel_safe;
+	plan->plan_node_id = walk->next_id++;
+	plan->extParam = bms_copy(outer->extParam);
+	plan->allParam = bms_copy(outer->allParam);
+	plan->lefttree = outer;
+	foreach(cell, outer->targetlist)
+	{
+		TargetEntry *entry = lfirst(cell);
+		Var		   *from = makeVarFromTargetEntry(OUTER_VAR, entry);
+		Var		   *to = makeVarFromTargetEntry(INDEX_VAR, entry);
+
+		scan->custom_scan_tlist =
+			lappend(scan->custom_scan_tlist,
+					makeTargetEntry((Expr *) from, entry->resno, entry->resname,
+									entry->resjunk));
+		plan->targetlist =
+			lappend(plan->targetlist,
+					makeTargetEntry((Expr *) to, entry->resno, entry->resname,
+									entry->resjunk));
+	}
+	scan->custom_private = loop_as_nodes(loop);
+	scan->methods = walk->methods;
+	return plan;
+}
+
+/* Is it surely one row at most?  Only the commonest such plan is known. */
+static bool
+is_one_row(Plan *plan)
+{
+	HeapTuple	tuple;
+	Form_pg_index index;
+	List	   *quals;
+	Oid			index_id;
+	bool		answer;
+
+	if (IsA(plan, IndexScan))
+	{
+		quals = ((IndexScan *) plan)->indexqual;
+		index_id = ((IndexScan *) plan)->indexid;
+	}
+	else if (IsA(plan, IndexOnlyScan))
+	{
+		quals = ((IndexOnlyScan *) plan)->indexqual;
+		index_id = ((IndexOnlyScan *) plan)->indexid;
+	}
+	else
+		return false;
+	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index_id));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	index = (Form_pg_index) GETSTRUCT(tuple);
+	answer = index->indisunique && index->indimmediate;
+	for (AttrNumber column = 1; answer && column <= index->indnkeyatts; column++)
+	{
+		Oid			family = get_opclass_family(get_index_column_opclass(index_id, column));
+		ListCell   *cell;
+
+		answer = false;
+		foreach(cell, quals)
+		{
+			OpExpr	   *qual = lfirst(cell);
+
+			if (IsA(qual, OpExpr) && IsA(linitial(qual->args), Var) &&
+				((Var *) linitial(qual->args))->varattno == column &&
+				get_op_opfamily_strategy(qual->opno, family) == BTEqualStrategyNumber)
+				answer = true;
+		}
+	}
+	ReleaseSysCache(tuple);
+	return answer;
+}
+
+/* Puts a node over outer, the join's outer side, if that is of use and safe. */
+static Plan *
+consider(Walk *walk, NestLoop *join, Plan *outer, NxmLoopEarly early,
+		 int64 bound)
+{
+	NxmLoop		loop = {early, bound, true, 0, {{0}}};
+	Effects		effects = {walk->stmt, true, NULL};
+	MemoryContext old;
+
+	if (join->nestParams == NIL || is_one_row(outerPlan(join)))
+		return outer;
+	if (walk->context == NULL)
+		walk->context = AllocSetContextCreate(CurrentMemoryContext,
+											  "nexusmem plan",
+											  ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(walk->context);
+	collect(&loop, join, innerPlan(join), false, true);
+	if (loop.ntargets > 0 && plan_is_quiet(&effects, outerPlan(join)))
+	{
+		loop.leakproof = loop.leakproof && effects.leakproof;
+		if (loop.leakproof || early != NXM_LOOP_EARLY)
+			outer = put_over(walk, outer, &loop);
+	}
+	MemoryContextSwitchTo(old);
+	return outer;
+}
+
+/* LIMIT and OFFSET together, where they are constants; else 0. */
+static int64
+limit_bound(Limit *limit)
+{
+	Const	   *count = (Const *) limit->limitCount;
+	Const	   *offset = (Const *) limit->limitOffset;
+	int64		bound;
+
+	if (count == NULL || !IsA(count, Const) || count->constisnull ||
+		limit->limitOption != LIMIT_OPTION_COUNT)
+		return 0;
+	bound = DatumGetInt64(count->constvalue);
+	if (offset != NULL)
+	{
+		if (!IsA(offset, Const))
+			return 0;
+		if (!offset->constisnull &&
+			pg_add_s64_overflow(bound, DatumGetInt64(offset->constvalue), &bound))
+			return 0;
+	}
+	return Max(bound, 1);
+}
+
+/* Of the nodes below which loops are looked for; 0 for all others. */
+static Size
+node_size(Plan *plan)
+{
+#define SIZE_OF(type) case T_##type: return sizeof(type)
+	switch (nodeTag(plan))
+	{
+			SIZE_OF(NestLoop);
+			SIZE_OF(MergeJoin);
+			SIZE_OF(HashJoin);
+			SIZE_OF(Hash);
+			SIZE_OF(Limit);
+			SIZE_OF(Sort);
+			SIZE_OF(IncrementalSort);
+			SIZE_OF(Agg);
+			SIZE_OF(Group);
+			SIZE_OF(Unique);
+			SIZE_OF(WindowAgg);
+			SIZE_OF(SetOp);
+			SIZE_OF(Material);
+			SIZE_OF(Memoize);
+			SIZE_OF(Result);
+			SIZE_OF(ProjectSet);
+			SIZE_OF(SubqueryScan);
+			SIZE_OF(Append);
+			SIZE_OF(MergeAppend);
+			SIZE_OF(RecursiveUnion);
+		default:
+			return 0;
+	}
+#undef SIZE_OF
+}
+
+/* The node alone: what it points to stays the plan's. */
+static Plan *
+copy_node(Walk *walk, Plan *plan)
+{
+	Size		size = node_size(plan);
+	Plan	   *copy = MemoryContextAlloc(walk->context, size);
+
+	memcpy(copy, plan, size);
+	return copy;
+}
+
+static Plan *visit(Walk *walk, Plan *plan, NxmLoopEarly early, int64 bound);
+
+/* The list, or a copy with the plans that visit() changed. */
+static List *
+visit_list(Walk *walk, List *plans, NxmLoopEarly early, int64 bound)
+{
+	List	   *changed = plans;
+
+	for (int i = 0; i < list_length(plans); i++)
+	{
+		Plan	   *plan = visit(walk, list_nth(plans, i), early, bound);
+
+		if (plan == list_nth(plans, i))
+			continue;
+		if (changed == plans)
+		{
+			MemoryContext old = MemoryContextSwitchTo(walk->context);
+
+			changed = list_copy(plans);
+			MemoryContextSwitchTo(old);
+		}
+		lfirst(list_nth_cell(changed, i)) = plan;
+	}
+	return changed;
+}
+
+/*
+ * Puts nodes into the plan.  What is changed, and all above it, are copies; the
+ * plan itself stays as it is.
+ */
+static Plan *
+visit(Walk *walk, Plan *plan, NxmLoopEarly early, int64 bound)
+{
+	NxmLoopEarly inner_early = early;
+	Plan	   *outer;
+	Plan	   *inner;
+	List	   *plans;
+
+	if (plan == NULL || node_size(plan) == 0)
+		return plan;
+	check_stack_depth();
+
+	switch (nodeTag(plan))
+	{
+		case T_Append:
+			plans = visit_list(walk, ((Append *) plan)->appendplans, early, bound);
+			if (plans == ((Append *) plan)->appendplans)
+				return plan;
+			plan = copy_node(walk, plan);
+			((Append *) plan)->appendplans = plans;
+			return plan;
+		case T_MergeAppend:
+			plans = visit_list(walk, ((MergeAppend *) plan)->mergeplans, early, bound);
+			if (plans == ((MergeAppend *) plan)->mergeplans)
+				return plan;
+			plan = copy_node(walk, plan);
+			((MergeAppend *) plan)->mergeplans = plans;
+			return plan;
+		case T_SubqueryScan:
+			outer = visit(walk, ((SubqueryScan *) plan)->subplan, early, bound);
+			if (outer == ((SubqueryScan *) plan)->subplan)
+				return plan;
+			plan = copy_node(walk, plan);
+			((SubqueryScan *) plan)->subplan = outer;
+			return plan;
+		case T_Limit:
+			early = NXM_LOOP_EARLY;
+			bound = limit_bound((Limit *) plan);
+			break;
+		case T_Agg:
+			bound = 0;
+			if (((Agg *) plan)->aggstrategy == AGG_PLAIN ||
+				((Agg *) plan)->aggstrategy == AGG_HASHED)
+				early = NXM_LOOP_COMPLETE;
+			break;
+		case T_Sort:
+		case T_Hash:
+			bound = 0;
+			early = NXM_LOOP_COMPLETE;
+			break;
+		case T_MergeJoin:
+			bound = 0;
+			early = inner_early = NXM_LOOP_EARLY;
+			break;
+		case T_NestLoop:
+			if (((Join *) plan)->inner_unique ||
+				((Join *) plan)->jointype == JOIN_SEMI ||
+				((Join *) plan)->jointype == JOIN_ANTI)
+				inner_early = NXM_LOOP_EARLY;
+			break;
+		case T_HashJoin:
+		case T_Result:
+			break;
+		default:
+			/* it may take in more rows than it gives */
+			bound = 0;
+			break;
+	}
+	outer = visit(walk, outerPlan(plan), early, bound);
+	inner = visit(walk, innerPlan(plan), inner_early, 0);
+	if (IsA(plan, NestLoop))
+		outer = consider(walk, (NestLoop *) plan, outer, early, bound);
+	if (outer != outerPlan(plan) || inner != innerPlan(plan))
+	{
+		plan = copy_node(walk, plan);
+		outerPlan(plan) = outer;
+		innerPlan(plan) = inner;
+	}
+	return plan;
+}
+
+PlannedStmt *
+nxm_nestloop_plan(PlannedStmt *stmt, const CustomScanMethods *methods,
+				  MemoryContext *context)
+{
+	Walk		walk = {stmt, methods, FIRST_PLAN_NODE_ID, NULL};
+	Plan	   *plan = visit(&walk, stmt->planTree, NXM_LOOP_AS_RUN, 0);
+	List	   *subplans = visit_list(&walk, stmt->subplans, NXM_LOOP_EARLY, 0);
+	PlannedStmt *copy;
+
+	if (plan == stmt->planTree && subplans == stmt->subplans)
+	{
+		if (walk.context != NULL)
+			MemoryContextDelete(walk.context);
+		return NULL;
+	}
+	copy = MemoryContextAlloc(walk.context, sizeof(PlannedStmt));
+	memcpy(copy, stmt, sizeof(PlannedStmt));
+	copy->planTree = plan;
+	copy->subplans = subplans;
+	*context = walk.context;
+	return copy;
+}

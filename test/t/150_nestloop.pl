@@ -1,0 +1,167 @@
+# Look-ahead over the outer side of nested loops on cold data: that it reads ahead,
+# how much, and that rows are the same.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use NxmTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = PostgreSQL::Test::Cluster->new('nestloop');
+$node->init;
+$node->append_conf('postgresql.conf', q{
+shared_preload_libraries = 'nexusmem'
+shared_buffers = 32MB
+autovacuum = off
+jit = off
+max_parallel_workers_per_gather = 0
+enable_seqscan = off
+enable_bitmapscan = off
+enable_sort = off
+enable_hashjoin = off
+enable_mergejoin = off
+enable_material = off
+enable_memoize = off
+nexusmem.enable_prefetch = off
+nexusmem.enable_nestloop_prefetch = on
+});
+$node->start;
+$node->safe_psql('postgres', q{
+CREATE EXTENSION nexusmem;
+CREATE EXTENSION pg_prewarm;
+CREATE TABLE t AS SELECT k, k / 5 AS g, repeat('x', 400) AS pad
+	FROM (SELECT k FROM generate_series(1, 100000) k ORDER BY hashint4(k)) s;
+CREATE INDEX t_k ON t (k);
+CREATE INDEX t_g ON t (g);
+CREATE TABLE o AS SELECT n::int, (n * 7919 % 100003)::int AS k, (n * 7919 % 100003 / 5)::int AS g FROM generate_series(1, 20000) n;
+CREATE INDEX o_n ON o (n);
+VACUUM (FREEZE, ANALYZE) t, o;
+CHECKPOINT});
+my %file = map { split /\|/ } split /\n/, $node->safe_psql('postgres', q{SELECT relname, pg_relation_filepath(oid) FROM pg_class WHERE relname IN ('t', 't_k', 't_g')});
+
+# cold($warm): a restarted server that has the outer side in memory, and $warm
+sub cold
+{
+	my @warm = @_;
+	$node->stop;
+	evict($node, values %file);
+	$node->start;
+	$node->safe_psql('postgres', "SELECT pg_prewarm('$_')") foreach 'o', 'o_n', @warm;
+	return;
+}
+
+my $counts = q{SELECT issued, used, wasted, skipped FROM nexusmem.session_prefetch() WHERE kind = 'nestloop'};
+# run($settings, $query): the digest of its rows, and the session's counts
+sub run
+{
+	my ($settings, $query) = @_;
+	my $got = $node->safe_psql('postgres', "$settings; SELECT md5(string_agg(x::text, ',')) FROM ($query) x; $counts");
+	return $got =~ /^(\w*)\n(\d+)\|(\d+)\|(\d+)\|(\d+)$/m;
+}
+my $off = 'SET nexusmem.enable_nestloop_prefetch = off';
+my $on = 'SET nexusmem.enable_nestloop_prefetch = on';
+
+if (!on_disk($node))
+{
+	plan skip_all => 'the data directory lies in memory: nothing is ever read from a disk';
+}
+
+# 500 rows: some 490 blocks of the table; of the index 270 leaves, 500 entries
+my %shape = (
+	plain => 'SELECT o.n, t.pad FROM o JOIN t ON t.k = o.k WHERE o.n BETWEEN 1000 AND 1499',
+	outer => 'SELECT o.n, t.pad FROM o LEFT JOIN t ON t.k = o.k + 50000 WHERE o.n BETWEEN 2000 AND 2499',
+	several => 'SELECT o.n, t.pad FROM o JOIN t ON t.g = o.k / 5 WHERE o.n BETWEEN 3000 AND 3099',
+	lateral => 'SELECT o.n, x.pad FROM o, LATERAL (SELECT pad FROM t WHERE t.g = o.g LIMIT 3) x WHERE o.n BETWEEN 4000 AND 4199',
+);
+foreach my $name (sort keys %shape)
+{
+	cold();
+	my ($rows_off, $none) = run($off, $shape{$name});
+	is($none, 0, "$name: off, nothing is read ahead");
+	cold();
+	my ($rows_on, $issued, $used, $wasted) = run($on, $shape{$name});
+	is($rows_on, $rows_off, "$name: same rows");
+	is($used + $wasted, $issued, "$name: issued = used + wasted");
+	cmp_ok($issued, '>', 300, "$name: blocks are read ahead");
+	is($wasted, 0, "$name: and all of them used");
+	(undef, $none) = run($on, $shape{$name});
+	is($none, 0, "$name: cached, nothing is asked for");
+}
+
+# one stage alone
+cold('t_k');
+my (undef, $heap) = run($on, $shape{plain});
+cmp_ok($heap, '>', 400, "the index in memory: $heap blocks of the table");
+$node->safe_psql('postgres', 'VACUUM t');
+cold('t');
+my (undef, $leaves) = run($on, 'SELECT o.n, t.k FROM o JOIN t ON t.k = o.k WHERE o.n BETWEEN 1000 AND 1499');
+cmp_ok($leaves, '>', 100, "an index-only scan of a table in memory: $leaves leaves");
+cmp_ok($leaves, '<', 300, 'and nothing else');
+
+# what may be stopped early
+foreach my $limit (1, 3, 10, 50)
+{
+	cold();
+	my (undef, $issued, $used, $wasted) = run($on, "SELECT o.n, t.pad FROM o JOIN t ON t.k = o.k WHERE o.n >= 1000 ORDER BY o.n LIMIT $limit");
+	is($wasted, 0, "LIMIT $limit, a row for each: nothing is wasted ($issued)");
+	is($issued, 0, 'LIMIT 1 reads nothing ahead') if $limit == 1;
+	cmp_ok($issued, '>', $limit, "LIMIT $limit reads ahead") if $limit == 50;
+}
+foreach my $limit (3, 10, 50)
+{
+	cold();
+	my (undef, $issued, $used, $wasted) = run($on, "SELECT o.n, t.pad FROM o JOIN t ON t.g = o.g WHERE o.n >= 1000 ORDER BY o.n LIMIT $limit");
+	cmp_ok($wasted, '<=', $limit, "LIMIT $limit, several rows for each: no more wasted reads than rows ($wasted of $issued)");
+	cmp_ok($issued, '>', 5, "LIMIT $limit, several rows for each: reads ahead") if $limit == 50;
+}
+cold();
+my $s = session($node);
+ask($s, 'BEGIN; DECLARE c CURSOR FOR SELECT o.n, t.pad FROM o JOIN t ON t.k = o.k WHERE o.n >= 1000 AND 1000 / (1040 - o.n) IS NOT NULL ORDER BY o.n');
+is(ask($s, 'FETCH 40 FROM c') =~ tr/\n//, 39, 'a cursor over an outer side that may fail');
+is(ask($s, 'SELECT issued FROM nexusmem.session_prefetch() WHERE kind = \'nestloop\''), 0, 'reads nothing ahead');
+like(ask($s, 'FETCH 1 FROM c'), qr/division by zero/, 'and fails where it should');
+ask($s, 'ROLLBACK; BEGIN; DECLARE c CURSOR FOR SELECT o.n, t.pad FROM o JOIN t ON t.k = o.k WHERE o.n >= 5000 ORDER BY o.n');
+is(ask($s, 'FETCH 100 FROM c') =~ tr/\n//, 99, 'a cursor over one that does not');
+ask($s, 'COMMIT');
+my ($issued, $used, $wasted) = split /\|/, ask($s, $counts);
+cmp_ok($used, '>', 100, 'reads ahead');
+cmp_ok($wasted, '<=', 100, "and wastes no more than it returned ($wasted)");
+is($used + $wasted, $issued, 'issued = used + wasted');
+
+# an error and a cancel in the middle
+like(ask($s, 'SELECT sum(length(t.pad) / (o.n - 9000)) FROM o JOIN t ON t.k = o.k WHERE o.n >= 8900'), qr/division by zero/, 'an error in the middle');
+ask($s, "SET statement_timeout = '1ms'");
+like(ask($s, 'SELECT count(pad) FROM o JOIN t ON t.g = o.k / 5'), qr/canceling statement/, 'a cancel in the middle');
+is(ask($s, "SET statement_timeout = 0; SELECT issued = used + wasted FROM nexusmem.session_prefetch() WHERE kind = 'nestloop'"), 't', 'what was in flight counts as wasted');
+close_session($s);
+
+# scans of the index are counted as without look-ahead
+my @scans;
+foreach my $setting ($off, $on)
+{
+	cold();
+	$node->safe_psql('postgres', 'SELECT pg_stat_reset()');
+	$node->safe_psql('postgres', "$setting; $shape{plain}");
+	push @scans, $node->safe_psql('postgres', q{SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 't_k'});
+}
+is($scans[1], $scans[0], "idx_scan is as without ($scans[0])");
+
+# writing while it reads ahead: leaves split, pages deleted
+cold();
+$s = session($node);
+ask($s, 'BEGIN; DECLARE c NO SCROLL CURSOR FOR SELECT o.n, t.k FROM o JOIN t ON t.k = o.k WHERE o.n BETWEEN 10000 AND 12000 ORDER BY o.n');
+my $got = ask($s, 'FETCH 100 FROM c');
+$node->safe_psql('postgres', 'INSERT INTO t SELECT k, 0, repeat(\'y\', 400) FROM generate_series(1, 100000) k; DELETE FROM t WHERE k BETWEEN 30000 AND 60000; VACUUM t');
+$got .= "\n" . ask($s, 'FETCH ALL FROM c');
+ask($s, 'ROLLBACK');
+my %seen;
+$seen{$_}++ foreach split /\n/, $got;
+is(scalar(grep { $_ > 1 } values %seen), 0, 'no row twice while the index changes');
+is(scalar(keys %seen), 2001, 'and none missing');
+close_session($s);
+
+unlike(server_log($node), qr/WARNING|leak|TRAP|PANIC/, 'no complaint in the log');
+$node->stop;
+done_testing();
