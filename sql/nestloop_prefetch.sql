@@ -314,7 +314,7 @@ SELECT sum(f(g)) FROM generate_series(1, 500) g;
 SELECT sum(first_of(g)) FROM generate_series(1, 500) g;
 SELECT array_agg(s) FROM (SELECT srf(100) AS s LIMIT 5) x;
 SELECT nexusmem.cache_fetch('nestloop', 'SELECT sum(t.id)::text FROM look.o JOIN look.t ON t.k = o.k');
-SELECT nexusmem.cache_delete('nestloop');
+SELECT nexusmem.cache_drop('default');
 
 -- temporary and partitioned tables, other access methods
 CREATE TEMP TABLE temporary AS TABLE t;
