@@ -186,7 +186,11 @@ BEGIN
 	PERFORM cold();
 	PERFORM set_config('nexusmem.enable_nestloop_prefetch', setting, false);
 	PERFORM setval('seq', 1);
-	EXECUTE format('SELECT count(*) FROM (%s OFFSET 0) x', query) INTO rows;
+	BEGIN
+		EXECUTE format('SELECT count(*) FROM (%s OFFSET 0) x', query) INTO rows;
+	EXCEPTION WHEN division_by_zero THEN
+		rows := -1;
+	END;
 	last := currval('seq');
 END $$;
 SELECT q, off = looked AS same, off FROM unnest(ARRAY[
@@ -194,7 +198,8 @@ SELECT q, off = looked AS same, off FROM unnest(ARRAY[
 	'SELECT t.pad, nextval(''seq'') AS s FROM o JOIN t ON t.k = o.k LIMIT 20',
 	'SELECT t.pad FROM o JOIN t ON t.k = o.k WHERE nextval(''seq'') + o.i > 0 LIMIT 20',
 	'SELECT t.pad FROM o JOIN t ON t.k = o.k AND t.id + nextval(''seq'') > 0 LIMIT 20',
-	'SELECT t.pad FROM (SELECT generate_series(1, 3) + nextval(''seq'') * 0 AS g, k FROM o OFFSET 0) x JOIN t ON t.k = x.k LIMIT 20'
+	'SELECT t.pad FROM (SELECT generate_series(1, 3) + nextval(''seq'') * 0 AS g, k FROM o OFFSET 0) x JOIN t ON t.k = x.k LIMIT 20',
+	'SELECT t.pad, nextval(''seq'') AS s FROM o JOIN t ON t.k = o.k WHERE o.i > 100 AND 1 / (o.i - 130) IS NOT NULL ORDER BY o.i'
 ]) WITH ORDINALITY u(query, q), LATERAL (SELECT after('off', query)::text AS off) a, LATERAL (SELECT after('on', query)::text AS looked) b;
 DROP FUNCTION after;
 
@@ -250,6 +255,9 @@ SELECT nodes('SELECT o.i, t.id, u.pad FROM o JOIN t ON t.k = o.k JOIN t u ON u.n
 SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k FOR UPDATE OF o');
 SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k WHERE o.i + random() > 0');
 SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k WHERE 1 / o.i IS NOT NULL LIMIT 3');
+SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k WHERE 1 / (o.i + 1) IS NOT NULL');
+SELECT nodes('SELECT o.i, t.pad, random() FROM o JOIN t ON t.k = o.k WHERE 1 / (o.i + 1) IS NOT NULL');
+SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k, random() r WHERE 1 / (o.i + 1) IS NOT NULL');
 SELECT nodes('INSERT INTO dup (d) SELECT t.id FROM o JOIN t ON t.k = o.k WHERE o.i < 3');
 SELECT nodes('WITH w AS (DELETE FROM dup WHERE d < 0 RETURNING *) SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k');
 SELECT nodes('SELECT c.oid, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.oid < 1300');

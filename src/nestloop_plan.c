@@ -19,7 +19,10 @@
  * - errors of rows that nobody asks for.  Where the loop may be stopped early,
  *   everything evaluated for an outer row has to be leakproof: PostgreSQL's own
  *   mark of a function that raises no error that depends on its arguments.
- *   Where the whole result is wanted they would come anyway.
+ *   Where the whole result is wanted they would come anyway, only earlier: before
+ *   rows in front of it are worked on.  So there no function of the statement may
+ *   be volatile, which would be called less often.  (Of two errors of one
+ *   statement, the one that is told may be the other.)
  *
  * A node that takes in all its input before its first row (Sort, Hash, hashed
  * and plain aggregates, function scans) has done so when look-ahead begins,
@@ -64,6 +67,8 @@ typedef struct Walk
 	const CustomScanMethods *methods;
 	int			next_id;
 	MemoryContext context;		/* made when first needed */
+	bool		quiet_known;
+	bool		quiet;			/* no function of the statement is volatile */
 } Walk;
 
 /* What the outer side does, as far as it matters to reading it ahead. */
@@ -72,6 +77,7 @@ typedef struct Effects
 	PlannedStmt *stmt;
 	bool		leakproof;
 	Bitmapset  *params;			/* set by nested loops inside of it */
+	bool		whole;			/* also what is done with its first row */
 } Effects;
 
 static bool plan_is_quiet(Effects *effects, Plan *plan);
@@ -204,7 +210,8 @@ scan_is_quiet(Effects *effects, Plan *plan)
 			return exprs_are_quiet(effects, ((ValuesScan *) plan)->values_lists);
 		case T_FunctionScan:
 			/* with several functions (ROWS FROM) too, all at the first row */
-			return true;
+			return !effects->whole ||
+				exprs_are_quiet(effects, ((FunctionScan *) plan)->functions);
 		case T_SubqueryScan:
 			return plan_is_quiet(effects, ((SubqueryScan *) plan)->subplan);
 		case T_CteScan:
@@ -239,7 +246,8 @@ join_is_quiet(Effects *effects, Plan *plan)
 				plan_is_quiet(effects, innerPlan(plan));
 		case T_HashJoin:
 			/* the inner side is in the hash table by now */
-			return exprs_are_quiet(effects, ((HashJoin *) plan)->hashclauses);
+			return exprs_are_quiet(effects, ((HashJoin *) plan)->hashclauses) &&
+				(!effects->whole || plan_is_quiet(effects, innerPlan(plan)));
 		default:
 			return false;
 	}
@@ -266,10 +274,13 @@ plan_is_quiet(Effects *effects, Plan *plan)
 	switch (nodeTag(plan))
 	{
 		case T_Sort:
-			return true;
+			if (!effects->whole)
+				return true;
+			break;
 		case T_Agg:
-			if (((Agg *) plan)->aggstrategy == AGG_PLAIN ||
-				((Agg *) plan)->aggstrategy == AGG_HASHED)
+			if (!effects->whole &&
+				(((Agg *) plan)->aggstrategy == AGG_PLAIN ||
+				 ((Agg *) plan)->aggstrategy == AGG_HASHED))
 				return true;
 			break;
 		case T_Result:
@@ -288,6 +299,7 @@ plan_is_quiet(Effects *effects, Plan *plan)
 				return false;
 			break;
 		case T_ProjectSet:
+		case T_Hash:
 		case T_Material:
 		case T_Memoize:
 		case T_IncrementalSort:
@@ -366,7 +378,7 @@ static Expr *
 key_of(KeyContext *key, OpExpr *qual, AttrNumber column)
 {
 	KeyContext	found = *key;
-	Effects		effects = {NULL, true, NULL};
+	Effects		effects = {NULL, true, NULL, false};
 	Node	   *left;
 	Expr	   *value;
 
@@ -654,13 +666,30 @@ is_one_row(Plan *plan)
 	return answer;
 }
 
+/*
+ * Could an error of the outer side that comes before the rows in front of it
+ * were returned be told from one that comes behind them?
+ */
+static bool
+statement_is_quiet(Walk *walk)
+{
+	Effects		effects = {walk->stmt, true, NULL, true};
+
+	if (!walk->quiet_known)
+	{
+		walk->quiet = plan_is_quiet(&effects, walk->stmt->planTree);
+		walk->quiet_known = true;
+	}
+	return walk->quiet;
+}
+
 /* Puts a node over outer, the join's outer side, if that is of use and safe. */
 static Plan *
 consider(Walk *walk, NestLoop *join, Plan *outer, NxmLoopEarly early,
 		 int64 bound)
 {
 	NxmLoop		loop = {early, bound, true, 0, {{0}}};
-	Effects		effects = {walk->stmt, true, NULL};
+	Effects		effects = {walk->stmt, true, NULL, false};
 	MemoryContext old;
 
 	if (join->nestParams == NIL || is_one_row(outerPlan(join)))
@@ -674,7 +703,8 @@ consider(Walk *walk, NestLoop *join, Plan *outer, NxmLoopEarly early,
 	if (loop.ntargets > 0 && plan_is_quiet(&effects, outerPlan(join)))
 	{
 		loop.leakproof = loop.leakproof && effects.leakproof;
-		if (loop.leakproof || early != NXM_LOOP_EARLY)
+		if (loop.leakproof ||
+			(early != NXM_LOOP_EARLY && statement_is_quiet(walk)))
 			outer = put_over(walk, outer, &loop);
 	}
 	MemoryContextSwitchTo(old);
@@ -863,7 +893,7 @@ PlannedStmt *
 nxm_nestloop_plan(PlannedStmt *stmt, const CustomScanMethods *methods,
 				  MemoryContext *context)
 {
-	Walk		walk = {stmt, methods, FIRST_PLAN_NODE_ID, NULL};
+	Walk		walk = {stmt, methods, FIRST_PLAN_NODE_ID, NULL, false, false};
 	Plan	   *plan = visit(&walk, stmt->planTree, NXM_LOOP_AS_RUN, 0);
 	List	   *subplans = visit_list(&walk, stmt->subplans, NXM_LOOP_EARLY, 0);
 	PlannedStmt *copy;
