@@ -11,12 +11,17 @@ CREATE SCHEMA look;
 SET search_path = look, public;
 
 \if :{?cold}
+-- read into shared_buffers (2 MB there), it takes the place of all else
+CREATE TABLE filler AS SELECT repeat('x', 900) FROM generate_series(1, 4000);
 CREATE FUNCTION cold() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
 	files text;
 BEGIN
+	FOR i IN 1 .. 3 LOOP
+		PERFORM pg_prewarm('look.filler');
+	END LOOP;
 	SELECT string_agg(pg_relation_filepath(oid), ' ') INTO files FROM pg_class
-	WHERE relnamespace = 'look'::regnamespace AND relkind IN ('r', 'i') AND pg_relation_size(oid) > 65536;
+	WHERE relnamespace = 'look'::regnamespace AND relkind IN ('r', 'i') AND relname <> 'filler' AND pg_relation_size(oid) > 65536;
 	EXECUTE format('COPY (SELECT 1) TO PROGRAM %L',
 		'cat >/dev/null; for f in ' || files || '; do dd of=$f oflag=nocache conv=notrunc,fdatasync count=0 status=none; done');
 END $$;
@@ -160,6 +165,9 @@ SET enable_memoize = off;
 SELECT same('SELECT a.i, (SELECT sum(t.id) FROM o b JOIN t ON t.k = b.k WHERE b.d = a.d AND b.i < 300) FROM o a WHERE a.i < 100', 'SubPlan');
 SELECT same('SELECT a.i, (SELECT string_agg(x.pad, '','') FROM (SELECT left(t.pad, 3) AS pad FROM o b JOIN t ON t.k = b.k WHERE b.i > a.i ORDER BY b.i LIMIT 3) x) FROM o a WHERE a.i < 300', 'SubPlan');
 SELECT same('SELECT a.i, x.* FROM o a, LATERAL (SELECT b.i, t.id FROM o b JOIN t ON t.k = b.k WHERE b.i > a.i ORDER BY b.i LIMIT 4) x WHERE a.i < 300', 'Limit');
+-- with rows in the ring when the scan is begun anew
+SELECT same('SELECT a.i, x.* FROM o a, LATERAL (SELECT b.i, t.id FROM o b JOIN t ON t.k = b.k WHERE t.v > 700 + a.d ORDER BY b.i LIMIT 4) x WHERE a.i < 100', 'Limit');
+SELECT same('SELECT a.i, (SELECT t.id FROM o b JOIN t ON t.k = b.k WHERE t.v > 850 + a.d ORDER BY b.i LIMIT 1) FROM o a JOIN t u ON u.k = a.k WHERE a.i < 100', 'SubPlan');
 SELECT same('SELECT a.i FROM o a WHERE a.i < 300 AND EXISTS (SELECT FROM o b JOIN t ON t.k = b.k WHERE b.i > a.i AND t.v > 900)', 'Nested Loop');
 SELECT same('SELECT a.i FROM o a WHERE a.i < 300 AND a.d NOT IN (SELECT t.v FROM o b JOIN t ON t.k = b.k WHERE b.i > a.i AND b.i < a.i + 50)', 'SubPlan');
 SELECT same('SELECT a.i FROM o a WHERE EXISTS (SELECT FROM t WHERE t.k = a.k AND t.v > 900)', 't_k');

@@ -27,7 +27,7 @@ if (!on_disk($node))
 }
 
 $node->start;
-$node->safe_psql('postgres', 'CREATE EXTENSION nexusmem');
+$node->safe_psql('postgres', 'CREATE EXTENSION nexusmem; CREATE EXTENSION pg_prewarm');
 foreach my $name ('prefetch', 'nestloop_prefetch')
 {
 	my $sums = PostgreSQL::Test::Utils::tempdir() . "/$name";
