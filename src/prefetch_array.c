@@ -10,8 +10,8 @@
  *
  * Steps.  Several arrays are gone through like the digits of a number, the last
  * column's fastest; steps number these combinations in the scan's direction.
- * Leaves are asked for up to `distance` steps ahead.  Heap blocks follow as soon
- * as the leaf is in shared_buffers, and half that distance ahead if it is not.
+ * Leaves are asked for up to `distance` steps ahead.  Heap blocks follow at once
+ * where the leaf is in memory, and half that distance ahead where it is not.
  *
  * A leaf counts as used when the scan comes to its step (it descends there, be
  * there a match or not), a heap block when the scan returns a tuple of it.
@@ -26,7 +26,7 @@
  *
  * Limits: in PostgreSQL 15 and 16 elements that have no rows return no tuple,
  * and while the btree runs through such nothing is read ahead.  No parallel
- * scans, no skip arrays (18).  Memory: 3 kB, and 16 bytes for each block that
+ * scans, no skip arrays (18).  Memory: 3 kB, and 20 bytes for each block that
  * may be in flight.
  */
 #include "prefetch_internal.h"
@@ -50,6 +50,7 @@ typedef struct Asked
 typedef struct Slot
 {
 	BlockNumber leaf;			/* of a step, by its number's low bits */
+	bool		leaf_asked;		/* and it is being read from the disk */
 	Asked		asked;			/* the first `count` of them */
 } Slot;
 
@@ -290,10 +291,16 @@ look_at_leaf(IndexScanDesc scan, NxmArrays *a, NxmLookAhead *la)
 	set_keys((BTScanOpaque) scan->opaque, a, step);
 	leaf = nxm_btree_probe_leaf(&a->probe);
 	slot_of_step(a, step)->leaf = leaf;
-	if (!BlockNumberIsValid(leaf) ||
-		(step > a->heap_next && slot_of_step(a, step - 1)->leaf == leaf))
+	slot_of_step(a, step)->leaf_asked = false;
+	if (!BlockNumberIsValid(leaf))
 		return true;
+	if (step > a->heap_next && slot_of_step(a, step - 1)->leaf == leaf)
+	{
+		slot_of_step(a, step)->leaf_asked = slot_of_step(a, step - 1)->leaf_asked;
+		return true;
+	}
 	found = nxm_look_at_index(la, scan->indexRelation, leaf);
+	slot_of_step(a, step)->leaf_asked = found == NXM_LOOK_SUBMITTED;
 	if (found == NXM_LOOK_SUBMITTED)
 		remember(a, step, leaf, true);
 	/* that the leaf is cached tells nothing of the heap */
@@ -364,7 +371,7 @@ nxm_arrays_follow(IndexScanDesc scan, NxmBtreeLook *la, ScanDirection dir,
 
 		if (a->heap_next < a->leaf_next &&
 			(a->heap_next - a->current <= (in_flight + 1) / 2 ||
-			 !BlockNumberIsValid(slot_of_step(a, a->heap_next)->leaf) ||
+			 !slot_of_step(a, a->heap_next)->leaf_asked ||
 			 nxm_is_buffered(scan->indexRelation,
 							 slot_of_step(a, a->heap_next)->leaf)))
 			more = look_at_heap(scan, a, &la->base, in_flight - a->count, &vmbuf);
