@@ -17,7 +17,8 @@
 # clock starts. The ceiling is ceiling.c on the table's own files, once in each pair:
 # what reading ahead at a distance of 32 can gain on this device.
 #
-# Cached: all in shared_buffers, or, with 4 MB of these, all in the operating
+# shared_buffers are small when cold, for a buffer touched for the first time costs a page
+# fault in either run. Cached: all in shared_buffers, or, with 4 MB of these, all in the operating
 # system's cache. The figure is the backend's CPU time; chunks of A and B take turns
 # in one session, and of each the least one counts (see cached.sh).
 set -euo pipefail
@@ -159,7 +160,7 @@ autovacuum = off
 maintenance_work_mem = 512MB
 work_mem = 256MB"
 nxm_cluster_start main "$CONF
-shared_buffers = 2GB"
+shared_buffers = 256MB"
 nxm_psql <<-SQL
 	SET max_parallel_workers_per_gather = 0;
 	CREATE EXTENSION nexusmem;
