@@ -56,7 +56,10 @@ SELECT nexusmem.predictor_reset();
 -- with the library loaded, the settings are a server's
 SET nexusmem.enable_learned_prefetch = on;
 SET nexusmem.predictor_memory = '32MB';
+-- whose message has units from 17 on
+\set VERBOSITY sqlstate
 ALTER SYSTEM SET nexusmem.predictor_memory = '1kB';
+\set VERBOSITY default
 ALTER SYSTEM SET nexusmem.predictor_memory = '100TB';
 ALTER SYSTEM SET nexusmem.enable_learned_prefetch = 'perhaps';
 SELECT state, detail, hint FROM nexusmem.status WHERE feature = 'learned look-ahead';
