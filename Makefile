@@ -93,7 +93,7 @@ SHLIB_LINK += -lnuma
 endif
 
 REGRESS = install nodes settings errors privileges prefetch nestloop_prefetch predictor structures structure_errors structure_privileges cache cache_errors cache_privileges
-ISOLATION = concurrent remembered
+ISOLATION = concurrent remembered recheck
 ISOLATION_OPTS = --inputdir=test --load-extension=nexusmem
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl

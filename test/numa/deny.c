@@ -5,7 +5,8 @@
  *		deny mbind,set_mempolicy,move_pages -- postgres -D data
  *
  * This is what the default seccomp profile of Docker and containerd does to the
- * NUMA calls of a container without CAP_SYS_NICE. The filter is inherited over
+ * NUMA calls of a container without CAP_SYS_NICE. Without fadvise64 look-ahead cannot
+ * tell what is in the operating system's cache. The filter is inherited over
  * fork and exec, and cannot be taken off again, which is why this is a program
  * in front of the server and not a function in a test.
  *
@@ -50,6 +51,7 @@ static const struct
 	{ "set_mempolicy_home_node", SYS_set_mempolicy_home_node },
 	{ "sched_setaffinity", SYS_sched_setaffinity },
 	{ "sched_getaffinity", SYS_sched_getaffinity },
+	{ "fadvise64", SYS_fadvise64 },
 };
 
 #define NCALLS (sizeof(calls) / sizeof(calls[0]))
