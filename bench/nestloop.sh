@@ -6,9 +6,9 @@
 #	CHUNKS=15	parts of a run of the cached cases
 #	CASES=...	the cases to run, as they are named below
 #
-# A is nexusmem.enable_nestloop_prefetch = off, B is on. IN_SCAN=on|off is
-# enable_prefetch of A; that of B is on: the inner side's own look-ahead gains where
-# it returns several rows. Both run the same queries, which differ from pair to pair.
+# A is without look-ahead, B with it. IN_SCAN=on has A use the index scans' own, which
+# gains where the inner side returns several rows: B is then what this setting adds.
+# Both run the same queries, which differ from pair to pair.
 #
 # Cold: before each run the server restarts, and the files of what is probed leave
 # the operating system's cache; "warm index" reads the index back into
@@ -17,10 +17,13 @@
 # clock starts. The ceiling is ceiling.c on the table's own files, once in each pair:
 # what reading ahead at a distance of 32 can gain on this device.
 #
-# shared_buffers are small when cold, for a buffer touched for the first time costs a page
-# fault in either run. Cached: all in shared_buffers, or, with 4 MB of these, all in the operating
-# system's cache. The figure is the backend's CPU time; chunks of A and B take turns
-# in one session, and of each the least one counts (see cached.sh).
+# The session has filled shared_buffers, small ones, with another table before: a page of
+# them that a process touches for the first time costs a page fault in either run, which
+# sessions that have been at work for a while do not have.
+#
+# Cached: all in shared_buffers, or, with 4 MB of these, all in the operating system's
+# cache. The figure is the backend's CPU time; chunks of A and B take turns in one
+# session, and of each the least one counts (see cached.sh).
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -29,7 +32,7 @@ param ROWS 800000
 param CHUNKS 15
 param SEED $RANDOM
 param DISTANCE -1
-param IN_SCAN on
+param IN_SCAN off
 COLD="probes_100 probes_1000 probes_10000 warm_index_10000 index_only_10000 limit_10 limit_100 orders directory"
 CASES=${CASES:-"$COLD cached cached_rows os_cached"}
 bench_begin nestloop "$@"
@@ -93,6 +96,8 @@ run() {
 		SET nexusmem.enable_prefetch = $(if [ "$1" = on ]; then echo on; else echo "$IN_SCAN"; fi);
 		SET nexusmem.prefetch_distance = $DISTANCE;
 		$SETTINGS
+		SELECT pg_prewarm('filler') \g /dev/null
+		SELECT pg_prewarm(r) FROM unnest('{outside,outside_n${WARM:+,$WARM}}'::text[]) r \g /dev/null
 		SELECT setseed($2 / 100000.0) \g /dev/null
 		DO \$\$
 		DECLARE
@@ -170,6 +175,10 @@ nxm_psql <<-SQL
 	ALTER TABLE bench ALTER pad SET STORAGE PLAIN;
 	INSERT INTO bench SELECT k, repeat('x', 950)
 		FROM (SELECT k FROM generate_series(1, $ROWS) k ORDER BY hashint4extended(k, $SEED)) s;
+	-- fills shared_buffers
+	CREATE TABLE filler (pad text);
+	ALTER TABLE filler ALTER pad SET STORAGE PLAIN;
+	INSERT INTO filler SELECT repeat('x', 7000) FROM generate_series(1, 40000);
 	CREATE TABLE outside AS SELECT row_number() OVER ()::int AS n, k
 		FROM (SELECT k FROM generate_series(1, $ROWS) k ORDER BY hashint4extended(k, $SEED + 1)) s;
 	-- 100 regions of 20 customers, 10 orders each, 5 lines each
@@ -190,7 +199,7 @@ nxm_psql <<-SQL
 	CREATE INDEX line_order_id ON line (order_id);
 	CREATE INDEX file_id ON file (id);
 	CREATE INDEX file_directory ON file (directory);
-	VACUUM (FREEZE, ANALYZE) bench, outside, customer, orders, line, file;
+	VACUUM (FREEZE, ANALYZE) filler, bench, outside, customer, orders, line, file;
 	-- an aborted DELETE takes all-visible from pages and leaves no other trace
 	BEGIN;
 	DELETE FROM bench WHERE k % 5 = 0;
@@ -216,7 +225,6 @@ cold_start() {
 	nxm_cluster_stop main
 	evict "${FILES[@]}"
 	nxm_cluster_start main
-	nxm_psql -Atc "SELECT pg_prewarm('outside'), pg_prewarm('outside_n') $(for r in $WARM; do echo ", pg_prewarm('$r')"; done)" >/dev/null
 }
 
 cc -O2 -o "$NXM_TMP/ceiling" "$NXM_ROOT/bench/ceiling.c"
