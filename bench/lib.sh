@@ -168,3 +168,16 @@ clients() {
 	as_postgres "$PG_BIN/pgbench" -n -M prepared -c "$CLIENTS" -j 2 -T "$SECONDS_A_RUN" -f "$1" |
 		awk -v n="${2:-1}" '/^tps/ { print $3 * n }'
 }
+
+# filler MB: SQL that makes a table of that size. A session that runs TOUCH_BUFFERS before
+# the clock starts has touched all of as large shared_buffers, as one that has been at work
+# for a while has: else each page of them costs a page fault in either run.
+filler() {
+	cat <<-SQL
+		CREATE TABLE filler (pad text);
+		ALTER TABLE filler ALTER pad SET STORAGE PLAIN;
+		INSERT INTO filler SELECT repeat('x', 7000) FROM generate_series(1, $(($1 * 128 + 1000)));
+		VACUUM (FREEZE) filler;
+	SQL
+}
+TOUCH_BUFFERS="SELECT pg_prewarm('filler') \\g /dev/null"

@@ -11,7 +11,8 @@
 # differ from pair to pair. Before each run the server restarts and the files of
 # table and index leave the operating system's cache. Short scans are repeated at
 # other places, still cold, so that a run reads enough to be timed. Sessions have
-# planned their query and loaded its catalogs before the clock starts.
+# planned their query, loaded its catalogs and touched all of shared_buffers before the
+# clock starts.
 #
 # The ceiling is ceiling.c on the table's own files, once in each pair.
 set -euo pipefail
@@ -97,6 +98,8 @@ run() {
 		SET nexusmem.enable_prefetch = $1;
 		SET nexusmem.prefetch_distance = $DISTANCE;
 		$SETTINGS $SET
+		$TOUCH_BUFFERS
+		$WARM
 		SELECT setseed($2 / 100000.0) \g /dev/null
 		DO \$\$
 		DECLARE
@@ -132,6 +135,7 @@ nxm_psql <<-SQL
 	SET max_parallel_workers_per_gather = 0;
 	CREATE EXTENSION nexusmem;
 	CREATE EXTENSION pg_prewarm;
+	$(filler 256)
 	BEGIN;
 	CREATE TABLE bench (k int, f int, place int, pad text);
 	CREATE FUNCTION wide(k int) RETURNS text IMMUTABLE PARALLEL SAFE LANGUAGE sql RETURN lpad(k::text, 240, '0');
@@ -172,7 +176,8 @@ cold_start() {
 	nxm_cluster_stop main
 	evict "${TABLE[@]}" "${INDEX_FILES[@]}"
 	nxm_cluster_start main
-	if [ "$1" = warm ]; then nxm_psql -Atc "SELECT pg_prewarm('${PLAN##* }')" >/dev/null; fi
+	WARM=
+	if [ "$1" = warm ]; then WARM="SELECT pg_prewarm('${PLAN##* }') \\g /dev/null"; fi
 }
 
 declare -A ISSUED

@@ -17,9 +17,7 @@
 # clock starts. The ceiling is ceiling.c on the table's own files, once in each pair:
 # what reading ahead at a distance of 32 can gain on this device.
 #
-# The session has filled shared_buffers, small ones, with another table before: a page of
-# them that a process touches for the first time costs a page fault in either run, which
-# sessions that have been at work for a while do not have.
+# The session has touched all of shared_buffers before (see lib.sh), which are small.
 #
 # Cached: all in shared_buffers, or, with 4 MB of these, all in the operating system's
 # cache. The figure is the backend's CPU time; chunks of A and B take turns in one
@@ -96,7 +94,7 @@ run() {
 		SET nexusmem.enable_prefetch = $(if [ "$1" = on ]; then echo on; else echo "$IN_SCAN"; fi);
 		SET nexusmem.prefetch_distance = $DISTANCE;
 		$SETTINGS
-		SELECT pg_prewarm('filler') \g /dev/null
+		$TOUCH_BUFFERS
 		SELECT pg_prewarm(r) FROM unnest('{outside,outside_n${WARM:+,$WARM}}'::text[]) r \g /dev/null
 		SELECT setseed($2 / 100000.0) \g /dev/null
 		DO \$\$
@@ -170,15 +168,12 @@ nxm_psql <<-SQL
 	SET max_parallel_workers_per_gather = 0;
 	CREATE EXTENSION nexusmem;
 	CREATE EXTENSION pg_prewarm;
+	$(filler 256)
 	BEGIN;
 	CREATE TABLE bench (k int, pad text);
 	ALTER TABLE bench ALTER pad SET STORAGE PLAIN;
 	INSERT INTO bench SELECT k, repeat('x', 950)
 		FROM (SELECT k FROM generate_series(1, $ROWS) k ORDER BY hashint4extended(k, $SEED)) s;
-	-- fills shared_buffers
-	CREATE TABLE filler (pad text);
-	ALTER TABLE filler ALTER pad SET STORAGE PLAIN;
-	INSERT INTO filler SELECT repeat('x', 7000) FROM generate_series(1, 40000);
 	CREATE TABLE outside AS SELECT row_number() OVER ()::int AS n, k
 		FROM (SELECT k FROM generate_series(1, $ROWS) k ORDER BY hashint4extended(k, $SEED + 1)) s;
 	-- 100 regions of 20 customers, 10 orders each, 5 lines each
@@ -199,7 +194,7 @@ nxm_psql <<-SQL
 	CREATE INDEX line_order_id ON line (order_id);
 	CREATE INDEX file_id ON file (id);
 	CREATE INDEX file_directory ON file (directory);
-	VACUUM (FREEZE, ANALYZE) filler, bench, outside, customer, orders, line, file;
+	VACUUM (FREEZE, ANALYZE) bench, outside, customer, orders, line, file;
 	-- an aborted DELETE takes all-visible from pages and leaves no other trace
 	BEGIN;
 	DELETE FROM bench WHERE k % 5 = 0;
