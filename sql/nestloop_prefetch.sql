@@ -266,6 +266,13 @@ SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k WHERE 1 / o.i IS NOT 
 SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k WHERE 1 / (o.i + 1) IS NOT NULL');
 SELECT nodes('SELECT o.i, t.pad, random() FROM o JOIN t ON t.k = o.k WHERE 1 / (o.i + 1) IS NOT NULL');
 SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k, random() r WHERE 1 / (o.i + 1) IS NOT NULL');
+-- what starts after the first row, or anew, has effects then
+CREATE FUNCTION noisy(i int) RETURNS SETOF int LANGUAGE plpgsql VOLATILE AS 'BEGIN RETURN NEXT i; END';
+SELECT nodes('SELECT f, t.pad FROM o, LATERAL noisy(o.k) f JOIN t ON t.k = f LIMIT 3');
+SELECT nodes('SELECT q.s, t.pad FROM o, LATERAL (SELECT max(1 / (o.i + p.i + 1)) + o.k AS s FROM o p WHERE p.i < 3) q JOIN t ON t.k = q.s LIMIT 3');
+SELECT nodes('SELECT t.pad FROM (SELECT k FROM o UNION ALL (SELECT k FROM o WHERE 1 / (i + 1) IS NOT NULL ORDER BY k)) q JOIN t ON t.k = q.k LIMIT 3');
+SELECT nodes('SELECT * FROM (SELECT o.i, t.pad, row_number() OVER () AS n FROM o JOIN t ON t.k = o.k WHERE 1 / (o.i + 1) IS NOT NULL) x WHERE n <= 3');
+DROP FUNCTION noisy;
 SELECT nodes('INSERT INTO dup (d) SELECT t.id FROM o JOIN t ON t.k = o.k WHERE o.i < 3');
 SELECT nodes('WITH w AS (DELETE FROM dup WHERE d < 0 RETURNING *) SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k');
 SELECT nodes('SELECT c.oid, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.oid < 1300');

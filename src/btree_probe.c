@@ -30,6 +30,7 @@
  */
 #include "btree_probe.h"
 
+#include "access/transam.h"
 #include "catalog/pg_am.h"
 #include "compat.h"
 #include "miscadmin.h"
@@ -101,6 +102,12 @@ nxm_btree_probe_init(NxmBtreeProbe *probe, Relation index,
 								   InvalidStrategy, keys[i].type,
 								   keys[i].collation, proc, (Datum) 0);
 		}
+	}
+	/* called with a page locked, for keys that the scan may never get to */
+	for (int i = 0; i < nkeys; i++)
+	{
+		if (key->scankeys[i].sk_func.fn_oid >= FirstNormalObjectId)
+			return false;
 	}
 	nxm_set_insertion_backward(key, ScanDirectionIsBackward(dir));
 	return true;

@@ -31,7 +31,8 @@ typedef struct NxmBtreeProbe
 /*
  * Prepares a probe for keys on the first nkeys columns of the index, of a scan
  * in direction dir.  False: this index can't be probed (no btree, not valid, of
- * a temporary table, or its operator family compares no such types).  May
+ * a temporary table, or its operator family compares no such types, or not by a
+ * function of PostgreSQL's own).  May
  * ereport as catalog look-ups do.
  */
 extern bool nxm_btree_probe_init(NxmBtreeProbe *probe, Relation index,

@@ -26,7 +26,8 @@
  *
  * A node that takes in all its input before its first row (Sort, Hash, hashed
  * and plain aggregates, function scans) has done so when look-ahead begins,
- * which is after the first row: what is below it is not looked at.
+ * which is after the first row: what is below it is not looked at.  Unless it may
+ * start then, or anew: below the inner side of a nested loop, in an Append.
  *
  * Stopping early.  The walk from the top carries what is known: below a node
  * that takes in everything the loop is complete; below LIMIT, a merge join, the
@@ -81,6 +82,7 @@ typedef struct Effects
 } Effects;
 
 static bool plan_is_quiet(Effects *effects, Plan *plan);
+static bool plan_starts_quiet(Effects *effects, Plan *plan);
 
 static bool
 function_is_volatile(Oid function, void *context)
@@ -118,9 +120,9 @@ has_effect(Node *node, void *context)
 				SubPlan    *subplan = (SubPlan *) node;
 
 				effects->leakproof = false;
-				if (!plan_is_quiet(effects,
-								   list_nth(effects->stmt->subplans,
-											subplan->plan_id - 1)))
+				if (!plan_starts_quiet(effects,
+									   list_nth(effects->stmt->subplans,
+												subplan->plan_id - 1)))
 					return true;
 				break;
 			}
@@ -177,7 +179,7 @@ plans_are_quiet(Effects *effects, List *plans)
 
 	foreach(cell, plans)
 	{
-		if (!plan_is_quiet(effects, lfirst(cell)))
+		if (!plan_starts_quiet(effects, lfirst(cell)))
 			return false;
 	}
 	return true;
@@ -215,9 +217,15 @@ scan_is_quiet(Effects *effects, Plan *plan)
 		case T_SubqueryScan:
 			return plan_is_quiet(effects, ((SubqueryScan *) plan)->subplan);
 		case T_CteScan:
-			return plan_is_quiet(effects,
-								 list_nth(effects->stmt->subplans,
-										  ((CteScan *) plan)->ctePlanId - 1));
+			{
+				Plan	   *cte = list_nth(effects->stmt->subplans,
+										   ((CteScan *) plan)->ctePlanId - 1);
+
+				/* one row more than is wanted of it may take for ever */
+				if (IsA(cte, RecursiveUnion))
+					effects->leakproof = false;
+				return plan_is_quiet(effects, cte);
+			}
 		default:
 			return false;
 	}
@@ -240,7 +248,7 @@ join_is_quiet(Effects *effects, Plan *plan)
 	switch (nodeTag(plan))
 	{
 		case T_NestLoop:
-			return plan_is_quiet(effects, innerPlan(plan));
+			return plan_starts_quiet(effects, innerPlan(plan));
 		case T_MergeJoin:
 			return exprs_are_quiet(effects, ((MergeJoin *) plan)->mergeclauses) &&
 				plan_is_quiet(effects, innerPlan(plan));
@@ -306,13 +314,16 @@ plan_is_quiet(Effects *effects, Plan *plan)
 		case T_Group:
 		case T_Unique:
 		case T_SetOp:
-		case T_RecursiveUnion:
 		case T_Gather:
 		case T_GatherMerge:
 			break;
+		case T_RecursiveUnion:
+			return plan_is_quiet(effects, outerPlan(plan)) &&
+				plan_starts_quiet(effects, innerPlan(plan));
 		case T_Append:
 			return plans_are_quiet(effects, ((Append *) plan)->appendplans);
 		case T_MergeAppend:
+			/* all of them have started with its first row, but this is simpler */
 			return plans_are_quiet(effects, ((MergeAppend *) plan)->mergeplans);
 		case T_NestLoop:
 		case T_MergeJoin:
@@ -323,6 +334,19 @@ plan_is_quiet(Effects *effects, Plan *plan)
 	}
 	return plan_is_quiet(effects, outerPlan(plan)) &&
 		plan_is_quiet(effects, innerPlan(plan));
+}
+
+/* The same of one that may start, or start anew, after that first row. */
+static bool
+plan_starts_quiet(Effects *effects, Plan *plan)
+{
+	bool		whole = effects->whole;
+	bool		answer;
+
+	effects->whole = true;
+	answer = plan_is_quiet(effects, plan);
+	effects->whole = whole;
+	return answer;
 }
 
 /* Turning an inner key into one over the outer row. */
@@ -401,17 +425,27 @@ key_of(KeyContext *key, OpExpr *qual, AttrNumber column)
 	return value;
 }
 
-static bool
-is_btree(Oid index)
+/* How many columns a btree has to search by; 0: it is none. */
+static int
+search_columns(Oid index)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(index));
-	bool		answer;
+	int			n = 0;
 
 	if (!HeapTupleIsValid(tuple))
-		return false;
-	answer = ((Form_pg_class) GETSTRUCT(tuple))->relam == BTREE_AM_OID;
+		return 0;
+	if (((Form_pg_class) GETSTRUCT(tuple))->relam == BTREE_AM_OID)
+	{
+		HeapTuple	columns = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
+
+		if (HeapTupleIsValid(columns))
+		{
+			n = ((Form_pg_index) GETSTRUCT(columns))->indnkeyatts;
+			ReleaseSysCache(columns);
+		}
+	}
 	ReleaseSysCache(tuple);
-	return answer;
+	return n;
 }
 
 static void
@@ -420,14 +454,15 @@ collect_index(NxmLoop *loop, NestLoop *join, Plan *scan, Oid index,
 {
 	NxmLoopTarget target = {0};
 	KeyContext	key = {join, false, true, NIL, false, true};
+	int			ncolumns;
 
 	if (loop->ntargets == NXM_MAX_LOOP_TARGETS ||
-		index < FirstNormalObjectId ||
-		!is_btree(index))
+		index < FirstNormalObjectId)
 		return;
+	ncolumns = search_columns(index);
 
 	key.may_fail = direct && loop->early != NXM_LOOP_EARLY;
-	for (AttrNumber column = 1; column <= INDEX_MAX_KEYS; column++)
+	for (AttrNumber column = 1; column <= ncolumns; column++)
 	{
 		Oid			opclass = get_index_column_opclass(index, column);
 		OpExpr	   *qual = NULL;
@@ -437,8 +472,6 @@ collect_index(NxmLoop *loop, NestLoop *join, Plan *scan, Oid index,
 		Oid			left;
 		Oid			right;
 
-		if (!OidIsValid(opclass))
-			break;
 		foreach(cell, quals)
 		{
 			qual = lfirst(cell);
@@ -692,7 +725,8 @@ consider(Walk *walk, NestLoop *join, Plan *outer, NxmLoopEarly early,
 	Effects		effects = {walk->stmt, true, NULL, false};
 	MemoryContext old;
 
-	if (join->nestParams == NIL || is_one_row(outerPlan(join)))
+	if (join->nestParams == NIL || is_one_row(outerPlan(join)) ||
+		list_length(outer->targetlist) > MaxTupleAttributeNumber)
 		return outer;
 	if (walk->context == NULL)
 		walk->context = AllocSetContextCreate(CurrentMemoryContext,
@@ -862,13 +896,31 @@ visit(Walk *walk, Plan *plan, NxmLoopEarly early, int64 bound)
 			bound = 0;
 			early = inner_early = NXM_LOOP_EARLY;
 			break;
+		case T_WindowAgg:
+			/* no more rows once the run condition fails */
+			if (((WindowAgg *) plan)->runCondition != NIL)
+				early = NXM_LOOP_EARLY;
+			bound = 0;
+			break;
+		case T_SetOp:
+			/* 18: sorted, it may leave its inner side where the outer one ends */
+			inner_early = NXM_LOOP_EARLY;
+			bound = 0;
+			break;
+		case T_HashJoin:
+			/* an empty hash table ends it, after an outer row */
+			inner_early = NXM_LOOP_COMPLETE;
+			if (((Join *) plan)->jointype != JOIN_LEFT &&
+				((Join *) plan)->jointype != JOIN_FULL &&
+				((Join *) plan)->jointype != JOIN_ANTI)
+				early = NXM_LOOP_EARLY;
+			break;
 		case T_NestLoop:
 			if (((Join *) plan)->inner_unique ||
 				((Join *) plan)->jointype == JOIN_SEMI ||
 				((Join *) plan)->jointype == JOIN_ANTI)
 				inner_early = NXM_LOOP_EARLY;
 			break;
-		case T_HashJoin:
 		case T_Result:
 			break;
 		default:

@@ -243,15 +243,22 @@ make_area(void)
 		return;
 	}
 	predictor = nxm_predictor_init(predictor_of(segment), size);
-	load_saved(predictor);
-	recorded_saved = recorded_now();
-	last_save = GetCurrentTimestamp();
 	set_failed(NULL, NULL);
-
-	shared->handle = dsm_segment_handle(segment);
-	shared->size = size;
-	pg_write_barrier();			/* pairs with nxm_predictor_area() */
-	pg_atomic_write_u32(&shared->ready, 1);
+	PG_TRY();
+	{
+		load_saved(predictor);
+	}
+	PG_FINALLY();
+	{
+		/* whatever of it was loaded: the segment is there, and is the only one */
+		recorded_saved = recorded_now();
+		last_save = GetCurrentTimestamp();
+		shared->handle = dsm_segment_handle(segment);
+		shared->size = size;
+		pg_write_barrier();		/* pairs with nxm_predictor_area() */
+		pg_atomic_write_u32(&shared->ready, 1);
+	}
+	PG_END_TRY();
 }
 
 /* Forgets databases that are gone. */

@@ -249,7 +249,9 @@ nxm_look_layout(IndexScanDesc scan, Size size, bool *known, const char *am)
 
 	if (*known)
 		return true;
-	ours = palloc_extended(size, MCXT_ALLOC_NO_OOM);
+	/* the rounding is the context's */
+	ours = MemoryContextAllocExtended(GetMemoryChunkContext(scan->opaque), size,
+									  MCXT_ALLOC_NO_OOM);
 	if (ours == NULL)
 		return false;
 	same = GetMemoryChunkSpace(ours) == GetMemoryChunkSpace(scan->opaque);

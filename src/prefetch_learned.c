@@ -94,8 +94,9 @@ static int64 reads_seen = 0;
 
 /*
  * The scan that returned a tuple last, and has not been called since; NULL: its block
- * is not to be recorded.  It is there yet: its end passes here, and where an error
- * ends it, so does the (sub)transaction.
+ * is not to be recorded.  It is there yet: its end passes here, unless its index has
+ * lost our routine, which makes this NULL, and where an error ends it, so does the
+ * (sub)transaction.
  */
 static IndexScanDesc last = NULL;
 
@@ -415,13 +416,13 @@ end_session(int code, Datum arg)
 	nxm_predictor_end(predictor, &session);
 }
 
-/* An error may have ended the scan. */
+/* No scan outlives its transaction, and an error may have ended it. */
 static void
-at_abort(XactEvent event, void *arg)
+at_end(XactEvent event, void *arg)
 {
+	(void) event;
 	(void) arg;
-	if (event == XACT_EVENT_ABORT)
-		last = NULL;
+	last = NULL;
 }
 
 static void
@@ -445,7 +446,7 @@ have_session(void)
 		return false;
 	nxm_predictor_begin(&session);
 	before_shmem_exit(end_session, (Datum) 0);
-	RegisterXactCallback(at_abort, NULL);
+	RegisterXactCallback(at_end, NULL);
 	RegisterSubXactCallback(at_subabort, NULL);
 	return true;
 }
@@ -455,6 +456,8 @@ nxm_learned_change_seat(Relation index, IndexAmRoutine *look_ahead)
 {
 	if (!nxm_enable_learned_prefetch)
 	{
+		/* the end of a scan of it that is open does not pass here any more */
+		last = NULL;
 		if (index->rd_indam == nxm_learned_routine)
 			index->rd_indam = look_ahead;
 		return;

@@ -279,6 +279,14 @@ set_keys(LoopState *state, Target *target, Row *row, uint32 *hash)
 
 		if (isnull)
 			return false;
+		/* once, and not at each comparison with a page locked */
+		if (target->typlen[i] == -1)
+		{
+			MemoryContext old = MemoryContextSwitchTo(context->ecxt_per_tuple_memory);
+
+			value = PointerGetDatum(PG_DETOAST_DATUM_PACKED(value));
+			MemoryContextSwitchTo(old);
+		}
 		nxm_btree_probe_set(&target->probe, i, value);
 		*hash = hash_combine(*hash, datum_image_hash(value, target->typbyval[i],
 													 target->typlen[i]));

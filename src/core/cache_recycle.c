@@ -43,7 +43,8 @@
  * quarter.
  *
  * Limits: what is displaced from a full list, and what is left over of a room, stays
- * dead until its segment is compacted.
+ * dead until its segment is compacted.  A process that dies while it has a place of a
+ * list marked BUSY leaves it so: there is one place less.
  */
 #include "cache_internal.h"
 
@@ -105,7 +106,10 @@ nxm_cache_give_room(NxmSpace *space, NxmCachePartition *part, NxmRef ref,
 	nxm_store(&to->name, (SEG_LIFE(word) & ROOM_LIFE_MASK) << ROOM_LIFE_SHIFT | ref);
 }
 
-/* Makes clear what is. */
+/*
+ * Makes clear what is.  Nobody else may have the rooms while the hazards are looked at:
+ * one that was taken, written, read and given again meanwhile has the same name.
+ */
 static void
 clear_rooms(NxmSpace *space, NxmFreeRoom *list)
 {
@@ -117,24 +121,28 @@ clear_rooms(NxmSpace *space, NxmFreeRoom *list)
 	{
 		/* acquire: the change of the slot that named it */
 		names[i] = nxm_load(&list[i].name);
+		if (names[i] == ROOM_BUSY || (names[i] & ROOM_CLEAR) != 0 ||
+			(names[i] != 0 && !nxm_cas(&list[i].name, &names[i], ROOM_BUSY)))
+			names[i] = 0;
 		refs[i] = ROOM_REF(names[i]);
 	}
 	read = nxm_hazards_on(space, refs, NXM_CACHE_ROOMS);
 	for (int i = 0; i < NXM_CACHE_ROOMS; i++)
 	{
-		if (names[i] != 0 && names[i] != ROOM_BUSY && (names[i] & ROOM_CLEAR) == 0 &&
-			(read >> i & 1) == 0)
-			(void) nxm_cas(&list[i].name, &names[i], names[i] | ROOM_CLEAR);
+		if (names[i] != 0)
+			nxm_store(&list[i].name,
+					  names[i] | ((read >> i & 1) == 0 ? ROOM_CLEAR : 0));
 	}
 }
 
 /*
- * Takes a room that is clear, of `there` units.  What is left over gets the header of
- * an item that no slot names, and stays dead.  false: it is not to be had.
+ * Takes a room that is clear.  What is left over gets the header of an item that no
+ * slot names, and stays dead.  false: it is not to be had.  The room's sort, read
+ * apart from its name, may have been another's: it is only what made this one tried.
  */
 static bool
-take(NxmSpace *space, NxmFreeRoom *from, uint64_t name, uint64_t due, uint32_t there,
-	 uint32_t units, NxmRoom *room)
+take(NxmSpace *space, NxmFreeRoom *from, uint64_t name, int kind, uint32_t scale,
+	 uint64_t due, uint32_t units, NxmRoom *room)
 {
 	NxmRef		ref = ROOM_REF(name);
 	NxmCacheSegment *segment = segment_at(space, ref);
@@ -142,6 +150,7 @@ take(NxmSpace *space, NxmFreeRoom *from, uint64_t name, uint64_t due, uint32_t t
 	uint64_t	word;
 	uint64_t	done;
 	uint32_t	life;
+	uint32_t	there;
 	bool		gone;
 
 	if (segment == NULL)
@@ -152,7 +161,8 @@ take(NxmSpace *space, NxmFreeRoom *from, uint64_t name, uint64_t due, uint32_t t
 	gone = (SEG_LIFE(word) & ROOM_LIFE_MASK) != ROOM_LIFE(name) ||
 		SEG_STATE(word) == SEG_DRAINED ||
 		nxm_load_relaxed(&segment->cursor) != HEAD_UNITS;
-	if (!gone && nxm_load_relaxed(&segment->due) != due)
+	if (!gone && (SEG_KIND(word) != kind || SEG_SCALE(word) != scale ||
+				  nxm_load_relaxed(&segment->due) != due))
 		return false;
 	/* acquire: all hazards were seen without it */
 	if (!nxm_cas(&from->name, &name, 0) || gone)
@@ -160,7 +170,9 @@ take(NxmSpace *space, NxmFreeRoom *from, uint64_t name, uint64_t due, uint32_t t
 
 	do
 	{
-		if (DONE_LIFE(done) != life)
+		/* nor where who wrote the room last has yet to commit it */
+		if (DONE_LIFE(done) != life || DONE_DEAD(done) < units ||
+			DONE_COMMITTED(done) < HEAD_UNITS + units)
 			return false;
 	} while (!nxm_cas(&segment->done, &done, done - size));
 	NXM_PAUSE("room taken");
@@ -171,6 +183,9 @@ take(NxmSpace *space, NxmFreeRoom *from, uint64_t name, uint64_t due, uint32_t t
 		if (!nxm_cas(&segment->word, &word, word))
 			continue;
 		if (nxm_load_relaxed(&segment->cursor) != HEAD_UNITS)
+			break;
+		there = item_units(item_header(nxm_at(space, ref)));
+		if (there < units)
 			break;
 		if (there > units)
 			NXM_SET(*(uint32_t *) nxm_at(space, ref + units),
@@ -195,6 +210,7 @@ nxm_cache_recycle(NxmSpace *space, NxmCachePartition *part, int kind, uint32_t s
 {
 	NxmFreeRoom *list = list_of(space, part);
 	uint64_t	sort = sort_of(units, kind, scale);
+	uint32_t	tried = 0;		/* of the list, by bits */
 	int			tries = 0;
 
 	while (tries < TRIES)
@@ -209,7 +225,7 @@ nxm_cache_recycle(NxmSpace *space, NxmCachePartition *part, int kind, uint32_t s
 			uint64_t	name = nxm_load(&list[i].name);
 			uint64_t	theirs = nxm_load_relaxed(&list[i].sort);
 
-			if (name == 0 || name == ROOM_BUSY)
+			if (name == 0 || name == ROOM_BUSY || (tried >> i & 1) != 0)
 				continue;
 			if ((name & ROOM_CLEAR) == 0)
 				not_clear++;
@@ -221,10 +237,13 @@ nxm_cache_recycle(NxmSpace *space, NxmCachePartition *part, int kind, uint32_t s
 				there = SORT_UNITS(theirs);
 			}
 		}
-		if (best != NULL && take(space, best, best_name, due, there, units, room))
+		if (best != NULL && take(space, best, best_name, kind, scale, due, units, room))
 			return true;
 		if (best != NULL)
+		{
 			tries++;
+			tried |= UINT32_C(1) << (best - list);
+		}
 		else if (tries == 0 && not_clear >= NXM_CACHE_ROOMS / 2)
 		{
 			/* so many at once, for it takes a look at each process */

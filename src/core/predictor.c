@@ -302,7 +302,7 @@ advance(NxmPredictor *p, NxmPredictorSession *s, uint64_t block)
 		else
 			write_link(p, s);
 		s->stream = found;
-		s->streak++;
+		s->streak += s->streak < UINT32_MAX;
 		s->strayed = 0;
 		return;
 	}
@@ -341,7 +341,8 @@ measure_stride(NxmPredictorSession *s, uint64_t block)
 		{
 			int32_t		step = (int32_t) ((uint32_t) block - stride->last);
 
-			stride->streak = step == stride->step ? stride->streak + 1 : 1;
+			stride->streak = step == stride->step ?
+				stride->streak + (stride->streak < UINT32_MAX) : 1;
 			stride->step = step;
 			stride->last = (uint32_t) block;
 			stride->at = s->clock;
