@@ -215,8 +215,8 @@ load_saved(NxmPredictor *p)
 
 	if (broken == NULL)
 		return;
-	pg_atomic_write_u32(&shared->refused, 1);
 	nxm_saved_refuse(&predictor_file, broken);
+	pg_atomic_write_u32(&shared->refused, 1);
 }
 
 static uint64
