@@ -317,8 +317,7 @@ mutant "segment evicted with a room taken meanwhile" check_cache cache_chain.c \
 		return false;
 	}' ''
 mutant "room written again behind who evicts" check_cache cache_recycle.c \
-	'if (nxm_load_relaxed(&segment->cursor) != HEAD_UNITS)
-			break;' ';'
+	'nxm_load_relaxed(&segment->cursor) != HEAD_UNITS' 'false'
 mutant "room of another life written again" check_cache cache_recycle.c \
 	'gone = (SEG_LIFE(word) & ROOM_LIFE_MASK) != ROOM_LIFE(name) ||' 'gone ='
 mutant "room taken by two" check_cache cache_recycle.c \
