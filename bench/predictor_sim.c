@@ -67,26 +67,6 @@ typedef struct Prefetcher
 	void		(*request) (void *self, Sim *sim, uint64_t id, bool was_prefetched);
 } Prefetcher;
 
-static uint64_t
-mix(uint64_t x)
-{
-	x = (x ^ (x >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
-	x = (x ^ (x >> 27)) * UINT64_C(0x94D049BB133111EB);
-	return x ^ (x >> 31);
-}
-
-static void *
-grow(void *p, size_t n, size_t size)
-{
-	p = realloc(p, n * size);
-	if (p == NULL)
-	{
-		fprintf(stderr, "out of memory\n");
-		exit(1);
-	}
-	return p;
-}
-
 static uint32_t *
 slot_of(const Sim *sim, uint64_t id)
 {
