@@ -402,8 +402,8 @@ counts_of(NxmLookAhead *la)
 }
 
 /* A block that is there and not in shared_buffers: the call's time tells. */
-static NxmLookResult
-ask_for(NxmLookAhead *la, Relation rel, BlockNumber block)
+bool
+nxm_prefetch_ask(Relation rel, BlockNumber block)
 {
 	PrefetchBufferResult answer;
 	instr_time	before;
@@ -413,8 +413,13 @@ ask_for(NxmLookAhead *la, Relation rel, BlockNumber block)
 	answer = PrefetchBuffer(rel, MAIN_FORKNUM, block);
 	INSTR_TIME_SET_CURRENT(after);
 	INSTR_TIME_SUBTRACT(after, before);
-	if (!answer.initiated_io ||
-		INSTR_TIME_GET_DOUBLE(after) < threshold)
+	return answer.initiated_io && INSTR_TIME_GET_DOUBLE(after) >= threshold;
+}
+
+static NxmLookResult
+ask_for(NxmLookAhead *la, Relation rel, BlockNumber block)
+{
+	if (!nxm_prefetch_ask(rel, block))
 	{
 		counts_of(la)->stat[NXM_STAT_skipped]++;
 		return NXM_LOOK_CACHED;

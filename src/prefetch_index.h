@@ -34,6 +34,13 @@ extern int	nxm_prefetch_distance_for(Oid tablespace);
 extern bool nxm_is_buffered(Relation rel, BlockNumber block);
 
 /*
+ * Asks the operating system for a block, which is not past the relation's end.
+ * false: it is cached, there or in shared_buffers, as the answer or the time of
+ * the call tells.  The threshold has to be known: nxm_prefetch_threshold_us().
+ */
+extern bool nxm_prefetch_ask(Relation rel, BlockNumber block);
+
+/*
  * Microseconds from which a read-ahead call counts as having gone to the
  * disk; 0 where that could not be found out.
  */

@@ -64,7 +64,6 @@
 #include "executor/nodeCustom.h"
 #include "nestloop_plan.h"
 #include "nodes/nodeFuncs.h"
-#include "portability/instr_time.h"
 #include "prefetch_index.h"
 #include "prefetch_stats.h"
 #include "utils/datum.h"
@@ -222,10 +221,6 @@ static Found
 ask(LoopState *state, Target *target, Relation rel, BlockNumber block,
 	BlockNumber *nblocks)
 {
-	PrefetchBufferResult answer;
-	instr_time	before;
-	instr_time	after;
-
 	if (nxm_is_buffered(rel, block))
 	{
 		count_stat(state, target, NXM_STAT_skipped, 1);
@@ -238,12 +233,7 @@ ask(LoopState *state, Target *target, Relation rel, BlockNumber block,
 		if (block >= *nblocks)
 			return FOUND_NOTHING;
 	}
-	INSTR_TIME_SET_CURRENT(before);
-	answer = PrefetchBuffer(rel, MAIN_FORKNUM, block);
-	INSTR_TIME_SET_CURRENT(after);
-	INSTR_TIME_SUBTRACT(after, before);
-	if (!answer.initiated_io ||
-		INSTR_TIME_GET_DOUBLE(after) * 1e6 < nxm_prefetch_threshold_us())
+	if (!nxm_prefetch_ask(rel, block))
 	{
 		count_stat(state, target, NXM_STAT_skipped, 1);
 		return FOUND_CACHED;
@@ -846,6 +836,7 @@ link_target(LoopState *state, Target *target, PlanState *inner)
 	if (!OidIsValid(state->heap))
 	{
 		state->heap = RelationGetRelid(target->heap);
+		(void) nxm_prefetch_threshold_us();	/* so that nxm_prefetch_ask() knows it */
 		state->max_distance =
 			nxm_prefetch_distance_for(target->heap->rd_rel->reltablespace);
 		if (verdict.heap == state->heap)
