@@ -38,6 +38,7 @@ OBJS = \
 	src/saved_file.o \
 	src/arena.o \
 	src/arena_chunks.o \
+	src/arena_huge.o \
 	src/arena_report.o \
 	src/registry.o \
 	src/registry_drain.o \

@@ -55,6 +55,9 @@
 /* after this, ms, it is tried again whether there is memory for caches */
 #define CACHE_RETRY_MS		1000
 
+/* so often more of the memory is put into huge pages */
+#define COLLAPSE_INTERVAL_MS	900
+
 #define DEFAULT_LIMIT_KB	(256 * 1024)
 #define LEAST_LIMIT_KB		1024
 /* what NXM_MAX_CHUNKS hold, less what small ones waste */
@@ -595,6 +598,8 @@ nxm_cache_again_slow(NxmSpace *space, NxmResult result)
 void
 nxm_arena_tick(void)
 {
+	static TimestampTz collapsed = 0;
+	TimestampTz now;
 	NxmAnchor  *a = nxm_anchor_if_any();
 	NxmSpaceShared *shared;
 	NxmSpace   *space;
@@ -617,6 +622,14 @@ nxm_arena_tick(void)
 		for (int i = 0; i < 3; i++)
 			reclaim(space);
 	} while (nxm_load(&shared->limbo) < waiting);
+
+	/* passes may come more often while caches are busy */
+	now = GetCurrentTimestamp();
+	if (TimestampDifferenceExceeds(collapsed, now, COLLAPSE_INTERVAL_MS))
+	{
+		collapsed = now;
+		nxm_store_relaxed(&a->huge_bytes, nxm_chunk_collapse(space));
+	}
 }
 
 /* Settings */

@@ -14,7 +14,7 @@
 #include "storage/lwlock.h"
 
 /* Bumped with every change of what is in the anchor or in a space, or of nxm_hash(). */
-#define NXM_LAYOUT_VERSION 4
+#define NXM_LAYOUT_VERSION 5
 
 /* Words that count what happens to keys of caches: see single_flight.c. */
 #define NXM_FLIGHT_COUNTS 1024
@@ -41,6 +41,7 @@ typedef struct NxmAnchor
 	NxmAtomic	caches_made;	/* caches ever made */
 	NxmAtomic	cache_short;	/* TimestampTz: last time that caches had to do with less
 								 * than their limit; 0: never */
+	NxmAtomic	huge_bytes;		/* of chunks, in huge pages; by the worker */
 	NxmAtomic	deletes[NXM_FLIGHT_COUNTS]; /* see single_flight.c, as for these: */
 	NxmAtomic	fruitless[NXM_FLIGHT_COUNTS];
 	NxmMap		names;			/* the registry: (database, kind, name) to object */
@@ -145,6 +146,7 @@ typedef struct NxmArenaReport
 	int			unbound;		/* chunks that could not be bound to their node */
 	int			solid;			/* chunks whose memory is never given back */
 	uint64		reserved;		/* bytes of address space in chunks */
+	uint64		huge;			/* bytes of these that are in huge pages */
 	uint64		used[NXM_ACCOUNTS]; /* bytes with memory behind them, by our count */
 	uint64		limit[NXM_ACCOUNTS];	/* on these */
 	int			stopped_pid;	/* of a process that holds memory back, or 0 */

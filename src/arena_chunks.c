@@ -130,6 +130,23 @@ nxm_chunk_depopulate(NxmSpace *space, int chunk, void *page)
 		(void) nxm_seam_release(page, NXM_PAGE_SIZE);
 }
 
+/*
+ * Where this process uses a segment: mapped once more, where huge pages can be mapped
+ * whole, unless it will have none.
+ */
+static char *
+aligned(bool small_pages, dsm_segment *segment)
+{
+	char	   *start = dsm_segment_address(segment);
+	Size		huge = nxm_chunk_huge_bytes(small_pages);
+	char	   *second;
+
+	if (huge == 0 || dsm_segment_map_length(segment) < huge)
+		return start;
+	second = nxm_seam_map_aligned(start, dsm_segment_map_length(segment), huge);
+	return second == NULL ? start : second;
+}
+
 void
 nxm_chunk_map(NxmSpace *space, int chunk)
 {
@@ -150,8 +167,8 @@ nxm_chunk_map(NxmSpace *space, int chunk)
 					 errhint("Restart the server.")));
 		dsm_pin_mapping(segment);
 	}
-	space->base[chunk] = (char *) dsm_segment_address(segment) +
-		NXM_CHUNK_OFFSET(handle);
+	space->base[chunk] = aligned((NXM_CHUNK_FLAGS(handle) & NXM_CHUNK_SMALL_PAGES) != 0,
+								 segment) + NXM_CHUNK_OFFSET(handle);
 }
 
 void
@@ -242,7 +259,8 @@ prepare_memory(char *base, uint32 npages, int node, bool in_main, bool placed)
 	Size		descriptors = (Size) nxm_chunk_first_page(npages) * NXM_PAGE_SIZE;
 	Size		bytes = (Size) npages * NXM_PAGE_SIZE;
 	const NxmOsNodeSet *mems = memories_of(node);
-	uint32		flags = 0;
+	uint32		flags = nxm_chunk_huge_bytes(in_main) == 0 ||
+		(mems != NULL && nxm_osnodeset_count(mems) > 1) ? NXM_CHUNK_SMALL_PAGES : 0;
 
 	/* slices were used before */
 	memset(base, 0, descriptors);
@@ -330,8 +348,8 @@ add_chunk(NxmSpace *space, int node, char **reason)
 	if (segment == NULL)
 		return *reason == NULL ? NXM_GROW_NO_SEGMENT : NXM_GROW_NO_MEMORY;
 
-	start = dsm_segment_address(segment);
 	in_main = nxm_dsm_in_main_memory(dsm_segment_handle(segment));
+	start = aligned(in_main, segment);
 	offset = in_main ? (char *) TYPEALIGN(NXM_PAGE_SIZE, start) - start : 0;
 	flags = prepare_memory(start + offset, npages, node, in_main, placed);
 	if (space->need_account == NXM_CACHE_ACCOUNT)

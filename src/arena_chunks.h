@@ -27,6 +27,8 @@
 #define NXM_CHUNK_UNBOUND_REFUSED 0x08	/* the kernel said no */
 /* Made for the caches, whose limit its descriptors count against */
 #define NXM_CHUNK_CACHE			0x10
+/* Not to be put into huge pages */
+#define NXM_CHUNK_SMALL_PAGES	0x20
 #define NXM_CHUNK_UNBOUND \
 	(NXM_CHUNK_UNBOUND_TYPE | NXM_CHUNK_UNBOUND_MAIN | NXM_CHUNK_UNBOUND_REFUSED)
 
@@ -59,6 +61,18 @@ extern NxmGrowth nxm_chunk_grow(NxmSpace *space, LWLock *lock, char **reason);
 /* NxmSpace's callbacks. */
 extern bool nxm_chunk_populate(NxmSpace *space, int chunk, void *page);
 extern void nxm_chunk_depopulate(NxmSpace *space, int chunk, void *page);
+
+/*
+ * Size of the huge pages that chunks may be put into, and at a multiple of which they
+ * are mapped; 0: none.  in_main: of a slice of min_dynamic_shared_memory.
+ */
+extern Size nxm_chunk_huge_bytes(bool in_main);
+
+/*
+ * For the worker, with all chunks mapped, once a second: puts some more into huge
+ * pages, in 50 ms or a little more.  Returns the bytes that are in such.
+ */
+extern uint64 nxm_chunk_collapse(NxmSpace *space);
 
 /* Pages that hold descriptors, of the chunks that were made for an account. */
 extern uint64 nxm_chunk_descriptor_pages(NxmSpaceShared *shared, int account);

@@ -78,6 +78,7 @@ nxm_arena_report(NxmArenaReport *report)
 	if (state != NXM_ARENA_READY)
 		return state;
 	shared = nxm_arena_shared(nxm_anchor_if_any());
+	report->huge = nxm_load_relaxed(&nxm_anchor_if_any()->huge_bytes);
 	report->chunks = (int) nxm_load(&shared->nchunks);
 	for (int i = 0; i < report->chunks; i++)
 	{

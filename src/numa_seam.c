@@ -54,6 +54,10 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
+/* and this one since 2.37 */
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 static NxmNumaSupport support;
 static bool support_known = false;
@@ -293,6 +297,49 @@ int
 nxm_seam_map(void *addr, size_t len)
 {
 	return advise(addr, len, MADV_POPULATE_READ);
+}
+
+size_t
+nxm_seam_huge_page_size(void)
+{
+	static ssize_t size = -1;
+	char		text[32];
+
+	if (size < 0)
+		size = read_file("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size",
+						 text, sizeof(text)) < 0 ? 0 : atol(text);
+	return (size_t) size;
+}
+
+void *
+nxm_seam_map_aligned(void *addr, size_t len, size_t align)
+{
+	char	   *room = mmap(NULL, len + align, PROT_NONE,
+							MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	size_t		before;
+	void	   *second;
+
+	if (room == MAP_FAILED)
+		return NULL;
+	before = (align - (uintptr_t) room % align) % align;
+	/* of length 0: does not move the mapping, but makes another one, see mremap(2) */
+	second = mremap(addr, 0, len, MREMAP_MAYMOVE | MREMAP_FIXED, room + before);
+	if (second == MAP_FAILED)
+	{
+		munmap(room, len + align);
+		return NULL;
+	}
+	if (before > 0)
+		munmap(room, before);
+	len = (len + (size_t) sysconf(_SC_PAGESIZE) - 1) & ~((size_t) sysconf(_SC_PAGESIZE) - 1);
+	munmap((char *) second + len, align - before);
+	return second;
+}
+
+int
+nxm_seam_collapse(void *addr, size_t len)
+{
+	return advise(addr, len, MADV_COLLAPSE);
 }
 
 int

@@ -96,6 +96,16 @@ extern bool nxm_seam_can_populate(void);
 extern int	nxm_seam_populate(void *addr, size_t len);
 extern int	nxm_seam_release(void *addr, size_t len);
 extern int	nxm_seam_map(void *addr, size_t len);
+/*
+ * Huge pages behind it.  huge_page_size: of those that the kernel can put together;
+ * 0: it can't.  map_aligned: maps shared memory that is mapped at addr once more, for
+ * as long as the process lives, at a multiple of align; NULL: there is no room.
+ * collapse: puts a range, aligned in address and object, into huge pages; what
+ * of it does not exist is made.  EINVAL: the kernel can't (before Linux 6.1).
+ */
+extern size_t nxm_seam_huge_page_size(void);
+extern void *nxm_seam_map_aligned(void *addr, size_t len, size_t align);
+extern int	nxm_seam_collapse(void *addr, size_t len);
 /* Sets bit 0 of a byte for each page of the kernel's that exists. */
 extern int	nxm_seam_resident(void *addr, size_t len, unsigned char *pages);
 

@@ -305,6 +305,9 @@ structure_memory_status(void)
 					  report.used[0] / 1048576.0, report.limit[0] / 1048576.0,
 					  report.chunks, report.chunks == 1 ? "segment" : "segments",
 					  report.reserved / 1048576.0);
+	if (report.huge != 0)
+		detail = psprintf("%s, %.0f MB in huge pages", detail,
+						  report.huge / 1048576.0);
 
 	if (report.stopped_pid != 0)
 		return row("degraded", "Continue or end that process.",

@@ -1,0 +1,82 @@
+
+# The memory worker puts full stretches of node memory into huge pages, under sessions
+# that read and write them; what is freed goes back all the same.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use NxmTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $size_file = '/sys/kernel/mm/transparent_hugepage/hpage_pmd_size';
+my ($major, $minor) = `uname -r` =~ /^(\d+)\.(\d+)/;
+plan skip_all => 'this kernel has no transparent huge pages' if !-e $size_file;
+plan skip_all => 'huge pages of this machine are not of 2 MB' if slurp_file($size_file) != 2 * 1024 * 1024;
+plan skip_all => 'Linux before 6.1 does not make huge pages when asked' if $major < 6 || ($major == 6 && $minor < 1);
+
+my $MB = 1048576;
+my $N = 30000;
+my $node = PostgreSQL::Test::Cluster->new('huge');
+$node->init;
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'nexusmem'\nnexusmem.num_nodes = 1\n");
+$node->start;
+$node->safe_psql('postgres', 'CREATE EXTENSION nexusmem');
+
+sub q1 { return $node->safe_psql('postgres', $_[0]); }
+sub status { return q1(q{SELECT detail FROM nexusmem.status WHERE feature = 'structure memory'}); }
+sub huge { return status() =~ /(\d+) MB in huge pages/ ? $1 : 0; }
+
+# mapped_huge($session): kB of shared memory that its backend has mapped in huge pages.
+sub mapped_huge
+{
+	my ($s) = @_;
+	my $smaps = slurp_file("/proc/$s->{pid}/smaps");
+	my $kb = 0;
+	$kb += $1 while $smaps =~ /^ShmemPmdMapped:\s+(\d+) kB/mg;
+	return $kb;
+}
+my $right = "SELECT count(*) FROM generate_series(1, $N) k WHERE nexusmem.map_get('m', k::text) = repeat(chr(65 + k % 26), 1000)";
+
+# sessions that go on while it happens
+my $writer = session($node);
+is(ask($writer, "SELECT count(nexusmem.map_put('m', k::text, repeat(chr(65 + k % 26), 1000))) FROM generate_series(1, $N) k"), $N, 'filled');
+my ($rounds, $wrong) = (0, 0);
+until (huge() >= 20 || $rounds == 1000)
+{
+	$wrong++ if ask($writer, "SELECT count(nexusmem.map_put('m', k::text, repeat(chr(65 + k % 26), 1000))) FROM generate_series(1, 2000) k") != 2000;
+	$wrong++ if ask($writer, $right) != $N;
+	$rounds++;
+}
+cmp_ok(huge(), '>=', 20, 'most of it is in huge pages after a while');
+is($wrong, 0, "all was right meanwhile");
+is(q1('SELECT sum(used_bytes) = sum(resident_bytes) FROM nexusmem.node_memory'), 't', 'nothing more exists than is counted');
+
+my $reader = session($node);
+is(ask($reader, $right), $N, 'another session reads all');
+cmp_ok(mapped_huge($reader), '>=', 20 * 1024, 'and has mapped it in huge pages');
+
+# taken apart again
+ask($writer, "SELECT count(nexusmem.map_delete('m', k::text)) FROM generate_series(1, $N) k WHERE k % 500 <> 0");
+ok($node->poll_query_until('postgres', "SELECT sum(resident_bytes) < 12 * $MB FROM nexusmem.node_memory"), 'what was deleted goes back to the kernel');
+is(q1("$right AND k % 500 = 0"), $N / 500, 'the rest is as it was');
+ok($node->poll_query_until('postgres', q{SELECT coalesce(substring(detail FROM '(\d+) MB in huge pages')::int, 0) < 12 FROM nexusmem.status WHERE feature = 'structure memory'}), 'and is not counted as huge any more');
+is(ask($writer, "SELECT count(nexusmem.map_put('m', k::text, repeat(chr(65 + k % 26), 1000))) FROM generate_series(1, $N) k"), $N, 'filled again');
+is(ask($reader, $right), $N, 'and read by who had it mapped');
+close_session($_) foreach $writer, $reader;
+$node->stop;
+
+# by PostgreSQL's own setting
+$node->append_conf('postgresql.conf', "huge_pages = off\n");
+$node->start;
+$writer = session($node);
+is(ask($writer, "SELECT count(nexusmem.map_put('m', k::text, repeat(chr(65 + k % 26), 1000))) FROM generate_series(1, $N) k"), $N, 'filled with huge_pages = off');
+# the same work that was enough above, and some more
+ask($writer, $right) foreach 0 .. 2 * $rounds + 5;
+is(mapped_huge($writer), 0, 'none are mapped');
+is(huge(), 0, 'and none are made');
+close_session($writer);
+$node->stop;
+
+done_testing();
