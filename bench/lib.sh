@@ -75,6 +75,16 @@ relation_files() {
 	find "${f%/*}" -name "${f##*/}.*" | sort
 }
 
+# until_true QUERY: waits until it says so.
+until_true() {
+	local i
+	for ((i = 0; i < 1200; i++)); do
+		[ "$(nxm_psql -Atc "$1")" != t ] || return 0
+		sleep 0.05
+	done
+	nxm_die "still not true: $1"
+}
+
 cluster_dir() { nxm_psql -Atc 'SHOW data_directory'; }
 
 # evict FILE...: out of the operating system's cache. Nothing of them may be dirty.
