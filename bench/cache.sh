@@ -147,41 +147,15 @@ if has_case clients; then
 	# the same without the cache: what the machine and the server make of more clients
 	printf '\\set seed random(1, 1000000000)\nSELECT sum(hashtext(%s)) FROM generate_series(1, 10000) i;\n' "$key" | as_postgres tee "$NXM_TMP/floor_many.sql" >/dev/null
 	printf '\\set key random(0, %d)\nSELECT hashtext(%s);\n' $((ENTRIES - 1)) "'k' || :key" | as_postgres tee "$NXM_TMP/floor.sql" >/dev/null
-	# each client first reads all of the cache, and waits for the others
-	for f in many get set floor_many floor; do
-		{
-			printf '\\if :warm = 0\n\\set warm 1\n'
-			printf "SELECT count(nexusmem.cache_get('k' || i)) FROM generate_series(0, %d) i;\n" $((ENTRIES - 1))
-			printf 'SELECT pg_advisory_lock_shared(1);\n\\endif\n'
-			cat "$NXM_TMP/$f.sql"
-		} | as_postgres tee "$NXM_TMP/$f.warm.sql" >/dev/null
-	done
-	# tps CLIENTS OPERATIONS FILES...: of warm clients, from one second after they began
-	tps() {
-		local n=$1 operations=$2 lock bench before
-		shift 2
-		nxm_psql -Atc 'SELECT pg_advisory_lock(1)' -c 'SELECT pg_sleep(600)' >/dev/null 2>&1 &
-		lock=$!
-		until_true "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND granted"
-		: >"$NXM_TMP/progress"
-		as_postgres "$PG_BIN/pgbench" -n -M prepared -D warm=0 -c "$n" -j "$((n < 2 ? 1 : 2))" -T 1000 -P 1 "$@" >/dev/null 2>"$NXM_TMP/progress" &
-		bench=$!
-		until_true "SELECT count(*) = $n FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-		nxm_psql -Atc "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted" >/dev/null
-		before=$(grep -c '^progress' "$NXM_TMP/progress" || true)
-		sleep "$((SECONDS_A_RUN + 2))"
-		nxm_psql -Atc "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgbench'" >/dev/null
-		wait "$bench" "$lock" 2>/dev/null || true
-		awk -v from="$((before + 2))" -v n="$operations" '/^progress/ && ++line >= from && line < from + '"$SECONDS_A_RUN"' { sum += $4; lines++ } END { print sum / lines * n }' "$NXM_TMP/progress"
-	}
+	warm="SELECT count(nexusmem.cache_get('k' || i)) FROM generate_series(0, $((ENTRIES - 1))) i"
 	kinds=("10,000 a statement" "one a statement" "10,000 a statement, without the cache" "one a statement, without the cache")
 	for ((p = 0; p < PAIRS; p++)); do
 		last=()
 		for n in 1 2 4 16; do
-			these=("$(tps $n 10000 -f "$NXM_TMP/many.warm.sql")"
-				"$(tps $n 1 -f "$NXM_TMP/get.warm.sql@95" -f "$NXM_TMP/set.warm.sql@5")"
-				"$(tps $n 10000 -f "$NXM_TMP/floor_many.warm.sql")"
-				"$(tps $n 1 -f "$NXM_TMP/floor.warm.sql")")
+			these=("$(warm_clients $n 10000 "$warm" "$NXM_TMP/many.sql")"
+				"$(warm_clients $n 1 "$warm" "$NXM_TMP/get.sql@95" "$NXM_TMP/set.sql@5")"
+				"$(warm_clients $n 10000 "$warm" "$NXM_TMP/floor_many.sql")"
+				"$(warm_clients $n 1 "$warm" "$NXM_TMP/floor.sql")")
 			for k in "${!kinds[@]}"; do
 				[ -z "${last[*]}" ] || pair "$n clients against ${last[4]}, ${kinds[k]}" "${these[k]}" "${last[k]}"
 			done

@@ -172,12 +172,39 @@ figure() {
 over() { printf 'SELECT count(%s) FROM generate_series(1, %s) i' "$1" "$2"; }
 loop() { printf 'DO $do$ DECLARE x text; y bigint; b bool; i bigint; BEGIN FOR i IN 1..%s LOOP %s; END LOOP; END $do$' "$2" "$1"; }
 
-# clients SCRIPT [N]: operations a second of CLIENTS at the same time, for what they do in
-# a script; N commands in it count as so many operations each.
-clients() {
-	as_postgres "$PG_BIN/pgbench" -n -M prepared -c "$CLIENTS" -j 2 -T "$SECONDS_A_RUN" -f "$1" |
-		awk -v n="${2:-1}" '/^tps/ { print $3 * n }'
+# warm_clients CLIENTS N WARM SCRIPT[@WEIGHT]...: operations a second of so many clients at
+# the same time, for what they do in scripts; N commands in one count as so many operations
+# each. Each client first runs WARM and waits for the others: a backend's first touches of
+# shared memory are not measured.
+warm_clients() {
+	local n=$1 operations=$2 warm=$3 script lock bench before scripts=()
+	shift 3
+	for script; do
+		{
+			printf '\\if :warm = 0\n\\set warm 1\n%s;\nSELECT pg_advisory_lock_shared(1);\n\\endif\n' "$warm"
+			cat "${script%@*}"
+		} | as_postgres tee "${script%@*}.warm" >/dev/null
+		scripts+=(-f "${script%@*}.warm$([[ $script != *@* ]] || echo "@${script##*@}")")
+	done
+	nxm_psql -Atc 'SELECT pg_advisory_lock(1)' -c 'SELECT pg_sleep(600)' >/dev/null 2>&1 &
+	lock=$!
+	until_true "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND granted"
+	as_postgres "$PG_BIN/pgbench" -n -M prepared -D warm=0 -c "$n" -j "$((n < 2 ? 1 : 2))" -T 1000 -P 1 "${scripts[@]}" >/dev/null 2>"$NXM_TMP/progress" &
+	bench=$!
+	until_true "SELECT count(*) = $n FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+	nxm_psql -Atc "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted" >/dev/null
+	before=$(grep -c '^progress' "$NXM_TMP/progress" || true)
+	sleep "$((SECONDS_A_RUN + 2))"
+	nxm_psql -Atc "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgbench'" >/dev/null
+	wait "$bench" "$lock" 2>/dev/null || true
+	# from the first whole second after they began
+	awk -v from="$((before + 2))" -v seconds="$SECONDS_A_RUN" -v n="$operations" '
+		/^progress/ && ++line >= from && line < from + seconds { sum += $4; lines++ }
+		END { print sum / lines * n }' "$NXM_TMP/progress"
 }
+
+# clients SCRIPT [N]: the same of CLIENTS, that run CLIENTS_WARM first.
+clients() { warm_clients "$CLIENTS" "${2:-1}" "${CLIENTS_WARM:-SELECT 1}" "$1"; }
 
 # filler MB: SQL that makes a table of that size. A session that runs TOUCH_BUFFERS before
 # the clock starts has touched all of as large shared_buffers, as one that has been at work
