@@ -246,78 +246,60 @@ put_bucket(Saver *saver, uint32 *entries)
 	return true;
 }
 
-static bool
-save_map(Saver *saver, const NxmObjectInfo *info, uint32 *entries)
+/* Where the scan of a map or of a cache is. */
+typedef union ScanPlace
 {
-	uint64		position = 0;
+	uint64_t	map;
+	NxmCacheCursor cache;
+} ScanPlace;
+
+/* Reads some entries of a map or of a cache into the bucket, and goes on. */
+static NxmResult
+scan_some(Saver *saver, const NxmObjectInfo *info, ScanPlace *place)
+{
+	NxmCacheView *view = info->kind == NXM_KIND_CACHE ? nxm_cache_view() : NULL;
+	NxmObject  *object;
 	NxmResult	r;
 
-	do
-	{
-		NxmObject  *object;
-		uint64		before = position;
-
-		nxm_begin_operation();
-		nxm_enter(saver->space);
-		r = nxm_object_find(info, &object);
-		if (r == NXM_OK)
-			r = nxm_map_scan(saver->space, &object->u.map, &position,
-							 begin_bucket, add_item, saver);
-		nxm_leave(saver->space);
-		nxm_end_operation();
-
-		if (r == NXM_ABSENT || (r == NXM_OK && position != before))
-		{
-			if (!put_bucket(saver, entries))
-				return false;
-		}
-		else if (r == NXM_OK)
-			CHECK_FOR_INTERRUPTS();	/* the scan only wanted to be interruptible */
-		else if (r == NXM_NEED_BUFFER)
-		{
-			saver->bucket_size = Max(saver->wanted, saver->bucket_size * 2);
-			saver->bucket = repalloc_huge(saver->bucket, saver->bucket_size);
-		}
-		else if (r == NXM_DROPPED)
-			return true;
-		else if (!nxm_again(saver->space, r))
-			return fail(saver, "a map could not be read", 0);
-	} while (r != NXM_ABSENT);
-	return true;
+	nxm_begin_operation();
+	nxm_enter(saver->space);
+	r = nxm_object_find(info, &object);
+	if (r == NXM_OK)
+		r = view == NULL ?
+			nxm_map_scan(saver->space, &object->u.map, &place->map,
+						 begin_bucket, add_item, saver) :
+			nxm_cache_scan(view, &object->u.c.cache, &place->cache,
+						   begin_bucket, add_cache_entry, saver);
+	nxm_leave(saver->space);
+	nxm_end_operation();
+	return r;
 }
 
-/* The entries of a cache, as long as there is time. */
+/* The entries of a map, or of a cache, the latter as long as there is time. */
 static bool
-save_cache(Saver *saver, const NxmObjectInfo *info, uint32 *entries)
+save_entries(Saver *saver, const NxmObjectInfo *info, uint32 *entries)
 {
-	NxmCacheView *view = nxm_cache_view();
-	NxmCacheCursor cursor = {0, 0};
+	ScanPlace	place;
 	NxmResult	r;
 
+	memset(&place, 0, sizeof(place));
 	do
 	{
-		NxmObject  *object;
-		NxmCacheCursor before = cursor;
+		ScanPlace	before = place;
 
-		if (GetCurrentTimestamp() > saver->caches_deadline)
+		if (info->kind == NXM_KIND_CACHE &&
+			GetCurrentTimestamp() > saver->caches_deadline)
 		{
 			saver->cut_short = true;
 			return true;
 		}
-		nxm_begin_operation();
-		nxm_enter(saver->space);
-		r = nxm_object_find(info, &object);
-		if (r == NXM_OK)
-			r = nxm_cache_scan(view, &object->u.c.cache, &cursor, begin_bucket,
-							   add_cache_entry, saver);
-		nxm_leave(saver->space);
-		nxm_end_operation();
-
+		r = scan_some(saver, info, &place);
 		if (r == NXM_ABSENT ||
-			(r == NXM_OK && memcmp(&cursor, &before, sizeof(cursor)) != 0))
+			(r == NXM_OK && memcmp(&place, &before, sizeof(place)) != 0))
 		{
 			if (!put_bucket(saver, entries))
 				return false;
+			/* a scan of a cache may end without a bucket to begin */
 			saver->bucket_used = 0;
 		}
 		else if (r == NXM_OK)
@@ -330,7 +312,7 @@ save_cache(Saver *saver, const NxmObjectInfo *info, uint32 *entries)
 		else if (r == NXM_DROPPED)
 			return true;
 		else if (!nxm_again(saver->space, r))
-			return fail(saver, "a cache could not be read", 0);
+			return fail(saver, "a structure could not be read", 0);
 	} while (r != NXM_ABSENT);
 	return true;
 }
@@ -455,9 +437,8 @@ save_object(const NxmObjectInfo *info, void *context)
 	if (!put_frame(saver, NXM_FRAME_OBJECT))
 		return;
 
-	if (info->kind == NXM_KIND_MAP && !save_map(saver, info, &entries))
-		return;
-	if (info->kind == NXM_KIND_CACHE && !save_cache(saver, info, &entries))
+	if ((info->kind == NXM_KIND_MAP || info->kind == NXM_KIND_CACHE) &&
+		!save_entries(saver, info, &entries))
 		return;
 	if ((info->kind == NXM_KIND_STACK || info->kind == NXM_KIND_QUEUE) &&
 		!save_list(saver, info, &entries))

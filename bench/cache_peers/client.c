@@ -32,20 +32,12 @@
 #include <libpq-fe.h>
 #include <pthread.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "measure.h"
 
 #define MAX_CLIENTS 256
 #define MAX_BATCH	1024
 #define KEY_ROOM	16
-
-/* A histogram of nanoseconds: 32 steps to each doubling. */
-#define STEPS_LOG 5
-#define CELLS (40 << STEPS_LOG)
 
 typedef struct Client
 {
@@ -78,37 +70,6 @@ die(const char *what, const char *why)
 {
 	fprintf(stderr, "client: %s: %s\n", what, why);
 	exit(1);
-}
-
-static uint64_t
-nanoseconds(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t) t.tv_sec * 1000000000 + (uint64_t) t.tv_nsec;
-}
-
-static int
-cell_of(uint64_t ns)
-{
-	int			log = 63 - __builtin_clzll(ns | 1);
-	int			cell;
-
-	if (log <= STEPS_LOG)
-		return (int) ns;
-	cell = ((log - STEPS_LOG) << STEPS_LOG) + (int) (ns >> (log - STEPS_LOG));
-	return cell < CELLS ? cell : CELLS - 1;
-}
-
-static double
-cell_value(int cell)
-{
-	int			shift = (cell >> STEPS_LOG) - 1;
-
-	if (shift <= 0)
-		return cell;
-	return (double) ((uint64_t) ((cell & ((1 << STEPS_LOG) - 1)) + (1 << STEPS_LOG)) << shift);
 }
 
 static uint64_t
@@ -274,23 +235,6 @@ run(void *arg)
 	return NULL;
 }
 
-static double
-quantile(const uint64_t *histogram, double share)
-{
-	uint64_t	total = 0;
-	uint64_t	seen = 0;
-
-	for (int c = 0; c < CELLS; c++)
-		total += histogram[c];
-	for (int c = 0; c < CELLS; c++)
-	{
-		seen += histogram[c];
-		if (seen > 0 && (double) seen >= share * (double) total)
-			return cell_value(c) / 1000;
-	}
-	return 0;
-}
-
 int
 main(int argc, char **argv)
 {
@@ -373,6 +317,7 @@ main(int argc, char **argv)
 	}
 	took = (double) (nanoseconds() - began) / 1e9;
 	printf("%.0f %.1f %.1f %.1f\n", (double) operations / took,
-		   quantile(histogram, 0.5), quantile(histogram, 0.99), quantile(histogram, 0.999));
+		   quantile(histogram, 0.5) / 1000, quantile(histogram, 0.99) / 1000,
+		   quantile(histogram, 0.999) / 1000);
 	return 0;
 }
