@@ -1,6 +1,6 @@
 /*
  * registry.c
- *	  Names, owners and privileges of the shared structures.
+ *	  Names of the shared structures: making, finding, dropping, listing them.
  *
  * Objects are found through anchor->names, a map of core, under
  *
@@ -30,12 +30,10 @@
  * A dropped object goes on the list anchor->buried, and is freed from there:
  * see registry_drain.c.
  *
- * Privileges: the owner, its members and superusers may do everything; others
- * what the object was shared for.  The result is remembered together with a
- * count of this process's invalidations of roles and memberships.
+ * Owners and sharing are in registry_rights.c.
  *
- * Limits: an object is shared with at most NXM_MAX_ACL roles.  While a process
- * is stopped within a few microseconds of changing names, nobody else can.
+ * Limits: while a process is stopped within a few microseconds of changing names,
+ * nobody else can.
  */
 #include "registry.h"
 
@@ -47,7 +45,6 @@
 #include "compat.h"
 #include "core/pause.h"
 #include "registry_internal.h"
-#include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -77,12 +74,6 @@ static bool closed_by_us = false;
 
 /* In the key, of a kind: each owner has its own of this name. */
 #define OWN_NAME 0x80
-
-typedef struct NameKey
-{
-	NxmKey		key;
-	char		bytes[2 * sizeof(Oid) + 1 + NXM_MAX_NAME];
-} NameKey;
 
 static const char *const kind_names[NXM_KINDS] = {
 	"counter", "map", "stack", "queue", "cache"
@@ -235,9 +226,8 @@ nxm_registry_use(void)
 		nxm_registry_load_hook();
 }
 
-/* owner: of it, or whose it would be. */
-static void
-make_key(NameKey *k, Oid database, Oid owner, NxmKind kind, const char *name,
+void
+nxm_name_key(NxmNameKey *k, Oid database, Oid owner, NxmKind kind, const char *name,
 		 size_t len)
 {
 	bool		own = nxm_is_default_cache(kind, name, len);
@@ -259,7 +249,7 @@ make_key(NameKey *k, Oid database, Oid owner, NxmKind kind, const char *name,
 
 /* In a section: the object of a name.  NXM_OK, NXM_ABSENT, NXM_NEED_CHUNK. */
 static NxmResult
-find(const NameKey *k, NxmRef *ref, NxmObject **object)
+find(const NxmNameKey *k, NxmRef *ref, NxmObject **object)
 {
 	NxmBuffer	buffer = {(char *) ref, sizeof(*ref), 0, NXM_INTERNAL};
 	NxmResult	result;
@@ -275,41 +265,18 @@ find(const NameKey *k, NxmRef *ref, NxmObject **object)
 	return *object == NULL ? NXM_NEED_CHUNK : NXM_OK;
 }
 
-static void
-make_key_of_info(NameKey *k, const NxmObjectInfo *info)
+void
+nxm_name_key_of_info(NxmNameKey *k, const NxmObjectInfo *info)
 {
-	make_key(k, info->database, info->owner, info->kind, info->name, info->name_len);
+	nxm_name_key(k, info->database, info->owner, info->kind, info->name, info->name_len);
 }
 
-/* As find(), of the key of info; NXM_ABSENT too where it is another object by now. */
-static NxmResult
-find_again(const NameKey *k, const NxmObjectInfo *info, NxmRef *ref, NxmObject **object)
+NxmResult
+nxm_name_find_again(const NxmNameKey *k, const NxmObjectInfo *info, NxmRef *ref, NxmObject **object)
 {
 	NxmResult	result = find(k, ref, object);
 
 	return result == NXM_OK && (*object)->id != info->id ? NXM_ABSENT : result;
-}
-
-/* In a section: owner and sharing. */
-static NxmResult
-copy_rights(NxmObject *object, Oid *owner, NxmAcl *acl)
-{
-	/* acquire: pairs with the store in set_rights(), its bytes are there */
-	NxmRef		ref = nxm_load(&object->acl);
-
-	*owner = (Oid) nxm_load_relaxed(&object->owner);
-	acl->count = 0;
-	if (ref != 0)
-	{
-		const NxmAcl *shared = nxm_at(nxm_registry_space, ref);
-
-		if (shared == NULL)
-			return NXM_NEED_CHUNK;
-		/* immutable, and kept by our epoch */
-		acl->count = shared->count;
-		memcpy(acl->entry, shared->entry, shared->count * sizeof(acl->entry[0]));
-	}
-	return NXM_OK;
 }
 
 /* For copy_info(): entries and bytes of a cache. */
@@ -344,7 +311,7 @@ copy_cache_sums(NxmObject *object, NxmObjectInfo *info)
 static NxmResult
 copy_info(NxmObject *object, NxmObjectInfo *info, bool with_sums)
 {
-	NxmResult	result = copy_rights(object, &info->owner, &info->acl);
+	NxmResult	result = nxm_object_copy_rights(object, &info->owner, &info->acl);
 
 	if (result != NXM_OK)
 		return result;
@@ -394,26 +361,6 @@ copy_info(NxmObject *object, NxmObjectInfo *info, bool with_sums)
 	return result;
 }
 
-uint32
-nxm_object_privileges(Oid role, Oid owner, const NxmAcl *acl)
-{
-	uint32		privileges = 0;
-
-	/* superusers have everybody's */
-	if (has_privs_of_role(role, owner))
-		return NXM_READ | NXM_WRITE | NXM_OWN;
-	for (uint32 i = 0; i < acl->count; i++)
-	{
-		Oid			grantee = acl->entry[i].role;
-
-		if (!OidIsValid(grantee) || has_privs_of_role(role, grantee))
-			privileges |= acl->entry[i].privileges;
-	}
-	if ((privileges & NXM_WRITE) != 0)
-		privileges |= NXM_READ;
-	return privileges;
-}
-
 /* Bytes that a new object counts for. */
 static size_t
 new_object_bytes(NxmKind kind)
@@ -422,26 +369,8 @@ new_object_bytes(NxmKind kind)
 								kind == NXM_KIND_CACHE ? nxm_cache_least_bytes() : 0);
 }
 
-_Noreturn static void
-deny(NxmKind kind, const char *name, size_t len, NxmPrivilege privilege)
-{
-	if (privilege == NXM_OWN)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be owner of %s \"%.*s\"", nxm_kind_name(kind),
-						(int) len, name)));
-	ereport(ERROR,
-			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("permission denied for %s \"%.*s\"", nxm_kind_name(kind),
-					(int) len, name)));
-}
-
-/*
- * What is known of a name, but for sums, looked up outside of a section.  false:
- * there is no such object.
- */
-static bool
-look_up(const NameKey *k, NxmObjectInfo *info)
+bool
+nxm_name_look_up(const NxmNameKey *k, NxmObjectInfo *info)
 {
 	NxmResult	result;
 
@@ -509,29 +438,12 @@ nxm_object_free_contents(NxmObject *object)
 	return NXM_ABSENT;
 }
 
-/* An unpublished NxmAcl. */
-static NxmResult
-new_acl(const NxmAcl *acl, NxmRef *ref)
-{
-	size_t		size = offsetof(NxmAcl, entry) +
-		acl->count * sizeof(acl->entry[0]);
-
-	*ref = 0;
-	if (acl->count == 0)
-		return NXM_OK;
-	*ref = nxm_alloc(nxm_registry_space, size);
-	if (*ref == 0)
-		return nxm_no_object(nxm_registry_space);
-	memcpy(nxm_at(nxm_registry_space, *ref), acl, size);
-	return NXM_OK;
-}
-
 /*
  * In a section, under the lock: makes an object, unless there is one of that
  * name: NXM_EXISTS.  Nothing is left of what did not succeed.
  */
 static NxmResult
-create(const NameKey *k, Oid database, Oid owner, NxmKind kind,
+create(const NxmNameKey *k, Oid database, Oid owner, NxmKind kind,
 	   const char *name, size_t len, const NxmObjectOptions *options,
 	   const NxmAcl *acl, NxmObject **made)
 {
@@ -595,7 +507,7 @@ create(const NameKey *k, Oid database, Oid owner, NxmKind kind,
 		return result;
 	}
 
-	result = new_acl(acl, &acl_ref);
+	result = nxm_acl_new(acl, &acl_ref);
 	if (result == NXM_OK)
 	{
 		nxm_init(&object->acl, acl_ref);
@@ -626,13 +538,13 @@ create_object(Oid database, Oid owner, NxmKind kind, const char *name,
 			  NxmSite *site)
 {
 	static const NxmObjectOptions none;
-	NameKey		k;
+	NxmNameKey		k;
 	NxmResult	result;
 	NxmObject  *object = NULL;
 
 	if (options == NULL)
 		options = &none;
-	make_key(&k, database, owner, kind, name, len);
+	nxm_name_key(&k, database, owner, kind, name, len);
 	do
 	{
 		NXM_LOCKED_ONCE(
@@ -661,17 +573,17 @@ nxm_object_create(NxmKind kind, const char *name, size_t len,
 				  const NxmObjectOptions *options)
 {
 	NxmObjectInfo info;
-	NameKey		k;
+	NxmNameKey		k;
 	NxmAcl		acl;
 
 	nxm_check_enabled(kind);
 	nxm_check_name(kind, len);
 	nxm_registry_use();
-	make_key(&k, MyDatabaseId, GetUserId(), kind, name, len);
-	if (look_up(&k, &info))
+	nxm_name_key(&k, MyDatabaseId, GetUserId(), kind, name, len);
+	if (nxm_name_look_up(&k, &info))
 	{
 		if (nxm_object_privileges(GetUserId(), info.owner, &info.acl) == 0)
-			deny(kind, name, len, NXM_READ);
+			nxm_deny(kind, name, len, NXM_READ);
 		return false;
 	}
 	acl.count = 0;
@@ -703,7 +615,7 @@ nxm_site_open(NxmSite *site, NxmKind kind, const char *name, size_t len,
 			  NxmPrivilege privilege, bool create)
 {
 	NxmObjectInfo info;
-	NameKey		k;
+	NxmNameKey		k;
 	uint64		role_changes;
 	uint32		privileges;
 	Oid			role = GetUserId();
@@ -712,8 +624,8 @@ nxm_site_open(NxmSite *site, NxmKind kind, const char *name, size_t len,
 	nxm_check_enabled(kind);
 	nxm_check_name(kind, len);
 	nxm_registry_use();
-	make_key(&k, MyDatabaseId, role, kind, name, len);
-	while (!look_up(&k, &info))
+	nxm_name_key(&k, MyDatabaseId, role, kind, name, len);
+	while (!nxm_name_look_up(&k, &info))
 	{
 		NxmAcl		acl;
 
@@ -729,7 +641,7 @@ nxm_site_open(NxmSite *site, NxmKind kind, const char *name, size_t len,
 	role_changes = nxm_role_changes;
 	privileges = nxm_object_privileges(role, info.owner, &info.acl);
 	if ((privileges & privilege) == 0)
-		deny(kind, name, len, privilege);
+		nxm_deny(kind, name, len, privilege);
 	site->privileges = privileges;
 	site->size_hint = 0;
 	site->generation = info.generation;
@@ -748,7 +660,7 @@ nxm_site_open(NxmSite *site, NxmKind kind, const char *name, size_t len,
 NxmResult
 nxm_object_find(const NxmObjectInfo *info, NxmObject **object)
 {
-	NameKey		k;
+	NxmNameKey		k;
 	NxmRef		ref;
 	NxmResult	result;
 
@@ -757,8 +669,8 @@ nxm_object_find(const NxmObjectInfo *info, NxmObject **object)
 	*object = info->object;
 	if (nxm_load(&nxm_registry_anchor->generation) == info->generation)
 		return NXM_OK;
-	make_key_of_info(&k, info);
-	result = find_again(&k, info, &ref, object);
+	nxm_name_key_of_info(&k, info);
+	result = nxm_name_find_again(&k, info, &ref, object);
 	return result == NXM_ABSENT ? NXM_DROPPED : result;
 }
 
@@ -772,16 +684,16 @@ cache_ref(NxmRef object)
 void
 nxm_registry_set_largest(const NxmObjectInfo *info)
 {
-	NameKey		k;
+	NxmNameKey		k;
 	NxmResult	result;
 
-	make_key_of_info(&k, info);
+	nxm_name_key_of_info(&k, info);
 	NXM_LOCKED_SECTION(
 	{
 		NxmRef		ref;
 		NxmObject  *object;
 
-		result = find_again(&k, info, &ref, &object);
+		result = nxm_name_find_again(&k, info, &ref, &object);
 		/* release: pairs with nxm_cache_make_way() */
 		if (result == NXM_OK)
 			nxm_store(&nxm_registry_anchor->largest, cache_ref(ref));
@@ -793,7 +705,7 @@ nxm_registry_set_largest(const NxmObjectInfo *info)
  * needs no memory.
  */
 static NxmResult
-bury(const NameKey *k, NxmRef ref, NxmObject *object)
+bury(const NxmNameKey *k, NxmRef ref, NxmObject *object)
 {
 	NxmAnchor  *anchor = nxm_registry_anchor;
 	NxmResult	result = nxm_map_delete(nxm_registry_space, &anchor->names,
@@ -817,16 +729,16 @@ bury(const NameKey *k, NxmRef ref, NxmObject *object)
 bool
 nxm_object_drop_info(const NxmObjectInfo *info)
 {
-	NameKey		k;
+	NxmNameKey		k;
 	NxmResult	result;
 
-	make_key_of_info(&k, info);
+	nxm_name_key_of_info(&k, info);
 	NXM_LOCKED_SECTION(
 	{
 		NxmRef		ref;
 		NxmObject  *object;
 
-		result = find_again(&k, info, &ref, &object);
+		result = nxm_name_find_again(&k, info, &ref, &object);
 		if (result == NXM_OK)
 			result = bury(&k, ref, object);
 	});
@@ -837,16 +749,16 @@ bool
 nxm_object_drop(NxmKind kind, const char *name, size_t len)
 {
 	NxmObjectInfo info;
-	NameKey		k;
+	NxmNameKey		k;
 
 	nxm_check_enabled(kind);
 	nxm_check_name(kind, len);
 	nxm_registry_use();
-	make_key(&k, MyDatabaseId, GetUserId(), kind, name, len);
-	if (!look_up(&k, &info))
+	nxm_name_key(&k, MyDatabaseId, GetUserId(), kind, name, len);
+	if (!nxm_name_look_up(&k, &info))
 		return false;
 	if ((nxm_object_privileges(GetUserId(), info.owner, &info.acl) & NXM_OWN) == 0)
-		deny(kind, name, len, NXM_OWN);
+		nxm_deny(kind, name, len, NXM_OWN);
 	if (!nxm_object_drop_info(&info))
 		return false;
 
@@ -865,156 +777,6 @@ nxm_object_drop(NxmKind kind, const char *name, size_t len)
 		CHECK_FOR_INTERRUPTS();
 	}
 	return true;
-}
-
-/* A sharing that was replaced, or one before it. */
-static void
-free_retired(void)
-{
-	nxm_begin_operation();
-	nxm_epoch_poll(nxm_registry_space);
-	nxm_end_operation();
-}
-
-/*
- * In a section, under the lock: a new owner and a new sharing.  Nothing is
- * changed unless NXM_OK.
- */
-static NxmResult
-set_rights(NxmObject *object, Oid owner, const NxmAcl *acl)
-{
-	NxmRef		old = nxm_load_relaxed(&object->acl);
-	NxmRef		new;
-	NxmResult	result = new_acl(acl, &new);
-
-	if (result != NXM_OK)
-		return result;
-	nxm_store_relaxed(&object->owner, owner);
-	/* release: the bytes before the reference; pairs with copy_rights() */
-	nxm_store(&object->acl, new);
-	nxm_fetch_add(&nxm_registry_anchor->generation, 1);
-	if (old != 0)
-		nxm_retire_epoch(nxm_registry_space, old);
-	return NXM_OK;
-}
-
-bool
-nxm_object_reassign(const NxmObjectInfo *info, Oid owner, const NxmAcl *acl)
-{
-	NameKey		k;
-	NxmResult	result;
-
-	make_key_of_info(&k, info);
-	NXM_LOCKED_SECTION(
-	{
-		NxmRef		ref;
-		NxmObject  *object;
-
-		result = find_again(&k, info, &ref, &object);
-		if (result == NXM_OK)
-			result = set_rights(object, owner, acl);
-	});
-	free_retired();
-	return result == NXM_OK;
-}
-
-/*
- * Changes a private copy of a sharing.  NXM_OK: it is another now; NXM_EXISTS:
- * it is not; NXM_TOO_LONG: no room.
- */
-static NxmResult
-change_acl(NxmAcl *acl, Oid role, uint32 privileges, bool grant)
-{
-	uint32		i = 0;
-	uint32		old;
-
-	while (i < acl->count && acl->entry[i].role != role)
-		i++;
-	if (i == acl->count)
-	{
-		if (!grant)
-			return NXM_EXISTS;
-		if (i == NXM_MAX_ACL)
-			return NXM_TOO_LONG;
-		acl->entry[acl->count].role = role;
-		acl->entry[acl->count++].privileges = 0;
-	}
-	old = acl->entry[i].privileges;
-	if (grant)
-		acl->entry[i].privileges |= privileges;
-	else
-	{
-		/* who may write may read: without reading there is no writing */
-		if ((privileges & NXM_READ) != 0)
-			privileges |= NXM_WRITE;
-		acl->entry[i].privileges &= ~privileges;
-	}
-	if (acl->entry[i].privileges == old)
-		return NXM_EXISTS;
-	if (acl->entry[i].privileges == 0)
-		acl->entry[i] = acl->entry[--acl->count];
-	return NXM_OK;
-}
-
-bool
-nxm_object_share(NxmKind kind, const char *name, size_t len, Oid role,
-				 uint32 privileges, bool grant)
-{
-	NxmObjectInfo info;
-	NameKey		k;
-	NxmResult	result;
-
-	nxm_check_enabled(kind);
-	nxm_check_name(kind, len);
-	if (nxm_is_default_cache(kind, name, len))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("cache \"%s\" cannot be shared", NXM_DEFAULT_CACHE),
-				 errdetail("Each role has its own cache of this name."),
-				 errhint("Share a cache of another name.")));
-	nxm_registry_use();
-	make_key(&k, MyDatabaseId, GetUserId(), kind, name, len);
-	do
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (!look_up(&k, &info))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_OBJECT),
-					 errmsg("%s \"%.*s\" does not exist", nxm_kind_name(kind),
-							(int) len, name)));
-		if ((nxm_object_privileges(GetUserId(), info.owner, &info.acl) &
-			 NXM_OWN) == 0)
-			deny(kind, name, len, NXM_OWN);
-
-		NXM_LOCKED_SECTION(
-		{
-			NxmRef		ref;
-			NxmObject  *object;
-			NxmAcl		acl;
-			Oid			owner;
-
-			/* the rights were those of this very object and owner? */
-			result = find_again(&k, &info, &ref, &object);
-			if (result == NXM_OK)
-				result = copy_rights(object, &owner, &acl);
-			if (result == NXM_OK && owner != info.owner)
-				result = NXM_ABSENT;
-			if (result == NXM_OK)
-				result = change_acl(&acl, role, privileges, grant);
-			if (result == NXM_OK)
-				result = set_rights(object, owner, &acl);
-		});
-	} while (result == NXM_ABSENT);
-
-	if (result == NXM_TOO_LONG)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("%s \"%.*s\" is shared with too many roles",
-						nxm_kind_name(kind), (int) len, name),
-				 errdetail("At most %d are allowed.", NXM_MAX_ACL),
-				 errhint("Share it with a role that they are members of.")));
-	free_retired();
-	return result == NXM_OK;
 }
 
 /* What a scan copies of one bucket. */

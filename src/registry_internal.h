@@ -1,6 +1,6 @@
 /*
  * registry_internal.h
- *	  What registry.c and registry_drain.c share.
+ *	  What the files of the registry share.
  */
 #ifndef NXM_REGISTRY_INTERNAL_H
 #define NXM_REGISTRY_INTERNAL_H
@@ -52,6 +52,40 @@ extern bool nxm_registry_reopened(NxmResult result);
 
 /* Makes this process one that may use the registry. */
 extern void nxm_registry_attach(void);
+
+typedef struct NxmNameKey
+{
+	NxmKey		key;
+	char		bytes[2 * sizeof(Oid) + 1 + NXM_MAX_NAME];
+} NxmNameKey;
+
+/* The key of a name.  owner: of the object, or whose it would be. */
+extern void nxm_name_key(NxmNameKey *k, Oid database, Oid owner, NxmKind kind,
+						 const char *name, size_t len);
+extern void nxm_name_key_of_info(NxmNameKey *k, const NxmObjectInfo *info);
+
+/*
+ * In a section: the object of a key.  NXM_OK; NXM_ABSENT: there is none, or by now
+ * another one than info tells of; NXM_NEED_CHUNK.
+ */
+extern NxmResult nxm_name_find_again(const NxmNameKey *k, const NxmObjectInfo *info,
+									 NxmRef *ref, NxmObject **object);
+
+/*
+ * What is known of a name, but for sums, looked up outside of a section.  false:
+ * there is no such object.
+ */
+extern bool nxm_name_look_up(const NxmNameKey *k, NxmObjectInfo *info);
+
+/* In a section: owner and sharing.  NXM_OK or NXM_NEED_CHUNK. */
+extern NxmResult nxm_object_copy_rights(NxmObject *object, Oid *owner, NxmAcl *acl);
+
+/* An unpublished NxmAcl; *ref 0: of nobody.  NXM_OK, or why there is none. */
+extern NxmResult nxm_acl_new(const NxmAcl *acl, NxmRef *ref);
+
+/* Raises insufficient_privilege. */
+extern void nxm_deny(NxmKind kind, const char *name, size_t len,
+					 NxmPrivilege privilege) pg_attribute_noreturn();
 
 /*
  * Frees a part of an object that nobody uses any more.  NXM_ABSENT: there is

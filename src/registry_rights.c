@@ -1,0 +1,240 @@
+/*
+ * registry_rights.c
+ *	  Owners of the shared structures, and with whom they are shared.
+ *
+ * The owner, its members and superusers may do everything; others what the object was
+ * shared for.  The result is remembered together with a count of this process's
+ * invalidations of roles and memberships.
+ *
+ * Both are read in a section, without a lock: the sharing is an immutable array that a
+ * change replaces as a whole, and retires.  Changes are made under the registry lock,
+ * and raise the generation (registry.c).
+ *
+ * Limits: an object is shared with at most NXM_MAX_ACL roles.
+ */
+#include "registry.h"
+
+#include "miscadmin.h"
+#include "registry_internal.h"
+#include "utils/acl.h"
+
+NxmResult
+nxm_object_copy_rights(NxmObject *object, Oid *owner, NxmAcl *acl)
+{
+	/* acquire: pairs with the store in set_rights(), its bytes are there */
+	NxmRef		ref = nxm_load(&object->acl);
+
+	*owner = (Oid) nxm_load_relaxed(&object->owner);
+	acl->count = 0;
+	if (ref != 0)
+	{
+		const NxmAcl *shared = nxm_at(nxm_registry_space, ref);
+
+		if (shared == NULL)
+			return NXM_NEED_CHUNK;
+		/* immutable, and kept by our epoch */
+		acl->count = shared->count;
+		memcpy(acl->entry, shared->entry, shared->count * sizeof(acl->entry[0]));
+	}
+	return NXM_OK;
+}
+
+uint32
+nxm_object_privileges(Oid role, Oid owner, const NxmAcl *acl)
+{
+	uint32		privileges = 0;
+
+	/* superusers have everybody's */
+	if (has_privs_of_role(role, owner))
+		return NXM_READ | NXM_WRITE | NXM_OWN;
+	for (uint32 i = 0; i < acl->count; i++)
+	{
+		Oid			grantee = acl->entry[i].role;
+
+		if (!OidIsValid(grantee) || has_privs_of_role(role, grantee))
+			privileges |= acl->entry[i].privileges;
+	}
+	if ((privileges & NXM_WRITE) != 0)
+		privileges |= NXM_READ;
+	return privileges;
+}
+
+void
+nxm_deny(NxmKind kind, const char *name, size_t len, NxmPrivilege privilege)
+{
+	if (privilege == NXM_OWN)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of %s \"%.*s\"", nxm_kind_name(kind),
+						(int) len, name)));
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for %s \"%.*s\"", nxm_kind_name(kind),
+					(int) len, name)));
+}
+
+NxmResult
+nxm_acl_new(const NxmAcl *acl, NxmRef *ref)
+{
+	size_t		size = offsetof(NxmAcl, entry) +
+		acl->count * sizeof(acl->entry[0]);
+
+	*ref = 0;
+	if (acl->count == 0)
+		return NXM_OK;
+	*ref = nxm_alloc(nxm_registry_space, size);
+	if (*ref == 0)
+		return nxm_no_object(nxm_registry_space);
+	memcpy(nxm_at(nxm_registry_space, *ref), acl, size);
+	return NXM_OK;
+}
+
+/* A sharing that was replaced, or one before it. */
+static void
+free_retired(void)
+{
+	nxm_begin_operation();
+	nxm_epoch_poll(nxm_registry_space);
+	nxm_end_operation();
+}
+
+/*
+ * In a section, under the lock: a new owner and a new sharing.  Nothing is
+ * changed unless NXM_OK.
+ */
+static NxmResult
+set_rights(NxmObject *object, Oid owner, const NxmAcl *acl)
+{
+	NxmRef		old = nxm_load_relaxed(&object->acl);
+	NxmRef		new;
+	NxmResult	result = nxm_acl_new(acl, &new);
+
+	if (result != NXM_OK)
+		return result;
+	nxm_store_relaxed(&object->owner, owner);
+	/* release: the bytes before the reference; pairs with nxm_object_copy_rights() */
+	nxm_store(&object->acl, new);
+	nxm_fetch_add(&nxm_registry_anchor->generation, 1);
+	if (old != 0)
+		nxm_retire_epoch(nxm_registry_space, old);
+	return NXM_OK;
+}
+
+bool
+nxm_object_reassign(const NxmObjectInfo *info, Oid owner, const NxmAcl *acl)
+{
+	NxmNameKey		k;
+	NxmResult	result;
+
+	nxm_name_key_of_info(&k, info);
+	NXM_LOCKED_SECTION(
+	{
+		NxmRef		ref;
+		NxmObject  *object;
+
+		result = nxm_name_find_again(&k, info, &ref, &object);
+		if (result == NXM_OK)
+			result = set_rights(object, owner, acl);
+	});
+	free_retired();
+	return result == NXM_OK;
+}
+
+/*
+ * Changes a private copy of a sharing.  NXM_OK: it is another now; NXM_EXISTS:
+ * it is not; NXM_TOO_LONG: no room.
+ */
+static NxmResult
+change_acl(NxmAcl *acl, Oid role, uint32 privileges, bool grant)
+{
+	uint32		i = 0;
+	uint32		old;
+
+	while (i < acl->count && acl->entry[i].role != role)
+		i++;
+	if (i == acl->count)
+	{
+		if (!grant)
+			return NXM_EXISTS;
+		if (i == NXM_MAX_ACL)
+			return NXM_TOO_LONG;
+		acl->entry[acl->count].role = role;
+		acl->entry[acl->count++].privileges = 0;
+	}
+	old = acl->entry[i].privileges;
+	if (grant)
+		acl->entry[i].privileges |= privileges;
+	else
+	{
+		/* who may write may read: without reading there is no writing */
+		if ((privileges & NXM_READ) != 0)
+			privileges |= NXM_WRITE;
+		acl->entry[i].privileges &= ~privileges;
+	}
+	if (acl->entry[i].privileges == old)
+		return NXM_EXISTS;
+	if (acl->entry[i].privileges == 0)
+		acl->entry[i] = acl->entry[--acl->count];
+	return NXM_OK;
+}
+
+bool
+nxm_object_share(NxmKind kind, const char *name, size_t len, Oid role,
+				 uint32 privileges, bool grant)
+{
+	NxmObjectInfo info;
+	NxmNameKey		k;
+	NxmResult	result;
+
+	nxm_check_enabled(kind);
+	nxm_check_name(kind, len);
+	if (nxm_is_default_cache(kind, name, len))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("cache \"%s\" cannot be shared", NXM_DEFAULT_CACHE),
+				 errdetail("Each role has its own cache of this name."),
+				 errhint("Share a cache of another name.")));
+	nxm_registry_use();
+	nxm_name_key(&k, MyDatabaseId, GetUserId(), kind, name, len);
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!nxm_name_look_up(&k, &info))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("%s \"%.*s\" does not exist", nxm_kind_name(kind),
+							(int) len, name)));
+		if ((nxm_object_privileges(GetUserId(), info.owner, &info.acl) &
+			 NXM_OWN) == 0)
+			nxm_deny(kind, name, len, NXM_OWN);
+
+		NXM_LOCKED_SECTION(
+		{
+			NxmRef		ref;
+			NxmObject  *object;
+			NxmAcl		acl;
+			Oid			owner;
+
+			/* the rights were those of this very object and owner? */
+			result = nxm_name_find_again(&k, &info, &ref, &object);
+			if (result == NXM_OK)
+				result = nxm_object_copy_rights(object, &owner, &acl);
+			if (result == NXM_OK && owner != info.owner)
+				result = NXM_ABSENT;
+			if (result == NXM_OK)
+				result = change_acl(&acl, role, privileges, grant);
+			if (result == NXM_OK)
+				result = set_rights(object, owner, &acl);
+		});
+	} while (result == NXM_ABSENT);
+
+	if (result == NXM_TOO_LONG)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s \"%.*s\" is shared with too many roles",
+						nxm_kind_name(kind), (int) len, name),
+				 errdetail("At most %d are allowed.", NXM_MAX_ACL),
+				 errhint("Share it with a role that they are members of.")));
+	free_retired();
+	return result == NXM_OK;
+}
