@@ -101,18 +101,23 @@ nxm_pg_config() {
 	export PG_CONFIG PG_BIN PG_MAJOR
 }
 
-# nxm_apt DIR TYPE "URI SUITE COMPONENT" lines: sets NXM_APT, the options for an apt
-# that knows these repositories alone and keeps its state in DIR.
+# nxm_apt DIR TYPES "URI SUITE COMPONENT" lines: sets NXM_APT, the options for an apt
+# that knows these repositories alone, as each of TYPES (deb, deb-src), and keeps its
+# state in DIR.
 nxm_apt() {
-	local dir=$1 keys=() k
+	local dir=$1 keys=() k type
 	for k in /usr/share/keyrings/{debian,ubuntu}-archive-keyring.gpg \
 		/usr/share/postgresql-common/pgdg/apt.postgresql.org.{asc,gpg}; do
 		if [ -e "$k" ]; then keys+=("$k"); fi
 	done
 	mkdir -p "$dir"/{lists,archives}/partial
-	sed "/./s|^|$2 [signed-by=$(IFS=,; echo "${keys[*]}")] |" <<<"$3" >"$dir/list"
+	for type in $2; do
+		sed "/./s|^|$type [signed-by=$(IFS=,; echo "${keys[*]}")] |" <<<"$3"
+	done >"$dir/list"
+	# a mirror may lag behind; signatures are still checked
 	NXM_APT=(-qq -o "Dir::Etc::sourcelist=$dir/list" -o Dir::Etc::sourceparts=/dev/null
-		-o "Dir::State::lists=$dir/lists" -o "Dir::Cache=$dir" -o APT::Sandbox::User=root)
+		-o "Dir::State::lists=$dir/lists" -o "Dir::Cache=$dir" -o APT::Sandbox::User=root
+		-o Acquire::Check-Valid-Until=false)
 	apt-get "${NXM_APT[@]}" update
 }
 
@@ -208,16 +213,17 @@ nxm_copy() {
 # The checkout itself is only read.
 nxm_build() {
 	if [ -n "${NXM_BUILD:-}" ]; then return 0; fi
-	local lib share mk
+	local lib share mk clang
 	lib=$("$PG_CONFIG" --pkglibdir)
 	share=$("$PG_CONFIG" --sharedir)/extension
+	clang=$(sed -n 's/^CLANG = //p' "$(dirname "$("$PG_CONFIG" --pgxs)")/../Makefile.global")
 	if [ ! -w "$lib" ] || [ ! -w "$share" ]; then
 		nxm_die "cannot write to $lib and $share; run: sudo PG_CONFIG=$PG_CONFIG $0"
 	fi
 	export NXM_BUILD=$NXM_TMP/build
 	mk=(make -C "$NXM_BUILD" PG_CONFIG="$PG_CONFIG")
 	# a user namespace cannot write to a bitcode directory of the real root's
-	if [ "$(id -u)" != 0 ]; then mk+=(with_llvm=no); fi
+	if [ "$(id -u)" != 0 ] || ! type -P "${clang:-clang}" >/dev/null; then mk+=(with_llvm=no); fi
 	nxm_copy "$NXM_BUILD"
 	nxm_log build as_postgres "${mk[@]}" -j"$(nproc)"
 	nxm_log build as_postgres mkdir -p "$NXM_BUILD/test/numa/bin"
@@ -234,9 +240,9 @@ nxm_cluster_dir() {
 	esac
 }
 
-# nxm_cluster_start DIR ["conf lines"]: initdb unless DIR exists, append the
-# lines to its postgresql.conf (a later line wins), start it on a socket in
-# NXM_TMP, with a port of its own and no TCP. nxm_psql and all of libpq's
+# nxm_cluster_start DIR ["conf lines" [COMMAND...]]: initdb unless DIR exists, append
+# the lines to its postgresql.conf (a later line wins), start it, behind COMMAND, on a
+# socket in NXM_TMP, with a port of its own and no TCP. nxm_psql and all of libpq's
 # clients then mean this one. Superuser postgres, trust, UTF8, C locale.
 # Returns 1, with the end of the server's log shown, when it does not start.
 nxm_cluster_start() {
@@ -254,7 +260,7 @@ nxm_cluster_start() {
 	fi
 	if [ -n "${2:-}" ]; then printf '%s\n' "$2" | as_postgres tee -a "$dir/postgresql.conf" >/dev/null; fi
 	nxm_cluster_use "$dir"
-	if ! as_postgres "$PG_BIN/pg_ctl" -D "$dir" -l "$log" -w -s -t 120 start >/dev/null 2>&1 </dev/null; then
+	if ! as_postgres "${@:3}" "$PG_BIN/pg_ctl" -D "$dir" -l "$log" -w -s -t 120 start >/dev/null 2>&1 </dev/null; then
 		nxm_say "${0##*/}: the server in $dir did not start"
 		nxm_tail "$log"
 		return 1

@@ -1,55 +1,56 @@
 #!/bin/bash
-# test/core/run.sh: PostgreSQL's own regression and isolation suites against
-# private clusters with nexusmem preloaded and its features on: whatever the
-# server promises still holds.
+# test/core/run.sh [MAJOR...]: PostgreSQL's own regression and isolation suites against
+# private clusters with nexusmem preloaded and all of it on: whatever the server
+# promises still holds. Of this machine's PostgreSQL, and of 15 and 18 in a chroot
+# (../chroot.sh) where this machine has another.
 #
 # The suites come from the source package of the installed server (downloaded
 # once, kept in the cache); only their helper libraries are compiled. Where no
 # repository has that very minor's source, the newest minor of which one has both
 # source and programs is run instead, unpacked into the cache.
 #
+# Look-ahead acts only where blocks are read, and asks for those alone that are not
+# in the operating system's cache. So shared_buffers is smaller than the suites'
+# tables, and the server may not call posix_fadvise: then look-ahead cannot tell, and
+# asks for every block that it lacks. What it asked for is counted at the end.
+#
 # Prints `ok - ...` lines, and notes as `## ...`. NXM_CORE_CONF replaces the lines of postgresql.conf
 # (empty: a server without nexusmem). Limits: needs apt and a source repository.
+#
+# run.sh --suites DIR does the work, where that PostgreSQL is: DIR holds the suites.
 set -euo pipefail
 . "$(dirname "$0")/../lib.sh"
-nxm_pg_config
-nxm_private "$@"
-nxm_init core
 
-# fsync says nothing here and costs minutes
+# fsync says nothing here and costs minutes. Of tables much larger than
+# shared_buffers, sequential scans begin where another one is, and rows come in
+# another order than the suites expect.
 COMMON="fsync = off
-max_prepared_transactions = 4"
+max_prepared_transactions = 4
+shared_buffers = 2MB
+synchronize_seqscans = off"
 CONF=${NXM_CORE_CONF-"shared_preload_libraries = 'nexusmem'
 nexusmem.enable_numa_optimizations = on
+nexusmem.enable_numa_caching = on
 nexusmem.num_nodes = 2
 nexusmem.node_source = even
 nexusmem.shared_buffers_placement = interleave
 nexusmem.enable_prefetch = on
 nexusmem.enable_nestloop_prefetch = on
+nexusmem.enable_learned_prefetch = on
 nexusmem.prefetch_distance = 32"}
-VERSION=$("$PG_CONFIG" --version | sed -E 's/^PostgreSQL ([^ ]+).*/\1/')
 
-skip() {
-	printf 'ok - core: suites of PostgreSQL %s # SKIP %s\n' "$VERSION" "$1"
-	exit 0
-}
-
-# fetch DIR: leave the suites' part of the source in DIR, with its version, and
-# the programs of that version where the installed ones are of another.
+# fetch DIR PACKAGE VERSION REPOSITORIES: leave the suites' part of the source in DIR,
+# with its version, and the programs of that version where it is not VERSION.
 fetch() {
-	local dir=$1 apt=$NXM_TMP/apt pkg=postgresql-$PG_MAJOR have v
-	have=$(dpkg-query -W -f '${Version}' "$pkg")
-	# where a package comes from its source is too:
-	# package | version | URI suite/component architecture Packages
-	nxm_apt "$apt" deb-src "$(apt-cache madison "$pkg" | awk '$5 ~ "://" && $6 ~ "/" {
-		n = split($6, s, "/"); sub("/" s[n] "$", "", $6); print $5, $6, s[n] }' | sort -u)"
+	local dir=$1 pkg=$2 have=$3 major=${2##*-} apt=$NXM_TMP/apt-$2 v
+	nxm_apt "$apt" "deb-src deb" "$4"
 	mkdir -p "$apt"/{source,x,programs}
-	for v in "$have" $(apt-cache madison "$pkg" | awk -v have="$have" '$3 != have { print $3 }' | sort -uVr); do
+	for v in "$have" $(apt-cache "${NXM_APT[@]}" madison "$pkg" | awk -v have="$have" '$3 != have { print $3 }' | sort -uVr); do
 		rm -f "$apt"/source/*
 		(cd "$apt/source" && apt-get "${NXM_APT[@]}" source --download-only --tar-only "$pkg=$v") || continue
 		[ "$v" != "$have" ] || break
-		(cd "$apt/programs" && apt-get -qq -o APT::Sandbox::User=root download \
-			"$pkg=$v" "postgresql-client-$PG_MAJOR=$v" "postgresql-server-dev-$PG_MAJOR=$v") && break
+		(cd "$apt/programs" && apt-get "${NXM_APT[@]}" download \
+			"$pkg=$v" "postgresql-client-$major=$v" "postgresql-server-dev-$major=$v") && break
 	done
 	set -- "$apt"/source/*.orig.tar.*
 	if [ ! -e "$1" ] || { [ "$v" != "$have" ] && [ "$(find "$apt/programs" -name '*.deb' | wc -l)" != 3 ]; }; then
@@ -67,45 +68,68 @@ fetch() {
 	mv "$dir.new" "$dir"
 }
 
-SRC=$NXM_CACHE/core/$VERSION
-mkdir -p "$NXM_CACHE/core"
-exec 9>"$NXM_CACHE/core/.lock"
-flock 9
-if [ ! -e "$SRC/version" ]; then
-	type -P apt-get dpkg-query dpkg-deb >/dev/null || skip "no apt to fetch the source package with"
-	(set -e; fetch "$SRC") >"$NXM_LOG/core-fetch.log" 2>&1 9>&- ||
-		skip "the source package could not be fetched: $(grep . "$NXM_LOG/core-fetch.log" | tail -n 1)"
-fi
-exec 9>&-
+# one MAJOR: all of it, `ok - ...` lines on stdout.
+one() {
+	local v=$1 dir=$NXM_TMP/core-$1 logs=$NXM_LOG/core-$1 pkg=postgresql-$1 at=() why version have repositories rc=0
+	mkdir -p "$logs"
+	if [ "$v" = "$PG_MAJOR" ]; then
+		version=$("$PG_CONFIG" --version)
+		# where a package comes from its source is too:
+		# package | version | URI suite/component architecture Packages
+		repositories=$(apt-cache madison "$pkg" 2>/dev/null | awk '$5 ~ "://" && $6 ~ "/" {
+			n = split($6, s, "/"); sub("/" s[n] "$", "", $6); print $5, $6, s[n] }' | sort -u)
+	else
+		if ! why=$(NXM_LOG=$logs "$NXM_ROOT/test/chroot.sh" prepare "$v"); then
+			echo "ok - core $v # SKIP $why"
+			return
+		fi
+		at=(chroot "$("$NXM_ROOT/test/chroot.sh" root "$v")")
+		version=$("${at[@]}" "/usr/lib/postgresql/$v/bin/pg_config" --version)
+		repositories=$(sed -n 's/^deb //p' "${at[1]}/etc/apt/sources.list")
+	fi
+	version=$(sed -E 's/^PostgreSQL ([^ ]+).*/\1/' <<<"$version")
 
-W=$NXM_TMP/suite
-cp -r "$SRC" "$W"
-if [ "$(id -u)" = 0 ]; then chown -R "$NXM_USER:" "$W"; fi
-if [ -d "$W/server/usr" ]; then
-	echo "## PostgreSQL $(cat "$W/version") stands in for $VERSION, whose source is not to be had"
-	# PostgreSQL finds its directories relative to its programs
-	PG_CONFIG=$W/server/usr/lib/postgresql/$PG_MAJOR/bin/pg_config
-	unset NXM_BUILD
-	nxm_pg_config
-fi
-[ -z "$CONF" ] || nxm_build
+	local source=$NXM_CACHE/core/$version
+	exec 9>"$NXM_CACHE/core/.lock"
+	flock 9
+	if [ ! -e "$source/version" ]; then
+		why=
+		if ! type -P apt-get dpkg-query dpkg-deb >/dev/null; then
+			why="no apt to fetch the source package with"
+		elif ! have=$("${at[@]+"${at[@]}"}" dpkg-query -W -f '${Version}' "$pkg" 2>&1); then
+			why=$have
+		elif ! (set -e; fetch "$source" "$pkg" "$have" "$repositories") >"$logs/fetch.log" 2>&1 9>&-; then
+			why="the source package could not be fetched: $(grep . "$logs/fetch.log" | tail -n 1)"
+		fi
+		if [ -n "$why" ]; then
+			echo "ok - core $v: suites of PostgreSQL $version # SKIP $why"
+			return
+		fi
+	fi
+	exec 9>&-
+	[ "$(cat "$source/version")" = "$version" ] ||
+		echo "## PostgreSQL $(cat "$source/version") stands in for $version, whose source is not to be had"
 
-for m in regress:regress spi:refint spi:autoinc; do
-	# the suite expects what refint says with this
-	printf 'MODULES = %s\nPG_CPPFLAGS = -DREFINT_VERBOSE\nPGXS := $(shell $(PG_CONFIG) --pgxs)\ninclude $(PGXS)\n' "${m#*:}" >"$W/${m#*:}.mk"
-done
-for m in regress:regress spi:refint spi:autoinc; do
-	nxm_log core-build as_postgres make -C "$W/${m%:*}" -f "$W/${m#*:}.mk" PG_CONFIG="$PG_CONFIG" with_llvm=no
-done
-# memoize shows plans by EXPLAIN ANALYZE, and with them the node that look-ahead in
-# nested loops puts in: there it is off.
-case $CONF in *enable_nestloop_prefetch*)
-	sed -i '1i SET nexusmem.enable_nestloop_prefetch = off;' "$W"/regress/{sql/memoize.sql,expected/memoize.out}
-	;;
-esac
-as_postgres cp "$W/spi/refint.so" "$W/spi/autoinc.so" "$W/regress/"
+	mkdir "$dir"
+	cp -r "$source" "$dir/suites"
+	if [ "$v" = "$PG_MAJOR" ]; then
+		NXM_LOG=$logs bash "$0" --suites "$dir/suites" || rc=$?
+	else
+		NXM_USER=root nxm_copy "$dir/tree"
+		mkdir "$dir/log"
+		chmod a+rwx "$dir" "$dir/log"
+		# there the installation is private, and nothing is built yet
+		"$NXM_ROOT/test/chroot.sh" run "$v" "$dir" env -u NXM_BUILD -u NXM_USER \
+			NXM_PRIVATE=yes NXM_LOG=/build/log TMPDIR=/build PG_CONFIG="/usr/lib/postgresql/$v/bin/pg_config" \
+			bash /build/tree/test/core/run.sh --suites /build/suites </dev/null || rc=$?
+		cp -r "$dir/log/." "$logs/"
+	fi
+	if [ "$rc" != 0 ]; then nxm_say "core $v: see $logs"; fi
+	rm -rf --one-file-system "$dir"
+	return "$rc"
+}
 
-# suite NAME: one suite on its running cluster; output in $NXM_LOG/core-NAME.out
+# suite NAME SCHEDULE: one suite on its running cluster; output in $NXM_LOG/NAME.out
 suite() {
 	local name=$1 out=$NXM_TMP/$1-out pgxs
 	local args=(--inputdir="$W/$name" --outputdir="$out" --bindir="$PG_BIN"
@@ -115,34 +139,90 @@ suite() {
 	case $name in
 		regress) as_postgres "$pgxs/pg_regress" "${args[@]}" --dlpath="$W/regress" --max-concurrent-tests=20 ;;
 		isolation) as_postgres "$pgxs/pg_isolation_regress" "${args[@]}" ;;
-	esac >"$NXM_LOG/core-$name.out" 2>&1 </dev/null || true
-	! [ -s "$out/regression.diffs" ] || cp "$out/regression.diffs" "$NXM_LOG/core-$name.diffs"
+	esac >"$NXM_LOG/$name.out" 2>&1 </dev/null || true
+	! [ -s "$out/regression.diffs" ] || cp "$out/regression.diffs" "$NXM_LOG/$name.diffs"
 }
 
-# Side by side, each on a cluster of its own: one computes, the other waits.
-bad=0
-pids=()
-for s in regress:parallel_schedule isolation:isolation_schedule; do
-	nxm_cluster_start "core-${s%:*}" "$COMMON
-$CONF"
+# check NAME: the results of a suite, and whether nexusmem was there and acted.
+check() {
+	local name=$1 p="core $PG_MAJOR $1" loaded workers issued
+	nxm_tally "$p" "$NXM_LOG/$name.out"
+	nxm_crashed "$p" "$NXM_LOG/core-$name.log"
+	[ -n "$CONF" ] || return 0
+	nxm_cluster_use "core-$name"
 	loaded=$(nxm_psql -At -c "SELECT name || ' = ' || setting FROM pg_settings
 		WHERE name LIKE 'nexusmem.%' AND sourcefile IS NOT NULL ORDER BY name")
-	if [ -n "$CONF" ] && [ "$(wc -l <<<"$loaded")" != "$(grep -c '^nexusmem' <<<"$CONF")" ]; then
-		bad=1
-		echo "not ok - core ${s%:*}: nexusmem is loaded with these settings"
+	if [ "$(wc -l <<<"$loaded")" = "$(grep -c '^nexusmem' <<<"$CONF")" ]; then
+		echo "ok - $p: nexusmem is loaded with its settings"
+	else
+		echo "not ok - $p: nexusmem is loaded with its settings"
 		sed 's/^/# /' <<<"$loaded"
 	fi
-	suite "${s%:*}" "${s#*:}" &
-	pids+=($!)
-done
-wait "${pids[@]}"
-for s in regress isolation; do
-	nxm_tally "core $s" "$NXM_LOG/core-$s.out" >"$NXM_TMP/tally"
-	nxm_crashed "core $s" "$NXM_LOG/core-$s.log" >>"$NXM_TMP/tally"
-	cat "$NXM_TMP/tally"
-	if grep -q '^not ok' "$NXM_TMP/tally"; then
-		bad=1
-		nxm_say "core: see core-$s.out, .diffs and .log in $NXM_LOG"
+	nxm_psql -At -F ': ' -c "SELECT feature, state, detail FROM nexusmem.status" >&2
+	workers=$(nxm_psql -At -c "SELECT string_agg(backend_type, ', ' ORDER BY 1) FROM pg_stat_activity
+		WHERE backend_type LIKE 'nexusmem%'")
+	issued=$(nxm_psql -At -F ' ' -c "SELECT kind, sum(issued) FROM nexusmem.stat_prefetch GROUP BY 1 ORDER BY 1")
+	echo "## $p $workers $(tr '\n' ' ' <<<"$issued")"
+}
+
+# all_suites DIR: both, each on a cluster of its own, side by side: one computes, the
+# other waits.
+all_suites() {
+	local m s pids=() behind=()
+	W=$1
+	if [ -d "$W/server/usr" ]; then
+		# PostgreSQL finds its directories relative to its programs
+		PG_CONFIG=$W/server/usr/lib/postgresql/$PG_MAJOR/bin/pg_config
+		unset NXM_BUILD
+		nxm_pg_config
 	fi
-done
+	if [ "$(id -u)" = 0 ]; then chown -R "$NXM_USER:" "$W"; fi
+	if [ -n "$CONF" ]; then
+		nxm_build
+		behind=("$NXM_BUILD/test/numa/bin/deny" fadvise64 --)
+	fi
+
+	for m in regress:regress spi:refint spi:autoinc; do
+		# the suite expects what refint says with this
+		printf 'MODULES = %s\nPG_CPPFLAGS = -DREFINT_VERBOSE\nPGXS := $(shell $(PG_CONFIG) --pgxs)\ninclude $(PGXS)\n' "${m#*:}" >"$W/${m#*:}.mk"
+		nxm_log helpers as_postgres make -C "$W/${m%:*}" -f "$W/${m#*:}.mk" PG_CONFIG="$PG_CONFIG" with_llvm=no
+	done
+	as_postgres cp "$W/spi/refint.so" "$W/spi/autoinc.so" "$W/regress/"
+	# memoize shows plans by EXPLAIN ANALYZE, and with them the node that look-ahead in
+	# nested loops puts in: there it is off.
+	case $CONF in *enable_nestloop_prefetch*)
+		sed -i '1i SET nexusmem.enable_nestloop_prefetch = off;' "$W"/regress/{sql/memoize.sql,expected/memoize.out}
+		;;
+	esac
+
+	for s in regress:parallel_schedule isolation:isolation_schedule; do
+		nxm_cluster_start "core-${s%:*}" "$COMMON
+$CONF" "${behind[@]+"${behind[@]}"}"
+		[ -z "$CONF" ] || nxm_psql -c 'CREATE EXTENSION nexusmem'
+		suite "${s%:*}" "${s#*:}" &
+		pids+=($!)
+	done
+	wait "${pids[@]}"
+	for s in regress isolation; do check "$s"; done
+}
+
+nxm_pg_config
+if [ "${1:-}" = --suites ]; then
+	nxm_init core
+	all_suites "$2" | tee "$NXM_TMP/tally"
+	! grep -q '^not ok' "$NXM_TMP/tally"
+	exit
+fi
+
+nxm_private "$@"
+nxm_init core
+if [ $# = 0 ]; then
+	set -- "$PG_MAJOR"
+	for v in 15 18; do
+		if [ "$v" != "$PG_MAJOR" ]; then set -- "$@" "$v"; fi
+	done
+fi
+mkdir -p "$NXM_CACHE/core"
+bad=0
+for v; do one "$v" || bad=1; done
 exit $bad
