@@ -104,6 +104,7 @@
 
 bool		nxm_enable_prefetch = true;
 int			nxm_prefetch_distance = -1;
+bool		nxm_debug_force_prefetch = false;
 
 static bool switched_off = false;	/* the self-check failed */
 static bool layout_known = false;
@@ -299,7 +300,7 @@ nxm_look_begin(NxmLookAhead *la, IndexScanDesc scan, int max_distance)
 {
 	if (!calibrated)
 		calibrate();
-	la->quiet = true;
+	la->quiet = !nxm_debug_force_prefetch || max_distance == 0;
 	la->index_only = scan->xs_want_itup;
 	la->distance = max_distance;
 	la->max_distance = max_distance;
@@ -318,7 +319,7 @@ nxm_look_begin(NxmLookAhead *la, IndexScanDesc scan, int max_distance)
 		la->step = Min(verdict.step, INHERITED_STEP);
 		la->next_look = Min(verdict.next_look, *la->reads + INHERITED_STEP);
 	}
-	la->wake_at = la->next_look;
+	la->wake_at = la->quiet ? la->next_look : 0;
 	la->nblocks = 0;
 	la->counts = NULL;
 	memset(la->recent, 0xff, sizeof(la->recent));
@@ -494,7 +495,8 @@ nxm_look_learn(NxmLookAhead *la, NxmLookResult found)
 		fall_quiet(la, Min(la->step * 4, QUIET_STEP));
 		return false;
 	}
-	else if (found == NXM_LOOK_CACHED && ++la->cached_run >= 8 + la->distance)
+	else if (found == NXM_LOOK_CACHED && !nxm_debug_force_prefetch &&
+			 ++la->cached_run >= 8 + la->distance)
 	{
 		la->cached_run = 0;
 		la->distance /= 2;
@@ -807,6 +809,13 @@ nxm_prefetch_index_init(void)
 							-1, INT_MIN, INT_MAX,
 							PGC_USERSET,
 							GUC_EXPLAIN, check_distance, NULL, NULL);
+	DefineCustomBoolVariable("nexusmem.debug_force_prefetch",
+							 "Reads ahead in all index scans and nested loops that may, be there something to read or not.",
+							 "For tests.",
+							 &nxm_debug_force_prefetch,
+							 false,
+							 PGC_SUSET,
+							 GUC_NOT_IN_SAMPLE | GUC_EXPLAIN, NULL, NULL, NULL);
 	if (process_shared_preload_libraries_in_progress)
 		calibrate();
 }

@@ -14,6 +14,8 @@
 
 extern bool nxm_enable_prefetch;
 extern int	nxm_prefetch_distance;
+/* scans and loops begin awake and stay so */
+extern bool nxm_debug_force_prefetch;
 
 /* Defines the settings; the postmaster also calibrates the clock. */
 extern void nxm_prefetch_index_init(void);

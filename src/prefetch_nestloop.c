@@ -381,7 +381,8 @@ learn(LoopState *state, Row *row)
 {
 	if (row->submitted)
 		state->cached_run = 0;
-	else if (row->cached && ++state->cached_run >= 8 + state->distance)
+	else if (row->cached && !nxm_debug_force_prefetch &&
+			 ++state->cached_run >= 8 + state->distance)
 	{
 		state->cached_run = 0;
 		state->distance /= 2;
@@ -711,7 +712,7 @@ begin(CustomScanState *node, EState *estate, int eflags)
 	ps->outeropsfixed = true;
 	ps->outeropsset = true;
 
-	state->quiet = true;
+	state->quiet = !nxm_debug_force_prefetch;
 	state->step = 1;
 	for (int i = 0; i < state->plan.ntargets; i++)
 		begin_target(state, &state->target[i], &state->plan.target[i]);

@@ -37,6 +37,7 @@ nexusmem.shared_buffers_placement = interleave
 nexusmem.enable_prefetch = on
 nexusmem.enable_nestloop_prefetch = on
 nexusmem.enable_learned_prefetch = on
+nexusmem.debug_force_prefetch = on
 nexusmem.prefetch_distance = 32"}
 
 # fetch DIR PACKAGE VERSION REPOSITORIES: leave the suites' part of the source in DIR,
@@ -161,7 +162,7 @@ check() {
 	nxm_psql -At -F ': ' -c "SELECT feature, state, detail FROM nexusmem.status" >&2
 	workers=$(nxm_psql -At -c "SELECT string_agg(backend_type, ', ' ORDER BY 1) FROM pg_stat_activity
 		WHERE backend_type LIKE 'nexusmem%'")
-	issued=$(nxm_psql -At -F ' ' -c "SELECT kind, sum(issued) FROM nexusmem.stat_prefetch GROUP BY 1 ORDER BY 1")
+	issued=$(nxm_psql -At -F ' ' -c "SELECT kind, sum(issued), sum(skipped) FROM nexusmem.stat_prefetch GROUP BY 1 ORDER BY 1")
 	echo "## $p $workers $(tr '\n' ' ' <<<"$issued")"
 }
 
