@@ -357,6 +357,30 @@ ANALYZE p;
 SELECT same('SELECT o.i, x.pad FROM o JOIN p x ON x.k = o.k', 'Append');
 SELECT same('SELECT x.k, t.id FROM p x JOIN t ON t.k = x.k WHERE x.k BETWEEN 4500 AND 5500', 'Append');
 
+-- forced: cached blocks are looked at too, from the first row on
+CREATE FUNCTION looks(query text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	kinds text;
+BEGIN
+	CREATE TEMP TABLE before AS SELECT * FROM nexusmem.session_prefetch();
+	EXECUTE 'SELECT count(*) FROM (' || query || ') s';
+	SELECT string_agg(now.kind, ' ' ORDER BY now.kind COLLATE "C") INTO kinds
+	FROM nexusmem.session_prefetch() now JOIN before USING (kind)
+	WHERE now.issued + now.skipped > before.issued + before.skipped;
+	DROP TABLE before;
+	RETURN kinds;
+END $$;
+CREATE TABLE few AS SELECT k, repeat('x', 1000) AS pad FROM generate_series(1, 100) k;
+CREATE INDEX ON few (k);
+ANALYZE few;
+SELECT looks('SELECT b.pad FROM few a JOIN few b ON b.k = a.k') IS NOT NULL AS filled_cache \gset
+SELECT looks('SELECT b.pad FROM few a JOIN few b ON b.k = a.k');
+SET nexusmem.debug_force_prefetch = on;
+SELECT looks('SELECT b.pad FROM few a JOIN few b ON b.k = a.k');
+SELECT same('SELECT a.k, b.pad FROM few a JOIN few b ON b.k = a.k');
+SELECT same('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k');
+RESET nexusmem.debug_force_prefetch;
+
 -- parallel: nothing below Gather
 SET max_parallel_workers_per_gather = 2;
 SET parallel_setup_cost = 0;
