@@ -82,7 +82,7 @@ one() {
 		# where a package comes from its source is too:
 		# package | version | URI suite/component architecture Packages
 		repositories=$(apt-cache madison "$pkg" 2>/dev/null | awk '$5 ~ "://" && $6 ~ "/" {
-			n = split($6, s, "/"); sub("/" s[n] "$", "", $6); print $5, $6, s[n] }' | sort -u)
+			n = split($6, s, "/"); sub("/" s[n] "$", "", $6); print $5, $6, s[n] }' | sort -u) || true
 	else
 		if ! why=$(NXM_LOG=$logs "$NXM_ROOT/test/chroot.sh" prepare "$v"); then
 			echo "ok - core $v # SKIP $why"
@@ -156,7 +156,7 @@ is() {
 	if [ "$1" = "$2" ]; then
 		echo "ok - $3"
 	else
-		printf 'not ok - %s\n# got:      %s\n# expected: %s\n' "$3" "$(tr '\n' ',' <<<"$1")" "$(tr '\n' ',' <<<"$2")"
+		printf 'not ok - %s\n# got:      %s\n# expected: %s\n' "$3" "$(paste -s -d , <<<"$1")" "$(paste -s -d , <<<"$2")"
 	fi
 }
 
