@@ -15,8 +15,8 @@
 # every block that it lacks. debug_force_prefetch makes it look where nothing is
 # lacking. What it asked for is counted at the end.
 #
-# Exceptions. memoize shows the counts of its plans by EXPLAIN ANALYZE, and with them the
-# node that look-ahead in nested loops puts in: there it is off.
+# Exceptions. The function of memoize that shows plans by EXPLAIN ANALYZE would show the
+# node that look-ahead in nested loops puts in: in it that is off.
 #
 # Prints `ok - ...` lines, and notes as `## ...`. NXM_CORE_CONF replaces the lines of postgresql.conf
 # (empty: a server without nexusmem). Limits: needs apt and a source repository.
@@ -217,7 +217,8 @@ all_suites() {
 	as_postgres cp "$W/spi/refint.so" "$W/spi/autoinc.so" "$W/regress/"
 	# the exceptions
 	case $CONF in *enable_nestloop_prefetch*)
-		sed -i '1i SET nexusmem.enable_nestloop_prefetch = off;' "$W"/regress/{sql/memoize.sql,expected/memoize.out}
+		sed -i 's/^language plpgsql as$/set nexusmem.enable_nestloop_prefetch = off &/' \
+			"$W"/regress/{sql/memoize.sql,expected/memoize.out}
 		;;
 	esac
 
