@@ -222,7 +222,8 @@ nxm_build() {
 	fi
 	export NXM_BUILD=$NXM_TMP/build
 	mk=(make -C "$NXM_BUILD" PG_CONFIG="$PG_CONFIG")
-	# a user namespace cannot write to a bitcode directory of the real root's
+	# Bitcode: a user namespace cannot write to a directory of the real root's, and the
+	# development files may be there without the clang that they name.
 	if [ "$(id -u)" != 0 ] || ! type -P "${clang:-clang}" >/dev/null; then mk+=(with_llvm=no); fi
 	nxm_copy "$NXM_BUILD"
 	nxm_log build as_postgres "${mk[@]}" -j"$(nproc)"

@@ -18,8 +18,9 @@
 # Exceptions. The function of memoize that shows plans by EXPLAIN ANALYZE would show the
 # node that look-ahead in nested loops puts in: in it that is off.
 #
-# Prints `ok - ...` lines, and notes as `## ...`. NXM_CORE_CONF replaces the lines of postgresql.conf
-# (empty: a server without nexusmem). Limits: needs apt and a source repository.
+# Prints `ok - ...` lines, and notes as `## ...`. NXM_CORE_CONF replaces the lines of
+# postgresql.conf that load nexusmem (empty: a server without it).
+# Limits: needs apt and a source repository.
 #
 # run.sh --suites DIR does the work, where that PostgreSQL is: DIR holds the suites.
 set -euo pipefail
@@ -104,7 +105,7 @@ one() {
 		elif ! have=$("${at[@]+"${at[@]}"}" dpkg-query -W -f '${Version}' "$pkg" 2>&1); then
 			why=$have
 		elif ! bash "$0" --fetch "$source" "$pkg" "$have" "$repositories" >"$logs/fetch.log" 2>&1 9>&-; then
-			why="the source package could not be fetched: $(grep . "$logs/fetch.log" | tail -n 1)"
+			why="the source package could not be fetched: $(grep . "$logs/fetch.log" | tail -n 1 || true)"
 		fi
 		if [ -n "$why" ]; then
 			echo "ok - core $v: suites of PostgreSQL $version # SKIP $why"
