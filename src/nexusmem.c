@@ -55,15 +55,17 @@ static void
 executor_start(QueryDesc *query, int eflags)
 {
 	PlannedStmt *own_plan = query->plannedstmt;
+	PlannedStmt *our_plan;
 	MemoryContext plan_context;
 
 	nxm_scheduler_statement();
 	plan_context = nxm_prefetch_nestloop_plan(query, eflags);
+	our_plan = query->plannedstmt;
 	if (prev_executor_start)
 		prev_executor_start(query, eflags);
 	else
 		standard_ExecutorStart(query, eflags);
-	nxm_prefetch_nestloop_started(query, own_plan, plan_context);
+	nxm_prefetch_nestloop_started(query, own_plan, our_plan, plan_context);
 	nxm_prefetch_index_start(query, eflags);
 	nxm_flight_statement(query);
 }

@@ -42,7 +42,8 @@
  *
  * Plans.  The copy of the plan lives in the query's own memory.  While the
  * executor starts, QueryDesc.plannedstmt is the copy, afterwards again the
- * original, so that nobody else comes to hold what ends with the query.
+ * original, so that nobody else comes to hold what ends with the query.  (Unless
+ * another extension put a plan of its own there.)
  * EXPLAIN ANALYZE runs the node and shows it; EXPLAIN alone does not.
  *
  * Not for: row locks, writing statements, SERIALIZABLE (reading ahead takes
@@ -896,13 +897,14 @@ nxm_prefetch_nestloop_plan(QueryDesc *query, int eflags)
 
 void
 nxm_prefetch_nestloop_started(QueryDesc *query, PlannedStmt *own,
-							  MemoryContext context)
+							  PlannedStmt *ours, MemoryContext context)
 {
 	MemoryContext old;
 
 	if (likely(context == NULL))
 		return;
-	query->plannedstmt = own;
+	if (query->plannedstmt == ours)
+		query->plannedstmt = own;
 	MemoryContextSetParent(context, query->estate->es_query_cxt);
 	old = MemoryContextSwitchTo(query->estate->es_query_cxt);
 	(void) link_loops(query->planstate, NULL);

@@ -17,11 +17,12 @@ extern void nxm_prefetch_nestloop_init(void);
 /*
  * Around ExecutorStart.  Before it, may give the query another plan; the
  * result, a memory context or NULL, is to be passed on.  After it, gives the
- * query its own plan back and tells the nodes of the other where their indexes
- * are.
+ * query its own plan back, unless somebody else has replaced ours meanwhile, and
+ * tells the nodes of ours where their indexes are.
  */
 extern MemoryContext nxm_prefetch_nestloop_plan(QueryDesc *query, int eflags);
 extern void nxm_prefetch_nestloop_started(QueryDesc *query, PlannedStmt *own,
+										  PlannedStmt *ours,
 										  MemoryContext context);
 
 /* Before ExecutorRun, with its count; 0: all rows. */
