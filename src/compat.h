@@ -384,6 +384,14 @@ nxm_set_insertion_backward(BTScanInsert key, bool backward)
 #define NXM_EXPLAIN_FORMAT_H "commands/explain.h"
 #endif
 
+/* 18 (c01743aa4): a plan counts the disabled nodes of it and below. */
+#if PG_VERSION_NUM >= 180000
+#define nxm_copy_disabled_nodes(to, from) \
+	((to)->disabled_nodes = (from)->disabled_nodes)
+#else
+#define nxm_copy_disabled_nodes(to, from) ((void) 0)
+#endif
+
 /* 18 (3eea7a0c9): ExecutorRun() lost the promise to run once. */
 #if PG_VERSION_NUM >= 180000
 #define NXM_EXECUTOR_RUN_ARGS \

@@ -48,6 +48,7 @@
 #include "catalog/pg_index.h"
 #include "catalog/pg_proc.h"
 #include "common/int.h"
+#include "compat.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -632,6 +633,13 @@ put_over(Walk *walk, Plan *outer, const NxmLoop *loop)
 	plan->extParam = bms_copy(outer->extParam);
 	plan->allParam = bms_copy(outer->allParam);
 	plan->lefttree = outer;
+
+	/*
+	 * What EXPLAIN marks as disabled it finds by what a node has more than those
+	 * below it, and of a custom scan these are custom_plans alone.
+	 */
+	nxm_copy_disabled_nodes(plan, outer);
+	scan->custom_plans = list_make1(outer);
 	foreach(cell, outer->targetlist)
 	{
 		TargetEntry *entry = lfirst(cell);
