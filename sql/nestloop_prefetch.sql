@@ -294,7 +294,9 @@ BEGIN
 	END LOOP;
 END $$;
 SELECT plan_of('ANALYZE OFF', 'SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k WHERE o.i < 100');
+SET nexusmem.prefetch_distance = 32;
 SELECT plan_of('VERBOSE, ANALYZE, TIMING OFF, SUMMARY OFF, BUFFERS OFF', 'SELECT o.i, o.k + 1, t.id FROM o JOIN t ON t.k = o.k8 WHERE o.i < 0');
+RESET nexusmem.prefetch_distance;
 SET plan_cache_mode = force_generic_plan;
 PREPARE q(int) AS SELECT count(*), sum(t.id) FROM o JOIN t ON t.k = o.k WHERE o.i < $1;
 SELECT cold();

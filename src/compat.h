@@ -377,11 +377,33 @@ nxm_set_insertion_backward(BTScanInsert key, bool backward)
 #endif
 }
 
-/* 18 (c65bc2e1d): what prints the parts of EXPLAIN has a header of its own. */
+/*
+ * 18 (c65bc2e1d, 9173e8b60): what prints the parts of EXPLAIN, and its state,
+ * have headers of their own.
+ */
 #if PG_VERSION_NUM >= 180000
 #define NXM_EXPLAIN_FORMAT_H "commands/explain_format.h"
+#define NXM_EXPLAIN_STATE_H "commands/explain_state.h"
 #else
 #define NXM_EXPLAIN_FORMAT_H "commands/explain.h"
+#define NXM_EXPLAIN_STATE_H "commands/explain.h"
+#endif
+
+/*
+ * 18 (4fd02bf7c): EXPLAIN calls a hook for each node of a plan.  Its address, or
+ * NULL.  Needs commands/explain.h.
+ */
+#if PG_VERSION_NUM >= 180000
+#define nxm_explain_node_hook (&explain_per_node_hook)
+#else
+struct PlanState;
+struct ExplainState;
+typedef void (*explain_per_node_hook_type) (struct PlanState *node,
+											struct List *ancestors,
+											const char *relationship,
+											const char *plan_name,
+											struct ExplainState *es);
+#define nxm_explain_node_hook ((explain_per_node_hook_type *) NULL)
 #endif
 
 /* 18 (c01743aa4): a plan counts the disabled nodes of it and below. */

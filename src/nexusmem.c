@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "nodes.h"
 #include "placement.h"
+#include "prefetch_explain.h"
 #include "prefetch_index.h"
 #include "prefetch_learned.h"
 #include "prefetch_nestloop.h"
@@ -120,6 +121,7 @@ _PG_init(void)
 	nxm_prefetch_index_init();
 	nxm_prefetch_nestloop_init();
 	nxm_prefetch_stats_init();
+	nxm_prefetch_explain_init();
 	nxm_predictor_area_init();
 	nxm_save_init();
 	nxm_worker_init();

@@ -213,6 +213,14 @@ look_of(IndexScanDesc scan)
 	return NULL;
 }
 
+const NxmLookAhead *
+nxm_am_look(IndexScanDesc scan)
+{
+	AmLook	   *la = look_of(scan);
+
+	return la == NULL ? NULL : &la->base;
+}
+
 static void
 leave_list(void *arg)
 {
@@ -312,7 +320,7 @@ reach_heap(AmLook *la, BlockNumber block)
 	{
 		if (!la->asked[i].is_page && la->asked[i].block == block)
 		{
-			la->base.counts->stat[NXM_STAT_used]++;
+			nxm_look_count(&la->base, NXM_STAT_used);
 			la->nasked--;
 			memmove(&la->asked[i], &la->asked[i + 1],
 					sizeof(Asked) * (la->nasked - i));
@@ -330,7 +338,7 @@ reach_pages(AmLook *la, Relation index)
 	for (int i = 0; i < la->nasked; i++)
 	{
 		if (la->asked[i].is_page && nxm_is_buffered(index, la->asked[i].block))
-			la->base.counts->stat[NXM_STAT_used]++;
+			nxm_look_count(&la->base, NXM_STAT_used);
 		else
 			la->asked[kept++] = la->asked[i];
 	}

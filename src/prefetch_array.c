@@ -236,7 +236,7 @@ reach(NxmArrays *a, NxmLookAhead *la, BlockNumber heap_block)
 
 		if (asked->step <= a->current &&
 			(asked->is_leaf || asked->block == heap_block))
-			la->counts->stat[NXM_STAT_used]++;
+			nxm_look_count(la, NXM_STAT_used);
 		else if (asked->step < a->past)
 			wasted++;
 		else

@@ -394,12 +394,29 @@ nxm_is_buffered(Relation rel, BlockNumber block)
 	return id >= 0;
 }
 
-static NxmPrefetchCounts *
-counts_of(NxmLookAhead *la)
+void
+nxm_look_count(NxmLookAhead *la, NxmPrefetchStat stat)
 {
-	if (la->counts == NULL)
-		la->counts = nxm_prefetch_counts(la->heap, NXM_PREFETCH_INDEX);
-	return la->counts;
+	NxmLookCounts *counts = la->counts;
+
+	if (counts == NULL)
+	{
+		NxmPrefetchCounts *table = nxm_prefetch_counts(la->heap,
+													   NXM_PREFETCH_INDEX);
+
+		counts = MemoryContextAllocExtended(GetMemoryChunkContext(la),
+											sizeof(NxmLookCounts),
+											MCXT_ALLOC_NO_OOM | MCXT_ALLOC_ZERO);
+		if (counts == NULL)
+		{
+			table->stat[stat]++;
+			return;
+		}
+		counts->table = table;
+		la->counts = counts;
+	}
+	counts->table->stat[stat]++;
+	counts->stat[stat]++;
 }
 
 /* A block that is there and not in shared_buffers: the call's time tells. */
@@ -422,10 +439,10 @@ ask_for(NxmLookAhead *la, Relation rel, BlockNumber block)
 {
 	if (!nxm_prefetch_ask(rel, block))
 	{
-		counts_of(la)->stat[NXM_STAT_skipped]++;
+		nxm_look_count(la, NXM_STAT_skipped);
 		return NXM_LOOK_CACHED;
 	}
-	counts_of(la)->stat[NXM_STAT_issued]++;
+	nxm_look_count(la, NXM_STAT_issued);
 	return NXM_LOOK_SUBMITTED;
 }
 
@@ -443,7 +460,7 @@ nxm_look_at(NxmLookAhead *la, Relation heap, BlockNumber block, Buffer *vmbuf)
 
 	if (!RelationUsesLocalBuffers(heap) && nxm_is_buffered(heap, block))
 	{
-		counts_of(la)->stat[NXM_STAT_skipped]++;
+		nxm_look_count(la, NXM_STAT_skipped);
 		return NXM_LOOK_CACHED;
 	}
 
@@ -603,7 +620,7 @@ look_ahead(IndexScanDesc scan, NxmBtreeLook *la, const BTScanPosData *pos,
 	{
 		la->ring_head++;
 		la->ring_count--;
-		la->base.counts->stat[NXM_STAT_used]++;
+		nxm_look_count(&la->base, NXM_STAT_used);
 	}
 	la->next = Max(la->next, place + 1);
 
@@ -700,6 +717,27 @@ seat_of(Oid am)
 			return &nxm_am_seats[i];
 	}
 	return NULL;
+}
+
+bool
+nxm_prefetch_index_stats(IndexScanDesc scan, int64 stat[NXM_NUM_PREFETCH_STATS],
+						 int *distance)
+{
+	NxmAmRoutinePtr routine = scan->indexRelation->rd_indam;
+	NxmSeat    *seat = seat_of(scan->indexRelation->rd_rel->relam);
+	const NxmLookAhead *la;
+
+	if (seat == NULL ||
+		(routine != seat->ours && routine != nxm_learned_routine))
+		return false;
+	la = seat == &btree_seat ? (const NxmLookAhead *) scan->orderByData :
+		nxm_am_look(scan);
+	if (la == NULL || la->counts == NULL)
+		return false;
+	memcpy(stat, la->counts->stat, sizeof(la->counts->stat));
+	stat[NXM_STAT_wasted] = stat[NXM_STAT_issued] - stat[NXM_STAT_used];
+	*distance = la->max_distance;
+	return true;
 }
 
 /* Gives an index our routine, if it is of a kind that we know. */

@@ -9,6 +9,7 @@
 
 #include "access/genam.h"
 #include "executor/execdesc.h"
+#include "prefetch_stats.h"
 #include "storage/block.h"
 #include "utils/relcache.h"
 
@@ -25,6 +26,15 @@ extern void nxm_prefetch_index_start(QueryDesc *query, int eflags);
 
 /* Is this scan of a btree, which has our routine, reading ahead of itself? */
 extern bool nxm_prefetch_index_awake(IndexScanDesc scan);
+
+/*
+ * What look-ahead did in one scan, of any index, rescans included; what is in
+ * flight counts as wasted.  *distance: the most blocks that might be in flight.
+ * false: it looked at nothing.
+ */
+extern bool nxm_prefetch_index_stats(IndexScanDesc scan,
+									 int64 stat[NXM_NUM_PREFETCH_STATS],
+									 int *distance);
 
 /*
  * Most blocks in flight for a scan of a table in this tablespace; InvalidOid:

@@ -20,6 +20,13 @@
 /* blocks remembered as looked at, by their low bits */
 #define NXM_RECENT_BLOCKS 64
 
+/* What one scan counts: most have nothing to, so it is made with the first block. */
+typedef struct NxmLookCounts
+{
+	NxmPrefetchCounts *table;	/* what the transaction counts of the table */
+	int64		stat[NXM_NUM_PREFETCH_STATS];	/* the scan's own */
+} NxmLookCounts;
+
 /*
  * How far and whether at all: the part that knows nothing of an index.  Made
  * anew by every scan, so it is small.
@@ -40,7 +47,7 @@ typedef struct NxmLookAhead
 	int64		next_look;		/* *reads from which on to look again, while quiet */
 	Oid			heap;
 	BlockNumber nblocks;		/* of the heap, as last asked */
-	NxmPrefetchCounts *counts;
+	NxmLookCounts *counts;		/* NULL: nothing counted yet */
 	BlockNumber recent[NXM_RECENT_BLOCKS];
 } NxmLookAhead;
 
@@ -68,6 +75,11 @@ extern void nxm_look_begin(NxmLookAhead *la, IndexScanDesc scan,
  */
 extern NxmLookResult nxm_look_at(NxmLookAhead *la, Relation heap,
 								 BlockNumber block, Buffer *vmbuf);
+/*
+ * Counts a block, for the scan and for its table.  Never fails: where memory is
+ * short, for the table alone.
+ */
+extern void nxm_look_count(NxmLookAhead *la, NxmPrefetchStat stat);
 /* Asks for a block of the index; it counts as one of the table's. */
 extern NxmLookResult nxm_look_at_index(NxmLookAhead *la, Relation index,
 									   BlockNumber block);
@@ -108,6 +120,9 @@ typedef struct NxmSeat
 
 #define NXM_AM_SEATS 3
 extern NxmSeat nxm_am_seats[NXM_AM_SEATS];
+
+/* Of a scan whose index has one of these; NULL: none. */
+extern const NxmLookAhead *nxm_am_look(IndexScanDesc scan);
 
 typedef struct NxmLeaves NxmLeaves;
 typedef struct NxmArrays NxmArrays;

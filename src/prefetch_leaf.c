@@ -469,7 +469,7 @@ nxm_leaves_arrive(NxmBtreeLook *la, const BTScanPosData *pos, ScanDirection dir)
 	for (int i = 0; i <= at; i++)
 	{
 		if (leaf_at(leaves, i)->asked)
-			la->base.counts->stat[NXM_STAT_used]++;
+			nxm_look_count(&la->base, NXM_STAT_used);
 	}
 	leaves->head = (leaves->head + at + 1) % MAX_LEAVES;
 	leaves->n -= at + 1;

@@ -59,12 +59,13 @@
 #include "catalog/catalog.h"
 #include "common/hashfn.h"
 #include "compat.h"
-#include NXM_EXPLAIN_FORMAT_H
+#include NXM_EXPLAIN_STATE_H
 #include "executor/executor.h"
 #include "executor/instrument.h"
 #include "executor/nodeCustom.h"
 #include "nestloop_plan.h"
 #include "nodes/nodeFuncs.h"
+#include "prefetch_explain.h"
 #include "prefetch_index.h"
 #include "prefetch_stats.h"
 #include "utils/datum.h"
@@ -454,6 +455,12 @@ take_row(LoopState *state)
 	return row;
 }
 
+static inline int
+blocks_asked(const Lookup *lookup)
+{
+	return lookup->leaf_asked + lookup->heap_asked;
+}
+
 /* The loop has done with the row at head: its blocks are reached. */
 static void
 drop_head(LoopState *state)
@@ -463,7 +470,7 @@ drop_head(LoopState *state)
 	for (int i = 0; i < state->plan.ntargets; i++)
 	{
 		Lookup	   *lookup = &row->lookup[i];
-		int			asked = lookup->leaf_asked + lookup->heap_asked;
+		int			asked = blocks_asked(lookup);
 
 		if (asked > 0)
 			count_stat(state, &state->target[i], NXM_STAT_used, asked);
@@ -769,14 +776,21 @@ static void
 explain(CustomScanState *node, List *ancestors, ExplainState *es)
 {
 	LoopState  *state = (LoopState *) node;
+	int64		stat[NXM_NUM_PREFETCH_STATS];
 
 	(void) ancestors;
-	ExplainPropertyInteger("Blocks Read Ahead", NULL,
-						   state->stat[NXM_STAT_issued], es);
-	ExplainPropertyInteger("Of These Used", NULL,
-						   state->stat[NXM_STAT_used], es);
-	ExplainPropertyInteger("Blocks Found Cached", NULL,
-						   state->stat[NXM_STAT_skipped], es);
+	/* auto_explain prints the node also where no numbers were asked for */
+	if (!es->analyze)
+		return;
+	memcpy(stat, state->stat, sizeof(stat));
+	/* the loop got as far as the row at head: see end() */
+	if (state->head_returned)
+	{
+		for (int i = 0; i < state->plan.ntargets; i++)
+			stat[NXM_STAT_used] += blocks_asked(&row_at(state, 0)->lookup[i]);
+	}
+	stat[NXM_STAT_wasted] = stat[NXM_STAT_issued] - stat[NXM_STAT_used];
+	nxm_prefetch_explain(stat, state->max_distance, es);
 }
 
 /* An inner scan, by its plan's number. */

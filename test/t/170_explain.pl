@@ -1,0 +1,239 @@
+# EXPLAIN ANALYZE tells what look-ahead did, in each node where it did something, and
+# is PostgreSQL's own where it did nothing.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use JSON::PP;
+use NxmTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = PostgreSQL::Test::Cluster->new('explain');
+$node->init;
+if (!on_disk($node))
+{
+	plan skip_all => 'the data directory lies in memory: nothing is ever read from a disk';
+}
+my $hook = $node->pg_version >= 18;
+my $other = $hook && -e `pg_config --pkglibdir` =~ s/\n//r . '/pg_overexplain.so';
+my $libraries = $other ? 'pg_overexplain, nexusmem' : 'nexusmem';
+$node->append_conf('postgresql.conf', qq{
+shared_preload_libraries = '$libraries'
+shared_buffers = 32MB
+autovacuum = off
+jit = off
+max_parallel_workers_per_gather = 0
+enable_seqscan = off
+enable_bitmapscan = off
+enable_sort = off
+enable_hashjoin = off
+enable_mergejoin = off
+enable_material = off
+enable_memoize = off
+});
+$node->start;
+$node->safe_psql('postgres', q{
+CREATE EXTENSION nexusmem;
+CREATE EXTENSION pg_prewarm;
+CREATE TABLE t AS SELECT k, k / 5 AS g, repeat('x', 400) AS pad
+	FROM (SELECT k FROM generate_series(1, 100000) k ORDER BY hashint4(k)) s;
+CREATE INDEX t_k ON t (k);
+CREATE INDEX t_g ON t (g);
+CREATE TABLE o AS SELECT n::int, (n * 7919 % 100003)::int AS k, (n * 7919 % 100003 / 5)::int AS g FROM generate_series(1, 20000) n;
+CREATE INDEX o_n ON o (n);
+CREATE TABLE w AS SELECT k, k % 100 AS f, pad, point(k * 37 % 1009, k * 101 % 997) AS place FROM (SELECT * FROM t WHERE k <= 20000 ORDER BY hashint4(k)) s;
+CREATE INDEX w_f ON w USING hash (f);
+CREATE INDEX w_gist ON w USING gist (place);
+CREATE TABLE p (k int, pad text) PARTITION BY RANGE (k);
+CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (1) TO (10001);
+CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10001) TO (20001);
+CREATE INDEX ON p (k);
+INSERT INTO p SELECT k, pad FROM w;
+VACUUM (FREEZE, ANALYZE) t, o, w, p;
+BEGIN; DELETE FROM t WHERE k % 3 = 0; ROLLBACK;
+CHECKPOINT});
+my @files = split /\n/, $node->safe_psql('postgres', q{SELECT pg_relation_filepath(r) FROM unnest('{t,w,p1,p2}'::regclass[]) r});
+
+# cold(): a restarted server that has the indexes and the outer side in memory, and
+# the tables nowhere
+sub cold
+{
+	$node->stop;
+	evict($node, @files);
+	$node->start;
+	$node->safe_psql('postgres', q{SELECT pg_prewarm(oid) FROM pg_class WHERE relkind = 'i' AND relname ~ '^[twp]' AND oid >= 16384 OR relname IN ('o', 'o_n')});
+	return;
+}
+
+# plan_of($query, [$options], [$settings]): the plan as text, and the session's counts
+# by kind, each of issued, used, wasted and skipped
+sub plan_of
+{
+	my ($query, $options, $settings) = @_;
+	$options //= 'BUFFERS';
+	$settings = $settings ? "$settings;" : '';
+	my $got = $node->safe_psql('postgres', "$settings EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, $options) $query;
+		SELECT '##', kind, issued, used, wasted, skipped FROM nexusmem.session_prefetch()");
+	my %count;
+	$count{$1} = [ split /\|/, $2 ] while $got =~ s/^##\|(\w+)\|(.*)\n?//m;
+	return ($got, \%count);
+}
+
+# A line of text, and the sums of several.
+my $line = qr/^ *Look-Ahead: issued=(\d+) used=(\d+) wasted=(\d+) skipped=(\d+) distance=(\d+)$/m;
+sub sum_of
+{
+	my ($plan) = @_;
+	my @sum = (0) x 4;
+	while ($plan =~ /$line/g)
+	{
+		my @n = ($1, $2, $3, $4);
+		$sum[$_] += $n[$_] foreach 0 .. 3;
+	}
+	return \@sum;
+}
+
+# of counts, those of blocks asked for: the others may be of a scan that has no line
+sub told { return [ @{ $_[0] }[ 0 .. 2 ] ]; }
+
+# the part of a plan that is about the node on a line that matches
+sub node_of
+{
+	my ($plan, $match) = @_;
+	my ($indent, $rest) = $plan =~ /^( *)(?:->  )?$match[^\n]*\n(.*)/ms or return '';
+	my $below = length $indent;
+	my @own;
+	foreach (split /\n/, $rest)
+	{
+		last if /^( *)->/ || /^( *)\S/ && length $1 <= $below;
+		push @own, $_;
+	}
+	return join "\n", @own;
+}
+
+my $range = 'SELECT k, pad FROM t WHERE k BETWEEN 5000 AND 5500 ORDER BY k';
+my $loop = 'SELECT o.n, t.pad FROM o JOIN t ON t.g = o.g WHERE o.n BETWEEN 1000 AND 1099';
+my $nestloop = 'SET nexusmem.enable_nestloop_prefetch = on';
+
+SKIP:
+{
+	skip 'EXPLAIN has no hook for the nodes of a plan before PostgreSQL 18', 1 if !$hook;
+
+	# kinds of scans: those that one node makes are the session's
+	my %query = (
+		'index scan' => $range,
+		'backward' => "$range DESC",
+		'index-only scan' => 'SELECT k FROM t WHERE k BETWEEN 15000 AND 16000 ORDER BY k',
+		'array' => 'SELECT k, pad FROM t WHERE k = ANY (ARRAY(SELECT i * 331 FROM generate_series(1, 300) i))',
+		'hash' => 'SELECT k FROM w WHERE f = 7',
+		'GiST' => q{SELECT k FROM w WHERE place <@ box '(100,100),(400,400)'},
+		'GiST, ordered' => 'SELECT k FROM w ORDER BY place <-> point(500, 500) LIMIT 300',
+		'LIMIT' => 'SELECT k, pad FROM t WHERE k >= 30000 ORDER BY k LIMIT 100',
+		'partitions' => 'SELECT k, pad FROM p WHERE k BETWEEN 9500 AND 10500',
+		'rescans' => 'SELECT o.n, x.pad FROM o, LATERAL (SELECT pad FROM t WHERE t.k BETWEEN o.k AND o.k + 20 ORDER BY t.k) x WHERE o.n BETWEEN 3000 AND 3019',
+	);
+	foreach my $name (sort keys %query)
+	{
+		cold();
+		my ($plan, $count) = plan_of($query{$name});
+		is(scalar(my @all = $plan =~ /^ *(Look-Ahead:)/mg), $name eq 'partitions' ? 2 : 1, "$name: a line for each node that read ahead") or diag($plan);
+		cmp_ok($count->{index}[0], '>', 20, "$name: blocks are read ahead");
+		is_deeply(told(sum_of($plan)), told($count->{index}), "$name: the line tells what the session counted");
+		like($plan, qr/distance=32$/m, "$name: and the distance");
+		($plan, $count) = plan_of($query{$name});
+		unlike($plan, qr/Look-Ahead/, "$name: cached, no line") or diag($plan);
+	}
+
+	# formats
+	cold();
+	my ($plan, $count) = plan_of($range, 'BUFFERS, FORMAT JSON');
+	my $top = decode_json($plan)->[0]{Plan};
+	is_deeply([ map { $top->{"Look-Ahead $_"} } qw(Issued Used Wasted Skipped Distance) ], [ @{ $count->{index} }, 32 ], 'JSON: a number each');
+	cmp_ok($top->{'Look-Ahead Issued'}, '>', 20, 'JSON: blocks are read ahead');
+	($plan) = plan_of($range, 'BUFFERS, FORMAT JSON');
+	unlike($plan, qr/Look-Ahead/, 'JSON: cached, none');
+	cold();
+	($plan) = plan_of($range, 'BUFFERS, FORMAT XML');
+	like($plan, qr{<Look-Ahead-Issued>[1-9]\d+</Look-Ahead-Issued>.*<Look-Ahead-Distance>32</Look-Ahead-Distance>}s, 'XML');
+	cold();
+	($plan) = plan_of($range, 'BUFFERS, FORMAT YAML', 'SET nexusmem.prefetch_distance = 7');
+	like($plan, qr/^ *Look-Ahead Issued: [1-9]\d+\n *Look-Ahead Used: \d+\n *Look-Ahead Wasted: 0\n *Look-Ahead Skipped: \d+\n *Look-Ahead Distance: 7$/m, 'YAML');
+
+	# nothing where it was not asked for, or there is nothing to tell
+	cold();
+	($plan, $count) = plan_of($range, 'BUFFERS OFF');
+	cmp_ok($count->{index}[0], '>', 20, 'BUFFERS OFF: blocks are read ahead');
+	unlike($plan, qr/Look-Ahead/, 'and no line tells of it');
+	unlike($node->safe_psql('postgres', "EXPLAIN $range"), qr/Look-Ahead/, 'EXPLAIN alone has no line');
+	cold();
+	($plan) = plan_of($range, 'BUFFERS', 'SET nexusmem.enable_prefetch = off');
+	unlike($plan, qr/Look-Ahead/, 'off: no line');
+	is_deeply([ plan_of($range) ], [ plan_of($range, 'BUFFERS', 'SET nexusmem.enable_prefetch = off') ], 'cached, the plan is that without look-ahead');
+	($plan) = plan_of('SELECT t.pad FROM o JOIN t ON t.k = o.k WHERE o.n < 0');
+	like($plan, qr/never executed/, 'a scan that never began');
+
+	# nested loops: both
+	cold();
+	($plan, $count) = plan_of($loop, 'BUFFERS', $nestloop);
+	my $outer = node_of($plan, qr/Custom Scan \(nexusmem Look-Ahead\)/);
+	my $inner = node_of($plan, qr/Index Scan using t_g/);
+	is_deeply(sum_of($outer), $count->{nestloop}, 'nested loop: the node tells its own');
+	is_deeply(told(sum_of($inner)), told($count->{index}), 'and the inner scan its own') or diag($plan);
+	cmp_ok($count->{nestloop}[0] + $count->{index}[0], '>', 300, 'which read ahead together');
+
+	# what is disabled, is so with the node in the plan as without
+	my $mark = qr/^.*\n *Disabled: true/m;
+	my ($without) = plan_of($loop, 'BUFFERS OFF', 'SET enable_nestloop = off; SET enable_indexscan = off');
+	my ($with) = plan_of($loop, 'BUFFERS OFF', "SET enable_nestloop = off; SET enable_indexscan = off; $nestloop");
+	like($with, qr/Custom Scan/, 'a loop of disabled nodes');
+	my @mark = map { [ map { s/^ +//r } $_ =~ /$mark/g ] } $without, $with;
+	cmp_ok(scalar @{ $mark[0] }, '>', 0, 'EXPLAIN marks them');
+	is_deeply([ map { s/\n *//r } @{ $mark[1] } ], [ map { s/\n *//r } @{ $mark[0] } ], 'and no others');
+
+	# a parallel scan: the leader's part
+	cold();
+	($plan) = plan_of('SELECT count(*), sum(length(pad)) FROM t WHERE k BETWEEN 70000 AND 75000', 'BUFFERS',
+		'SET max_parallel_workers_per_gather = 2; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_index_scan_size = 0; SET min_parallel_table_scan_size = 0; SET cpu_tuple_cost = 1');
+	like($plan, qr/Parallel Index Scan/, 'a parallel scan');
+	like($plan, qr/Workers Launched: [12]/, 'with workers');
+
+	# other extensions' hooks
+	SKIP:
+	{
+		skip 'pg_overexplain is not installed', 1 if !$other;
+		cold();
+		($plan) = plan_of($range, 'BUFFERS, DEBUG');
+		like(node_of($plan, qr/Index Scan/), qr/Parallel Safe: .*Look-Ahead: /s, 'a hook that was there before is called') or diag($plan);
+	}
+}
+
+# the node of nested loops, on every version
+cold();
+my ($plan, $count) = plan_of($loop, 'BUFFERS OFF', $nestloop);
+is_deeply(sum_of(node_of($plan, qr/Custom Scan \(nexusmem Look-Ahead\)/)), $count->{nestloop}, 'nested loop: the node tells, without BUFFERS too') or diag($plan);
+cmp_ok($count->{nestloop}[0], '>', 20, 'blocks are read ahead');
+unlike(node_of($plan, qr/Index Scan using t_g/), qr/Look-Ahead/, 'and the inner scan does not');
+cold();
+($plan, $count) = plan_of("$loop ORDER BY o.n LIMIT 30", 'FORMAT JSON, BUFFERS', $nestloop);
+my ($custom) = grep { $_->{'Node Type'} eq 'Custom Scan' } map { @{ $_->{Plans} // [] } } @{ decode_json($plan)->[0]{Plan}{Plans} };
+is_deeply([ map { $custom->{"Look-Ahead $_"} } qw(Issued Used Wasted Skipped Distance) ], [ @{ $count->{nestloop} }, 32 ], 'JSON, and stopped early');
+
+# auto_explain prints at the end of a query, without EXPLAIN
+cold();
+my $from = -s $node->logfile;
+my $auto = "LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on; SET auto_explain.log_buffers = on; $nestloop";
+$node->safe_psql('postgres', "$auto; $loop");
+my $log = server_log($node, $from);
+my @lines = $log =~ /^\s*Look-Ahead: issued=[1-9]/mg;
+cmp_ok(scalar @lines, '>=', 1, 'auto_explain shows the line');
+$from = -s $node->logfile;
+$node->safe_psql('postgres', "$auto; SET auto_explain.log_analyze = off; $loop");
+$log = server_log($node, $from);
+like($log, qr/Custom Scan \(nexusmem Look-Ahead\)/, 'auto_explain shows the node');
+unlike($log, qr/Look-Ahead: /, 'without numbers that nobody asked for');
+
+unlike(server_log($node), qr/WARNING|leak|TRAP|PANIC/, 'no complaint in the log');
+$node->stop;
+done_testing();
