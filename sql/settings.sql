@@ -108,6 +108,19 @@ SELECT state FROM nexusmem.status WHERE feature = 'index look-ahead';
 RESET nexusmem.prefetch_distance;
 RESET effective_io_concurrency;
 SELECT state FROM nexusmem.status WHERE feature = 'index look-ahead';
+-- nested loops have their own setting, and share the distance
+SELECT state, detail, hint FROM nexusmem.status WHERE feature = 'nested loop look-ahead';
+SET nexusmem.enable_nestloop_prefetch = on;
+SET nexusmem.enable_prefetch = off;
+SELECT state, detail, hint FROM nexusmem.status WHERE feature = 'nested loop look-ahead';
+RESET nexusmem.enable_prefetch;
+SET nexusmem.prefetch_distance = 0;
+SELECT state, hint FROM nexusmem.status WHERE feature = 'nested loop look-ahead';
+RESET nexusmem.prefetch_distance;
+BEGIN ISOLATION LEVEL SERIALIZABLE;
+SELECT state, detail, hint FROM nexusmem.status WHERE feature = 'nested loop look-ahead';
+COMMIT;
+RESET nexusmem.enable_nestloop_prefetch;
 -- states are the three of the surface, with a reason; what can be done is told
 SELECT feature, state, detail FROM nexusmem.status
 WHERE state NOT IN ('active', 'degraded', 'off') OR coalesce(detail, '') = '';

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 
+#include "access/xact.h"
 #include "arena.h"
 #include "arena_chunks.h"
 #include "compat.h"
@@ -20,6 +21,7 @@
 #include "nodes.h"
 #include "placement.h"
 #include "prefetch_index.h"
+#include "prefetch_nestloop.h"
 #include "prefetch_stats.h"
 #include "predictor_area.h"
 #include "save.h"
@@ -381,21 +383,18 @@ cache_status(void)
 	return row("active", NULL, detail);
 }
 
+/*
+ * Of look-ahead within a query: off for a reason of its own (NULL: for none), or
+ * for those that all kinds share, or active.
+ */
 static StatusRow
-prefetch_status(void)
+look_ahead_status(const char *off, const char *hint, const char *active)
 {
-	const char *reason = nxm_prefetch_off_reason();
-	double		threshold = nxm_prefetch_threshold_us();
-
 #ifndef USE_PREFETCH
 	return row("off", NULL, "this PostgreSQL was built without posix_fadvise");
 #endif
-	if (reason[0] != '\0')
-		return row("off", "Rebuild nexusmem for this PostgreSQL.",
-				   psprintf("switched off by its self-check: %s", reason));
-	if (!nxm_enable_prefetch)
-		return row("off", "Set nexusmem.enable_prefetch = on.",
-				   "nexusmem.enable_prefetch is off");
+	if (off != NULL)
+		return row("off", hint, off);
 	if (nxm_prefetch_distance == 0)
 		return row("off", "Set nexusmem.prefetch_distance.",
 				   "nexusmem.prefetch_distance is 0");
@@ -405,12 +404,52 @@ prefetch_status(void)
 	if (nxm_prefetch_distance_for(InvalidOid) == 0)
 		return row("off", "Set effective_io_concurrency or nexusmem.prefetch_distance.",
 				   "effective_io_concurrency is 0 for this database's tablespace");
-	if (threshold <= 0)
+	if (nxm_prefetch_threshold_us() <= 0)
 		return row("degraded", NULL,
 				   "could not be calibrated: blocks in the operating system's cache are asked for in vain");
-	return row("active", NULL,
-			   psprintf("a read-ahead call of %.1f us or more counts as a read from the disk",
-						threshold));
+	return row("active", NULL, active);
+}
+
+static StatusRow
+prefetch_status(void)
+{
+	const char *reason = nxm_prefetch_off_reason();
+	const char *off = NULL;
+	const char *hint = NULL;
+
+	if (reason[0] != '\0')
+	{
+		off = psprintf("switched off by its self-check: %s", reason);
+		hint = "Rebuild nexusmem for this PostgreSQL.";
+	}
+	else if (!nxm_enable_prefetch)
+	{
+		off = "nexusmem.enable_prefetch is off";
+		hint = "Set nexusmem.enable_prefetch = on.";
+	}
+	return look_ahead_status(off, hint,
+							 psprintf("a read-ahead call of %.1f us or more counts as a read from the disk",
+									  nxm_prefetch_threshold_us()));
+}
+
+static StatusRow
+nestloop_status(void)
+{
+	const char *off = NULL;
+	const char *hint = NULL;
+
+	if (!nxm_enable_nestloop_prefetch)
+	{
+		off = "nexusmem.enable_nestloop_prefetch is off";
+		hint = "Set nexusmem.enable_nestloop_prefetch = on.";
+	}
+	else if (IsolationIsSerializable())
+	{
+		off = "this transaction is SERIALIZABLE: reading ahead would take predicate locks";
+		hint = "Use the isolation level READ COMMITTED or REPEATABLE READ.";
+	}
+	return look_ahead_status(off, hint,
+							 "outer rows are read ahead where that cannot be seen");
 }
 
 static StatusRow
@@ -515,6 +554,7 @@ nxm_status(PG_FUNCTION_ARGS)
 		{"structure memory", structure_memory_status},
 		{"cache", cache_status},
 		{"index look-ahead", prefetch_status},
+		{"nested loop look-ahead", nestloop_status},
 		{"learned look-ahead", learned_status},
 		{"background worker", worker_status},
 		{"saved structures", memory_worker_status},
