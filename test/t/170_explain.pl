@@ -1,5 +1,5 @@
 # EXPLAIN ANALYZE tells what look-ahead did, in each node where it did something, and
-# is PostgreSQL's own where it did nothing.
+# is PostgreSQL's own where it did nothing; and what other extensions do there stays.
 use strict;
 use warnings;
 use FindBin;
@@ -18,7 +18,14 @@ if (!on_disk($node))
 }
 my $hook = $node->pg_version >= 18;
 my $other = $hook && -e `pg_config --pkglibdir` =~ s/\n//r . '/pg_overexplain.so';
-my $libraries = $other ? 'pg_overexplain, nexusmem' : 'nexusmem';
+
+# an extension whose hooks run inside ours
+my $dir = PostgreSQL::Test::Utils::tempdir();
+system("cp -r '$FindBin::RealBin/../modules/nxm_hooks' '$dir/' && rm -f '$dir'/nxm_hooks/*.o '$dir'/nxm_hooks/*.so") == 0 or die;
+my $output = `make -C '$dir/nxm_hooks' PG_CONFIG=pg_config with_llvm=no COPT=-Werror 2>&1`;
+is($?, 0, 'the other extension builds') or die $output;
+
+my $libraries = "$dir/nxm_hooks/nxm_hooks, " . ($other ? 'pg_overexplain, nexusmem' : 'nexusmem');
 $node->append_conf('postgresql.conf', qq{
 shared_preload_libraries = '$libraries'
 shared_buffers = 32MB
@@ -219,6 +226,16 @@ cold();
 ($plan, $count) = plan_of("$loop ORDER BY o.n LIMIT 30", 'FORMAT JSON, BUFFERS', $nestloop);
 my ($custom) = grep { $_->{'Node Type'} eq 'Custom Scan' } map { @{ $_->{Plans} // [] } } @{ decode_json($plan)->[0]{Plan}{Plans} };
 is_deeply([ map { $custom->{"Look-Ahead $_"} } qw(Issued Used Wasted Skipped Distance) ], [ @{ $count->{nestloop} }, 32 ], 'JSON, and stopped early');
+
+# the plan that another extension put in place is not taken away again
+foreach my $setting ($nestloop, 'SELECT 1')
+{
+	my $stderr;
+	$node->psql('postgres', "SET nxm_hooks.replace = on; $setting; SELECT count(pad) FROM ($loop) x", stderr => \$stderr);
+	like($stderr, qr/the plan is still the other extension's/, "$setting: another extension's plan stays");
+	unlike($stderr, qr/not the other/, 'in every query');
+}
+is($node->safe_psql('postgres', "$nestloop; PREPARE q AS SELECT count(pad) FROM ($loop) x; EXECUTE q; EXECUTE q; EXECUTE q"), "500\n500\n500", 'and without it the own plan comes back');
 
 # auto_explain prints at the end of a query, without EXPLAIN
 cold();
