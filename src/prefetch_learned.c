@@ -334,8 +334,8 @@ missed(const void *scan, Oid relation, BlockNumber block)
 		return;
 	clock_now++;
 	land_some(relation, block);
-	nxm_predictor_record(predictor, &session, b);
-	predict();
+	if (nxm_predictor_record(predictor, &session, b))
+		predict();
 }
 
 /* Something was read since a tuple was returned: its heap block, then. */

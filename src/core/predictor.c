@@ -30,6 +30,15 @@
  *	wasted		not: score - 1; at SCORE_DISABLED it is not predicted any more, nor
  *				is anything beyond it
  *
+ * Learning late.  A miss that is not foretold costs some twenty cache misses of our own:
+ * of index, log, session and code, all of which the read before it has driven out.  So a
+ * session in which UNCONFIRMED blocks were not foretold, by a stream of three at least, by
+ * a prediction or by a stride, keeps its blocks until it has some, and learns from them
+ * together: what they need is fetched at once, and the rest is cached for all but the
+ * first.  It looks at what follows the last of them, and no farther than for finding out
+ * whether that has become worth while.  Nothing is lost but predictions for at most
+ * NXM_PREDICTOR_LATE blocks of the first sequence that comes again.
+ *
  * Limit: a candidate that was only thought and is cached is not missed, and counts as
  * wasted, so that contexts are judged too low where much is cached.
  *
@@ -45,6 +54,9 @@
 #define PATIENCE		4		/* blocks that may come in between */
 #define WINDOW			128		/* blocks within which a candidate comes true */
 #define FLUSH			64		/* blocks after which a session tells the others */
+#define UNCONFIRMED		128		/* blocks of nothing known after which a session learns late */
+#define FUTILE			64		/* next blocks in vain after which most are not looked at */
+#define FUTILE_STEP		16		/* but one block in so many */
 
 /* Kinds of candidates, and their contexts. */
 #define DISTANCES		6		/* 1, 2, to 4, to 8, to 16, to 32 */
@@ -157,11 +169,18 @@ settle(NxmPredictor *p, NxmPredictorSession *s, NxmPending *pending, bool used)
 	pending->awaited = false;
 	measure(s, pending->context, used);
 	if (pending->serial != 0)
+	{
 		s->counts[used ? NXM_PREDICTOR_COUNTER_used : NXM_PREDICTOR_COUNTER_wasted]++;
+		if (used)
+			s->unconfirmed = 0;
+	}
 	if (pending->context < FIRST_NEXT)
 		nxm_predictor_score(p, pending->where, pending->block, used);
 	else if (pending->context < FIRST_STRIDE)
+	{
+		s->futile = used ? 0 : s->futile + (s->futile < UINT32_MAX);
 		nxm_predictor_region_score(p, pending->where, used, s->clock);
+	}
 }
 
 static void
@@ -285,6 +304,7 @@ advance(NxmPredictor *p, NxmPredictorSession *s, uint64_t block)
 	uint64_t	found;
 	uint64_t	entry = follow(p, s, block, &found);
 	uint64_t	before = past(s, 0);
+	uint64_t	after;
 
 	if (s->jumped)
 	{
@@ -302,28 +322,32 @@ advance(NxmPredictor *p, NxmPredictorSession *s, uint64_t block)
 		else
 			write_link(p, s);
 		s->stream = found;
+		/* one block that follows may be chance: some blocks are missed by many sequences */
+		if (s->streak > 1)
+			s->unconfirmed = 0;
 		s->streak += s->streak < UINT32_MAX;
 		s->strayed = 0;
 		return;
 	}
 	if (s->streak < 2 || s->strayed++ >= PATIENCE)
 		s->stream = 0;
-	found = before != 0 ? nxm_predictor_find_2(p, before, block) : 0;
-	if (found != 0)
-		s->streak = 2;
-	else if (s->stream == 0)
+	/* what is not found by itself is not found after another: both were put together */
+	found = nxm_predictor_find_1(p, block);
+	if (found == 0)
 	{
-		found = nxm_predictor_find_1(p, block);
-		s->streak = 1;
-	}
-	if (found != 0)
-	{
-		s->stream = found;
-		s->strayed = 0;
-		s->jumped = true;
+		write_last(p, s, SCORE_NEW, true);
 		return;
 	}
-	write_last(p, s, SCORE_NEW, false);
+	after = before != 0 ? nxm_predictor_find_2(p, before, block) : 0;
+	if (after == 0 && s->stream != 0)
+	{
+		write_last(p, s, SCORE_NEW, false);
+		return;
+	}
+	s->stream = after != 0 ? after : found;
+	s->streak = after != 0 ? 2 : 1;
+	s->strayed = 0;
+	s->jumped = true;
 }
 
 /* The step from the last block of the same relation. */
@@ -343,6 +367,8 @@ measure_stride(NxmPredictorSession *s, uint64_t block)
 
 			stride->streak = step == stride->step ?
 				stride->streak + (stride->streak < UINT32_MAX) : 1;
+			if (stride->streak > 1)
+				s->unconfirmed = 0;
 			stride->step = step;
 			stride->last = (uint32_t) block;
 			stride->at = s->clock;
@@ -356,19 +382,12 @@ measure_stride(NxmPredictorSession *s, uint64_t block)
 	s->stride = oldest;
 }
 
-void
-nxm_predictor_record(NxmPredictor *p, NxmPredictorSession *s, NxmBlock named)
+static void
+learn(NxmPredictor *p, NxmPredictorSession *s, uint64_t block)
 {
-	uint64_t	block;
-	NxmPending *pending;
+	NxmPending *pending = pending_find(s, block);
 
-	if (!nxm_predictor_id(p, named.database, named.relation, true, &block))
-	{
-		s->counts[NXM_PREDICTOR_COUNTER_refused]++;
-		return;
-	}
-	block |= named.number;
-	pending = pending_find(s, block);
+	s->unconfirmed += s->unconfirmed < UINT32_MAX;
 	if (pending != NULL)
 		settle(p, s, pending, true);
 	advance(p, s, block);
@@ -377,6 +396,48 @@ nxm_predictor_record(NxmPredictor *p, NxmPredictorSession *s, NxmBlock named)
 	s->counts[NXM_PREDICTOR_COUNTER_recorded]++;
 	if (s->clock % FLUSH == 0)
 		tell(p, s);
+}
+
+static bool
+learns_late(const NxmPredictorSession *s)
+{
+	return s->unconfirmed >= UNCONFIRMED;
+}
+
+/* All at once: their cache misses overlap, and code and session are cached for all but one. */
+static void
+learn_late(NxmPredictor *p, NxmPredictorSession *s)
+{
+	uint64_t	blocks[NXM_PREDICTOR_LATE];
+	uint64_t	before = past(s, 0);
+	uint32_t	n = 0;
+
+	for (uint32_t i = 0; i < s->nlate; i++)
+	{
+		const NxmBlock *named = &s->late[i];
+
+		if (!nxm_predictor_id(p, named->database, named->relation, true, &blocks[n]))
+		{
+			s->counts[NXM_PREDICTOR_COUNTER_refused]++;
+			continue;
+		}
+		blocks[n] |= named->number;
+		nxm_predictor_fetch(p, before, blocks[n]);
+		before = blocks[n++];
+	}
+	s->nlate = 0;
+	for (uint32_t i = 0; i < n; i++)
+		learn(p, s, blocks[i]);
+}
+
+bool
+nxm_predictor_record(NxmPredictor *p, NxmPredictorSession *s, NxmBlock named)
+{
+	s->late[s->nlate++] = named;
+	if (learns_late(s) && s->nlate < NXM_PREDICTOR_LATE)
+		return false;
+	learn_late(p, s);
+	return true;
 }
 
 typedef struct Candidate
@@ -398,12 +459,13 @@ distance_class(uint32_t distance)
 }
 
 static int
-stream_candidates(NxmPredictor *p, uint64_t stream, uint32_t agreement, Candidate *out)
+stream_candidates(NxmPredictor *p, uint64_t stream, uint32_t agreement, uint32_t depth,
+				  Candidate *out)
 {
 	uint64_t	least = SCORE_MOST;
 	int			n = 0;
 
-	for (uint32_t d = 1; d <= DEPTH && least > SCORE_DISABLED; d++)
+	for (uint32_t d = 1; d <= depth && least > SCORE_DISABLED; d++)
 	{
 		uint64_t	entry = log_next(p, &stream);
 
@@ -418,20 +480,35 @@ stream_candidates(NxmPredictor *p, uint64_t stream, uint32_t agreement, Candidat
 	return n;
 }
 
+/*
+ * Is the next block a candidate worth two cache misses to this session?  Where next
+ * blocks do not come it looks now and then whether that has changed.
+ */
+static bool
+looks_at_next(const NxmPredictorSession *s)
+{
+	return s->futile < FUTILE || s->clock % FUTILE_STEP == 0;
+}
+
 static int
 next_candidate(NxmPredictor *p, const NxmPredictorSession *s, uint64_t block, Candidate *out)
 {
 	uint64_t	next = block + 1;
-	uint32_t	states = nxm_predictor_region(p, block);
-	uint32_t	own = states >> (block % REGION) * 2 & 3;
-	/* states of 2 and 3 have the upper bit */
-	uint32_t	ups = (uint32_t) __builtin_popcount(states & 0xaaaaaaaa);
+	uint32_t	states;
+	uint32_t	own;
+	uint32_t	ups;
 	bool		run = false;
 
 	if ((uint32_t) next == 0)
 		return 0;
 	for (uint32_t i = 1; s != NULL && i < NXM_PREDICTOR_HISTORY; i++)
 		run = run || past(s, i) == block - 1;
+	if (s != NULL && !run && !looks_at_next(s))
+		return 0;
+	states = nxm_predictor_region(p, block);
+	own = states >> (block % REGION) * 2 & 3;
+	/* states of 2 and 3 have the upper bit */
+	ups = (uint32_t) __builtin_popcount(states & 0xaaaaaaaa);
 	*out = (Candidate) {next, block, FIRST_NEXT + own * 16 +
 		(ups > 8 ? 3 : ups > 3 ? 2 : ups > 0 ? 1 : 0) * 4 + run * 2 +
 		(nxm_predictor_find_1(p, next) != 0), 0};
@@ -489,10 +566,11 @@ nxm_predictor_predict(NxmPredictor *p, NxmPredictorSession *s, int max,
 	int			kept = 0;
 	int			given = 0;
 
-	if (block == 0)
+	if (block == 0 || s->nlate > 0)
 		return 0;
 	if (s->stream != 0)
-		n += stream_candidates(p, s->stream, s->streak, candidates);
+		n += stream_candidates(p, s->stream, s->streak, learns_late(s) ? SKIP : DEPTH,
+							   candidates);
 	n += next_candidate(p, s, block, candidates + n);
 	n += stride_candidates(s, block, candidates + n);
 	/* most of them have been issued, one after the other, as the session came nearer */
@@ -579,7 +657,7 @@ nxm_predictor_lookup(NxmPredictor *p, NxmBlock named, int max, NxmPrediction *pr
 	block |= named.number;
 	stream = nxm_predictor_find_1(p, block);
 	if (stream != 0)
-		n += stream_candidates(p, stream, 1, candidates);
+		n += stream_candidates(p, stream, 1, DEPTH, candidates);
 	n += next_candidate(p, NULL, block, candidates + n);
 	rate(p, NULL, candidates, n);
 	for (int i = 0; i < n && given < max; i++)
@@ -607,6 +685,7 @@ nxm_predictor_begin(NxmPredictorSession *s)
 void
 nxm_predictor_end(NxmPredictor *p, NxmPredictorSession *s)
 {
+	learn_late(p, s);
 	for (int i = 0; i < NXM_PREDICTOR_PENDING; i++)
 		if (s->pending[i].awaited)
 			settle(p, s, &s->pending[i], false);

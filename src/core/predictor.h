@@ -25,8 +25,8 @@
  * A session goes like this, at each block that it had to read, or that had been
  * prefetched for it (nxm_predictor_awaits()):
  *
- *		nxm_predictor_record(predictor, &session, block);
- *		n = nxm_predictor_predict(predictor, &session, LENGTH(found), found);
+ *		if (nxm_predictor_record(predictor, &session, block))
+ *			n = nxm_predictor_predict(predictor, &session, LENGTH(found), found);
  *		for each of found: prefetch it, or nxm_predictor_decline() it
  */
 #ifndef NXM_PREDICTOR_H
@@ -62,6 +62,8 @@ typedef struct NxmPredictor NxmPredictor;
 #define NXM_PREDICTOR_HISTORY	8
 #define NXM_PREDICTOR_PENDING	256
 #define NXM_PREDICTOR_STRIDES	4
+/* Blocks that a session learns together while nothing it has missed comes again. */
+#define NXM_PREDICTOR_LATE		16
 /* Contexts in which precision is measured. */
 #define NXM_PREDICTOR_CONTEXTS	280
 
@@ -112,6 +114,10 @@ typedef struct NxmPredictorSession
 	float		confidence;		/* the least of a prediction; the caller may set it */
 	uint32_t	clock;			/* blocks recorded */
 	uint32_t	serial;			/* last given out */
+	uint32_t	unconfirmed;	/* blocks since one came as anything foretold */
+	uint32_t	futile;			/* next blocks watched in a row that did not come */
+	uint32_t	nlate;			/* recorded, and not learned from yet */
+	NxmBlock	late[NXM_PREDICTOR_LATE];
 	uint64_t	history[NXM_PREDICTOR_HISTORY]; /* number i is at i % length */
 	uint64_t	write;			/* position of its next entry in the log; 0: no chunk */
 	bool		cut;			/* what it wrote last leads to nothing written later */
@@ -171,9 +177,11 @@ extern void nxm_predictor_end(NxmPredictor *predictor, NxmPredictorSession *sess
 
 /*
  * The session had to read this block, or would have without a prediction: learns
- * from it, and settles what was predicted.
+ * from it, and settles what was predicted.  False: the session, to which nothing has
+ * come again for long, keeps the block to itself until it has NXM_PREDICTOR_LATE of
+ * them, or ends; there is nothing to predict.
  */
-extern void nxm_predictor_record(NxmPredictor *predictor, NxmPredictorSession *session,
+extern bool nxm_predictor_record(NxmPredictor *predictor, NxmPredictorSession *session,
 								 NxmBlock block);
 
 /*

@@ -242,6 +242,12 @@ extern void nxm_predictor_write(NxmPredictor *p, uint64_t position, uint64_t w);
 /* Moves the score of the entry for block at a position, if that is still there. */
 extern void nxm_predictor_score(NxmPredictor *p, uint64_t position, uint64_t block, bool used);
 
+/*
+ * Lets the processor fetch, all at the same time, what the functions below look at for
+ * a block and the one before it.
+ */
+extern void nxm_predictor_fetch(NxmPredictor *p, uint64_t before, uint64_t block);
+
 /* Where block was recorded, alone or after another; 0: nowhere that is left. */
 extern uint64_t nxm_predictor_find_1(NxmPredictor *p, uint64_t block);
 extern uint64_t nxm_predictor_find_2(NxmPredictor *p, uint64_t before, uint64_t block);

@@ -219,6 +219,13 @@ index_put(NxmPredictor *p, uint64_t hash, uint64_t position)
 	(void) nxm_cas(victim, &victim_word, index_tag(hash) | (position & POSITION_MASK));
 }
 
+void
+nxm_predictor_fetch(NxmPredictor *p, uint64_t before, uint64_t block)
+{
+	__builtin_prefetch((const void *) index_set(p, hash_1(block)), 1);
+	__builtin_prefetch((const void *) index_set(p, hash_2(before, block)), 1);
+}
+
 uint64_t
 nxm_predictor_find_1(NxmPredictor *p, uint64_t block)
 {

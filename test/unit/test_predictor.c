@@ -337,6 +337,58 @@ looked_up(void **state)
 	}
 }
 
+/* A session to which nothing comes again learns late, all of it, until something does. */
+static void
+late(void **state)
+{
+	NxmPredictor *p = *state;
+	NxmPredictorStats stats;
+	NxmPrediction found[MOST];
+	int			issued = 0;
+	int			awaited = 0;
+	int			at_once = 0;
+	int			late_again = 0;
+
+	for (uint32_t s = 0; s < 25; s++)
+		run(p, s, &issued);
+	for (uint32_t i = 0; i < 32 * NXM_PREDICTOR_LATE; i++)
+	{
+		bool		learned = nxm_predictor_record(p, &session, block_of(100, i));
+		int			n = nxm_predictor_predict(p, &session, MOST, found);
+
+		at_once += learned;
+		assert_true(learned || n == 0);
+	}
+	assert_int_equal(at_once, 32);
+
+	/* a sequence of another session is recognized when the next of its blocks are learned */
+	awaited = run(p, 3, &issued);
+	assert_in_range(awaited, LENGTH - 3 * NXM_PREDICTOR_LATE / 2, LENGTH);
+	assert_true(nxm_predictor_record(p, &session, block_of(4, 0)));
+	/* and the next one at its third block, as ever */
+	(void) nxm_predictor_predict(p, &session, MOST, found);
+	awaited = 0;
+	for (uint32_t i = 1; i < LENGTH; i++)
+	{
+		awaited += nxm_predictor_awaits(p, &session, block_of(4, i));
+		assert_true(nxm_predictor_record(p, &session, block_of(4, i)));
+		(void) nxm_predictor_predict(p, &session, MOST, found);
+	}
+	assert_in_range(awaited, LENGTH - 4, LENGTH);
+
+	/* what it kept to itself is learned when it ends */
+	for (uint32_t s = 200; s < 210; s++)
+		run(p, s, &issued);
+	while (nxm_predictor_record(p, &session, block_of(300, (uint32_t) late_again)))
+		assert_true(++late_again < 1000);
+	nxm_predictor_end(p, &session);
+	nxm_predictor_stats(p, &stats);
+	assert_int_equal(stats.recorded, (25 + 2 + 10) * LENGTH + 32 * NXM_PREDICTOR_LATE + late_again + 1);
+	assert_int_equal(stats.refused, 0);
+	awaited = run(p, 209, &issued);
+	assert_in_range(awaited, LENGTH - 4, LENGTH);
+}
+
 /* What is known of a dropped relation is not used for one that has its place. */
 static void
 forgotten(void **state)
@@ -352,6 +404,8 @@ forgotten(void **state)
 
 	for (uint32_t s = 0; s < 50; s++)
 		run(p, s, &issued);
+	/* a session that learns late would not enter it at once */
+	nxm_predictor_end(p, &session);
 	nxm_predictor_forget(p, DATABASE, 102);
 	n = nxm_predictor_lookup(p, block_of(1, 0), MOST, found);
 	assert_true(n > 8);
@@ -685,6 +739,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(first_and_last_block, setup, teardown),
 		cmocka_unit_test_setup_teardown(declined, setup, teardown),
 		cmocka_unit_test_setup_teardown(looked_up, setup, teardown),
+		cmocka_unit_test_setup_teardown(late, setup, teardown),
 		cmocka_unit_test_setup_teardown(forgotten, setup, teardown),
 		cmocka_unit_test_setup_teardown(many_relations, setup, teardown),
 		cmocka_unit_test_setup_teardown(bounded, setup, teardown),
