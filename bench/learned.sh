@@ -19,7 +19,9 @@
 # those of the case clients.
 #
 # recurring	pages that were run once before, with it on
-# fresh		pages that nobody has run before
+# fresh		pages that nobody has run before, in one session and in turns of 8 pages with it
+#		off, on, and off again, in all orders: so both meet the same noise. "fresh, alike" is
+#		off against off again: how far the figure can be trusted
 # clients	recurring pages by CLIENTS sessions at once: throughput and 99th percentile
 # cached	recurring pages, all in shared_buffers
 set -euo pipefail
@@ -149,6 +151,56 @@ many() {
 	rm -f "$NXM_LOG"/latency*
 }
 
+# fresh FIRST: "off|on|again" ms, and then the same less the time waited for a CPU, of
+# about PAGES pages each, from FIRST on
+fresh() {
+	local orders=("off on again" "on again off" "again off on" "again on off" "off again on" "on off again")
+	local at=$1 arm setting turn pages=8
+	{
+		cat <<-SQL
+			SET plan_cache_mode = force_generic_plan;
+			$TOUCH_BUFFERS
+			CREATE TEMP TABLE took (arm text, ms float8, waited float8);
+			CREATE PROCEDURE pg_temp.turn(arm text, setting text, first int) LANGUAGE plpgsql AS \$\$
+			DECLARE
+				n bigint; began timestamptz; waited bigint;
+			BEGIN
+				IF current_setting('nexusmem.enable_learned_prefetch') <> setting THEN
+					RAISE 'nexusmem.enable_learned_prefetch is not %', setting;
+				END IF;
+				-- plans, loads catalogs, and lets indexes have the routine of the setting
+				n := page(-1);
+				waited := ${WAITED_NS};
+				began := clock_timestamp();
+				FOR p IN first .. first + $((pages - 1)) LOOP
+					n := n + page(p);
+				END LOOP;
+				INSERT INTO took VALUES (arm, extract(epoch FROM clock_timestamp() - began) * 1000, (${WAITED_NS} - waited) / 1e6);
+			END \$\$;
+			CALL pg_temp.turn('first', 'on', $at);
+		SQL
+		for ((turn = 0; turn < (PAGES + pages - 1) / pages; turn++)); do
+			for arm in ${orders[turn % 6]}; do
+				at=$((at + pages))
+				setting=${arm/again/off}
+				# reloaded by this session alone, before its next statement
+				cat <<-SQL
+					ALTER SYSTEM SET nexusmem.enable_learned_prefetch = $setting;
+					COPY (SELECT WHERE false) TO PROGRAM 'kill -HUP \$PPID';
+					CALL pg_temp.turn('$arm', '$setting', $at);
+				SQL
+			done
+		done
+		cat <<-SQL
+			ALTER SYSTEM RESET nexusmem.enable_learned_prefetch;
+			WITH s AS (SELECT arm, sum(ms) AS ms, sum(ms - waited) AS less FROM took GROUP BY arm)
+			SELECT a.ms, b.ms, c.ms, a.less, b.less, c.less FROM s a, s b, s c WHERE (a.arm, b.arm, c.arm) = ('off', 'on', 'again');
+		SQL
+	} >"$NXM_TMP/fresh.sql"
+	chmod a+r "$NXM_TMP/fresh.sql"
+	nxm_psql -At -f "$NXM_TMP/fresh.sql"
+}
+
 # the pages of a pair, learned
 teach() {
 	restart on
@@ -156,10 +208,9 @@ teach() {
 }
 
 USED=
-declare -A ms less
 for ((p = 1; p <= PAIRS; p++)); do
 	echo "pair $p of $PAIRS"
-	first=$((p * PAGES * 4))
+	first=$((p * PAGES * 8))
 	for c in $CASES; do
 		case $c in
 			recurring)
@@ -173,15 +224,12 @@ for ((p = 1; p <= PAIRS; p++)); do
 				USED+="  $issued issued, $used used, $wasted wasted"$'\n'
 				;;
 			fresh)
-				# the second run of the two is the slower one, alike or not
-				order="off on"
-				if ((p % 2 == 0)); then order="on off"; fi
-				for setting in $order; do
-					restart $setting
-					IFS='|' read -r ms[$setting] less[$setting] _ <<<"$(run $((first + PAGES)) $((SEED + p)))"
-				done
-				pair fresh "${ms[off]}" "${ms[on]}"
-				pair "fresh, CPU wait subtracted" "${less[off]}" "${less[on]}"
+				restart on
+				IFS='|' read -r off on again off2 on2 again2 <<<"$(fresh $((first + 4 * PAGES)))"
+				pair fresh "$off" "$on"
+				pair "fresh, alike" "$off" "$again"
+				pair "fresh, CPU wait subtracted" "$off2" "$on2"
+				pair "fresh, alike, CPU wait subtracted" "$off2" "$again2"
 				;;
 			clients)
 				teach $((first + 2 * PAGES))
@@ -215,7 +263,9 @@ for c in $CASES; do
 			;;
 		fresh)
 			report fresh A/B ms '>=' 0.98
+			report 'fresh, alike' A/B ms
 			report 'fresh, CPU wait subtracted' A/B ms
+			report 'fresh, alike, CPU wait subtracted' A/B ms
 			;;
 		clients)
 			report "clients, pages/s" B/A pages/s '>=' 1
