@@ -79,6 +79,8 @@ executor_run(NXM_EXECUTOR_RUN_ARGS)
 		prev_executor_run(NXM_EXECUTOR_RUN_PASS);
 	else
 		standard_ExecutorRun(NXM_EXECUTOR_RUN_PASS);
+	if (query->plannedstmt->parallelModeNeeded)
+		nxm_learned_parallel_ran();
 }
 
 static void

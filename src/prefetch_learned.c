@@ -25,7 +25,9 @@
  * table leaves as it is.  Only of indexes of permanent and unlogged tables, not in
  * parallel workers, whose blocks are in no order.  Of one scan, rescans included, at
  * most MOST_OF_SCAN blocks, and none while look-ahead is awake in it: long scans are
- * look-ahead's, and would push all else out of the predictor's memory.
+ * look-ahead's, and would push all else out of the predictor's memory.  Of a query with
+ * parallel workers only leaves: where a Gather ends its workers' reads become the
+ * leader's, and pass for the heap block of whatever tuple came last.
  *
  * Predictions.  After each miss that was recorded the predictor is asked for what comes
  * next, A_MISS blocks at most, for as long as less than prefetch_distance of them are
@@ -345,7 +347,9 @@ heap_missed(void)
 	IndexScanDesc scan = last;
 
 	last = NULL;
-	if (scan != NULL && !scan->xs_want_itup && !nxm_prefetch_index_awake(scan))
+	/* in parallel mode what workers have read is added to ours, where a Gather ends */
+	if (scan != NULL && !scan->xs_want_itup && !IsInParallelMode() &&
+		!nxm_prefetch_index_awake(scan))
 		missed(scan, RelationGetRelid(scan->heapRelation),
 			   ItemPointerGetBlockNumberNoCheck(&scan->xs_heaptid));
 	/* what predicting itself has read is no miss */
@@ -434,6 +438,14 @@ at_subabort(SubXactEvent event, SubTransactionId id, SubTransactionId parent,
 	(void) arg;
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 		last = NULL;
+}
+
+void
+nxm_learned_parallel_ran(void)
+{
+	/* those whose tuple is still the last end when parallel mode is over */
+	last = NULL;
+	reads_seen = pgBufferUsage.shared_blks_read;
 }
 
 static bool

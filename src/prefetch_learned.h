@@ -32,4 +32,7 @@ nxm_learned_take_seat(Relation index, IndexAmRoutine *look_ahead)
 		nxm_learned_change_seat(index, look_ahead);
 }
 
+/* A plan that may have had parallel workers has run, and has not ended yet. */
+extern void nxm_learned_parallel_ran(void);
+
 #endif							/* NXM_PREFETCH_LEARNED_H */
