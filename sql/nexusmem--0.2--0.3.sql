@@ -20,3 +20,6 @@ COMMENT ON FUNCTION nexusmem.predictor_reset() IS
 'forgets all recorded sequences, those of all databases and those in the file';
 
 REVOKE ALL ON FUNCTION nexusmem.predictor_reset() FROM PUBLIC;
+
+COMMENT ON VIEW nexusmem.node_memory IS
+'memory of the shared structures and of the caches, by node, and of the learned sequences: address space, memory behind it, and, asked of the kernel, how much of it lies on the node''s memories and how much there is; NULL: the kernel would not tell; node NULL: bound to none';

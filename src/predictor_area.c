@@ -11,7 +11,7 @@
  *
  * Survival.  What is known is a help and never a fact, so that an old copy does no
  * harm: unlike structures it survives a crash too.  The worker writes the file every
- * SAVE_INTERVAL_MS if anything was learned, and when it ends.  The file stays after
+ * nexusmem.predictor_save_interval if anything was learned, and when it ends.  The file stays after
  * it was loaded.  It is a saved_file.h file with one body, nxm_predictor_save()'s.
  * A base backup has it, so a standby begins with what its primary knew.
  *
@@ -29,10 +29,12 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "access/xact.h"
 #include "memory_worker.h"
 #include "miscadmin.h"
+#include "numa_seam.h"
 #include "port/atomics.h"
 #include "saved_file.h"
 #include "segment.h"
@@ -43,8 +45,9 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
-#define SAVE_INTERVAL_MS	300000
+#define DEFAULT_SAVE_INTERVAL_S 300
 #define RETRY_INTERVAL_MS	60000
+#define ATTACH_INTERVAL_MS	1000
 #define DEFAULT_MEMORY_KB	(16 * 1024)
 #define LEAST_MEMORY_KB		1024
 #define MOST_MEMORY_KB \
@@ -65,11 +68,12 @@ typedef struct AreaShared
 	pg_atomic_uint32 refused;
 	pg_atomic_uint64 saved_at;
 	pg_atomic_uint32 has_failed;	/* failed is set; it may be torn while it changes */
-	char		failed[128];
+	char		failed[256];
 } AreaShared;
 
 bool		nxm_enable_learned_prefetch = false;
 static int	predictor_memory = DEFAULT_MEMORY_KB;
+static int	save_interval = DEFAULT_SAVE_INTERVAL_S;
 
 static const NxmSavedFile predictor_file = {
 	NXM_SAVED_FILE_NAMES("learned"),
@@ -84,6 +88,7 @@ static AreaShared *shared = NULL;
 /* This process's own. */
 static NxmPredictor *predictor = NULL;
 static bool attach_failed = false;
+static TimestampTz attach_tried = 0;
 
 /* The worker's: what of the predictor is in the file, and since when. */
 static uint64 recorded_saved = 0;
@@ -103,23 +108,30 @@ nxm_predictor_area(void)
 {
 	dsm_segment *segment;
 	char	   *reason;
+	TimestampTz now;
 
 	if (likely(predictor != NULL))
 		return predictor;
-	if (shared == NULL || attach_failed ||
-		pg_atomic_read_u32(&shared->ready) == 0)
+	if (shared == NULL || pg_atomic_read_u32(&shared->ready) == 0)
 		return NULL;
 	pg_read_barrier();			/* pairs with make_area() */
 
+	now = attach_failed ? GetCurrentTimestamp() : 0;
+	if (attach_failed &&
+		!TimestampDifferenceExceeds(attach_tried, now, ATTACH_INTERVAL_MS))
+		return NULL;
 	segment = nxm_segment_attach(shared->handle, &reason);
 	if (segment == NULL)
 	{
+		attach_tried = GetCurrentTimestamp();
+		if (!attach_failed)
+			ereport(LOG,
+					(errmsg("nexusmem could not map the memory of the learned predictor: %s",
+							reason != NULL ? reason : "it does not exist any more")));
 		attach_failed = true;
-		ereport(LOG,
-				(errmsg("nexusmem could not map the memory of the learned predictor: %s",
-						reason != NULL ? reason : "it does not exist any more")));
 		return NULL;
 	}
+	attach_failed = false;
 	predictor = predictor_of(segment);
 	return predictor;
 }
@@ -152,6 +164,44 @@ nxm_predictor_area_report(NxmPredictorAreaReport *report)
 		pg_read_barrier();
 		strlcpy(report->failed, shared->failed, sizeof(report->failed));
 	}
+}
+
+bool
+nxm_predictor_area_memory(NxmPredictorAreaMemory *memory)
+{
+	Size		page = sysconf(_SC_PAGESIZE);
+	unsigned char exists[BLOCK_SIZE / 4096];
+	char	   *start = (char *) nxm_predictor_area();
+	char	   *end;
+
+	memset(memory, 0, sizeof(*memory));
+	if (shared == NULL || pg_atomic_read_u32(&shared->ready) == 0)
+		return false;
+	pg_read_barrier();			/* pairs with make_area() */
+	memory->bytes = shared->size;
+	if (start == NULL)
+		return true;
+	end = start + memory->bytes;
+	memory->asked = true;
+	for (char *at = (char *) TYPEALIGN_DOWN(page, start); at < end; at += BLOCK_SIZE)
+	{
+		Size		length = Min(BLOCK_SIZE, end - at);
+
+		CHECK_FOR_INTERRUPTS();
+		if (nxm_seam_resident(at, length, exists) != 0)
+		{
+			memory->asked = false;
+			return true;
+		}
+		for (Size i = 0; i < (length + page - 1) / page; i++)
+		{
+			if ((exists[i] & 1) != 0)
+				memory->resident += page;
+		}
+	}
+	/* the first and the last page may be others' in part */
+	memory->resident = Min(memory->resident, memory->bytes);
+	return true;
 }
 
 /*
@@ -370,6 +420,8 @@ guarded(void (*what) (void))
 		FlushErrorState();
 		if (IsTransactionState())
 			AbortCurrentTransaction();
+		/* the file that was being read or written; of another one nobody knows here */
+		AtEOXact_Files(false);
 		MemoryContextSwitchTo(context);
 		set_failed("the learned predictor's worker failed", error->message);
 	}
@@ -387,6 +439,7 @@ long
 nxm_predictor_area_tick(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	long		interval = save_interval * 1000L;
 
 	if (shared == NULL)
 		return -1;
@@ -394,7 +447,7 @@ nxm_predictor_area_tick(void)
 	{
 		/* a worker before us made it */
 		if (nxm_predictor_area() == NULL)
-			return -1;
+			return RETRY_INTERVAL_MS;
 		last_save = now;
 	}
 	if (predictor == NULL)
@@ -413,7 +466,7 @@ nxm_predictor_area_tick(void)
 
 	if (pg_atomic_exchange_u32(&shared->save_wanted, 0) != 0)
 		guarded(save);
-	else if (TimestampDifferenceExceeds(last_save, now, SAVE_INTERVAL_MS))
+	else if (TimestampDifferenceExceeds(last_save, now, (int) interval))
 	{
 		last_save = now;
 		if (recorded_now() != recorded_saved)
@@ -421,7 +474,7 @@ nxm_predictor_area_tick(void)
 	}
 	return TimestampDifferenceMilliseconds(now,
 										   TimestampTzPlusMilliseconds(last_save,
-																	   SAVE_INTERVAL_MS)) + 1;
+																	   interval)) + 1;
 }
 
 void
@@ -465,6 +518,13 @@ nxm_predictor_area_init(void)
 							 false,
 							 PGC_SIGHUP,
 							 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("nexusmem.predictor_save_interval",
+							"How often recorded sequences are saved, if there are new ones.",
+							"They are saved when the server stops, too.",
+							&save_interval,
+							DEFAULT_SAVE_INTERVAL_S, 1, 86400,
+							PGC_SIGHUP,
+							GUC_UNIT_S, NULL, NULL, NULL);
 	if (process_shared_preload_libraries_in_progress)
 		DefineCustomIntVariable("nexusmem.predictor_memory",
 								"Memory of the sequences that learned look-ahead knows.",

@@ -19,7 +19,7 @@ typedef struct NxmPredictorAreaReport
 {
 	bool		ready;			/* there is memory */
 	uint64		bytes;
-	char		failed[128];	/* why there is none, or why it could not be saved; "": nothing failed */
+	char		failed[256];	/* why there is none, or why it could not be saved; "": nothing failed */
 	bool		refused;		/* a file was not loaded */
 	TimestampTz saved_at;		/* 0: not in this life of the server */
 } NxmPredictorAreaReport;
@@ -28,8 +28,17 @@ extern void nxm_predictor_area_init(void);	/* settings */
 extern Size nxm_predictor_area_size(void);
 extern void nxm_predictor_area_shmem_init(void *ptr, bool found);
 
+/* For node_memory. */
+typedef struct NxmPredictorAreaMemory
+{
+	uint64		bytes;
+	uint64		resident;		/* of them, that the kernel says exist */
+	bool		asked;			/* resident is known */
+} NxmPredictorAreaMemory;
+
 /*
- * The predictor, mapped if need be.  NULL: there is none, or it cannot be mapped.
+ * The predictor, mapped if need be.  NULL: there is none, or it cannot be mapped, which
+ * is tried again after a second.
  * Raises no errors but those of want of a few bytes of memory.  Not in a section, with
  * no LWLock held.
  */
@@ -39,6 +48,9 @@ extern NxmPredictor *nxm_predictor_area(void);
 extern void nxm_predictor_area_reset(void);
 
 extern void nxm_predictor_area_report(NxmPredictorAreaReport *report);
+
+/* False: there is no memory.  Maps it. */
+extern bool nxm_predictor_area_memory(NxmPredictorAreaMemory *memory);
 
 /*
  * For the worker: makes the memory and loads the file once the setting is on, saves

@@ -8,6 +8,7 @@
 #include "core/cache.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "predictor_area.h"
 #include "utils/builtins.h"
 #include "utils/tuplestore.h"
 
@@ -22,6 +23,7 @@ nxm_node_memory(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	NxmNodeMemory *memory = palloc(sizeof(NxmNodeMemory) * NXM_NODE_MEMORIES);
 	int			n = nxm_arena_measure(memory, MAX_PAGES);
+	NxmPredictorAreaMemory predictor;
 
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < n; i++)
@@ -43,6 +45,20 @@ nxm_node_memory(PG_FUNCTION_ARGS)
 		if (m->node < 0 && m->account != NXM_CACHE_ACCOUNT && m->reserved == 0 &&
 			m->used == 0)
 			continue;
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	if (nxm_predictor_area_memory(&predictor))
+	{
+		Datum		values[6] = {
+			0,
+			CStringGetTextDatum("learned sequences"),
+			Int64GetDatum((int64) predictor.bytes),
+			Int64GetDatum((int64) predictor.bytes),
+			0,
+			Int64GetDatum((int64) predictor.resident)
+		};
+		bool		nulls[6] = {true, false, false, false, true, !predictor.asked};
+
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

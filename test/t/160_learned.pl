@@ -260,5 +260,132 @@ ok($node->poll_query_until('postgres', $where, 'off'), 'off by a reload');
 ask($s, "SELECT page(900, $all)");
 is($node->safe_psql('postgres', 'SELECT known()'), $known, 'what was known is not lost');
 close_session($s);
+
+# between two shutdowns: saved at the interval, dropped databases forgotten before
+my $relations = q{SELECT substring(detail from 'associations, of (\d+) relations') FROM nexusmem.status WHERE feature = 'learned look-ahead'};
+$node->append_conf('postgresql.conf', q{nexusmem.enable_learned_prefetch = on});
+cold($node);
+active($node);
+my $here = $node->safe_psql('postgres', $relations);
+$node->safe_psql('postgres', 'CREATE DATABASE other TEMPLATE postgres');
+$node->safe_psql('other', "SELECT page(1, $all)");
+cmp_ok($node->safe_psql('postgres', $relations), '>', $here, 'relations of another database are known');
+$node->safe_psql('postgres', 'DROP DATABASE other');
+unlink $saved;
+mkdir "$saved.tmp" or die;
+$node->append_conf('postgresql.conf', 'nexusmem.predictor_save_interval = 1s');
+$node->reload;
+# more is recorded by each of the questions: else a save would be of nothing new
+my $missing = 2000;
+sub eventually
+{
+	my ($question, $expected) = @_;
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		$node->safe_psql('postgres', "SELECT page(" . $missing++ . ", $all)");
+		return 1 if $node->safe_psql('postgres', $question) eq $expected;
+	}
+	return 0;
+}
+ok(eventually(q{SELECT state || coalesce(substring(detail from 'were not saved: could not create the file'), '') FROM nexusmem.status WHERE feature = 'learned look-ahead'}, 'degradedwere not saved: could not create the file'),
+	'interval: a file that cannot be written degrades it');
+rmdir "$saved.tmp" or die;
+ok(eventually($where, 'active'), 'interval: and the next one that can mends it');
+ok(-s $saved, 'interval: it was saved');
+is($node->safe_psql('postgres', $relations), $here, 'interval: a dropped database is forgotten');
+$node->append_conf('postgresql.conf', 'nexusmem.predictor_save_interval = 5min');
+
+# what workers have read is no miss of the leader's
+$node->safe_psql('postgres', <<'SQL');
+CREATE FUNCTION here(int) RETURNS bool LANGUAGE plpgsql PARALLEL RESTRICTED AS 'BEGIN RETURN true; END';
+CREATE TABLE small AS SELECT k, repeat('f', 100) AS pad FROM generate_series(0, 9999) k;
+ALTER TABLE small ADD PRIMARY KEY (k);
+VACUUM (FREEZE, ANALYZE) small;
+SQL
+cold($node);
+active($node);
+$node->safe_psql('postgres', 'SELECT nexusmem.predictor_reset()');
+my $parallel = q{SELECT count(s.pad) FROM lines l LEFT JOIN small s ON s.k = l.k AND here(s.k)};
+my $gathered = $node->safe_psql('postgres', <<SQL);
+SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
+SET parallel_leader_participation = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_material = off;
+SET enable_memoize = off; SET enable_bitmapscan = off; SET enable_indexonlyscan = off;
+-- small is cached from here on
+SET enable_seqscan = off; SELECT count(pad) FROM small WHERE k >= 0; SELECT nexusmem.predictor_reset(); RESET enable_seqscan;
+EXPLAIN $parallel;
+$parallel;
+SQL
+like($gathered, qr/Nested Loop.*Gather.*Workers Planned.*Seq Scan on lines.*Index Scan using small_pkey.*^10000$/ms, 'a leader looks up what its workers find');
+like($node->safe_psql('postgres', q{SELECT detail FROM nexusmem.status WHERE feature = 'learned look-ahead'}), qr/MB: 0 of /,
+	'what workers have read is recorded for no tuple of the leader');
+
+# limited(pid, bytes): lets a process map so many bytes more; as many as it likes
+sub limited
+{
+	my ($pid, $bytes) = @_;
+	my $status = PostgreSQL::Test::Utils::slurp_file("/proc/$pid/status");
+	my ($size) = $status =~ /^VmSize:\s+(\d+) kB/m;
+	my $limit = defined $bytes ? $size * 1024 + $bytes : 'unlimited';
+	return system('prlimit', '--pid', $pid, "--as=$limit:") == 0;
+}
+SKIP:
+{
+	skip 'prlimit does not work here', 9 if system("prlimit --pid $$ --as=unlimited: 2>/dev/null") != 0;
+
+	# a session that cannot map it
+	my $poor = session($node);
+	ok(limited($poor->{pid}, 8 << 20), 'a session that may not map so much');
+	is(ask($poor, $where), 'degraded', 'a session that cannot map it says so');
+	is(ask($poor, "SELECT count(*) FROM nexusmem.predictor_predict('customers', 1)"), 0, 'and knows nothing');
+	is(ask($poor, 'SELECT reserved_bytes > 8000000 AND resident_bytes IS NULL FROM nexusmem.node_memory WHERE node IS NULL AND owner = ' . q{'learned sequences'}), 't', 'but how much there is');
+	limited($poor->{pid});
+	my $state = '';
+	for (my $until = time + $PostgreSQL::Test::Utils::timeout_default; $state ne 'active' && time < $until;)
+	{
+		$state = ask($poor, $where);
+	}
+	is($state, 'active', 'later it can');
+	is(ask($poor, 'SELECT reserved_bytes = used_bytes AND resident_bytes = used_bytes AND on_node_bytes IS NULL FROM nexusmem.node_memory WHERE node IS NULL AND owner = ' . q{'learned sequences'}), 't', 'node_memory asks the kernel then');
+	close_session($poor);
+
+	# an error while the file is open
+	$node->append_conf('postgresql.conf', 'nexusmem.enable_learned_prefetch = off');
+	run($node, $all, 'p');
+	cold($node);
+	$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'nexusmem memory'});
+	$worker = $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'nexusmem memory'});
+	# enough for the predictor, not for reading the file
+	ok(limited($worker, (16 << 20) + 200000), 'a worker that may not map much more');
+	$node->append_conf('postgresql.conf', 'nexusmem.enable_learned_prefetch = on');
+	$node->reload;
+	ok($node->poll_query_until('postgres', q{SELECT detail ~ 'worker failed: out of memory' FROM nexusmem.status WHERE feature = 'learned look-ahead'}), 'an error of the worker is told');
+	is(scalar(grep { (readlink($_) // '') =~ /pg_nexusmem/ } glob "/proc/$worker/fd/*"), 0, 'and leaves no file open');
+	limited($worker);
+}
 $node->stop;
+
+# /dev/shm too small, in a mount namespace with a small one of its own
+SKIP:
+{
+	my ($uid, $gid) = ($>, (split ' ', $))[0]);
+	my $mount = 'mount -t tmpfs -o size=24m,mode=1777 tmpfs /dev/shm';
+	skip 'not allowed to mount here', 8
+	  if system("unshare --user --map-root-user --mount sh -c '$mount && unshare --user --map-user=$uid --map-group=$gid true' 2>/dev/null") != 0;
+	my $at = -s $node->logfile;
+	my $start = "head -c 16000000 /dev/zero >/dev/shm/filler && pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null";
+	is(system('unshare', '--user', '--map-root-user', '--mount', 'sh', '-c', "$mount && exec unshare --user --map-user=$uid --map-group=$gid sh -c \"$start\""), 0,
+		'/dev/shm too full: the server starts');
+	ok($node->poll_query_until('postgres', q{SELECT state = 'degraded' AND detail ~ 'no memory for the learned predictor: .*No space left' AND hint ~ '/dev/shm' FROM nexusmem.status WHERE feature = 'learned look-ahead'}),
+		'/dev/shm too full: status tells');
+	is($node->safe_psql('postgres', 'SELECT known()'), 0, '/dev/shm too full: nothing is known');
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM nexusmem.node_memory WHERE owner = 'learned sequences'}), 0, '/dev/shm too full: and nothing taken');
+	is((run($node, $all, 'p'))[0], $rows, '/dev/shm too full: same rows');
+	# a worker tries again when it starts, and else each minute
+	$node->safe_psql('postgres', q{COPY (SELECT WHERE false) TO PROGRAM 'rm /dev/shm/filler'});
+	$node->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'nexusmem memory'});
+	ok(active($node), '/dev/shm with room again: it is made');
+	cmp_ok($node->safe_psql('postgres', 'SELECT known()'), '>', 0, 'and what was saved is loaded');
+	unlike(server_log($node, $at), qr/terminated by signal|TRAP|PANIC/, 'no SIGBUS');
+	system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
+}
 done_testing();
