@@ -645,8 +645,15 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 					break;
 				continue;
 			}
-			made = nxm_map_make_room(space, index, &place, position);
-
+			if (nxm_cache_has_room(view, cache, part, 0))
+				made = nxm_map_make_room(space, index, &place, position);
+			else
+			{
+				/* the index, too, grows below the cache's own limit alone */
+				space->need_chunk = -1;
+				space->want = NXM_WANT_LIMIT;
+				made = NXM_NEED_MEMORY;
+			}
 			if (made != NXM_OK)
 			{
 				made = find_memory(view, cache, part, made, &steps);
@@ -695,7 +702,7 @@ do_write(NxmCacheView *view, NxmCache *cache, Write *write)
 		!nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + NXM_CACHE_AHEAD))
 		(void) nxm_cache_make_way(view, cache, part, 2 * write->stored + LEAST_STEP,
 								  REACH_SEALED);
-	nxm_cache_leave_memory(space);
+	nxm_cache_leave_memory(space, cache, part);
 	return result;
 }
 

@@ -333,12 +333,4 @@ extern bool nxm_cache_stats(NxmCacheView *view, NxmCache *cache, int partition,
 /* Counters begin at 0 again. */
 extern void nxm_cache_stats_reset(NxmCacheView *view, NxmCache *cache);
 
-/* Pages in use, of all partitions: for the choice of the largest one. */
-static inline uint64_t
-nxm_cache_pages(NxmCache *cache)
-{
-	/* relaxed: an estimate */
-	return nxm_load_relaxed(&cache->used) / NXM_PAGE_SIZE;
-}
-
 #endif							/* NXM_CACHE_H */

@@ -207,6 +207,7 @@ typedef struct Owner
 	NxmMapItems items;
 	NxmCache   *cache;
 	NxmCachePartition *part;
+	bool		evicts;			/* the item that was prepared last */
 } Owner;
 
 static NxmResult
@@ -214,8 +215,10 @@ drain_prepare(NxmSpace *space, const NxmMapItems *items, NxmAtomic *slot,
 			  uint64_t word)
 {
 	const void *item = nxm_at(space, word & NXM_REF_MASK);
+	Owner	   *owner = (Owner *) items;
 
-	(void) items;
+	/* relaxed: it came before the index was cut off, and changes when that is drained */
+	owner->evicts = nxm_load_relaxed(&owner->part->index.mark) == MARK_EVICTED;
 	if (item == NULL)
 		return NXM_NEED_CHUNK;
 	if ((item_header(item) & C_BIG) == 0)
@@ -230,12 +233,14 @@ drained(NxmSpace *space, const NxmMapItems *items, NxmMap *map, NxmRef ref)
 
 	(void) map;
 	nxm_cache_removed(space, owner->cache, owner->part, ref, nxm_at(space, ref), true);
+	if (owner->evicts)
+		count(space, owner->part, NXM_CACHE_COUNTER_evictions);
 }
 
 NxmResult
 nxm_cache_drain_index(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 {
-	Owner		owner = {{drain_prepare, drained}, cache, part};
+	Owner		owner = {{drain_prepare, drained}, cache, part, false};
 	NxmResult	result = NXM_OK;
 
 	for (int i = 0; i < DRAIN_STEPS && result == NXM_OK; i++)
@@ -420,6 +425,9 @@ nxm_cache_make_way(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		}
 	}
 	result = evict_partitions(view, cache, part, units, REACH_SEALED);
-	return result == NXM_ABSENT && reach == REACH_ALL ?
-		evict_partitions(view, cache, part, units, REACH_ALL) : result;
+	if (result == NXM_ABSENT && reach == REACH_ALL)
+		result = evict_partitions(view, cache, part, units, REACH_ALL);
+	if (result == NXM_ABSENT && reach == REACH_ALL)
+		result = nxm_cache_shrink_index(view, cache, part);
+	return result;
 }

@@ -203,18 +203,23 @@ page_count(uint64_t lines)
 	return lines <= PAGE_LINES ? 0 : (lines + PAGE_LINES - 1) / PAGE_LINES;
 }
 
+/* Memory of a table. */
+static size_t
+ghost_bytes(uint64_t ghost)
+{
+	uint64_t	npages = page_count(GHOST_LINES(ghost));
+
+	if (GHOST_REF(ghost) == 0)
+		return 0;
+	return npages == 0 ? nxm_object_size(LINE_BYTES * GHOST_LINES(ghost)) :
+		nxm_object_size(sizeof(uint64_t) * npages) + npages * NXM_PAGE_SIZE;
+}
+
 size_t
 nxm_ghost_bytes(NxmCachePartition *part)
 {
-	size_t		bytes = 0;
-
-	for (int kind = 0; kind < 2; kind++)
-	{
-		uint64_t	table = nxm_load_relaxed(&part->ghost[kind].table);
-
-		bytes += GHOST_REF(table) == 0 ? 0 : LINE_BYTES * GHOST_LINES(table);
-	}
-	return bytes;
+	return ghost_bytes(nxm_load_relaxed(&part->ghost[KIND_SMALL].table)) +
+		ghost_bytes(nxm_load_relaxed(&part->ghost[KIND_MAIN].table));
 }
 
 static void
@@ -295,7 +300,7 @@ fit(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part, NxmGhost *ghos
 {
 	NxmSpace   *space = view->space;
 	uint64_t	old = nxm_load(&ghost->table);
-	uint64_t	new;
+	uint64_t	new = 0;
 
 	if (lines < NXM_GHOST_MIN_LINES)
 		lines = NXM_GHOST_MIN_LINES;
@@ -308,23 +313,21 @@ fit(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part, NxmGhost *ghos
 		return;
 	if (GHOST_REF(old) != 0 && !is_mapped(space, old))
 		return;
-	if (!nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + page_count(lines)))
-		return;
-	new = new_ghost(space, lines);
-	if (new == 0)
+	if (nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + page_count(lines)))
+		new = new_ghost(space, lines);
+	/* one that is too large past a lowered limit goes, without another in its place */
+	if (new == 0 && (lines >= GHOST_LINES(old) || !nxm_cache_is_over(view, cache)))
 		return;
 	/* release: publishes the lines.  Fails if another one has come meanwhile */
 	if (!nxm_cas(&ghost->table, &old, new))
 	{
-		free_ghost(space, new, nxm_free);
+		if (new != 0)
+			free_ghost(space, new, nxm_free);
 		return;
 	}
-	nxm_fetch_add_relaxed(&cache->used, LINE_BYTES * lines);
+	nxm_fetch_add_relaxed(&cache->used, ghost_bytes(new) - ghost_bytes(old));
 	if (GHOST_REF(old) != 0)
-	{
-		nxm_fetch_add_relaxed(&cache->used, -(LINE_BYTES * GHOST_LINES(old)));
 		free_ghost(space, old, nxm_retire_epoch);
-	}
 }
 
 void
@@ -345,7 +348,7 @@ nxm_ghost_retire(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 
 		if (GHOST_REF(table) == 0)
 			continue;
-		nxm_fetch_add_relaxed(&cache->used, -(LINE_BYTES * GHOST_LINES(table)));
+		nxm_fetch_add_relaxed(&cache->used, -(uint64_t) ghost_bytes(table));
 		free_ghost(space, table, nxm_retire_epoch);
 	}
 }

@@ -89,6 +89,19 @@
  */
 #define NXM_CACHE_MIN_LOG	FIRST_TAG_BIT
 
+/* Bytes of index that an entry takes on average, see map.h. */
+#ifndef NXM_CACHE_INDEX_BYTES
+#define NXM_CACHE_INDEX_BYTES 16
+#endif
+/* An index of so many bytes is small enough in any case. */
+#ifndef NXM_CACHE_SMALL_INDEX
+#define NXM_CACHE_SMALL_INDEX NXM_PAGE_SIZE
+#endif
+
+/* Marks of indexes that were cut off: what becomes of the entries. */
+#define MARK_CLEARED		UINT64_C(0)
+#define MARK_EVICTED		UINT64_C(1)
+
 #define KIND_SMALL			0
 #define KIND_MAIN			1
 
@@ -391,6 +404,15 @@ count_big(NxmCache *cache, NxmCachePartition *part, int64_t bytes)
 	nxm_fetch_add_relaxed(&cache->used, (uint64_t) bytes);
 }
 
+/* What the index has grown or shrunk by is the cache's. */
+static inline void
+nxm_cache_count_index(NxmCache *cache, NxmCachePartition *part)
+{
+	/* relaxed, here and below: sums; each change is taken by one exchange */
+	if (nxm_load_relaxed(&part->index.uncounted) != 0)
+		nxm_fetch_add_relaxed(&cache->used, nxm_exchange(&part->index.uncounted, 0));
+}
+
 /* cache.c */
 
 /*
@@ -415,7 +437,8 @@ extern NxmResult nxm_cache_copy_value(NxmSpace *space, const void *item,
 
 /* All that allocates for a partition does so between these two. */
 extern void nxm_cache_use_memory(NxmSpace *space, const NxmCachePartition *part);
-extern void nxm_cache_leave_memory(NxmSpace *space);
+extern void nxm_cache_leave_memory(NxmSpace *space, NxmCache *cache,
+								   NxmCachePartition *part);
 
 /* The limit of a cache's own, 0: none. */
 static inline uint64_t
@@ -593,6 +616,19 @@ extern void nxm_ghost_fit(NxmCacheView *view, NxmCache *cache,
 						  NxmCachePartition *part);
 extern void nxm_ghost_retire(NxmSpace *space, NxmCache *cache,
 							 NxmCachePartition *part);
+/* Memory that they take. */
 extern size_t nxm_ghost_bytes(NxmCachePartition *part);
+
+/* cache_tick.c */
+
+/*
+ * Puts an empty index in place of one that is in the way: one that takes more than a
+ * third of what the partition may use by the limits as they are, where less than half
+ * of it would do for the entries that fit beside it.  NXM_OK: it is to be drained;
+ * NXM_ABSENT: it is not in the way, or there is no memory for another one;
+ * NXM_NEED_CHUNK.
+ */
+extern NxmResult nxm_cache_shrink_index(NxmCacheView *view, NxmCache *cache,
+										NxmCachePartition *part);
 
 #endif							/* NXM_CACHE_INTERNAL_H */

@@ -26,9 +26,10 @@ nxm_cache_use_memory(NxmSpace *space, const NxmCachePartition *part)
 }
 
 void
-nxm_cache_leave_memory(NxmSpace *space)
+nxm_cache_leave_memory(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 {
 	nxm_allocate_from(space, 0, -1);
+	nxm_cache_count_index(cache, part);
 }
 
 uint64_t

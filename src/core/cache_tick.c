@@ -19,8 +19,20 @@
 /* One in so many bytes may be dead before segments are compacted. */
 #define DEAD_SHARE			20
 
-/* Bytes of index an entry takes on average, see map.h. */
-#define INDEX_BYTES			16
+/*
+ * An index is replaced that takes more than one in INDEX_SHARE of the bytes that its
+ * partition may use, and of which less than one in INDEX_SPARSE is needed.  With I of
+ * A bytes it has A - I for items, with another one at least A / (A - I / 2) times as
+ * many entries find room: a fifth more, which is worth filling the cache anew.  And
+ * it does not come to that by itself: an index that grows with its entries, however
+ * small these are, is needed, and so is most of it when their number varies by less
+ * than INDEX_SPARSE.
+ */
+#define INDEX_SHARE			3
+#define INDEX_SPARSE		2
+
+/* Memory of a partition itself. */
+#define PARTITION_BYTES		nxm_object_size(sizeof(NxmCachePartition))
 
 static void
 free_partition(NxmSpace *space, NxmRef ref)
@@ -63,7 +75,7 @@ new_partition(NxmCacheView *view, int number)
 	part->ghost[KIND_MAIN].time_bits = 2;
 	if (nxm_chain_init(space, &part->chain[0]) != NXM_OK ||
 		nxm_chain_init(space, &part->chain[1]) != NXM_OK ||
-		(body = nxm_map_new_body(space, NXM_CACHE_MIN_LOG)) == 0)
+		(body = nxm_map_new_body(space, &part->index, NXM_CACHE_MIN_LOG)) == 0)
 	{
 		int			need_chunk = space->need_chunk;
 
@@ -100,12 +112,17 @@ nxm_cache_init(NxmCacheView *view, NxmCache *cache, int npartitions,
 		{
 			NxmCachePartition *part = nxm_at(space, ref);
 
-			nxm_map_free_body(space, nxm_load_relaxed(&part->index.directory));
+			nxm_map_free_body(space, &part->index, nxm_load_relaxed(&part->index.directory));
 			free_partition(space, ref);
 		}
 		nxm_init(&cache->partition[i], 0);
 	}
-	nxm_cache_leave_memory(space);
+	nxm_allocate_from(space, 0, -1);
+	for (int i = 0; i < npartitions && result == NXM_OK; i++)
+	{
+		nxm_cache_count_index(cache, nxm_at(space, nxm_load_relaxed(&cache->partition[i])));
+		nxm_fetch_add_relaxed(&cache->used, PARTITION_BYTES);
+	}
 	return result;
 }
 
@@ -128,7 +145,8 @@ nxm_cache_clear(NxmCacheView *view, NxmCache *cache, NxmCacheCursor *cursor,
 		nxm_cache_use_memory(space, part);
 		for (;;)
 		{
-			result = nxm_map_clear_to(space, &part->index, NXM_CACHE_MIN_LOG, &there);
+			result = nxm_map_clear_to(space, &part->index, NXM_CACHE_MIN_LOG,
+									  MARK_CLEARED, &there);
 			/* the new body's memory may have to be made room for */
 			if (result != NXM_NEED_MEMORY || space->want == NXM_WANT_NOTHING ||
 				(space->want == NXM_WANT_CHUNK && !view->cannot_grow) ||
@@ -136,7 +154,7 @@ nxm_cache_clear(NxmCacheView *view, NxmCache *cache, NxmCacheCursor *cursor,
 				nxm_cache_make_way(view, cache, part, SEGMENT_UNITS, REACH_ALL) != NXM_OK)
 				break;
 		}
-		nxm_cache_leave_memory(space);
+		nxm_cache_leave_memory(space, cache, part);
 		if (result != NXM_OK)
 			return result;
 		*removed += there;
@@ -204,6 +222,7 @@ drain_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 	nxm_chain_retire(space, &part->chain[0]);
 	nxm_chain_retire(space, &part->chain[1]);
 	nxm_ghost_retire(space, cache, part);
+	nxm_fetch_add_relaxed(&cache->used, -(uint64_t) PARTITION_BYTES);
 	nxm_retire_epoch(space, ref);
 	return NXM_ABSENT;
 }
@@ -224,7 +243,7 @@ nxm_cache_drain(NxmCacheView *view, NxmCache *cache)
 		{
 			nxm_cache_use_memory(view->space, part);
 			result = drain_partition(view, cache, part);
-			nxm_cache_leave_memory(view->space);
+			nxm_cache_leave_memory(view->space, cache, part);
 		}
 		if (result == NXM_EXISTS)
 			all = NXM_EXISTS;
@@ -240,6 +259,65 @@ segment_bytes(NxmCachePartition *part)
 {
 	return (nxm_load_relaxed(&part->chain[0].segments) +
 			nxm_load_relaxed(&part->chain[1].segments)) * NXM_CACHE_SEGMENT;
+}
+
+/* Bytes that a partition may take by the limits as they are, index and all. */
+static uint64_t
+partition_limit(NxmCacheView *view, NxmCache *cache)
+{
+	NxmAccount *account = &view->space->shared->account[NXM_CACHE_ACCOUNT];
+	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
+	uint64_t	used = nxm_load_relaxed(&cache->used);
+	uint64_t	pages = nxm_load_relaxed(&account->pages);
+	uint64_t	page_limit = nxm_load_relaxed(&account->page_limit);
+	/* past a lowered limit all caches give way in proportion */
+	uint64_t	most = pages > page_limit ? used * page_limit / pages :
+		used + (page_limit - pages) * NXM_PAGE_SIZE;
+
+	return (max_bytes != 0 && max_bytes < most ? max_bytes : most) / cache->npartitions;
+}
+
+static bool
+index_is_in_the_way(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
+{
+	uint64_t	index = nxm_load_relaxed(&part->index.memory);
+	uint64_t	entries = nxm_map_entries(&part->index);
+	uint64_t	most;
+	uint64_t	beside;
+
+	if (index <= NXM_CACHE_SMALL_INDEX ||
+		nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + NXM_CACHE_AHEAD))
+		return false;
+	most = partition_limit(view, cache);
+	if (index <= most / INDEX_SHARE)
+		return false;
+	beside = index < most ? most - index : 0;
+	/* of the size that they have; that is at least a unit, but for counts in flux */
+	return entries == 0 ||
+		beside / (nxm_map_bytes(&part->index) / entries + 1) * NXM_CACHE_INDEX_BYTES <
+		index / INDEX_SPARSE;
+}
+
+NxmResult
+nxm_cache_shrink_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
+{
+	NxmSpace   *space = view->space;
+	NxmAccount *account = &space->shared->account[NXM_CACHE_ACCOUNT];
+	uint64_t	removed;
+	NxmResult	result;
+
+	if (nxm_load(&part->index.dead) != 0 || !index_is_in_the_way(view, cache, part))
+		return NXM_ABSENT;
+	/* an index larger than the limit leaves no page below it for another one */
+	space->past_limit = nxm_load_relaxed(&account->pages) >
+		nxm_load_relaxed(&account->page_limit);
+	result = nxm_map_clear_to(space, &part->index, NXM_CACHE_MIN_LOG, MARK_EVICTED,
+							  &removed);
+	space->past_limit = false;
+	/* it is filled like a new one */
+	if (result == NXM_OK)
+		nxm_store_relaxed(&part->evicted, 0);
+	return result == NXM_OK || result == NXM_NEED_CHUNK ? result : NXM_ABSENT;
 }
 
 static NxmResult
@@ -264,6 +342,9 @@ tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 	}
 	if (nxm_cache_is_over(view, cache))
 		nxm_trim(space);
+	result = nxm_cache_shrink_index(view, cache, part);
+	if (result != NXM_ABSENT)
+		return result;
 	if (!nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + NXM_CACHE_AHEAD))
 	{
 		/* open segments for what is beyond the limits alone, and not ahead of need */
@@ -318,7 +399,7 @@ nxm_cache_tick(NxmCacheView *view, NxmCache *cache)
 		{
 			nxm_cache_use_memory(view->space, part);
 			result = tick_partition(view, cache, part);
-			nxm_cache_leave_memory(view->space);
+			nxm_cache_leave_memory(view->space, cache, part);
 		}
 		if (result == NXM_OK)
 			all = NXM_OK;
@@ -348,7 +429,7 @@ nxm_cache_stats(NxmCacheView *view, NxmCache *cache, int partition,
 	stats->entries = nxm_map_entries(&part->index);
 	stats->bytes = nxm_map_bytes(&part->index);
 	stats->used_bytes = segment_bytes(part) + nxm_ghost_bytes(part) +
-		stats->entries * INDEX_BYTES + sizeof(NxmCachePartition) +
+		nxm_load_relaxed(&part->index.memory) + PARTITION_BYTES +
 		nxm_load_relaxed(&part->big);
 	stats->node = part->node;
 	return true;

@@ -35,7 +35,7 @@ nxm_map_bytes(NxmMap *map)
 NxmResult
 nxm_map_init(NxmSpace *space, NxmMap *map)
 {
-	uint64_t	body = nxm_map_new_body(space, NXM_MIN_LOG);
+	uint64_t	body = nxm_map_new_body(space, map, NXM_MIN_LOG);
 
 	if (body == 0)
 		return nxm_no_object(space);

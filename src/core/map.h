@@ -103,7 +103,10 @@ typedef struct NxmMap
 	NxmAtomic	dead;			/* a directory cut off by clear, being drained; 1: one
 								 * is being cut off */
 	NxmAtomic	drained;		/* hint: so many of its last entries are drained */
-	uint64_t	unused[4];
+	NxmAtomic	mark;			/* of who cut that directory off */
+	NxmAtomic	memory;			/* bytes of segments and directories */
+	NxmAtomic	uncounted;		/* of these, what its owner has not yet counted elsewhere */
+	uint64_t	unused;
 	struct
 	{
 		NxmAtomic	entries;

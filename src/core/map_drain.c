@@ -18,9 +18,9 @@
  */
 #include "map_internal.h"
 
-/* Puts another body, or none, in place of the present one. */
+/* Puts another body, or none, in place of the present one.  mark: as nxm_map_clear_to(). */
 static NxmResult
-cut_off(NxmMap *map, uint64_t body)
+cut_off(NxmMap *map, uint64_t body, uint64_t mark)
 {
 	uint64_t	none = 0;
 	uint64_t	directory;
@@ -42,6 +42,8 @@ cut_off(NxmMap *map, uint64_t body)
 		/* release: publishes the new body.  A housekeeper may double the old one */
 	} while (!nxm_cas(&map->directory, &directory,
 					  ((directory & ~(SERIAL_ONE - 1)) + SERIAL_ONE) | body));
+	/* relaxed: nobody else is here, and the store below publishes it */
+	nxm_store_relaxed(&map->mark, mark);
 	nxm_store(&map->dead, directory);
 	return NXM_OK;
 }
@@ -49,11 +51,12 @@ cut_off(NxmMap *map, uint64_t body)
 NxmResult
 nxm_map_clear(NxmSpace *space, NxmMap *map, uint64_t *removed)
 {
-	return nxm_map_clear_to(space, map, NXM_MIN_LOG, removed);
+	return nxm_map_clear_to(space, map, NXM_MIN_LOG, 0, removed);
 }
 
 NxmResult
-nxm_map_clear_to(NxmSpace *space, NxmMap *map, uint32_t log, uint64_t *removed)
+nxm_map_clear_to(NxmSpace *space, NxmMap *map, uint32_t log, uint64_t mark,
+				 uint64_t *removed)
 {
 	uint64_t	body;
 	NxmResult	result;
@@ -61,19 +64,19 @@ nxm_map_clear_to(NxmSpace *space, NxmMap *map, uint32_t log, uint64_t *removed)
 	*removed = nxm_map_entries(map);
 	if (nxm_load(&map->dead) != 0)
 		return NXM_EXISTS;
-	body = nxm_map_new_body(space, log);
+	body = nxm_map_new_body(space, map, log);
 	if (body == 0)
 		return nxm_no_object(space);
-	result = cut_off(map, body);
+	result = cut_off(map, body, mark);
 	if (result != NXM_OK)
-		nxm_map_free_body(space, body);
+		nxm_map_free_body(space, map, body);
 	return result;
 }
 
 NxmResult
 nxm_map_drop(NxmMap *map)
 {
-	return cut_off(map, 0);
+	return cut_off(map, 0, 0);
 }
 
 static NxmResult
@@ -190,7 +193,7 @@ drain_segment(NxmSpace *space, NxmMap *map, NxmSegment *seg,
 
 /* Retires a drained segment with its successors. */
 static void
-retire_segments(NxmSpace *space, NxmRef ref)
+retire_segments(NxmSpace *space, NxmMap *map, NxmRef ref)
 {
 	NxmSegment    *seg = nxm_at(space, ref);
 	uint64_t	next = nxm_load(&seg->next);
@@ -200,11 +203,11 @@ retire_segments(NxmSpace *space, NxmRef ref)
 		NxmSegment    *first = nxm_at(space, next);
 		NxmRef		sibling = NXM_GET(first->sibling);
 
-		retire_segments(space, next);
+		retire_segments(space, map, next);
 		if (sibling != 0)
-			retire_segments(space, sibling);
+			retire_segments(space, map, sibling);
 	}
-	nxm_retire_epoch(space, ref);
+	nxm_map_retire(space, map, ref);
 }
 
 NxmResult
@@ -252,7 +255,7 @@ again:
 		while (--n > 0)
 			nxm_store(directory_entry(space, dead, last - n), ENTRY_DEAD);
 		if (nxm_cas(entry, &word, ENTRY_DEAD))
-			retire_segments(space, word & NXM_REF_MASK);
+			retire_segments(space, map, word & NXM_REF_MASK);
 		nxm_store_relaxed(&map->drained, i);
 		return NXM_OK;
 	}
@@ -263,6 +266,6 @@ again:
 		goto again;
 	}
 	if (nxm_cas(&map->dead, &dead, 0))
-		nxm_map_retire_directory(space, dead);
+		nxm_map_retire_directory(space, map, dead);
 	return NXM_ABSENT;
 }

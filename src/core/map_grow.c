@@ -17,13 +17,47 @@ segment_size(uint32_t log)
 		sizeof(NxmOverflow) * (size_t) POOL_OF(log);
 }
 
+static void
+count_memory(NxmSpace *space, NxmMap *map, NxmRef ref, uint64_t sign)
+{
+	uint64_t	bytes = sign * nxm_ref_size(space, ref);
+
+	/* relaxed: sums */
+	nxm_fetch_add_relaxed(&map->memory, bytes);
+	nxm_fetch_add_relaxed(&map->uncounted, bytes);
+}
+
+NxmRef
+nxm_map_alloc(NxmSpace *space, NxmMap *map, size_t size)
+{
+	NxmRef		ref = nxm_alloc(space, size);
+
+	if (ref != 0)
+		count_memory(space, map, ref, 1);
+	return ref;
+}
+
+void
+nxm_map_free(NxmSpace *space, NxmMap *map, NxmRef ref)
+{
+	count_memory(space, map, ref, UINT64_MAX);
+	nxm_free(space, ref);
+}
+
+void
+nxm_map_retire(NxmSpace *space, NxmMap *map, NxmRef ref)
+{
+	count_memory(space, map, ref, UINT64_MAX);
+	nxm_retire_epoch(space, ref);
+}
+
 /* Entries are undefined.  0: nxm_no_object() tells why. */
 static NxmRef
-new_directory(NxmSpace *space, uint32_t depth)
+new_directory(NxmSpace *space, NxmMap *map, uint32_t depth)
 {
 	uint32_t	npages = directory_pages(depth);
-	NxmRef		ref = nxm_alloc(space, npages == 0 ? sizeof(uint64_t) << depth :
-								sizeof(uint64_t) * npages);
+	NxmRef		ref = nxm_map_alloc(space, map, npages == 0 ? sizeof(uint64_t) << depth :
+									sizeof(uint64_t) * npages);
 	uint64_t   *pages;
 
 	if (ref == 0 || npages == 0)
@@ -31,13 +65,13 @@ new_directory(NxmSpace *space, uint32_t depth)
 	pages = nxm_at(space, ref);
 	for (uint32_t i = 0; i < npages; i++)
 	{
-		NxmRef		page = nxm_alloc(space, NXM_PAGE_SIZE);
+		NxmRef		page = nxm_map_alloc(space, map, NXM_PAGE_SIZE);
 
 		if (page == 0)
 		{
 			while (i > 0)
-				nxm_free(space, pages[--i]);
-			nxm_free(space, ref);
+				nxm_map_free(space, map, pages[--i]);
+			nxm_map_free(space, map, ref);
 			return 0;
 		}
 		NXM_SET(pages[i], page);
@@ -46,20 +80,20 @@ new_directory(NxmSpace *space, uint32_t depth)
 }
 
 void
-nxm_map_retire_directory(NxmSpace *space, uint64_t directory)
+nxm_map_retire_directory(NxmSpace *space, NxmMap *map, uint64_t directory)
 {
 	NxmRef		ref = directory & NXM_REF_MASK;
 	uint64_t   *pages = nxm_at(space, ref);
 
 	for (uint32_t i = 0; i < directory_pages(directory_depth(directory)); i++)
-		nxm_retire_epoch(space, NXM_GET(pages[i]));
-	nxm_retire_epoch(space, ref);
+		nxm_map_retire(space, map, NXM_GET(pages[i]));
+	nxm_map_retire(space, map, ref);
 }
 
 static NxmRef
-new_segment(NxmSpace *space, uint32_t log, uint32_t depth, uint64_t prefix)
+new_segment(NxmSpace *space, NxmMap *map, uint32_t log, uint32_t depth, uint64_t prefix)
 {
-	NxmRef		ref = nxm_alloc(space, segment_size(log));
+	NxmRef		ref = nxm_map_alloc(space, map, segment_size(log));
 	NxmSegment    *seg;
 
 	if (ref == 0)
@@ -75,9 +109,9 @@ new_segment(NxmSpace *space, uint32_t log, uint32_t depth, uint64_t prefix)
 
 /* A segment whose buckets are open and empty. */
 static NxmRef
-new_open_segment(NxmSpace *space, uint32_t log)
+new_open_segment(NxmSpace *space, NxmMap *map, uint32_t log)
 {
-	NxmRef		ref = new_segment(space, log, 0, 0);
+	NxmRef		ref = new_segment(space, map, log, 0, 0);
 	NxmSegment    *seg;
 
 	if (ref == 0)
@@ -100,17 +134,17 @@ entry_for(NxmRef ref, uint32_t log, uint32_t depth)
 }
 
 uint64_t
-nxm_map_new_body(NxmSpace *space, uint32_t log)
+nxm_map_new_body(NxmSpace *space, NxmMap *map, uint32_t log)
 {
-	NxmRef		seg = new_open_segment(space, log);
+	NxmRef		seg = new_open_segment(space, map, log);
 	NxmRef		directory;
 
 	if (seg == 0)
 		return 0;
-	directory = new_directory(space, 0);
+	directory = new_directory(space, map, 0);
 	if (directory == 0)
 	{
-		nxm_free(space, seg);
+		nxm_map_free(space, map, seg);
 		return 0;
 	}
 	nxm_init((NxmAtomic *) nxm_at(space, directory),
@@ -119,12 +153,12 @@ nxm_map_new_body(NxmSpace *space, uint32_t log)
 }
 
 void
-nxm_map_free_body(NxmSpace *space, uint64_t body)
+nxm_map_free_body(NxmSpace *space, NxmMap *map, uint64_t body)
 {
 	NxmAtomic  *entry = nxm_at(space, body);
 
-	nxm_free(space, nxm_load_relaxed(entry) & NXM_REF_MASK);
-	nxm_free(space, body);
+	nxm_map_free(space, map, nxm_load_relaxed(entry) & NXM_REF_MASK);
+	nxm_map_free(space, map, body);
 }
 
 /*
@@ -332,7 +366,7 @@ nxm_map_migrate_all(NxmSpace *space, NxmSegment *seg)
 
 /* Gives a segment successors, if it has none. */
 static NxmResult
-grow(NxmSpace *space, NxmSegment *seg)
+grow(NxmSpace *space, NxmMap *map, NxmSegment *seg)
 {
 	uint32_t	log = NXM_GET(seg->log);
 	uint32_t	depth = NXM_GET(seg->depth);
@@ -350,17 +384,17 @@ grow(NxmSpace *space, NxmSegment *seg)
 		return NXM_NEED_MEMORY;
 	}
 	if (log < NXM_MAX_LOG)
-		first = new_segment(space, log + 1, depth, prefix);
+		first = new_segment(space, map, log + 1, depth, prefix);
 	else
 	{
-		first = new_segment(space, log, depth + 1, prefix);
+		first = new_segment(space, map, log, depth + 1, prefix);
 		if (first != 0)
 		{
-			second = new_segment(space, log, depth + 1,
+			second = new_segment(space, map, log, depth + 1,
 								 prefix | UINT64_C(1) << (63 - depth));
 			if (second == 0)
 			{
-				nxm_free(space, first);
+				nxm_map_free(space, map, first);
 				first = 0;
 			}
 			else
@@ -371,23 +405,23 @@ grow(NxmSpace *space, NxmSegment *seg)
 		return nxm_no_object(space);
 	if (!nxm_cas(&seg->next, &none, first))
 	{
-		nxm_free(space, first);
+		nxm_map_free(space, map, first);
 		if (second != 0)
-			nxm_free(space, second);
+			nxm_map_free(space, map, second);
 	}
 	return NXM_OK;
 }
 
 /* Frees a directory that nobody has seen. */
 static void
-free_directory(NxmSpace *space, uint64_t directory)
+free_directory(NxmSpace *space, NxmMap *map, uint64_t directory)
 {
 	NxmRef		ref = directory & NXM_REF_MASK;
 	uint64_t   *pages = nxm_at(space, ref);
 
 	for (uint32_t i = 0; i < directory_pages(directory_depth(directory)); i++)
-		nxm_free(space, NXM_GET(pages[i]));
-	nxm_free(space, ref);
+		nxm_map_free(space, map, NXM_GET(pages[i]));
+	nxm_map_free(space, map, ref);
 }
 
 /* Doubles the directory.  The housekeeper. */
@@ -400,7 +434,7 @@ double_directory(NxmSpace *space, NxmMap *map, uint64_t directory)
 
 	if (depth == MAX_DEPTH)
 		return false;
-	ref = new_directory(space, depth + 1);
+	ref = new_directory(space, map, depth + 1);
 	if (ref == 0)
 		return false;
 	doubled = ((directory & ~(SERIAL_ONE - 1)) + SERIAL_ONE) |
@@ -418,10 +452,10 @@ double_directory(NxmSpace *space, NxmMap *map, uint64_t directory)
 	/* release: publishes the entries.  Fails if the body was cut off */
 	if (!nxm_cas(&map->directory, &directory, doubled))
 	{
-		free_directory(space, doubled);
+		free_directory(space, map, doubled);
 		return false;
 	}
-	nxm_map_retire_directory(space, directory);
+	nxm_map_retire_directory(space, map, directory);
 	return true;
 }
 
@@ -521,7 +555,7 @@ keep_house(NxmSpace *space, NxmMap *map, uint64_t position)
 		}
 		if (!replace_in_directory(space, directory, ref, seg, next, sibling))
 			break;
-		nxm_retire_epoch(space, ref);
+		nxm_map_retire(space, map, ref);
 	}
 	nxm_store(&map->housekeeper, 0);
 }
@@ -568,7 +602,7 @@ is_one_hash(const NxmPlace *place)
 
 /* Lets the bucket of a place grow. */
 static NxmResult
-split(NxmSpace *space, const NxmPlace *place)
+split(NxmSpace *space, NxmMap *map, const NxmPlace *place)
 {
 	NxmResult	result;
 
@@ -579,7 +613,7 @@ split(NxmSpace *space, const NxmPlace *place)
 		space->want = NXM_WANT_NOTHING;
 		return NXM_NEED_MEMORY;
 	}
-	result = grow(space, place->seg);
+	result = grow(space, map, place->seg);
 
 	/* cut off: the position is in another body by now */
 	if (result != NXM_OK || nxm_load(&place->seg->next) == CUT)
@@ -614,13 +648,13 @@ nxm_map_make_room(NxmSpace *space, NxmMap *map, const NxmPlace *place, uint64_t 
 		return result;
 	}
 	if ((header & H_OVERFLOW) != 0)
-		return split(space, place);
+		return split(space, map, place);
 	pool = nxm_load(&place->seg->pool);
 	do
 	{
 		i = __builtin_ctzll(~pool);
 		if (pool == UINT64_MAX || i >= POOL_OF(place->log))
-			return split(space, place);
+			return split(space, map, place);
 	} while (!nxm_cas(&place->seg->pool, &pool, pool | UINT64_C(1) << i));
 
 	overflow = &place->overflow[i];

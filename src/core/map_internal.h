@@ -243,11 +243,19 @@ nxm_map_count(NxmSpace *space, NxmMap *map, int64_t entries, int64_t bytes)
 		nxm_fetch_add_relaxed(&map->stats[i].bytes, (uint64_t) bytes);
 }
 
+/*
+ * As nxm_alloc(), nxm_free() and nxm_retire_epoch(), for what the index itself is made
+ * of, which is counted in map->memory.
+ */
+extern NxmRef nxm_map_alloc(NxmSpace *space, NxmMap *map, size_t size);
+extern void nxm_map_free(NxmSpace *space, NxmMap *map, NxmRef ref);
+extern void nxm_map_retire(NxmSpace *space, NxmMap *map, NxmRef ref);
+
 /* 0: nxm_no_object() tells why.  A directory word for an empty body of 2^log buckets. */
-extern uint64_t nxm_map_new_body(NxmSpace *space, uint32_t log);
+extern uint64_t nxm_map_new_body(NxmSpace *space, NxmMap *map, uint32_t log);
 /* Frees one that nobody else can have seen. */
-extern void nxm_map_free_body(NxmSpace *space, uint64_t body);
-extern void nxm_map_retire_directory(NxmSpace *space, uint64_t directory);
+extern void nxm_map_free_body(NxmSpace *space, NxmMap *map, uint64_t body);
+extern void nxm_map_retire_directory(NxmSpace *space, NxmMap *map, uint64_t directory);
 extern bool nxm_map_directory_is_mapped(NxmSpace *space, uint64_t directory);
 
 /*
@@ -306,9 +314,13 @@ struct NxmMapItems
 							NxmRef ref);
 };
 
-/* As nxm_map_clear(), with 2^log buckets to begin with; and nxm_map_drain(). */
+/*
+ * As nxm_map_clear(), with 2^log buckets to begin with, and nxm_map_drain().
+ * map->mark has the mark as long as an item is to be taken out: who reads it when
+ * the item was seen in its slot, and then takes that item out, has read the right one.
+ */
 extern NxmResult nxm_map_clear_to(NxmSpace *space, NxmMap *map, uint32_t log,
-								  uint64_t *removed);
+								  uint64_t mark, uint64_t *removed);
 extern NxmResult nxm_map_drain_items(NxmSpace *space, NxmMap *map,
 									 const NxmMapItems *items);
 

@@ -114,13 +114,14 @@ count_page(NxmSpace *space, int account, int64_t n)
 	nxm_fetch_add_relaxed(&space->shared->account[account].pages, (uint64_t) n);
 }
 
-/* Counts one more, if the limit lets. */
+/* Counts one more, if the limit lets, or does not matter. */
 static bool
 count_taken(NxmSpace *space, int account)
 {
 	NxmAccount *of = &space->shared->account[account];
 
-	if (nxm_fetch_add_relaxed(&of->pages, 1) < nxm_load_relaxed(&of->page_limit))
+	if (nxm_fetch_add_relaxed(&of->pages, 1) < nxm_load_relaxed(&of->page_limit) ||
+		space->past_limit)
 		return true;
 	count_page(space, account, -1);
 	return false;

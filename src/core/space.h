@@ -295,6 +295,7 @@ struct NxmSpace
 	/* what nxm_alloc() takes, see nxm_allocate_from() */
 	int			account;
 	int			alloc_node;		/* -1: the process's own */
+	bool		past_limit;		/* even past page_limit: for what gives more back */
 
 	/*
 	 * Puts memory behind a page, or takes it away.  Must not raise errors.

@@ -285,10 +285,15 @@ static void
 orphan_retired(NxmSpace *space)
 {
 	NxmProcLocal *local = space->local;
-	NxmRef		ref = nxm_alloc(space, sizeof(NxmOrphans));
+	bool		past_limit = space->past_limit;
+	NxmRef		ref;
 	NxmOrphans *orphans;
 	uint64_t	top;
 
+	/* a lowered limit is reached by what is retired here, up to 128 pages */
+	space->past_limit = true;
+	ref = nxm_alloc(space, sizeof(NxmOrphans));
+	space->past_limit = past_limit;
 	if (ref == 0)
 	{
 		nxm_fetch_add_relaxed(&space->shared->leaked, local->nretired);

@@ -554,7 +554,8 @@ counts_agree(Worker *worker)
 		CHECK(worker, alive == stats.bytes - nxm_load(&part->big),
 			  "segments have %llu bytes that live, %llu are counted",
 			  (unsigned long long) alive, (unsigned long long) stats.bytes);
-		used += nxm_ghost_bytes(part) + nxm_load(&part->big);
+		used += nxm_ghost_bytes(part) + nxm_load(&part->big) + nxm_load(&part->index.memory) +
+			nxm_object_size(sizeof(NxmCachePartition));
 	}
 	ok = sum.entries == all.entries && sum.bytes == all.bytes &&
 		nxm_load(&test->cache.used) == used;
