@@ -261,19 +261,26 @@ segment_bytes(NxmCachePartition *part)
 			nxm_load_relaxed(&part->chain[1].segments)) * NXM_CACHE_SEGMENT;
 }
 
-/* Bytes that a partition may take by the limits as they are, index and all. */
+/*
+ * Bytes that a partition may take by the limits as they are, index and all.  What waits
+ * for the epoch is as good as free: as long as it waits an index that is replaced would
+ * do no more than wait, too.
+ */
 static uint64_t
 partition_limit(NxmCacheView *view, NxmCache *cache)
 {
 	NxmAccount *account = &view->space->shared->account[NXM_CACHE_ACCOUNT];
 	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
 	uint64_t	used = nxm_load_relaxed(&cache->used);
+	uint64_t	waiting = nxm_load_relaxed(&account->limbo) / NXM_PAGE_SIZE;
 	uint64_t	pages = nxm_load_relaxed(&account->pages);
 	uint64_t	page_limit = nxm_load_relaxed(&account->page_limit);
-	/* past a lowered limit all caches give way in proportion */
-	uint64_t	most = pages > page_limit ? used * page_limit / pages :
-		used + (page_limit - pages) * NXM_PAGE_SIZE;
+	uint64_t	most;
 
+	pages -= waiting < pages ? waiting : pages;
+	/* past a lowered limit all caches give way in proportion */
+	most = pages > page_limit ? used * page_limit / pages :
+		used + (page_limit - pages) * NXM_PAGE_SIZE;
 	return (max_bytes != 0 && max_bytes < most ? max_bytes : most) / cache->npartitions;
 }
 

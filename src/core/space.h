@@ -241,6 +241,7 @@ typedef struct NxmAccount
 {
 	NxmAtomic	pages;			/* with memory behind them, all nodes */
 	NxmAtomic	page_limit;		/* most of these */
+	NxmAtomic	limbo;			/* bytes of objects in them that wait for the epoch */
 } NxmAccount;
 
 /*
@@ -258,7 +259,7 @@ typedef struct NxmSpaceShared
 	NxmAtomic	limbo;			/* objects waiting for the epoch */
 	uint64_t	nprocs;			/* immutable */
 	uint64_t	nnodes;			/* immutable */
-	uint64_t	unused[4];
+	uint64_t	unused[2];
 	NxmChunk	chunks[NXM_MAX_CHUNKS];
 	NxmNodeSpace nodes[NXM_SPACE_NODES];
 } NxmSpaceShared;

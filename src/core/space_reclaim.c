@@ -280,6 +280,17 @@ see_if_due(NxmSpace *space)
 		space->limbo_due = true;
 }
 
+/* One more object waits for the epoch, or with sign UINT64_MAX one less. */
+static void
+count_limbo(NxmSpace *space, NxmRef ref, uint64_t sign)
+{
+	int			account = nxm_page_account(space, nxm_ref_page(ref));
+
+	nxm_fetch_add_relaxed(&space->shared->limbo, sign);
+	nxm_fetch_add_relaxed(&space->shared->account[account].limbo,
+						  sign * nxm_ref_size(space, ref));
+}
+
 /* Moves the whole epoch limbo to an orphan record. */
 static void
 orphan_retired(NxmSpace *space)
@@ -393,7 +404,7 @@ nxm_retire_epoch(NxmSpace *space, NxmRef ref)
 	/* the removal comes before the epoch is read: pairs with nxm_enter() */
 	nxm_fence();
 	set_retired(local, local->nretired++, ref, nxm_load(&space->shared->epoch));
-	nxm_fetch_add_relaxed(&space->shared->limbo, 1);
+	count_limbo(space, ref, 1);
 	see_if_due(space);
 }
 
@@ -436,7 +447,7 @@ nxm_epoch_poll(NxmSpace *space)
 			set_retired(local, kept++, retired.ref, retired.epoch);
 		else
 		{
-			nxm_fetch_add_relaxed(&space->shared->limbo, (uint64_t) -1);
+			count_limbo(space, retired.ref, UINT64_MAX);
 			nxm_free(space, retired.ref);
 		}
 	}

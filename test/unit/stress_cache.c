@@ -601,11 +601,15 @@ drop_cache(Worker *worker, NxmCache *cache, const char *name)
 	for (int i = 0; i < 1000000; i++)
 	{
 		ENV_DO(&worker->space, r, nxm_cache_drain(&view, cache));
+		nxm_epoch_poll(&worker->space);
 		if (r == NXM_ABSENT)
 			break;
 		CHECK(worker, r == NXM_OK, "drain: %d", (int) r);
 	}
 	CHECK(worker, r == NXM_ABSENT, "a drain without end");
+	/* what comes next has the memory, whatever other workers left */
+	for (int i = 0; i < 100 && nxm_load(&worker->space.shared->limbo) != 0; i++)
+		nxm_epoch_poll(&worker->space);
 	CHECK(worker, nxm_load(&cache->used) == 0, "%llu bytes are used of a dropped cache",
 		  (unsigned long long) nxm_load(&cache->used));
 	if (name != NULL)
@@ -645,6 +649,233 @@ long_values_stay(Worker *worker, int partitions, uint64_t pages)
 		printf("# %d values were gone at once\n", lost);
 	drop_cache(worker, &test->cache, NULL);
 	return lost == 0;
+}
+
+/* Of a cache that one worker alone writes new keys to. */
+typedef struct Filling
+{
+	Worker	   *worker;
+	NxmCacheView view;
+	bool		own;			/* the limit is the cache's own, else the account's */
+	uint64_t	limit;			/* in force: bytes */
+	uint64_t	next;			/* key */
+	uint64_t	sets;
+	int			reads;			/* of each key; 0: of one in 64 */
+} Filling;
+
+static void
+set_limit(Filling *f, uint64_t pages)
+{
+	Test	   *test = f->worker->test;
+
+	f->limit = pages * NXM_PAGE_SIZE;
+	nxm_store(f->own ? &test->cache.max_bytes :
+			  &f->worker->space.shared->account[NXM_CACHE_ACCOUNT].page_limit,
+			  f->own ? f->limit : pages);
+}
+
+static uint64_t
+bytes_in_use(const Filling *f)
+{
+	const Test *test = f->worker->test;
+	NxmAccount *account = &f->worker->space.shared->account[NXM_CACHE_ACCOUNT];
+
+	return f->own ? nxm_load(&test->cache.used) : nxm_load(&account->pages) * NXM_PAGE_SIZE;
+}
+
+/* Sets n new keys to values of len bytes.  bounded: and the limit is never passed. */
+static void
+fill(Filling *f, uint64_t n, uint32_t len, bool bounded)
+{
+	Worker	   *worker = f->worker;
+	Test	   *test = worker->test;
+	NxmResult	r;
+
+	for (uint64_t i = 0; i < n; i++, f->next++)
+	{
+		char		text[17];
+		uint32_t	key_len = (uint32_t) snprintf(text, sizeof(text), "%llx",
+												  (unsigned long long) f->next);
+		NxmKey		key = {text, key_len, env_hash(text, key_len)};
+		NxmValue	value = {worker->buffer2, len, NXM_TEXT};
+		NxmBuffer	buffer = {worker->buffer, NXM_MAX_VALUE, 0, NXM_TEXT};
+
+		memset(worker->buffer2, (int) f->next & 0xFF, len);
+		r = set(&f->view, &test->cache, &key, &value, 0, false);
+		/* where memory is being given back there may be no room yet */
+		CHECK(worker, r == NXM_OK || (r == NXM_ABSENT && !bounded), "set of %s: %d", text, (int) r);
+		if (r == NXM_ABSENT)
+			continue;
+		f->sets++;
+		/* what is read stays: few are, or all of them often enough to go to main */
+		for (int reads = f->reads > 0 ? f->reads : i % 64 == 0; reads > 0; reads--)
+		{
+			ENV_DO(f->view.space, r, nxm_cache_get(&f->view, &test->cache, &key, &buffer, NULL));
+			CHECK(worker, r == NXM_OK && buffer.len == len &&
+				  memcmp(buffer.data, worker->buffer2, len) == 0, "get of %s: %d", text, (int) r);
+		}
+		if (bounded)
+			CHECK(worker, bytes_in_use(f) <= f->limit, "%llu bytes are used of %llu",
+				  (unsigned long long) bytes_in_use(f), (unsigned long long) f->limit);
+		if (i % 256 == 0)
+			ENV_DO(f->view.space, r, nxm_cache_tick(&f->view, &test->cache));
+	}
+}
+
+static uint64_t
+bytes_of_entries(Filling *f)
+{
+	Test	   *test = f->worker->test;
+	uint64_t	bytes = 0;
+
+	for (int i = 0; i < (int) test->cache.npartitions; i++)
+	{
+		NxmCacheStats stats;
+
+		CHECK(f->worker, nxm_cache_stats(&f->view, &test->cache, i, &stats), "no statistics");
+		bytes += stats.bytes;
+	}
+	return bytes;
+}
+
+/* Does each partition have an index that took the place of another one? */
+static bool
+indexes_replaced(Filling *f, bool expected)
+{
+	Test	   *test = f->worker->test;
+
+	for (int i = 0; i < (int) test->cache.npartitions; i++)
+	{
+		NxmCachePartition *part = nxm_at(f->view.space, nxm_load(&test->cache.partition[i]));
+
+		if ((nxm_load(&part->index.mark) == MARK_EVICTED) != expected)
+			return false;
+		nxm_store(&part->index.mark, MARK_CLEARED);
+	}
+	return true;
+}
+
+/*
+ * With no other worker: does a cache full of values of len bytes keep a limit that is
+ * lowered below what its index takes, and one that is raised again?  Is its index
+ * replaced then, and only then?
+ */
+static bool
+limits_hold(Worker *worker, int partitions, uint32_t len, bool own)
+{
+	Test	   *test = worker->test;
+	Filling		f = {.worker = worker,.own = own};
+	const uint64_t high = 160;
+	const uint64_t low = high / 4;
+	uint64_t	entries = high * NXM_PAGE_SIZE / (16 + 12 + len);	/* that it has room for */
+	uint64_t	used = 0;
+	uint64_t	there = 0;
+	uint64_t	evicted = 0;
+	uint64_t	bytes;
+	int			ticks = 0;
+	bool		ok;
+	NxmResult	r;
+
+	new_cache(worker, &test->cache, partitions, own ? AMPLE : high);
+	open_view(worker, &f.view);
+	env_map_all(f.view.space);
+	set_limit(&f, high);
+	fill(&f, entries * 3 / 2, len, true);
+	CHECK(worker, bytes_in_use(&f) > f.limit * 9 / 10, "the cache is not full");
+	fill(&f, entries / 2, len, true);
+	ok = indexes_replaced(&f, false);
+	if (!ok)
+		printf("# an index was replaced that was in use\n");
+
+	set_limit(&f, low);
+	/* sets go on while memory is given back, by few steps of housekeeping */
+	for (; bytes_in_use(&f) > f.limit && ticks < 20000; ticks++)
+	{
+		ENV_DO(f.view.space, r, nxm_cache_tick(&f.view, &test->cache));
+		/* as the worker does */
+		nxm_epoch_poll(f.view.space);
+		if (ticks % 16 == 0)
+			fill(&f, 1, len, false);
+	}
+	if (bytes_in_use(&f) > f.limit)
+		printf("# %llu bytes are used of %llu\n", (unsigned long long) bytes_in_use(&f),
+			   (unsigned long long) f.limit);
+	ok = ok && bytes_in_use(&f) <= f.limit;
+	do
+		ENV_DO(f.view.space, r, nxm_cache_tick(&f.view, &test->cache));
+	while (r == NXM_OK);
+	if (!indexes_replaced(&f, true))
+	{
+		printf("# an index was not replaced\n");
+		ok = false;
+	}
+	for (int i = 0; i < partitions; i++)
+	{
+		NxmCacheStats stats;
+
+		CHECK(worker, nxm_cache_stats(&f.view, &test->cache, i, &stats), "no statistics");
+		used += stats.used_bytes;
+		there += stats.entries;
+		evicted += stats.evictions;
+	}
+	if (there + evicted != f.sets)
+	{
+		printf("# %llu entries are there and %llu evicted of %llu\n", (unsigned long long) there,
+			   (unsigned long long) evicted, (unsigned long long) f.sets);
+		ok = false;
+	}
+	if (nxm_load(&test->cache.used) != used)
+	{
+		printf("# %llu bytes are used, %llu are counted\n", (unsigned long long) used,
+			   (unsigned long long) nxm_load(&test->cache.used));
+		ok = false;
+	}
+
+	fill(&f, entries / 2, len, true);
+	bytes = bytes_of_entries(&f);
+	ok = ok && indexes_replaced(&f, false);
+	set_limit(&f, high);
+	fill(&f, entries * 6 / 5, len, true);
+	CHECK(worker, bytes_in_use(&f) > f.limit * 9 / 10, "the cache is not full again");
+	ok = ok && indexes_replaced(&f, false);
+	nxm_store(&test->cache.max_bytes, 0);
+	drop_cache(worker, &test->cache, NULL);
+
+	/* at the low limit it was as good as one that never had another */
+	new_cache(worker, &test->cache, partitions, own ? AMPLE : low);
+	set_limit(&f, low);
+	fill(&f, entries / 2, len, true);
+	if (bytes < bytes_of_entries(&f) / 3 * 2)
+	{
+		printf("# entries had %llu bytes, and in a new cache %llu\n", (unsigned long long) bytes,
+			   (unsigned long long) bytes_of_entries(&f));
+		ok = false;
+	}
+	nxm_store(&test->cache.max_bytes, 0);
+	drop_cache(worker, &test->cache, NULL);
+	return ok;
+}
+
+/* The same of a cache whose entries have become few and long. */
+static bool
+few_and_long(Worker *worker)
+{
+	Test	   *test = worker->test;
+	Filling		f = {.worker = worker};
+	bool		ok;
+
+	new_cache(worker, &test->cache, 1, 60);
+	open_view(worker, &f.view);
+	set_limit(&f, 60);
+	fill(&f, 180000, 4, true);
+	ok = indexes_replaced(&f, false);
+	f.reads = 2;
+	fill(&f, 8000, 1000, true);
+	ok = indexes_replaced(&f, true) && ok;
+	fill(&f, 8000, 1000, true);
+	ok = indexes_replaced(&f, false) && ok;
+	drop_cache(worker, &test->cache, NULL);
+	return ok;
 }
 
 int
@@ -705,6 +936,10 @@ main(int argc, char **argv)
 	stress_ok(long_values_stay(worker, 1, 80), "a long value stays in a small cache");
 	stress_ok(long_values_stay(worker, 4, 80), "and in one of several partitions");
 	stress_ok(long_values_stay(worker, 4, 256), "and in one that is larger");
+	stress_ok(limits_hold(worker, 1, 20, false), "a limit is lowered below the index, and raised");
+	stress_ok(limits_hold(worker, 2, 4, false), "and that of shorter entries in partitions");
+	stress_ok(limits_hold(worker, 2, 20, true), "and a limit of the cache's own");
+	stress_ok(few_and_long(worker), "an index that few entries need makes room for them");
 	printf("# %llu operations, %llu clears\n", (unsigned long long) nxm_load(&test->operations),
 		   (unsigned long long) nxm_load(&test->clears));
 	return stress_end();

@@ -106,6 +106,8 @@ void
 stress_ok(bool ok, const char *name)
 {
 	printf("%sok %d - %s\n", ok ? "" : "not ", ++ntests, name);
+	/* for what the main program does next */
+	alarm(PATIENCE);
 	if (!ok)
 	{
 		if (nxm_load(&env->world->failed) == 2)
