@@ -718,8 +718,26 @@ fill(Filling *f, uint64_t n, uint32_t len, bool bounded)
 			CHECK(worker, bytes_in_use(f) <= f->limit, "%llu bytes are used of %llu",
 				  (unsigned long long) bytes_in_use(f), (unsigned long long) f->limit);
 		if (i % 256 == 0)
+		{
 			ENV_DO(f->view.space, r, nxm_cache_tick(&f->view, &test->cache));
+			/* as the worker does */
+			nxm_epoch_poll(f->view.space);
+		}
 	}
+}
+
+/* Housekeeping until there is nothing to do. */
+static void
+settle(Filling *f)
+{
+	Test	   *test = f->worker->test;
+	NxmResult	r;
+
+	do
+	{
+		ENV_DO(f->view.space, r, nxm_cache_tick(&f->view, &test->cache));
+		nxm_epoch_poll(f->view.space);
+	} while (r == NXM_OK || nxm_load(&f->view.space->shared->limbo) != 0);
 }
 
 static uint64_t
@@ -761,17 +779,16 @@ indexes_replaced(Filling *f, bool expected)
  * replaced then, and only then?
  */
 static bool
-limits_hold(Worker *worker, int partitions, uint32_t len, bool own)
+limits_hold(Worker *worker, int partitions, uint32_t len, bool own, uint64_t high, uint64_t low)
 {
 	Test	   *test = worker->test;
 	Filling		f = {.worker = worker,.own = own};
-	const uint64_t high = 160;
-	const uint64_t low = high / 4;
 	uint64_t	entries = high * NXM_PAGE_SIZE / (16 + 12 + len);	/* that it has room for */
 	uint64_t	used = 0;
 	uint64_t	there = 0;
 	uint64_t	evicted = 0;
 	uint64_t	bytes;
+	NxmSpace	reader;
 	int			ticks = 0;
 	bool		ok;
 	NxmResult	r;
@@ -792,7 +809,6 @@ limits_hold(Worker *worker, int partitions, uint32_t len, bool own)
 	for (; bytes_in_use(&f) > f.limit && ticks < 20000; ticks++)
 	{
 		ENV_DO(f.view.space, r, nxm_cache_tick(&f.view, &test->cache));
-		/* as the worker does */
 		nxm_epoch_poll(f.view.space);
 		if (ticks % 16 == 0)
 			fill(&f, 1, len, false);
@@ -801,9 +817,7 @@ limits_hold(Worker *worker, int partitions, uint32_t len, bool own)
 		printf("# %llu bytes are used of %llu\n", (unsigned long long) bytes_in_use(&f),
 			   (unsigned long long) f.limit);
 	ok = ok && bytes_in_use(&f) <= f.limit;
-	do
-		ENV_DO(f.view.space, r, nxm_cache_tick(&f.view, &test->cache));
-	while (r == NXM_OK);
+	settle(&f);
 	if (!indexes_replaced(&f, true))
 	{
 		printf("# an index was not replaced\n");
@@ -831,6 +845,14 @@ limits_hold(Worker *worker, int partitions, uint32_t len, bool own)
 		ok = false;
 	}
 
+	/* nor is it replaced again while a stopped process holds what was before it */
+	env_open(worker->env, &reader, 0, 0);
+	nxm_enter(&reader);
+	fill(&f, entries / 4, len, false);
+	nxm_leave(&reader);
+	nxm_proc_detach(&reader);
+	ok = ok && indexes_replaced(&f, false);
+	settle(&f);
 	fill(&f, entries / 2, len, true);
 	bytes = bytes_of_entries(&f);
 	ok = ok && indexes_replaced(&f, false);
@@ -844,6 +866,7 @@ limits_hold(Worker *worker, int partitions, uint32_t len, bool own)
 	/* at the low limit it was as good as one that never had another */
 	new_cache(worker, &test->cache, partitions, own ? AMPLE : low);
 	set_limit(&f, low);
+	settle(&f);
 	fill(&f, entries / 2, len, true);
 	if (bytes < bytes_of_entries(&f) / 3 * 2)
 	{
@@ -936,9 +959,10 @@ main(int argc, char **argv)
 	stress_ok(long_values_stay(worker, 1, 80), "a long value stays in a small cache");
 	stress_ok(long_values_stay(worker, 4, 80), "and in one of several partitions");
 	stress_ok(long_values_stay(worker, 4, 256), "and in one that is larger");
-	stress_ok(limits_hold(worker, 1, 20, false), "a limit is lowered below the index, and raised");
-	stress_ok(limits_hold(worker, 2, 4, false), "and that of shorter entries in partitions");
-	stress_ok(limits_hold(worker, 2, 20, true), "and a limit of the cache's own");
+	stress_ok(limits_hold(worker, 1, 20, false, 160, 40), "a limit is lowered below the index, and raised");
+	stress_ok(limits_hold(worker, 2, 4, false, 240, 60), "and that of shorter entries in partitions");
+	stress_ok(limits_hold(worker, 2, 20, true, 160, 40), "and a limit of the cache's own");
+	stress_ok(limits_hold(worker, 1, 20, false, 320, 14), "and one that the ghost is larger than");
 	stress_ok(few_and_long(worker), "an index that few entries need makes room for them");
 	printf("# %llu operations, %llu clears\n", (unsigned long long) nxm_load(&test->operations),
 		   (unsigned long long) nxm_load(&test->clears));
