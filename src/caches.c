@@ -245,7 +245,8 @@ tick_one(NxmObjectInfo *info, volatile sig_atomic_t *stop)
 					info->object = object;
 					info->generation = generation;
 					result = nxm_cache_tick(view, &object->u.c.cache);
-					info->cache_used = nxm_load_relaxed(&object->u.c.cache.used);
+					info->cache_used = nxm_cache_is_empty(view, &object->u.c.cache) ? 0 :
+						nxm_load_relaxed(&object->u.c.cache.used);
 				}
 			}
 			nxm_leave(view->space);

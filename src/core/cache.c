@@ -357,7 +357,9 @@ find_memory(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	if (nxm_load_relaxed(&part->waiting) != 0 &&
 		nxm_cache_give_back(view, cache, part) == NXM_OK)
 		return NXM_OK;
-	result = nxm_cache_make_way(view, cache, part, SEGMENT_UNITS, REACH_ALL);
+	/* where all of many segments was read, copying that would be all there is time for */
+	result = nxm_cache_make_way(view, cache, part, SEGMENT_UNITS,
+								*steps > MOST_STEPS / 2 ? REACH_READ : REACH_ALL);
 	/* long values that were evicted are to be free now, and not after the section */
 	if (space->local->nbig > 0)
 		nxm_flush(space);

@@ -85,6 +85,16 @@
  * is short, a chain of the index that is full loses the entry that was read
  * least, unless its whole segment is full.
  *
+ * What a partition has, index and ghosts included, is counted as it is allocated and
+ * retired, in `used`, which max_bytes bounds.  The index grows with the entries.  When
+ * a limit was lowered, or entries have become few and long, it may be in the way: it
+ * takes more than a third of what the partition may use, and less than half of it
+ * would do for the entries that fit beside it.  Then it is cut off as by a clear, and
+ * its entries are drained as evictions.  So a limit holds that is lowered below what
+ * the index takes.  (They are not kept: those of one segment of items are spread over
+ * all of the index, so that keeping some would take a merge of two indexes under
+ * writers, for a cache that loses most of them anyway.)
+ *
  * Space of an item of 7 + 100 bytes, 1,000,000 of them in an empty cache: 4 of its
  * header, 1 of rounding, 15.5 of the index, 2.2 of the ghosts, 0.6 of page
  * descriptors: 23.7 bytes, and as many after all of them have been written over.
@@ -100,7 +110,7 @@
  * operation looks at it once: one that found an entry there may take effect a
  * moment after the deadline.
  *
- * Limits.  Those of the index, which does not shrink.  Where more than
+ * Limits.  Those of the index.  Of chains 9 bytes a segment are not counted.  Where more than
  * NXM_CACHE_WINDOWS windows of a partition are being written at once, segments are
  * sealed before they are full.
  * A process that is stopped between two stores of a clear keeps others from
@@ -150,7 +160,7 @@ enum
 typedef struct NxmCache
 {
 	NxmAtomic	max_bytes;		/* most of `used`; 0: no limit */
-	NxmAtomic	used;			/* bytes of its segments, ghost and long values */
+	NxmAtomic	used;			/* bytes of all that it has: see above */
 	uint64_t	npartitions;	/* immutable */
 	uint64_t	unused[5];
 	NxmAtomic	partition[NXM_SPACE_NODES]; /* references; 0 after it was dropped */
@@ -184,7 +194,7 @@ typedef struct NxmCacheStats
 #undef X
 	uint64_t	entries;
 	uint64_t	bytes;			/* of entries with their headers */
-	uint64_t	used_bytes;		/* memory in use: segments, ghost, index */
+	uint64_t	used_bytes;		/* memory in use: its part of the cache's `used` */
 	int			node;			/* of the space */
 } NxmCacheStats;
 
@@ -321,7 +331,8 @@ extern NxmResult nxm_cache_drain(NxmCacheView *view, NxmCache *cache);
 /*
  * Housekeeping, in steps of bounded length; for a worker, a few times a second,
  * for each cache: reclaims what has expired, keeps a few pages free below the
- * limits or gets back to lowered ones, compacts, drains what was cleared.
+ * limits or gets back to lowered ones, compacts, drains what was cleared, replaces an
+ * index that is in the way.
  * NXM_OK: there is more to do now; NXM_ABSENT: there is not.  As long as others fill
  * the cache there is always more, so bound the calls.
  */
@@ -330,6 +341,8 @@ extern NxmResult nxm_cache_tick(NxmCacheView *view, NxmCache *cache);
 /* Of a partition, 0 to npartitions - 1.  false: it is dropped, or not mapped. */
 extern bool nxm_cache_stats(NxmCacheView *view, NxmCache *cache, int partition,
 							NxmCacheStats *stats);
+/* Has it no segments, and so no entries? */
+extern bool nxm_cache_is_empty(NxmCacheView *view, NxmCache *cache);
 /* Counters begin at 0 again. */
 extern void nxm_cache_stats_reset(NxmCacheView *view, NxmCache *cache);
 

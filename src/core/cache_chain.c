@@ -211,6 +211,7 @@ claim(NxmCacheSegment *segment, uint64_t name, uint64_t word, uint64_t state,
 	victim->segment = segment;
 	victim->word = word - state + SEG_EVICTING;
 	victim->compact = false;
+	victim->drop = false;
 	return true;
 }
 
@@ -493,7 +494,7 @@ nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, NxmReach reach,
 		result = claim_oldest(space, &part->chain[first], SEG_SEALED, victim);
 		if (result == NXM_ABSENT)
 			result = claim_oldest(space, &part->chain[1 - first], SEG_SEALED, victim);
-		if (result != NXM_ABSENT || reach != REACH_ALL)
+		if (result != NXM_ABSENT || reach < REACH_ALL)
 			return result;
 		/* a cache of a few segments that are all open */
 		result = nxm_cache_seal(space, part, false);

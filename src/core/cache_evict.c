@@ -157,8 +157,9 @@ take_out(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		}
 
 		frequency = (word & FREQ_MASK) >> FREQ_SHIFT;
-		if (!expired && (victim->compact || (kind == KIND_MAIN ? frequency > 0 :
-											 frequency >= NXM_CACHE_PROMOTE)))
+		if (!expired && (victim->compact ||
+						 (!victim->drop && (kind == KIND_MAIN ? frequency > 0 :
+											frequency >= NXM_CACHE_PROMOTE))))
 		{
 			if (room.ref == 0)
 			{
@@ -349,6 +350,7 @@ nxm_cache_evict(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	result = nxm_cache_pick(view, part, reach, &victim);
 	if (result != NXM_OK)
 		return result;
+	victim.drop = reach == REACH_READ;
 	NXM_PAUSE("claimed");
 	return work_on(view, cache, part, &victim, units, reach);
 }
@@ -424,10 +426,11 @@ nxm_cache_make_way(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 				return result;
 		}
 	}
-	result = evict_partitions(view, cache, part, units, REACH_SEALED);
-	if (result == NXM_ABSENT && reach == REACH_ALL)
-		result = evict_partitions(view, cache, part, units, REACH_ALL);
-	if (result == NXM_ABSENT && reach == REACH_ALL)
+	result = evict_partitions(view, cache, part, units,
+							  reach == REACH_READ ? reach : REACH_SEALED);
+	if (result == NXM_ABSENT && reach >= REACH_ALL)
+		result = evict_partitions(view, cache, part, units, reach);
+	if (result == NXM_ABSENT && reach >= REACH_ALL)
 		result = nxm_cache_shrink_index(view, cache, part);
 	return result;
 }

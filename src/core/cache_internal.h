@@ -529,6 +529,7 @@ typedef struct NxmVictim
 	NxmCacheSegment *segment;
 	uint64_t	word;
 	bool		compact;		/* copy what lives */
+	bool		drop;			/* else copy nothing, not even what was read */
 } NxmVictim;
 
 /* Is worth taking first. */
@@ -551,7 +552,8 @@ typedef enum NxmReach
 {
 	REACH_RIPE,					/* none that would lose what it need not */
 	REACH_SEALED,				/* none that is open: what was just written stays */
-	REACH_ALL					/* where no other can be, those that are open */
+	REACH_ALL,					/* where no other can be, those that are open */
+	REACH_READ					/* and what was read since gives way, too */
 } NxmReach;
 
 /*

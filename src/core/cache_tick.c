@@ -442,6 +442,20 @@ nxm_cache_stats(NxmCacheView *view, NxmCache *cache, int partition,
 	return true;
 }
 
+bool
+nxm_cache_is_empty(NxmCacheView *view, NxmCache *cache)
+{
+	for (int p = 0; p < (int) cache->npartitions; p++)
+	{
+		NxmResult	result;
+		NxmCachePartition *part = partition_at(view->space, cache, p, &result);
+
+		if (part == NULL ? result != NXM_DROPPED : segment_bytes(part) != 0)
+			return false;
+	}
+	return true;
+}
+
 void
 nxm_cache_stats_reset(NxmCacheView *view, NxmCache *cache)
 {

@@ -193,9 +193,38 @@ is(sql(q{SELECT sum(refusals) FROM stat_cache}), 0, 'and nothing was refused');
 set_conf('cache_size', "'16MB'");
 wait_for("SELECT $caches <= 16 * $MB AND $resident <= 16 * $MB", 'lowered at rest');
 
-# a cache takes its share from a larger one, a large value from many small ones; anew,
-# for an index keeps the size that it has had
-sql(q{SELECT cache_drop('default'); SELECT count(cache_set('f' || i, repeat('x', 150))) FROM generate_series(1, 120000) i});
+# lowered below what the index takes, with entries of 30 bytes
+sql(q{SELECT cache_drop('default')});
+set_conf('cache_size', "'64MB'");
+my $small = q{SELECT count(cache_set('s' || i, 'twenty-byte value...')) FROM generate_series(%d, %d) i};
+sql(sprintf($small, 1, 1200000));
+cmp_ok(sql("SELECT $caches"), '>', 56 * $MB, 'full of short entries');
+cmp_ok(sql('SELECT sum(overhead_bytes) FROM stat_cache'), '>', 16 * $MB, 'with a large index');
+sql('SELECT stat_cache_reset()');
+is(sql('SELECT sum(evictions) FROM stat_cache'), 0, 'nothing gives way at rest');
+my $full = sql('SELECT sum(entries) FROM stat_cache');
+set_conf('cache_size', "'8MB'");
+wait_for("SELECT $caches <= 8 * $MB AND $resident <= 8 * $MB", 'lowered: the index makes room, too');
+wait_for("SELECT sum(bytes + overhead_bytes) <= 8 * $MB FROM nexusmem.stat_cache", 'as the caches count it');
+is(sql('SELECT sum(entries + evictions) FROM stat_cache'), $full, 'what is gone was evicted');
+sql('SELECT stat_cache_reset()');
+sql(sprintf($small, 2000001, 2400000));
+is(sql(q{SELECT cache_get('s2400000')}), 'twenty-byte value...', 'sets and gets go on');
+cmp_ok(sql("SELECT $caches"), '<=', 8 * $MB, 'within the limit');
+cmp_ok(sql('SELECT sum(bytes) FROM stat_cache'), '>', 2 * $MB, 'for what is in the cache');
+is(sql(q{SELECT sum(refusals) FROM stat_cache}), 0, 'and nothing was refused');
+set_conf('cache_size', "'64MB'");
+sql(sprintf($small, 3000001, 4200000));
+cmp_ok(sql("SELECT $caches"), '>', 56 * $MB, 'raised again: full again');
+# a cache's own limit
+is(sql(q{SELECT cache_drop('default'), cache_create('own', 4194304)}), 't|t', 'a cache with a limit');
+sql(q{SELECT count(cache_set('s' || i, 'twenty-byte value...', NULL, 'own')) FROM generate_series(1, 300000) i});
+is(sql('SELECT sum(bytes + overhead_bytes) BETWEEN 3000000 AND 4194304 FROM stat_cache'), 't', 'which is kept with the index');
+sql(q{SELECT cache_drop('own')});
+set_conf('cache_size', "'16MB'");
+
+# a cache takes its share from a larger one, a large value from many small ones
+sql(q{SELECT count(cache_set('f' || i, repeat('x', 150))) FROM generate_series(1, 120000) i});
 my $second;
 my $fill = q{SELECT count(cache_set('n' || i, repeat('y', 150), NULL, 'second')) FROM generate_series(1, 50000) i};
 is(sql($fill), 50000, 'another cache is filled');

@@ -320,6 +320,26 @@ mutant "room written again behind who evicts" check_cache cache_recycle.c \
 	'nxm_load_relaxed(&segment->cursor) != HEAD_UNITS' 'false'
 mutant "room of another life written again" check_cache cache_recycle.c \
 	'gone = (SEG_LIFE(word) & ROOM_LIFE_MASK) != ROOM_LIFE(name) ||' 'gone ='
+mutant "room looked at that others have, too" check_cache cache_recycle.c \
+	'(names[i] != 0 && !nxm_cas(&list[i].name, &names[i], ROOM_BUSY)))
+			names[i] = 0;
+		refs[i] = ROOM_REF(names[i]);
+	}
+	read = nxm_hazards_on(space, refs, NXM_CACHE_ROOMS);
+	for (int i = 0; i < NXM_CACHE_ROOMS; i++)
+	{
+		if (names[i] != 0)
+			nxm_store(&list[i].name,
+					  names[i] | ((read >> i & 1) == 0 ? ROOM_CLEAR : 0));' \
+	'false)
+			names[i] = 0;
+		refs[i] = ROOM_REF(names[i]);
+	}
+	read = nxm_hazards_on(space, refs, NXM_CACHE_ROOMS);
+	for (int i = 0; i < NXM_CACHE_ROOMS; i++)
+	{
+		if (names[i] != 0 && (read >> i & 1) == 0)
+			(void) nxm_cas(&list[i].name, &names[i], names[i] | ROOM_CLEAR);'
 mutant "room taken by two" check_cache cache_recycle.c \
 	'if (!nxm_cas(&from->name, &name, 0) || gone)' 'if (nxm_store(&from->name, 0), gone)'
 mutant "room that is not used never committed" check_cache cache_segment.c \

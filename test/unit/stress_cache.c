@@ -887,16 +887,71 @@ few_and_long(Worker *worker)
 	Filling		f = {.worker = worker};
 	bool		ok;
 
-	new_cache(worker, &test->cache, 1, 60);
+	new_cache(worker, &test->cache, 1, 120);
 	open_view(worker, &f.view);
-	set_limit(&f, 60);
-	fill(&f, 180000, 4, true);
+	set_limit(&f, 120);
+	settle(&f);
+	/* all is read, so that the first ones to give way would be copied */
+	f.reads = 1;
+	fill(&f, 360000, 4, true);
 	ok = indexes_replaced(&f, false);
 	f.reads = 2;
-	fill(&f, 8000, 1000, true);
+	fill(&f, 16000, 1000, true);
 	ok = indexes_replaced(&f, true) && ok;
-	fill(&f, 8000, 1000, true);
+	fill(&f, 16000, 1000, true);
 	ok = indexes_replaced(&f, false) && ok;
+	drop_cache(worker, &test->cache, NULL);
+	return ok;
+}
+
+/*
+ * Is an index that takes most of what its cache has, and that few entries need, kept
+ * while memory waits for the epoch that is the cache's to fill then?
+ */
+static bool
+waiting_is_as_good_as_free(Worker *worker)
+{
+	enum { PAGES = 60 };
+	Test	   *test = worker->test;
+	NxmSpace   *space = &worker->space;
+	Filling		f = {.worker = worker};
+	NxmSpace	reader;
+	NxmRef		page[2 * PAGES];
+	int			npages = 0;
+	NxmResult	r;
+	bool		ok;
+
+	new_cache(worker, &test->cache, 1, PAGES);
+	open_view(worker, &f.view);
+	set_limit(&f, PAGES);
+	settle(&f);
+	fill(&f, PAGES * NXM_PAGE_SIZE / 32, 4, true);
+	for (uint64_t n = 0; n < f.next; n++)
+	{
+		char		text[17];
+		uint32_t	len = (uint32_t) snprintf(text, sizeof(text), "%llx", (unsigned long long) n);
+		NxmKey		key = {text, len, env_hash(text, len)};
+
+		if (n % 8 != 0)
+			ENV_DO(space, r, nxm_cache_delete(&f.view, &test->cache, &key));
+	}
+	settle(&f);
+	/* what was freed is taken, as by another cache, and given back while somebody reads */
+	nxm_allocate_from(space, NXM_CACHE_ACCOUNT, 0);
+	while (npages < 2 * PAGES && (page[npages] = nxm_alloc(space, NXM_PAGE_SIZE)) != 0)
+		npages++;
+	nxm_allocate_from(space, 0, -1);
+	env_open(worker->env, &reader, 0, 0);
+	nxm_enter(&reader);
+	for (int i = 0; i < npages; i++)
+		nxm_retire_epoch(space, page[i]);
+	for (int i = 0; i < 20; i++)
+		ENV_DO(space, r, nxm_cache_tick(&f.view, &test->cache));
+	ok = npages > PAGES / 3 && bytes_in_use(&f) >= f.limit && indexes_replaced(&f, false);
+	nxm_leave(&reader);
+	nxm_proc_detach(&reader);
+	settle(&f);
+	ok = ok && bytes_in_use(&f) < f.limit && indexes_replaced(&f, false);
 	drop_cache(worker, &test->cache, NULL);
 	return ok;
 }
@@ -963,6 +1018,7 @@ main(int argc, char **argv)
 	stress_ok(limits_hold(worker, 2, 4, false, 240, 60), "and that of shorter entries in partitions");
 	stress_ok(limits_hold(worker, 2, 20, true, 160, 40), "and a limit of the cache's own");
 	stress_ok(limits_hold(worker, 1, 20, false, 320, 14), "and one that the ghost is larger than");
+	stress_ok(waiting_is_as_good_as_free(worker), "an index is kept while memory waits for the epoch");
 	stress_ok(few_and_long(worker), "an index that few entries need makes room for them");
 	printf("# %llu operations, %llu clears\n", (unsigned long long) nxm_load(&test->operations),
 		   (unsigned long long) nxm_load(&test->clears));
