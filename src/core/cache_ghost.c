@@ -339,16 +339,23 @@ nxm_ghost_fit(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 	fit(view, cache, part, &part->ghost[KIND_MAIN], entries / MAIN_SHARE / LINE_ENTRIES);
 }
 
-void
+NxmResult
 nxm_ghost_retire(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 {
 	for (int kind = 0; kind < 2; kind++)
 	{
-		uint64_t	table = nxm_exchange(&part->ghost[kind].table, GHOST_CLOSED);
+		uint64_t	table = nxm_load(&part->ghost[kind].table);
 
+		do
+		{
+			if (GHOST_REF(table) != 0 && !is_mapped(space, table))
+				return NXM_NEED_CHUNK;
+			/* acquire: its pages.  Fails if another one has come meanwhile */
+		} while (!nxm_cas(&part->ghost[kind].table, &table, GHOST_CLOSED));
 		if (GHOST_REF(table) == 0)
 			continue;
 		nxm_fetch_add_relaxed(&cache->used, -(uint64_t) ghost_bytes(table));
 		free_ghost(space, table, nxm_retire_epoch);
 	}
+	return NXM_OK;
 }

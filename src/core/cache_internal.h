@@ -616,8 +616,9 @@ extern bool nxm_ghost_was_last(NxmGhost *ghost, uint64_t since);
 /* Sees to it that the ghost has the size that goes with the entries. */
 extern void nxm_ghost_fit(NxmCacheView *view, NxmCache *cache,
 						  NxmCachePartition *part);
-extern void nxm_ghost_retire(NxmSpace *space, NxmCache *cache,
-							 NxmCachePartition *part);
+/* NXM_NEED_CHUNK: not all of them is mapped; nothing was done. */
+extern NxmResult nxm_ghost_retire(NxmSpace *space, NxmCache *cache,
+								  NxmCachePartition *part);
 /* Memory that they take. */
 extern size_t nxm_ghost_bytes(NxmCachePartition *part);
 

@@ -215,13 +215,15 @@ drain_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 		result = nxm_chain_close(space, &part->chain[1]);
 	if (result != NXM_OK)
 		return result;
+	result = nxm_ghost_retire(space, cache, part);
+	if (result != NXM_OK)
+		return result;
 	/* of several who come here one alone retires it */
 	ref = nxm_exchange(&cache->partition[part->number], 0);
 	if (ref == 0)
 		return NXM_ABSENT;
 	nxm_chain_retire(space, &part->chain[0]);
 	nxm_chain_retire(space, &part->chain[1]);
-	nxm_ghost_retire(space, cache, part);
 	nxm_fetch_add_relaxed(&cache->used, -(uint64_t) PARTITION_BYTES);
 	nxm_retire_epoch(space, ref);
 	return NXM_ABSENT;

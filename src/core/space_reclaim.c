@@ -280,13 +280,16 @@ see_if_due(NxmSpace *space)
 		space->limbo_due = true;
 }
 
-/* One more object waits for the epoch, or with sign UINT64_MAX one less. */
+/* With an object that waits for the epoch: its bytes are counted in its account. */
+#define RETIRED_COUNTED		(UINT64_C(1) << 63)
+
+/* Its bytes wait, or with sign UINT64_MAX do not any more.  It is mapped. */
 static void
 count_limbo(NxmSpace *space, NxmRef ref, uint64_t sign)
 {
 	int			account = nxm_page_account(space, nxm_ref_page(ref));
 
-	nxm_fetch_add_relaxed(&space->shared->limbo, sign);
+	/* relaxed: a sum for estimates */
 	nxm_fetch_add_relaxed(&space->shared->account[account].limbo,
 						  sign * nxm_ref_size(space, ref));
 }
@@ -398,13 +401,19 @@ void
 nxm_retire_epoch(NxmSpace *space, NxmRef ref)
 {
 	NxmProcLocal *local = space->local;
+	uint64_t	counted = 0;
 
+	if (space->base[nxm_ref_chunk(ref)] != NULL)
+	{
+		count_limbo(space, ref, 1);
+		counted = RETIRED_COUNTED;
+	}
 	if (local->nretired == NXM_EPOCH_LIMBO)
 		orphan_retired(space);
 	/* the removal comes before the epoch is read: pairs with nxm_enter() */
 	nxm_fence();
-	set_retired(local, local->nretired++, ref, nxm_load(&space->shared->epoch));
-	count_limbo(space, ref, 1);
+	set_retired(local, local->nretired++, ref | counted, nxm_load(&space->shared->epoch));
+	nxm_fetch_add_relaxed(&space->shared->limbo, 1);
 	see_if_due(space);
 }
 
@@ -443,12 +452,14 @@ nxm_epoch_poll(NxmSpace *space)
 
 		retired.ref = nxm_load_relaxed(&local->retired[i].ref);
 		retired.epoch = nxm_load_relaxed(&local->retired[i].epoch);
-		if (retired.epoch + 2 > epoch || nxm_at(space, retired.ref) == NULL)
+		if (retired.epoch + 2 > epoch || nxm_at(space, retired.ref & NXM_REF_MASK) == NULL)
 			set_retired(local, kept++, retired.ref, retired.epoch);
 		else
 		{
-			count_limbo(space, retired.ref, UINT64_MAX);
-			nxm_free(space, retired.ref);
+			nxm_fetch_add_relaxed(&space->shared->limbo, (uint64_t) -1);
+			if ((retired.ref & RETIRED_COUNTED) != 0)
+				count_limbo(space, retired.ref & NXM_REF_MASK, UINT64_MAX);
+			nxm_free(space, retired.ref & NXM_REF_MASK);
 		}
 	}
 	local->nretired = kept;

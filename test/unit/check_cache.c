@@ -473,6 +473,66 @@ body_clear(int proc)
 	}
 }
 
+/* A limit is lowered below what the index takes. */
+static NxmAtomic *inserted;
+static NxmAtomic *refused;
+
+static void
+insert(int number, int value)
+{
+	NxmResult	result = operate(SET, number, value, 0, value % 3 == 0);
+
+	if (result == NXM_OK)
+		nxm_fetch_add(inserted, 1);
+	if (result == NXM_ABSENT)
+		nxm_fetch_add(refused, 1);
+}
+
+static void
+setup_lowered(void)
+{
+	setup(3, AMPLE, 0);
+	inserted = check_shared(sizeof(*inserted), "inserted");
+	refused = check_shared(sizeof(*refused), "refused");
+	for (int i = 0; i < KEYS; i++)
+		insert(i, i + 1);
+}
+
+static void
+body_lowered(int proc)
+{
+	if (proc == 1)
+		nxm_store(&cache->max_bytes, nxm_load(&partition()->index.memory));
+	for (int i = 0; i < 4; i++)
+	{
+		if (proc == 3 && check_pick(2) == 0)
+			operate(GET, check_pick(KEYS), 0, 0, false);
+		else if (proc == 1 || check_pick(3) == 0)
+			tick(false);
+		else
+			insert(check_pick(KEYS), 10 + 30 * (proc - 1) + i);
+	}
+}
+
+static void
+finish_lowered(void)
+{
+	NxmCacheStats stats;
+
+	tick(true);
+	check_assert(nxm_load(&partition()->index.mark) == MARK_EVICTED);
+	nxm_enter(check_space());
+	check_assert(nxm_cache_stats(view(), cache, 0, &stats));
+	nxm_leave(check_space());
+	/* who was refused has deleted its key */
+	if (nxm_load(refused) == 0 && stats.entries + stats.evictions != nxm_load(inserted))
+		check_fail("%d entries are there, %d were evicted of %d", (int) stats.entries,
+				   (int) stats.evictions, (int) nxm_load(inserted));
+	check_assert(stats.used_bytes == nxm_load(&cache->used));
+	nxm_store(&cache->max_bytes, 0);
+	finish();
+}
+
 /* Fills segments with other keys, so that those of the first keys are evicted. */
 static void
 fill(int proc, int first, int n)
@@ -867,6 +927,7 @@ static const CheckCase cases[] = {
 	{"deadlines and few pages", 3, setup_few_pages, body_deadlines, finish, OFTEN, NULL},
 	{"deadlines that change", 3, setup_expire, body_expire, finish, OFTEN, NULL},
 	{"clear", 3, setup_few_pages, body_clear, finish, OFTEN, NULL},
+	{"limit below the index", 3, setup_lowered, body_lowered, finish_lowered, OFTEN, NULL},
 	{"chains cleaned", 3, setup_ample, body_chain, finish, OFTEN, NULL},
 	{"names alone", 3, setup_ample, body_names, finish, OFTEN, NULL},
 	{"drop", 3, setup_drop, body_drop, finish_drop, OFTEN, NULL},
