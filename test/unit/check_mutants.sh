@@ -282,10 +282,6 @@ mutant "cleared index not waited for" check_cache cache_evict.c \
 			cursor = begin;'
 mutant "entries of a replaced index not counted as evicted" check_cache cache_evict.c \
 	'	if (owner->evicts)' '	if (false)'
-mutant "entries of a replaced index counted by the mark of a later one" check_cache cache_evict.c \
-	'	if (owner->evicts)' \
-	'	owner->evicts = nxm_load_relaxed(&map->mark) == MARK_EVICTED;
-	if (owner->evicts)'
 mutant "index not counted in what a cache uses" check_cache cache_internal.h \
 	'nxm_fetch_add_relaxed(&cache->used, nxm_exchange(&part->index.uncounted, 0));' ';'
 mutant "deadline ignored on overwrite" check_cache cache.c \
