@@ -145,6 +145,23 @@ foreach my $limit (1, 3, 10, 50)
 	}
 }
 
+# backward in a hash index: a cursor that went to its end while all was cached
+{
+	my $s = session($node);
+	ask($s, 'BEGIN; SELECT count(pad) FROM w WHERE f = 7; DECLARE c SCROLL CURSOR FOR SELECT k, ctid FROM w WHERE f = 7');
+	my @forward = split /\n/, ask($s, 'FETCH ALL FROM c');
+	my $before = ask($s, q{SELECT used FROM nexusmem.session_prefetch() WHERE kind = 'index'});
+	# a table larger than the buffers takes them
+	$node->safe_psql('postgres', 'SET nexusmem.enable_prefetch = off; SELECT sum(length(pad)) FROM t WHERE k > 0; CHECKPOINT');
+	evict($node, @files);
+	my @backward = split /\n/, ask($s, 'FETCH BACKWARD ALL FROM c');
+	is_deeply(\@backward, [ reverse @forward ], 'hash, backward: same rows');
+	my ($used, $wasted) = split /\|/, ask($s, q{SELECT used, wasted FROM nexusmem.session_prefetch() WHERE kind = 'index'});
+	cmp_ok($used - $before, '>=', 150, 'hash, backward: blocks are read ahead and used');
+	cmp_ok($wasted, '<=', 32, 'hash, backward: nearly all of them used');
+	close_session($s);
+}
+
 cold($node);
 foreach my $limit (1, 3, 10, 50)
 {
