@@ -52,6 +52,7 @@ OBJS = \
 	src/btree_probe.o \
 	src/nestloop_plan.o \
 	src/prefetch_index.o \
+	src/prefetch_page.o \
 	src/prefetch_am.o \
 	src/prefetch_leaf.o \
 	src/prefetch_array.o \

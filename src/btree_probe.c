@@ -21,9 +21,8 @@
  * half-dead or deleted.  The leaf of stage 1 may even be recycled when
  * stage 2 comes: then no item there matches, or the search gives up.
  *
- * A page that is not one of a btree's ends the search without an error: the
- * scan itself will say so.  _bt_getroot() alone may raise one, for an index
- * whose meta page is damaged.
+ * A page that is damaged (prefetch_page.c) or not one of a btree's ends the
+ * search without an error: the scan, if it gets there, will say so.
  *
  * Limits: items on the leaf to the right (or, backward, to the left) are not
  * looked for.  No temporary tables.
@@ -34,6 +33,7 @@
 #include "catalog/pg_am.h"
 #include "compat.h"
 #include "miscadmin.h"
+#include "prefetch_page.h"
 #include "utils/lsyscache.h"
 
 /* pages to the right that one level may cost, past which the search gives up */
@@ -53,7 +53,10 @@ nxm_btree_probe_init(NxmBtreeProbe *probe, Relation index,
 	probe->index = index;
 	probe->dir = dir;
 	probe->nequal = 0;
-	_bt_metaversion(index, &key->heapkeyspace, &key->allequalimage);
+	probe->root = P_NONE;
+	/* by read_meta(), before they are used */
+	key->heapkeyspace = false;
+	key->allequalimage = false;
 	key->anynullkeys = false;
 	key->nextkey = ScanDirectionIsBackward(dir);
 	key->scantid = NULL;
@@ -113,13 +116,94 @@ nxm_btree_probe_init(NxmBtreeProbe *probe, Relation index,
 	return true;
 }
 
+/* A page of the index, pinned and share-locked, or InvalidBuffer. */
+static Buffer
+read_page(const NxmBtreeProbe *probe, BlockNumber block)
+{
+	Buffer		buffer = nxm_read_ahead(probe->index, block);
+
+	if (BufferIsValid(buffer))
+		LockBuffer(buffer, BT_READ);
+	return buffer;
+}
+
+static bool
+is_btree_page(Page page)
+{
+	return !PageIsNew(page) &&
+		PageGetSpecialSize(page) == MAXALIGN(sizeof(BTPageOpaqueData));
+}
+
 /* Is it a page of a btree's tree, which may be searched?  Share lock held. */
 static bool
 is_tree_page(Page page)
 {
-	return !PageIsNew(page) &&
-		PageGetSpecialSize(page) == MAXALIGN(sizeof(BTPageOpaqueData)) &&
-		!P_ISMETA(BTPageGetOpaque(page));
+	return is_btree_page(page) && !P_ISMETA(BTPageGetOpaque(page));
+}
+
+/* Learns from the meta page what _bt_metaversion() and _bt_getroot() do. */
+static void
+read_meta(NxmBtreeProbe *probe)
+{
+	BTScanInsert key = &probe->key;
+	Buffer		buffer = read_page(probe, BTREE_METAPAGE);
+	Page		page;
+
+	if (!BufferIsValid(buffer))
+		return;
+	page = BufferGetPage(buffer);
+	if (is_btree_page(page) && P_ISMETA(BTPageGetOpaque(page)))
+	{
+		BTMetaPageData *meta = BTPageGetMeta(page);
+
+		if (meta->btm_magic == BTREE_MAGIC &&
+			meta->btm_version >= BTREE_MIN_VERSION &&
+			meta->btm_version <= BTREE_VERSION)
+		{
+			key->heapkeyspace = meta->btm_version > BTREE_NOVAC_VERSION;
+			key->allequalimage = key->heapkeyspace && meta->btm_allequalimage;
+			probe->root = meta->btm_fastroot;
+			probe->root_level = meta->btm_fastlevel;
+		}
+	}
+	UnlockReleaseBuffer(buffer);
+}
+
+/*
+ * The root, or the lowest level of one page, pinned and share-locked.  As in
+ * _bt_getroot(), one that was found earlier still is if it has no siblings.
+ */
+static Buffer
+read_root(NxmBtreeProbe *probe)
+{
+	bool		again = probe->root != P_NONE;
+
+	for (;;)
+	{
+		Buffer		buffer;
+		BTPageOpaque opaque;
+
+		if (!again)
+			read_meta(probe);
+		if (probe->root == P_NONE)
+			return InvalidBuffer;
+		buffer = read_page(probe, probe->root);
+		if (BufferIsValid(buffer))
+		{
+			Page		page = BufferGetPage(buffer);
+
+			opaque = is_tree_page(page) ? BTPageGetOpaque(page) : NULL;
+			if (opaque != NULL && !P_IGNORE(opaque) &&
+				opaque->btpo_level == probe->root_level &&
+				(!again || (P_LEFTMOST(opaque) && P_RIGHTMOST(opaque))))
+				return buffer;
+			UnlockReleaseBuffer(buffer);
+		}
+		probe->root = P_NONE;
+		if (!again)
+			return InvalidBuffer;
+		again = false;
+	}
 }
 
 /*
@@ -150,10 +234,11 @@ move_right(NxmBtreeProbe *probe, Buffer buffer)
 			_bt_compare(probe->index, &probe->key, page, P_HIKEY) < goes_right)
 			return buffer;
 		next = opaque->btpo_next;
-		LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+		UnlockReleaseBuffer(buffer);
 		CHECK_FOR_INTERRUPTS();
-		buffer = ReleaseAndReadBuffer(buffer, probe->index, next);
-		LockBuffer(buffer, BT_READ);
+		buffer = read_page(probe, next);
+		if (!BufferIsValid(buffer))
+			return buffer;
 	}
 	UnlockReleaseBuffer(buffer);
 	return InvalidBuffer;
@@ -185,10 +270,8 @@ first_not_less(NxmBtreeProbe *probe, Page page)
 BlockNumber
 nxm_btree_probe_leaf(NxmBtreeProbe *probe)
 {
-	Buffer		buffer = nxm_bt_getroot(probe->index);
+	Buffer		buffer = read_root(probe);
 
-	if (!BufferIsValid(buffer))
-		return InvalidBlockNumber;
 	for (;;)
 	{
 		Page		page;
@@ -197,7 +280,8 @@ nxm_btree_probe_leaf(NxmBtreeProbe *probe)
 		BlockNumber child;
 		bool		child_is_leaf;
 
-		buffer = move_right(probe, buffer);
+		if (BufferIsValid(buffer))
+			buffer = move_right(probe, buffer);
 		if (!BufferIsValid(buffer))
 			return InvalidBlockNumber;
 		page = BufferGetPage(buffer);
@@ -221,15 +305,11 @@ nxm_btree_probe_leaf(NxmBtreeProbe *probe)
 		child = BTreeTupleGetDownLink((IndexTuple)
 									  PageGetItem(page, PageGetItemId(page, offset - 1)));
 		child_is_leaf = opaque->btpo_level == 1;
-		LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+		UnlockReleaseBuffer(buffer);
 		if (child_is_leaf)
-		{
-			ReleaseBuffer(buffer);
 			return child;
-		}
 		CHECK_FOR_INTERRUPTS();
-		buffer = ReleaseAndReadBuffer(buffer, probe->index, child);
-		LockBuffer(buffer, BT_READ);
+		buffer = read_page(probe, child);
 	}
 }
 
@@ -264,14 +344,14 @@ nxm_btree_probe_blocks(NxmBtreeProbe *probe, BlockNumber leaf,
 	bool		backward = ScanDirectionIsBackward(probe->dir);
 	int			nkeys = key->keysz;
 	int			n = 0;
-	Buffer		buffer = ReadBuffer(probe->index, leaf);
+	Buffer		buffer = read_page(probe, leaf);
 	Page		page;
 	OffsetNumber first;
 	OffsetNumber last;
 	OffsetNumber offset;
 
-	LockBuffer(buffer, BT_READ);
-	buffer = move_right(probe, buffer);
+	if (BufferIsValid(buffer))
+		buffer = move_right(probe, buffer);
 	if (!BufferIsValid(buffer))
 		return 0;
 	page = BufferGetPage(buffer);

@@ -25,6 +25,8 @@ typedef struct NxmBtreeProbe
 	Relation	index;			/* open and locked, the caller's */
 	ScanDirection dir;
 	int			nequal;			/* leading keys with equality */
+	BlockNumber root;			/* P_NONE: not known */
+	uint32		root_level;
 	BTScanInsertData key;
 } NxmBtreeProbe;
 

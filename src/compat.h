@@ -19,6 +19,7 @@
 #endif
 #include "storage/buf_internals.h"
 #include "storage/bufmgr.h"
+#include "storage/bufpage.h"
 #include "storage/fd.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
@@ -351,14 +352,24 @@ nxm_btree_left_link(const BTScanPosData *pos, BlockNumber *link)
 #endif
 }
 
-/* 16 (61b313e47): reading a btree's root knows its heap, which may be NULL. */
-static inline Buffer
-nxm_bt_getroot(Relation index)
+/*
+ * 18: PageIsVerified() ignores checksums only where it is told so, and
+ * ignore_checksum_failure, which each user declared before, is in a header.
+ */
+#if PG_VERSION_NUM < 180000
+extern PGDLLIMPORT bool ignore_checksum_failure;
+#endif
+
+/* Is it a page that may be read into a buffer?  Says nothing. */
+static inline bool
+nxm_page_is_verified(Page page, BlockNumber block)
 {
-#if PG_VERSION_NUM >= 160000
-	return _bt_getroot(index, NULL, BT_READ);
+#if PG_VERSION_NUM >= 180000
+	bool		checksum_failed;
+
+	return PageIsVerified((PageData *) page, block, 0, &checksum_failed);
 #else
-	return _bt_getroot(index, BT_READ);
+	return PageIsVerifiedExtended(page, block, 0);
 #endif
 }
 

@@ -45,6 +45,7 @@
 #include "lib/ilist.h"
 #include "lib/pairingheap.h"
 #include "prefetch_index.h"
+#include "prefetch_page.h"
 #include "utils/memutils.h"
 
 /* nodes of a queue looked at, at most */

@@ -33,6 +33,7 @@
 
 #include "btree_probe.h"
 #include "compat.h"
+#include "prefetch_page.h"
 #include "utils/memutils.h"
 
 /* heap blocks read ahead for one element */

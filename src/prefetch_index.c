@@ -74,7 +74,6 @@
 #include "access/reloptions.h"
 #include "access/tableam.h"
 #include "access/transam.h"
-#include "access/visibilitymap.h"
 #include "catalog/catalog.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_tablespace.h"
@@ -88,6 +87,7 @@
 #include "portability/instr_time.h"
 #include "prefetch_internal.h"
 #include "prefetch_learned.h"
+#include "prefetch_page.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -377,23 +377,6 @@ forget_leaves(NxmBtreeLook *la)
 	la->ring_count = 0;
 }
 
-bool
-nxm_is_buffered(Relation rel, BlockNumber block)
-{
-	BufferTag	tag;
-	uint32		hash;
-	LWLock	   *lock;
-	int			id;
-
-	nxm_init_buffer_tag(&tag, nxm_rel_locator(rel), MAIN_FORKNUM, block);
-	hash = BufTableHashCode(&tag);
-	lock = BufMappingPartitionLock(hash);
-	LWLockAcquire(lock, LW_SHARED);
-	id = BufTableLookup(&tag, hash);
-	LWLockRelease(lock);
-	return id >= 0;
-}
-
 void
 nxm_look_count(NxmLookAhead *la, NxmPrefetchStat stat)
 {
@@ -455,7 +438,7 @@ nxm_look_at(NxmLookAhead *la, Relation heap, BlockNumber block, Buffer *vmbuf)
 		return NXM_LOOK_NOT_NEEDED;
 	*recent = block;
 
-	if (la->index_only && VM_ALL_VISIBLE(heap, block, vmbuf))
+	if (la->index_only && nxm_is_passed_over(heap, block, vmbuf))
 		return NXM_LOOK_NOT_NEEDED;
 
 	if (!RelationUsesLocalBuffers(heap) && nxm_is_buffered(heap, block))

@@ -42,9 +42,6 @@ extern bool nxm_prefetch_index_stats(IndexScanDesc scan,
  */
 extern int	nxm_prefetch_distance_for(Oid tablespace);
 
-/* Is this block of a relation, not a temporary one, in shared_buffers? */
-extern bool nxm_is_buffered(Relation rel, BlockNumber block);
-
 /*
  * Asks the operating system for a block, which is not past the relation's end.
  * false: it is cached, there or in shared_buffers, as the answer or the time of

@@ -29,15 +29,15 @@
  * another.  Comparison functions run under it, as they do in the btree itself.
  *
  * Limits: a leaf that was looked into counts as one more buffer hit of the
- * index.  Under a LIMIT a leaf may be read that the scan never gets to; were it
- * damaged, its error would come.  Not for parallel scans: the next leaf is
- * another worker's.  Memory: 22 kB, in scans that get near the end of a leaf
+ * index.  Nothing is known behind a leaf that is damaged (prefetch_page.c).  Not
+ * for parallel scans: the next leaf is another worker's.  Memory: 22 kB, in scans that get near the end of a leaf
  * while blocks are read.
  */
 #include "prefetch_internal.h"
 
 #include "access/transam.h"
 #include "compat.h"
+#include "prefetch_page.h"
 #include "utils/memutils.h"
 
 #define MAX_LEAVES 4
@@ -293,12 +293,18 @@ read_leaf(IndexScanDesc scan, NxmBtreeLook *la)
 {
 	NxmLeaves  *leaves = la->leaves;
 	bool		forward = ScanDirectionIsForward(la->dir);
-	Buffer		buf = ReadBuffer(scan->indexRelation, leaves->link);
-	Page		page = BufferGetPage(buf);
+	Buffer		buf = nxm_read_ahead(scan->indexRelation, leaves->link);
+	Page		page;
 	BTPageOpaque opaque;
 	BlockNumber link = P_NONE;
 
+	if (!BufferIsValid(buf))
+	{
+		set_link(leaves, P_NONE);
+		return;
+	}
 	LockBuffer(buf, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(buf);
 	opaque = opaque_of_leaf(page);
 	if (opaque != NULL)
 	{
@@ -331,7 +337,9 @@ link_of_current(IndexScanDesc scan, ScanDirection dir)
 		return pos->nextPage;
 	if (nxm_btree_left_link(pos, &link))
 		return link;
-	buf = ReadBuffer(scan->indexRelation, pos->currPage);
+	buf = nxm_read_ahead(scan->indexRelation, pos->currPage);
+	if (!BufferIsValid(buf))
+		return link;
 	LockBuffer(buf, BUFFER_LOCK_SHARE);
 	opaque = opaque_of_leaf(BufferGetPage(buf));
 	if (opaque != NULL)

@@ -53,7 +53,6 @@
 #include "prefetch_nestloop.h"
 
 #include "access/tableam.h"
-#include "access/visibilitymap.h"
 #include "access/xact.h"
 #include "btree_probe.h"
 #include "catalog/catalog.h"
@@ -67,6 +66,7 @@
 #include "nodes/nodeFuncs.h"
 #include "prefetch_explain.h"
 #include "prefetch_index.h"
+#include "prefetch_page.h"
 #include "prefetch_stats.h"
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
@@ -348,7 +348,7 @@ look_at_heap(LoopState *state, Target *target, Row *row, Lookup *lookup, int max
 
 		if (*recent == block[i] ||
 			(target->plan.index_only &&
-			 VM_ALL_VISIBLE(target->heap, block[i], &vmbuf)))
+			 nxm_is_passed_over(target->heap, block[i], &vmbuf)))
 			continue;
 		*recent = block[i];
 		found = ask(state, target, target->heap, block[i],

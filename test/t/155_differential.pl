@@ -10,44 +10,18 @@
 # they did before.
 #
 # So that there is something to read ahead, tables are larger than shared_buffers,
-# and the server may not call posix_fadvise: look-ahead then cannot tell that a block
-# is in the operating system's cache and asks for every block that is not in
-# shared_buffers. Every run does the same, on a disk or not.
+# and posix_fadvise is denied.
 use strict;
 use warnings;
-use Cwd qw(abs_path);
-use File::Path qw(remove_tree);
-use File::Temp qw(tempdir);
 use FindBin;
-use Test::More;
-
-# A filter on system calls cannot be taken off again, and holds for what a process
-# starts: the test runs itself anew behind it, before PostgreSQL::Test takes over
-# its output.
-BEGIN
-{
-	if (my $behind = delete $ENV{NXM_DIFF_BEHIND})
-	{
-		remove_tree($behind);
-	}
-	else
-	{
-		my $dir = tempdir();
-		if (system("cc -O2 -o '$dir/deny' '$FindBin::RealBin/../numa/deny.c' 2>/dev/null && '$dir/deny' fadvise64 -- true") != 0)
-		{
-			remove_tree($dir);
-			plan skip_all => 'no compiler, or no seccomp on this kernel';
-		}
-		$ENV{NXM_DIFF_BEHIND} = $dir;
-		exec("$dir/deny", 'fadvise64', '--', $^X, (map { "-I$_" } @INC), abs_path($0)) or die "exec: $!";
-	}
-}
 
 use lib "$FindBin::RealBin/../perl";
+use NxmDeny 'fadvise64';
 use NxmQueries;
 use NxmTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Test::More;
 
 my $queries = $ENV{NXM_DIFF_QUERIES} // 2000;
 my $seed = $ENV{NXM_DIFF_SEED} // 1;
