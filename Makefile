@@ -50,6 +50,7 @@ OBJS = \
 	src/placement.o \
 	src/buffer_nodes.o \
 	src/btree_probe.o \
+	src/plan_effects.o \
 	src/nestloop_plan.o \
 	src/prefetch_index.o \
 	src/prefetch_page.o \

@@ -10,24 +10,14 @@ SET client_min_messages = warning;
 CREATE SCHEMA look;
 SET search_path = look, public;
 
-\if :{?cold}
--- read into shared_buffers (2 MB there), it takes the place of all else
-CREATE TABLE filler AS SELECT repeat('x', 900) FROM generate_series(1, 4000);
-CREATE FUNCTION cold() RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-	files text;
-BEGIN
-	FOR i IN 1 .. 3 LOOP
-		PERFORM pg_prewarm('look.filler');
-	END LOOP;
-	SELECT string_agg(pg_relation_filepath(oid), ' ') INTO files FROM pg_class
-	WHERE relnamespace = 'look'::regnamespace AND relkind IN ('r', 'i') AND relname <> 'filler' AND pg_relation_size(oid) > 65536;
-	EXECUTE format('COPY (SELECT 1) TO PROGRAM %L',
-		'cat >/dev/null; for f in ' || files || '; do dd of=$f oflag=nocache conv=notrunc,fdatasync count=0 status=none; done');
-END $$;
-\else
-CREATE FUNCTION cold() RETURNS void LANGUAGE sql AS 'SELECT';
-\endif
+SET look.setting = 'nexusmem.enable_nestloop_prefetch';
+SET look.by_cursor = '{false,true}';
+SET look.loops = 'true';
+\getenv srcdir PG_ABS_SRCDIR
+\set helpers :srcdir '/sql/look_ahead.inc'
+\set ECHO none
+\i :helpers
+\set ECHO all
 
 -- k, in random order over some 1,000 blocks
 CREATE TABLE t (id int, k int, v int, s text, n int, pad text);
@@ -55,57 +45,6 @@ CREATE INDEX dup_d ON dup (d);
 VACUUM (ANALYZE, FREEZE) t, o, dup;
 CHECKPOINT;
 
--- all rows at once, then by a cursor of a few rows at a time
-CREATE FUNCTION rows_of(query text, by_cursor boolean) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-	r record;
-	all_rows text[] := '{}';
-BEGIN
-	PERFORM cold();
-	BEGIN
-		IF by_cursor THEN
-			FOR r IN EXECUTE query LOOP
-				all_rows := all_rows || r::text;
-			END LOOP;
-		ELSE
-			EXECUTE format('SELECT array_agg(x::text) FROM (%s) x', query) INTO all_rows;
-		END IF;
-	EXCEPTION WHEN division_by_zero OR numeric_value_out_of_range THEN
-		all_rows := all_rows || sqlstate::text;
-	END;
-	RETURN coalesce(cardinality(all_rows), 0) || ' ' || md5(array_to_string(all_rows, '|'));
-END $$;
-CREATE FUNCTION same(query text, plan text DEFAULT 'Index (Only )?Scan', distances int[] DEFAULT '{-1,1,1000}')
-RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-	line text;
-	loops boolean := false;
-	found boolean := false;
-	off text;
-	looked text;
-BEGIN
-	FOR line IN EXECUTE 'EXPLAIN (COSTS OFF) ' || query LOOP
-		loops := loops OR line ~ 'Nested Loop';
-		found := found OR line ~ plan;
-	END LOOP;
-	IF NOT found OR NOT loops THEN
-		RETURN 'not the plan that this is about';
-	END IF;
-	FOREACH line IN ARRAY '{false,true}'::text[] LOOP
-		PERFORM set_config('nexusmem.enable_nestloop_prefetch', 'off', false);
-		off := rows_of(query, line::boolean);
-		PERFORM set_config('nexusmem.enable_nestloop_prefetch', 'on', false);
-		FOR i IN 1 .. cardinality(distances) LOOP
-			PERFORM set_config('nexusmem.prefetch_distance', distances[i]::text, false);
-			looked := rows_of(query, line::boolean);
-			IF looked IS DISTINCT FROM off THEN
-				RETURN format('DIFFERS at distance %s: %s instead of %s', distances[i], looked, off);
-			END IF;
-		END LOOP;
-		PERFORM set_config('nexusmem.prefetch_distance', '-1', false);
-	END LOOP;
-	RETURN 'same, ' || split_part(off, ' ', 1);
-END $$;
 SET enable_seqscan = off;
 SET enable_bitmapscan = off;
 SET enable_hashjoin = off;
@@ -187,15 +126,52 @@ SELECT same('SELECT o.i, t.id FROM o JOIN t ON t.k = 2147483000 + o.i WHERE o.i 
 SELECT same('SELECT o.i, t.id FROM o JOIN t ON t.k = 2147483000 + o.i WHERE o.i > 600 ORDER BY o.i LIMIT 60');
 SELECT same('SELECT o.i, t.id FROM o JOIN t ON t.k = o.k WHERE o.i > 100 AND 1 / (o.i - 130) IS NOT NULL');
 
+-- comparing records of other types fails; what is not asked for is not compared
+CREATE TYPE pair AS (a int, b int);
+CREATE TABLE pairs AS SELECT ROW(k, 0)::pair AS p, pad FROM t;
+CREATE INDEX pairs_p ON pairs (p);
+ANALYZE pairs;
+SELECT same('SELECT o.i, x.pad FROM (SELECT i, CASE WHEN i < 130 THEN ROW(k, 0) ELSE ROW(k, ''x''::text) END AS r FROM o WHERE i > 100 ORDER BY i) o JOIN pairs x ON x.p = o.r LIMIT 20', 'pairs_p');
+SELECT same('SELECT o.i, x.pad FROM o JOIN pairs x ON x.p = ROW(o.k, 0)::pair', 'pairs_p');
+DROP TABLE pairs;
+
+-- rows in front of an error may be kept
+CREATE FUNCTION kept() RETURNS SETOF int LANGUAGE plpgsql AS $$
+BEGIN
+	RETURN QUERY SELECT t.id FROM o JOIN t ON t.k = o.k WHERE o.i > 100 AND 1 / (o.i - 180) IS NOT NULL ORDER BY o.i;
+EXCEPTION WHEN division_by_zero THEN
+	RETURN;
+END $$;
+\set copy 'COPY (SELECT t.id FROM o JOIN t ON t.k = o.k WHERE o.i > 100 AND 1 / (o.i - 180) IS NOT NULL ORDER BY o.i) TO STDOUT'
+SET nexusmem.enable_nestloop_prefetch = off;
+SELECT cold();
+SELECT count(*), sum(kept) FROM kept();
+:copy \g |wc -l
+SET nexusmem.enable_nestloop_prefetch = on;
+SELECT cold();
+SELECT count(*), sum(kept) FROM kept();
+SELECT cold();
+:copy \g |wc -l
+
 -- what has an effect has it as often as without
 CREATE SEQUENCE seq;
+CREATE FUNCTION counting_sum(bigint, int) RETURNS bigint LANGUAGE plpgsql VOLATILE AS 'BEGIN PERFORM nextval(''look.seq''); RETURN $1 + $2; END';
+CREATE FUNCTION counting(bigint) RETURNS bigint LANGUAGE plpgsql VOLATILE AS 'BEGIN PERFORM nextval(''look.seq''); RETURN $1; END';
+CREATE FUNCTION counting_cmp(int, int) RETURNS int LANGUAGE plpgsql VOLATILE AS 'BEGIN PERFORM nextval(''look.seq''); RETURN btint4cmp($1, $2); END';
+CREATE AGGREGATE counts_rows(int) (SFUNC = counting_sum, STYPE = bigint, INITCOND = '0');
+CREATE AGGREGATE counts_groups(int) (SFUNC = int4_sum, STYPE = bigint, FINALFUNC = counting);
+CREATE DOMAIN counted AS int CHECK (nextval('look.seq') > 0 OR VALUE > 0);
+CREATE TABLE few AS SELECT i FROM generate_series(0, 1000) i;
+CREATE OPERATOR CLASS counting_ops FOR TYPE int4 USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 counting_cmp(int, int);
+CREATE INDEX few_i ON few (i counting_ops);
+ANALYZE few;
 CREATE FUNCTION after(setting text, query text, OUT rows bigint, OUT last bigint) LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM cold();
 	PERFORM set_config('nexusmem.enable_nestloop_prefetch', setting, false);
 	PERFORM setval('seq', 1);
 	BEGIN
-		EXECUTE format('SELECT count(*) FROM (%s OFFSET 0) x', query) INTO rows;
+		EXECUTE format('SELECT count(x::text) FROM (%s OFFSET 0) x', query) INTO rows;
 	EXCEPTION WHEN division_by_zero THEN
 		rows := -1;
 	END;
@@ -207,9 +183,15 @@ SELECT q, off = looked AS same, off FROM unnest(ARRAY[
 	'SELECT t.pad FROM o JOIN t ON t.k = o.k WHERE nextval(''seq'') + o.i > 0 LIMIT 20',
 	'SELECT t.pad FROM o JOIN t ON t.k = o.k AND t.id + nextval(''seq'') > 0 LIMIT 20',
 	'SELECT t.pad FROM (SELECT generate_series(1, 3) + nextval(''seq'') * 0 AS g, k FROM o OFFSET 0) x JOIN t ON t.k = x.k LIMIT 20',
-	'SELECT t.pad, nextval(''seq'') AS s FROM o JOIN t ON t.k = o.k WHERE o.i > 100 AND 1 / (o.i - 130) IS NOT NULL ORDER BY o.i'
+	'SELECT t.pad, nextval(''seq'') AS s FROM o JOIN t ON t.k = o.k WHERE o.i > 100 AND 1 / (o.i - 130) IS NOT NULL ORDER BY o.i',
+	'SELECT counts_rows(t.id) FROM o JOIN t ON t.k = o.k WHERE o.i > 100 AND 1 / (o.i - 180) IS NOT NULL',
+	'SELECT counts_groups(t.id) FROM o JOIN t ON t.k = o.k WHERE o.i > 100 AND 1 / (o.i - 180) IS NOT NULL GROUP BY o.i ORDER BY o.i',
+	'SELECT counts_rows(t.id) OVER (ORDER BY o.i) FROM o JOIN t ON t.k = o.k WHERE o.i > 100 AND 1 / (o.i - 180) IS NOT NULL',
+	'SELECT o.i::counted, t.pad FROM o JOIN t ON t.k = o.k WHERE o.i > 100 AND 1 / (o.i - 180) IS NOT NULL ORDER BY o.i',
+	'SELECT t.pad, few.i FROM o JOIN t ON t.k = o.k JOIN few ON few.i = t.v WHERE o.i > 100 AND 1 / (o.i - 180) IS NOT NULL ORDER BY o.i'
 ]) WITH ORDINALITY u(query, q), LATERAL (SELECT after('off', query)::text AS off) a, LATERAL (SELECT after('on', query)::text AS looked) b;
 DROP FUNCTION after;
+DROP TABLE few;
 
 -- cursors
 BEGIN;

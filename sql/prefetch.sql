@@ -9,20 +9,14 @@ SET client_min_messages = warning;
 CREATE SCHEMA look;
 SET search_path = look, public;
 
-\if :{?cold}
-CREATE FUNCTION cold() RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-	files text;
-BEGIN
-	SELECT string_agg(pg_relation_filepath(oid), ' ') INTO files FROM pg_class
-	WHERE (relnamespace = 'look'::regnamespace OR relpersistence = 't')
-		AND relkind IN ('r', 'i') AND pg_relation_size(oid) > 65536;
-	EXECUTE format('COPY (SELECT 1) TO PROGRAM %L',
-		'cat >/dev/null; for f in ' || files || '; do dd of=$f oflag=nocache conv=notrunc,fdatasync count=0 status=none; done');
-END $$;
-\else
-CREATE FUNCTION cold() RETURNS void LANGUAGE sql AS 'SELECT';
-\endif
+SET look.setting = 'nexusmem.enable_prefetch';
+SET look.by_cursor = '{true}';
+SET look.loops = 'false';
+\getenv srcdir PG_ABS_SRCDIR
+\set helpers :srcdir '/sql/look_ahead.inc'
+\set ECHO none
+\i :helpers
+\set ECHO all
 
 -- 20,000 rows, some 1,100 blocks, k in random order over them
 CREATE TABLE t (id int, k int, v int, s text, n int, pad text);
@@ -44,53 +38,6 @@ CREATE INDEX dup_d ON dup (d);
 VACUUM (ANALYZE, FREEZE) t, dup;
 CHECKPOINT;
 
--- runs the query without look-ahead, then with, at several distances
-CREATE FUNCTION rows_of(query text, OUT rows text, OUT n bigint) LANGUAGE plpgsql AS $$
-DECLARE
-	r record;
-	all_rows text[] := '{}';
-BEGIN
-	PERFORM cold();
-	BEGIN
-		FOR r IN EXECUTE query LOOP
-			all_rows := all_rows || r::text;
-		END LOOP;
-	EXCEPTION WHEN division_by_zero THEN
-		all_rows := all_rows || sqlstate::text;
-	END;
-	rows := md5(array_to_string(all_rows, '|'));
-	n := cardinality(all_rows);
-END $$;
-CREATE FUNCTION same(query text, plan text DEFAULT 'Index (Only )?Scan', distances int[] DEFAULT '{-1,1,1000}')
-RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-	line text;
-	found boolean := false;
-	off record;
-	looked record;
-	distance int;
-BEGIN
-	IF query ~ '^(SELECT|WITH|UPDATE|DELETE|TABLE)' THEN
-		FOR line IN EXECUTE 'EXPLAIN (COSTS OFF) ' || query LOOP
-			found := found OR line ~ plan;
-		END LOOP;
-		IF NOT found THEN
-			RETURN 'not the plan that this is about';
-		END IF;
-	END IF;
-	PERFORM set_config('nexusmem.enable_prefetch', 'off', false);
-	off := rows_of(query);
-	PERFORM set_config('nexusmem.enable_prefetch', 'on', false);
-	FOREACH distance IN ARRAY distances LOOP
-		PERFORM set_config('nexusmem.prefetch_distance', distance::text, false);
-		looked := rows_of(query);
-		IF looked IS DISTINCT FROM off THEN
-			RETURN format('DIFFERS at distance %s: %s rows instead of %s', distance, looked.n, off.n);
-		END IF;
-	END LOOP;
-	PERFORM set_config('nexusmem.prefetch_distance', '-1', false);
-	RETURN 'same, ' || off.n;
-END $$;
 SET enable_seqscan = off;
 SET enable_bitmapscan = off;
 SET enable_sort = off;

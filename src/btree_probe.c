@@ -109,7 +109,8 @@ nxm_btree_probe_init(NxmBtreeProbe *probe, Relation index,
 	/* called with a page locked, for keys that the scan may never get to */
 	for (int i = 0; i < nkeys; i++)
 	{
-		if (key->scankeys[i].sk_func.fn_oid >= FirstNormalObjectId)
+		if (key->scankeys[i].sk_func.fn_oid >= FirstNormalObjectId ||
+			nxm_type_holds_others(index->rd_opcintype[i]))
 			return false;
 	}
 	nxm_set_insertion_backward(key, ScanDirectionIsBackward(dir));

@@ -9,6 +9,7 @@
 
 #include "access/nbtree.h"
 #include "access/sdir.h"
+#include "catalog/pg_type.h"
 
 /* How the scan that is to come uses one column of the index. */
 typedef struct NxmProbeKey
@@ -31,11 +32,21 @@ typedef struct NxmBtreeProbe
 } NxmBtreeProbe;
 
 /*
+ * Do comparisons of this type, an operator's or an operator class's, call those
+ * of other types, which may be anybody's and may raise errors?
+ */
+static inline bool
+nxm_type_holds_others(Oid type)
+{
+	return type == ANYARRAYOID || type == RECORDOID || type == ANYRANGEOID ||
+		type == ANYMULTIRANGEOID;
+}
+
+/*
  * Prepares a probe for keys on the first nkeys columns of the index, of a scan
  * in direction dir.  False: this index can't be probed (no btree, not valid, of
- * a temporary table, or its operator family compares no such types, or not by a
- * function of PostgreSQL's own).  May
- * ereport as catalog look-ups do.
+ * a temporary table, or its operator family compares no such types, or not by
+ * functions of PostgreSQL's own alone).  May ereport as catalog look-ups do.
  */
 extern bool nxm_btree_probe_init(NxmBtreeProbe *probe, Relation index,
 								 const NxmProbeKey *keys, int nkeys,

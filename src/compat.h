@@ -14,6 +14,7 @@
 #include "datatype/timestamp.h"
 #include "lib/binaryheap.h"
 #include "miscadmin.h"
+#include "nodes/primnodes.h"
 #if PG_VERSION_NUM >= 170000
 #include "storage/dsm_registry.h"
 #endif
@@ -386,6 +387,34 @@ nxm_set_insertion_backward(BTScanInsert key, bool backward)
 	(void) backward;
 	key->pivotsearch = false;
 #endif
+}
+
+/* 18 (276279295): what SetOp compares its columns by is used sorted as well. */
+#if PG_VERSION_NUM >= 180000
+#define NXM_SETOP_OPERATORS cmpOperators
+#else
+#define NXM_SETOP_OPERATORS dupOperators
+#endif
+
+/*
+ * Parts of expressions that are newer than 15 and have no effect of their own:
+ * 16: SQL/JSON constructors and IS JSON.  17: SQL/JSON queries, run conditions.
+ */
+static inline bool
+nxm_is_newer_expr(const Node *node)
+{
+	bool		answer = false;
+
+#if PG_VERSION_NUM >= 160000
+	answer = IsA(node, JsonValueExpr) || IsA(node, JsonConstructorExpr) ||
+		IsA(node, JsonIsPredicate);
+#endif
+#if PG_VERSION_NUM >= 170000
+	answer = answer || IsA(node, JsonExpr) || IsA(node, JsonBehavior) ||
+		IsA(node, WindowFuncRunCondition);
+#endif
+	(void) node;
+	return answer;
 }
 
 /*

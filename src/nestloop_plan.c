@@ -12,28 +12,23 @@
  * Why the finished plan and not the planner's paths: only there it is known what
  * is above the loop (LIMIT, row locks), and which path has won.
  *
- * What is seen of reading ahead, so that the outer side must not have it:
+ * What is seen of reading ahead, so that the outer side must not have it
+ * (plan_effects.c finds it):
  *
- * - effects: volatile functions, row locks, writes, foreign scans and custom
- *   scans of others.  Node types are allowed one by one; a new one is not.
+ * - effects, such as those of volatile functions.
  * - errors of rows that nobody asks for.  Where the loop may be stopped early,
- *   everything evaluated for an outer row has to be leakproof: PostgreSQL's own
- *   mark of a function that raises no error that depends on its arguments.
- *   Where the whole result is wanted they would come anyway, only earlier: before
- *   rows in front of it are worked on.  So there no function of the statement may
- *   be volatile, which would be called less often.  (Of two errors of one
- *   statement, the one that is told may be the other.)
- *
- * A node that takes in all its input before its first row (Sort, Hash, hashed
- * and plain aggregates, function scans) has done so when look-ahead begins,
- * which is after the first row: what is below it is not looked at.  Unless it may
- * start then, or anew: below the inner side of a nested loop, in an Append.
+ *   everything evaluated for an outer row has to be leakproof.  Where the whole
+ *   result is wanted they would come anyway, only earlier: before rows in front
+ *   of it are worked on.  So there no function of the statement may be volatile,
+ *   which would be called less often.  (Of two errors of one statement, the one
+ *   that is told may be the other.)
  *
  * Stopping early.  The walk from the top carries what is known: below a node
  * that takes in everything the loop is complete; below LIMIT, a merge join, the
  * inner side of semi-, anti- and unique joins, and in sub-plans it may be
- * stopped.  Else it depends on whether the query is run for a count of rows,
- * which a cursor or a function may do: known when it is run.
+ * stopped.  Else it depends on how the query is run, which is known only then:
+ * for a count of rows, as a cursor or a function may do, or to a place where
+ * rows in front of an error remain.
  *
  * Limits: nothing below Gather, nothing below an inner Append (it would probe
  * partitions that are pruned), no array keys.
@@ -52,7 +47,7 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
-#include "optimizer/optimizer.h"
+#include "plan_effects.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
@@ -72,283 +67,6 @@ typedef struct Walk
 	bool		quiet_known;
 	bool		quiet;			/* no function of the statement is volatile */
 } Walk;
-
-/* What the outer side does, as far as it matters to reading it ahead. */
-typedef struct Effects
-{
-	PlannedStmt *stmt;
-	bool		leakproof;
-	Bitmapset  *params;			/* set by nested loops inside of it */
-	bool		whole;			/* also what is done with its first row */
-} Effects;
-
-static bool plan_is_quiet(Effects *effects, Plan *plan);
-static bool plan_starts_quiet(Effects *effects, Plan *plan);
-
-static bool
-function_is_volatile(Oid function, void *context)
-{
-	(void) context;
-	return func_volatile(function) == PROVOLATILE_VOLATILE;
-}
-
-static bool
-function_may_fail(Oid function, void *context)
-{
-	(void) context;
-	return !get_func_leakproof(function);
-}
-
-/*
- * Walks an expression; true: it has an effect.  The node types that raise no
- * errors of their own are those of contain_leaked_vars().
- */
-static bool
-has_effect(Node *node, void *context)
-{
-	Effects    *effects = context;
-
-	if (node == NULL)
-		return false;
-	if (check_functions_in_node(node, function_is_volatile, NULL))
-		return true;
-	switch (nodeTag(node))
-	{
-		case T_NextValueExpr:
-			return true;
-		case T_SubPlan:
-			{
-				SubPlan    *subplan = (SubPlan *) node;
-
-				effects->leakproof = false;
-				if (!plan_starts_quiet(effects,
-									   list_nth(effects->stmt->subplans,
-												subplan->plan_id - 1)))
-					return true;
-				break;
-			}
-		case T_Param:
-			/* another may be of an InitPlan that has not run yet */
-			if (((Param *) node)->paramkind != PARAM_EXTERN &&
-				!bms_is_member(((Param *) node)->paramid, effects->params))
-				effects->leakproof = false;
-			break;
-		case T_Var:
-		case T_Const:
-		case T_List:
-		case T_TargetEntry:
-		case T_BoolExpr:
-		case T_RelabelType:
-		case T_CollateExpr:
-		case T_CaseExpr:
-		case T_CaseWhen:
-		case T_CaseTestExpr:
-		case T_RowExpr:
-		case T_NullTest:
-		case T_BooleanTest:
-		case T_CoalesceExpr:
-		case T_ArrayExpr:
-		case T_FieldSelect:
-		case T_SQLValueFunction:
-			break;
-		case T_FuncExpr:
-		case T_OpExpr:
-		case T_DistinctExpr:
-		case T_NullIfExpr:
-		case T_ScalarArrayOpExpr:
-		case T_CoerceViaIO:
-			if (check_functions_in_node(node, function_may_fail, NULL))
-				effects->leakproof = false;
-			break;
-		default:
-			effects->leakproof = false;
-			break;
-	}
-	return expression_tree_walker(node, has_effect, context);
-}
-
-static bool
-exprs_are_quiet(Effects *effects, const void *exprs)
-{
-	return !has_effect((Node *) exprs, effects);
-}
-
-static bool
-plans_are_quiet(Effects *effects, List *plans)
-{
-	ListCell   *cell;
-
-	foreach(cell, plans)
-	{
-		if (!plan_starts_quiet(effects, lfirst(cell)))
-			return false;
-	}
-	return true;
-}
-
-/* Of a scan that is not a leaf of the plan, or evaluates more than any node. */
-static bool
-scan_is_quiet(Effects *effects, Plan *plan)
-{
-	switch (nodeTag(plan))
-	{
-		case T_SeqScan:
-		case T_NamedTuplestoreScan:
-		case T_WorkTableScan:
-			return true;
-		case T_IndexScan:
-			return exprs_are_quiet(effects, ((IndexScan *) plan)->indexqual) &&
-				exprs_are_quiet(effects, ((IndexScan *) plan)->indexorderby);
-		case T_IndexOnlyScan:
-			return exprs_are_quiet(effects, ((IndexOnlyScan *) plan)->indexqual) &&
-				exprs_are_quiet(effects, ((IndexOnlyScan *) plan)->indexorderby);
-		case T_BitmapHeapScan:
-			/* below it, all is done with the first row */
-			return exprs_are_quiet(effects, ((BitmapHeapScan *) plan)->bitmapqualorig);
-		case T_TidScan:
-			return exprs_are_quiet(effects, ((TidScan *) plan)->tidquals);
-		case T_TidRangeScan:
-			return exprs_are_quiet(effects, ((TidRangeScan *) plan)->tidrangequals);
-		case T_ValuesScan:
-			return exprs_are_quiet(effects, ((ValuesScan *) plan)->values_lists);
-		case T_FunctionScan:
-			/* with several functions (ROWS FROM) too, all at the first row */
-			return !effects->whole ||
-				exprs_are_quiet(effects, ((FunctionScan *) plan)->functions);
-		case T_SubqueryScan:
-			return plan_is_quiet(effects, ((SubqueryScan *) plan)->subplan);
-		case T_CteScan:
-			{
-				Plan	   *cte = list_nth(effects->stmt->subplans,
-										   ((CteScan *) plan)->ctePlanId - 1);
-
-				/* one row more than is wanted of it may take for ever */
-				if (IsA(cte, RecursiveUnion))
-					effects->leakproof = false;
-				return plan_is_quiet(effects, cte);
-			}
-		default:
-			return false;
-	}
-}
-
-static bool
-join_is_quiet(Effects *effects, Plan *plan)
-{
-	ListCell   *cell;
-
-	if (IsA(plan, NestLoop))
-	{
-		foreach(cell, ((NestLoop *) plan)->nestParams)
-			effects->params = bms_add_member(effects->params,
-											 ((NestLoopParam *) lfirst(cell))->paramno);
-	}
-	if (!exprs_are_quiet(effects, ((Join *) plan)->joinqual) ||
-		!plan_is_quiet(effects, outerPlan(plan)))
-		return false;
-	switch (nodeTag(plan))
-	{
-		case T_NestLoop:
-			return plan_starts_quiet(effects, innerPlan(plan));
-		case T_MergeJoin:
-			return exprs_are_quiet(effects, ((MergeJoin *) plan)->mergeclauses) &&
-				plan_is_quiet(effects, innerPlan(plan));
-		case T_HashJoin:
-			/* the inner side is in the hash table by now */
-			return exprs_are_quiet(effects, ((HashJoin *) plan)->hashclauses) &&
-				(!effects->whole || plan_is_quiet(effects, innerPlan(plan)));
-		default:
-			return false;
-	}
-}
-
-/* Can more rows be asked of this plan, after its first, without an effect? */
-static bool
-plan_is_quiet(Effects *effects, Plan *plan)
-{
-	ListCell   *cell;
-
-	if (plan == NULL)
-		return true;
-	check_stack_depth();
-	if (!exprs_are_quiet(effects, plan->targetlist) ||
-		!exprs_are_quiet(effects, plan->qual))
-		return false;
-	foreach(cell, plan->initPlan)
-	{
-		if (!exprs_are_quiet(effects, lfirst(cell)))
-			return false;
-	}
-
-	switch (nodeTag(plan))
-	{
-		case T_Sort:
-			if (!effects->whole)
-				return true;
-			break;
-		case T_Agg:
-			if (!effects->whole &&
-				(((Agg *) plan)->aggstrategy == AGG_PLAIN ||
-				 ((Agg *) plan)->aggstrategy == AGG_HASHED))
-				return true;
-			break;
-		case T_Result:
-			if (!exprs_are_quiet(effects, ((Result *) plan)->resconstantqual))
-				return false;
-			break;
-		case T_WindowAgg:
-			if (!exprs_are_quiet(effects, ((WindowAgg *) plan)->startOffset) ||
-				!exprs_are_quiet(effects, ((WindowAgg *) plan)->endOffset) ||
-				!exprs_are_quiet(effects, ((WindowAgg *) plan)->runCondition))
-				return false;
-			break;
-		case T_Limit:
-			if (!exprs_are_quiet(effects, ((Limit *) plan)->limitOffset) ||
-				!exprs_are_quiet(effects, ((Limit *) plan)->limitCount))
-				return false;
-			break;
-		case T_ProjectSet:
-		case T_Hash:
-		case T_Material:
-		case T_Memoize:
-		case T_IncrementalSort:
-		case T_Group:
-		case T_Unique:
-		case T_SetOp:
-		case T_Gather:
-		case T_GatherMerge:
-			break;
-		case T_RecursiveUnion:
-			return plan_is_quiet(effects, outerPlan(plan)) &&
-				plan_starts_quiet(effects, innerPlan(plan));
-		case T_Append:
-			return plans_are_quiet(effects, ((Append *) plan)->appendplans);
-		case T_MergeAppend:
-			/* all of them have started with its first row, but this is simpler */
-			return plans_are_quiet(effects, ((MergeAppend *) plan)->mergeplans);
-		case T_NestLoop:
-		case T_MergeJoin:
-		case T_HashJoin:
-			return join_is_quiet(effects, plan);
-		default:
-			return scan_is_quiet(effects, plan);
-	}
-	return plan_is_quiet(effects, outerPlan(plan)) &&
-		plan_is_quiet(effects, innerPlan(plan));
-}
-
-/* The same of one that may start, or start anew, after that first row. */
-static bool
-plan_starts_quiet(Effects *effects, Plan *plan)
-{
-	bool		whole = effects->whole;
-	bool		answer;
-
-	effects->whole = true;
-	answer = plan_is_quiet(effects, plan);
-	effects->whole = whole;
-	return answer;
-}
 
 /* Turning an inner key into one over the outer row. */
 typedef struct KeyContext
@@ -403,7 +121,7 @@ static Expr *
 key_of(KeyContext *key, OpExpr *qual, AttrNumber column)
 {
 	KeyContext	found = *key;
-	Effects		effects = {NULL, true, NULL, false};
+	NxmEffects	effects = {NULL, true, NULL, false};
 	Node	   *left;
 	Expr	   *value;
 
@@ -418,7 +136,7 @@ key_of(KeyContext *key, OpExpr *qual, AttrNumber column)
 
 	found.usable = true;
 	value = (Expr *) over_outer(lsecond(qual->args), &found);
-	if (!found.usable || has_effect((Node *) value, &effects) ||
+	if (!found.usable || !nxm_expr_is_quiet(&effects, value) ||
 		(!effects.leakproof && !found.may_fail))
 		return NULL;
 	found.leakproof = found.leakproof && effects.leakproof;
@@ -714,11 +432,11 @@ is_one_row(Plan *plan)
 static bool
 statement_is_quiet(Walk *walk)
 {
-	Effects		effects = {walk->stmt, true, NULL, true};
+	NxmEffects	effects = {walk->stmt, true, NULL, true};
 
 	if (!walk->quiet_known)
 	{
-		walk->quiet = plan_is_quiet(&effects, walk->stmt->planTree);
+		walk->quiet = nxm_plan_is_quiet(&effects, walk->stmt->planTree);
 		walk->quiet_known = true;
 	}
 	return walk->quiet;
@@ -730,7 +448,7 @@ consider(Walk *walk, NestLoop *join, Plan *outer, NxmLoopEarly early,
 		 int64 bound)
 {
 	NxmLoop		loop = {early, bound, true, 0, {{0}}};
-	Effects		effects = {walk->stmt, true, NULL, false};
+	NxmEffects	effects = {walk->stmt, true, NULL, false};
 	MemoryContext old;
 
 	if (join->nestParams == NIL || is_one_row(outerPlan(join)) ||
@@ -742,7 +460,7 @@ consider(Walk *walk, NestLoop *join, Plan *outer, NxmLoopEarly early,
 											  ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(walk->context);
 	collect(&loop, join, innerPlan(join), false, true);
-	if (loop.ntargets > 0 && plan_is_quiet(&effects, outerPlan(join)))
+	if (loop.ntargets > 0 && nxm_plan_is_quiet(&effects, outerPlan(join)))
 	{
 		loop.leakproof = loop.leakproof && effects.leakproof;
 		if (loop.leakproof ||

@@ -17,7 +17,7 @@
 typedef enum NxmLoopEarly
 {
 	NXM_LOOP_COMPLETE,			/* no: something above wants them all first */
-	NXM_LOOP_AS_RUN,			/* if the query is run for a number of rows */
+	NXM_LOOP_AS_RUN,			/* if the query is run for a part of its rows */
 	NXM_LOOP_EARLY				/* yes */
 } NxmLoopEarly;
 

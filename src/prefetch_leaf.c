@@ -14,7 +14,7 @@
  * changes the scan).  Where the last item of a leaf passes, and each key bounds
  * the scan at one end, all items before it pass.  Keys that this file cannot
  * decide (row comparisons, arrays where they advance within a leaf, functions
- * that are not PostgreSQL's own) keep the scan to one leaf.
+ * that are not PostgreSQL's own or call such) keep the scan to one leaf.
  *
  * All of it is a hint.  A leaf may be split, emptied or deleted before the scan
  * gets there; the scan then finds other items than those copied, and what was
@@ -36,6 +36,7 @@
 #include "prefetch_internal.h"
 
 #include "access/transam.h"
+#include "btree_probe.h"
 #include "compat.h"
 #include "prefetch_page.h"
 #include "utils/memutils.h"
@@ -144,7 +145,8 @@ goes_on(IndexScanDesc scan, ScanDirection dir)
 			 !NXM_BTREE_ARRAY_BY_ELEMENT))
 			return false;
 		if ((key->sk_flags & SK_ISNULL) == 0 &&
-			key->sk_func.fn_oid >= FirstNormalObjectId)
+			(key->sk_func.fn_oid >= FirstNormalObjectId ||
+			 nxm_type_holds_others(scan->indexRelation->rd_opcintype[key->sk_attno - 1])))
 			return false;
 	}
 	return true;

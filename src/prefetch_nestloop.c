@@ -68,6 +68,7 @@
 #include "prefetch_index.h"
 #include "prefetch_page.h"
 #include "prefetch_stats.h"
+#include "tcop/dest.h"
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -128,7 +129,7 @@ typedef struct LoopState
 	NxmLoop		plan;
 	int			max_distance;	/* 0: pass rows on */
 	Oid			heap;			/* of the first inner scan */
-	bool		run_for_count;	/* ExecutorRun was given a count */
+	bool		in_part;		/* rows of this ExecutorRun() may be all there are */
 	bool		outer_done;
 	uint64		returned;		/* rows, since the last rescan */
 
@@ -208,7 +209,7 @@ static inline bool
 may_stop_early(LoopState *state)
 {
 	return state->plan.early == NXM_LOOP_EARLY ||
-		(state->plan.early == NXM_LOOP_AS_RUN && state->run_for_count);
+		(state->plan.early == NXM_LOOP_AS_RUN && state->in_part);
 }
 
 static void
@@ -274,8 +275,12 @@ set_keys(LoopState *state, Target *target, Row *row, uint32 *hash)
 		/* once, and not at each comparison with a page locked */
 		if (target->typlen[i] == -1)
 		{
-			MemoryContext old = MemoryContextSwitchTo(context->ecxt_per_tuple_memory);
+			MemoryContext old;
 
+			/* too long for most indexes, and its table may be damaged */
+			if (VARATT_IS_EXTERNAL(DatumGetPointer(value)))
+				return false;
+			old = MemoryContextSwitchTo(context->ecxt_per_tuple_memory);
 			value = PointerGetDatum(PG_DETOAST_DATUM_PACKED(value));
 			MemoryContextSwitchTo(old);
 		}
@@ -928,10 +933,18 @@ nxm_prefetch_nestloop_started(QueryDesc *query, PlannedStmt *own,
 void
 nxm_prefetch_nestloop_run(QueryDesc *query, uint64 count)
 {
+	/*
+	 * Rows in front of an error stay where they are: RETURN QUERY in a block with
+	 * an exception handler goes on with them, COPY has written them.
+	 */
+	bool		in_part = count != 0 ||
+		query->dest->mydest == DestTuplestore ||
+		query->dest->mydest == DestCopyOut;
+
 	for (LoopState *state = loops; state != NULL; state = state->next)
 	{
 		if (state->css.ss.ps.state == query->estate)
-			state->run_for_count = count != 0;
+			state->in_part = in_part;
 	}
 }
 

@@ -25,7 +25,7 @@ extern void nxm_prefetch_nestloop_started(QueryDesc *query, PlannedStmt *own,
 										  PlannedStmt *ours,
 										  MemoryContext context);
 
-/* Before ExecutorRun, with its count; 0: all rows. */
+/* Before ExecutorRun, with its count (0: all rows) and its destination. */
 extern void nxm_prefetch_nestloop_run(QueryDesc *query, uint64 count);
 
 #endif							/* NXM_PREFETCH_NESTLOOP_H */

@@ -33,7 +33,7 @@ foreach my $name ('prefetch', 'nestloop_prefetch')
 	my $sums = PostgreSQL::Test::Utils::tempdir() . "/$name";
 	my $out;
 	{
-		local %ENV = (%ENV, PGOPTIONS => '-c intervalstyle=postgres_verbose', PGTZ => 'PST8PDT', PGDATESTYLE => 'Postgres, MDY');
+		local %ENV = (%ENV, PG_ABS_SRCDIR => $top, PGOPTIONS => '-c intervalstyle=postgres_verbose', PGTZ => 'PST8PDT', PGDATESTYLE => 'Postgres, MDY');
 		IPC::Run::run([ 'psql', '-Xaq', '-v', "cold=$sums", '-d', $node->connstr('postgres') ],
 			'<', "$top/sql/$name.sql", '>&', \$out);
 	}

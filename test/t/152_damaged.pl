@@ -96,12 +96,12 @@ sub leaf
 }
 
 my %case = (
-	'a leaf behind LIMIT' => [ $file{w_k}, leaf('w_k', 'w WHERE k = 1046'), 'SELECT k, f FROM w WHERE k >= 1000 ORDER BY k LIMIT 30' ],
-	'a leaf behind LIMIT, backward' => [ $file{w_k}, leaf('w_k', 'w WHERE k = 954'), 'SELECT k, f FROM w WHERE k <= 1000 ORDER BY k DESC LIMIT 30' ],
+	'a leaf behind LIMIT' => [ $file{w_k}, leaf('w_k', 'w WHERE k = 1038'), 'SELECT k, f FROM w WHERE k >= 1000 ORDER BY k LIMIT 30' ],
+	'a leaf behind LIMIT, backward' => [ $file{w_k}, leaf('w_k', 'w WHERE k = 962'), 'SELECT k, f FROM w WHERE k <= 1000 ORDER BY k DESC LIMIT 30' ],
 	'a block of the table behind LIMIT' => [ $file{w}, value('SELECT (ctid::text::point)[0]::int FROM w WHERE k = 1035'), 'SELECT k, f FROM w WHERE k >= 1000 ORDER BY k LIMIT 30' ],
 	'a leaf of an array behind LIMIT' => [ $file{w_k}, leaf('w_k', 'w WHERE k = 1350'), 'SELECT k, f FROM w WHERE k = ANY (ARRAY(SELECT i * 10 FROM generate_series(100, 300) i)) ORDER BY k LIMIT 30' ],
-	'a leaf behind a fetch, nested loop' => [ $file{t_g}, leaf('t_g', 't WHERE g = (SELECT g FROM o WHERE n = 116) LIMIT 1'),
-		'BEGIN; DECLARE c NO SCROLL CURSOR FOR SELECT o.n, t.k, length(t.pad) FROM o JOIN t ON t.g = o.g WHERE o.n >= 100 ORDER BY o.n', 'FETCH 10 FROM c', 'FETCH 20 FROM c', 'ROLLBACK' ],
+	'a leaf behind a fetch, nested loop' => [ $file{t_g}, leaf('t_g', 't WHERE g = (SELECT g FROM o WHERE n = 141) LIMIT 1'),
+		'BEGIN; DECLARE c NO SCROLL CURSOR FOR SELECT o.n, t.k, length(t.pad) FROM o JOIN t ON t.g = o.g WHERE o.n >= 100 ORDER BY o.n', 'FETCH 100 FROM c', 'FETCH 100 FROM c', 'ROLLBACK' ],
 	'the visibility map' => [ "$file{t}_vm", 0,
 		'BEGIN; DECLARE c NO SCROLL CURSOR FOR SELECT l.n, t.g FROM l LEFT JOIN t ON t.g = l.g WHERE l.n >= 480 ORDER BY l.n', 'FETCH 10 FROM c', 'FETCH 8 FROM c', 'ROLLBACK' ],
 );
