@@ -148,6 +148,50 @@ foreach my $setting ($off, $on)
 }
 is($scans[1], $scans[0], "idx_scan is as without ($scans[0])");
 
+# the catalogs' entries change while a cursor stands in the middle
+sub in_parts
+{
+	my ($setting) = @_;
+	cold();
+	my $c = session($node);
+	my @got = (ask($c, "$setting; BEGIN; DECLARE c NO SCROLL CURSOR FOR SELECT o.n, t.pad, t.g FROM o JOIN t ON t.k = o.k WHERE o.n BETWEEN 13000 AND 13400 ORDER BY o.n"));
+	push @got, ask($c, 'FETCH 60 FROM c');
+	$node->safe_psql('postgres', 'ANALYZE t, o; ALTER INDEX t_k SET (fillfactor = 80); ALTER TABLE t SET (fillfactor = 99); CREATE INDEX more ON t (g, k)');
+	push @got, ask($c, 'FETCH 60 FROM c'), ask($c, 'SAVEPOINT s; ANALYZE t; SELECT 1 / 0'), ask($c, 'ROLLBACK TO s'), ask($c, 'FETCH 60 FROM c');
+	push @got, ask($c, "DO 'BEGIN PERFORM 1 / (o.n - 14100) FROM o JOIN t ON t.k = o.k WHERE o.n >= 14000; EXCEPTION WHEN division_by_zero THEN END'");
+	push @got, ask($c, 'FETCH ALL FROM c'), ask($c, 'COMMIT');
+	my $asked = ask($c, $counts);
+	close_session($c);
+	$node->safe_psql('postgres', 'DROP INDEX more');
+	return (join("\n", @got), split /\|/, $asked);
+}
+my ($parts_off) = in_parts($off);
+my ($parts_on, $parts_issued) = in_parts($on);
+is($parts_on, $parts_off, 'a cursor over an index whose catalog entry changes: same rows');
+cmp_ok($parts_issued, '>', 100, 'and blocks are read ahead');
+
+# an index as pg_upgrade brings it from PostgreSQL 11: version 3
+cold();
+$node->stop;
+{
+	open(my $fh, '+<', $node->data_dir . "/$file{t_k}") or die "t_k: $!";
+	binmode $fh;
+	# btm_magic, btm_version, behind the page's header of 24 bytes
+	sysseek($fh, 24, 0);
+	sysread($fh, my $meta, 8);
+	is(join(' ', unpack('L2', $meta)), 0x053162 . ' 4', 'the meta page of an index of version 4');
+	sysseek($fh, 28, 0);
+	syswrite($fh, pack('L', 3));
+}
+$node->start;
+my ($old_off) = run($off, $shape{plain});
+cold();
+my ($old_on, $old_issued) = run($on, $shape{plain});
+is($old_on, $old_off, 'an index of version 3: same rows');
+cmp_ok($old_issued, '>', 300, 'and blocks are read ahead');
+$node->safe_psql('postgres', 'REINDEX INDEX t_k');
+$file{t_k} = $node->safe_psql('postgres', q{SELECT pg_relation_filepath('t_k')});
+
 # writing while it reads ahead: leaves split, pages deleted
 cold();
 $s = session($node);
