@@ -84,8 +84,8 @@ extern NxmResult nxm_object_copy_rights(NxmObject *object, Oid *owner, NxmAcl *a
 extern NxmResult nxm_acl_new(const NxmAcl *acl, NxmRef *ref);
 
 /* Raises insufficient_privilege. */
-extern void nxm_deny(NxmKind kind, const char *name, size_t len,
-					 NxmPrivilege privilege) pg_attribute_noreturn();
+_Noreturn extern void nxm_deny(NxmKind kind, const char *name, size_t len,
+					 NxmPrivilege privilege);
 
 /*
  * Frees a part of an object that nobody uses any more.  NXM_ABSENT: there is
