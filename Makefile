@@ -57,6 +57,7 @@ OBJS = \
 	src/prefetch_am.o \
 	src/prefetch_leaf.o \
 	src/prefetch_array.o \
+	src/prefetch_whole.o \
 	src/prefetch_nestloop.o \
 	src/prefetch_learned.o \
 	src/prefetch_stats.o \

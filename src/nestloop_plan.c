@@ -527,6 +527,54 @@ node_size(Plan *plan)
 #undef SIZE_OF
 }
 
+void
+nxm_loop_early_below(const Plan *plan, NxmLoopEarly *outer, NxmLoopEarly *inner)
+{
+	switch (nodeTag(plan))
+	{
+		case T_Limit:
+			*outer = NXM_LOOP_EARLY;
+			break;
+		case T_Agg:
+			if (((const Agg *) plan)->aggstrategy == AGG_PLAIN ||
+				((const Agg *) plan)->aggstrategy == AGG_HASHED)
+				*outer = NXM_LOOP_COMPLETE;
+			break;
+		case T_Sort:
+		case T_Hash:
+			*outer = NXM_LOOP_COMPLETE;
+			break;
+		case T_MergeJoin:
+			*outer = *inner = NXM_LOOP_EARLY;
+			break;
+		case T_WindowAgg:
+			/* no more rows once the run condition fails */
+			if (((const WindowAgg *) plan)->runCondition != NIL)
+				*outer = NXM_LOOP_EARLY;
+			break;
+		case T_SetOp:
+			/* 18: sorted, it may leave its inner side where the outer one ends */
+			*inner = NXM_LOOP_EARLY;
+			break;
+		case T_HashJoin:
+			/* an empty hash table ends it, after an outer row */
+			*inner = NXM_LOOP_COMPLETE;
+			if (((const Join *) plan)->jointype != JOIN_LEFT &&
+				((const Join *) plan)->jointype != JOIN_FULL &&
+				((const Join *) plan)->jointype != JOIN_ANTI)
+				*outer = NXM_LOOP_EARLY;
+			break;
+		case T_NestLoop:
+			if (((const Join *) plan)->inner_unique ||
+				((const Join *) plan)->jointype == JOIN_SEMI ||
+				((const Join *) plan)->jointype == JOIN_ANTI)
+				*inner = NXM_LOOP_EARLY;
+			break;
+		default:
+			break;
+	}
+}
+
 /* The node alone: what it points to stays the plan's. */
 static Plan *
 copy_node(Walk *walk, Plan *plan)
@@ -604,49 +652,10 @@ visit(Walk *walk, Plan *plan, NxmLoopEarly early, int64 bound)
 			((SubqueryScan *) plan)->subplan = outer;
 			return plan;
 		case T_Limit:
-			early = NXM_LOOP_EARLY;
 			bound = limit_bound((Limit *) plan);
 			break;
-		case T_Agg:
-			bound = 0;
-			if (((Agg *) plan)->aggstrategy == AGG_PLAIN ||
-				((Agg *) plan)->aggstrategy == AGG_HASHED)
-				early = NXM_LOOP_COMPLETE;
-			break;
-		case T_Sort:
-		case T_Hash:
-			bound = 0;
-			early = NXM_LOOP_COMPLETE;
-			break;
-		case T_MergeJoin:
-			bound = 0;
-			early = inner_early = NXM_LOOP_EARLY;
-			break;
-		case T_WindowAgg:
-			/* no more rows once the run condition fails */
-			if (((WindowAgg *) plan)->runCondition != NIL)
-				early = NXM_LOOP_EARLY;
-			bound = 0;
-			break;
-		case T_SetOp:
-			/* 18: sorted, it may leave its inner side where the outer one ends */
-			inner_early = NXM_LOOP_EARLY;
-			bound = 0;
-			break;
-		case T_HashJoin:
-			/* an empty hash table ends it, after an outer row */
-			inner_early = NXM_LOOP_COMPLETE;
-			if (((Join *) plan)->jointype != JOIN_LEFT &&
-				((Join *) plan)->jointype != JOIN_FULL &&
-				((Join *) plan)->jointype != JOIN_ANTI)
-				early = NXM_LOOP_EARLY;
-			break;
 		case T_NestLoop:
-			if (((Join *) plan)->inner_unique ||
-				((Join *) plan)->jointype == JOIN_SEMI ||
-				((Join *) plan)->jointype == JOIN_ANTI)
-				inner_early = NXM_LOOP_EARLY;
-			break;
+		case T_HashJoin:
 		case T_Result:
 			break;
 		default:
@@ -654,6 +663,7 @@ visit(Walk *walk, Plan *plan, NxmLoopEarly early, int64 bound)
 			bound = 0;
 			break;
 	}
+	nxm_loop_early_below(plan, &early, &inner_early);
 	outer = visit(walk, outerPlan(plan), early, bound);
 	inner = visit(walk, innerPlan(plan), inner_early, 0);
 	if (IsA(plan, NestLoop))

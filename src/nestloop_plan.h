@@ -21,6 +21,13 @@ typedef enum NxmLoopEarly
 	NXM_LOOP_EARLY				/* yes */
 } NxmLoopEarly;
 
+/*
+ * What a plan node makes of this for its children.  In: *outer and *inner, what
+ * it is for the node itself.  Out: for its outer and its inner child.
+ */
+extern void nxm_loop_early_below(const Plan *plan, NxmLoopEarly *outer,
+								 NxmLoopEarly *inner);
+
 /* An index scan below the inner side; node is one of the plan's. */
 typedef struct NxmLoopTarget
 {

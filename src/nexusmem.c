@@ -75,6 +75,7 @@ static void
 executor_run(NXM_EXECUTOR_RUN_ARGS)
 {
 	nxm_prefetch_nestloop_run(query, count);
+	nxm_prefetch_index_run(query, count);
 	if (prev_executor_run)
 		prev_executor_run(NXM_EXECUTOR_RUN_PASS);
 	else

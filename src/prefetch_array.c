@@ -10,8 +10,13 @@
  *
  * Steps.  Several arrays are gone through like the digits of a number, the last
  * column's fastest; steps number these combinations in the scan's direction.
- * Leaves are asked for up to `distance` steps ahead.  Heap blocks follow at once
- * where the leaf is in memory, and half that distance ahead where it is not.
+ * Leaves are asked for up to `distance` steps ahead, so many at a time that they
+ * are half of what may be in flight.  Heap blocks follow at once where the leaf
+ * is in memory, and half that distance ahead where it is not.  A leaf is in
+ * flight until it has been searched.
+ *
+ * Where all rows are surely wanted (prefetch_whole.c) the scan goes to the full
+ * distance at once, else by its credit, as in prefetch_index.c.
  *
  * A leaf counts as used when the scan comes to its step (it descends there, be
  * there a match or not), a heap block when the scan returns a tuple of it.
@@ -26,8 +31,8 @@
  *
  * Limits: in PostgreSQL 15 and 16 elements that have no rows return no tuple,
  * and while the btree runs through such nothing is read ahead.  No parallel
- * scans, no skip arrays (18).  Memory: 3 kB, and 20 bytes for each block that
- * may be in flight.
+ * scans, no skip arrays (18).  Memory: 3 kB, and 40 to 80 bytes for each block
+ * that may be in flight.
  */
 #include "prefetch_internal.h"
 
@@ -39,7 +44,7 @@
 /* heap blocks read ahead for one element */
 #define MAX_BLOCKS 16
 
-/* A block in flight. */
+/* A block asked for and not reached. */
 typedef struct Asked
 {
 	int			step;
@@ -52,6 +57,7 @@ typedef struct Slot
 {
 	BlockNumber leaf;			/* of a step, by its number's low bits */
 	bool		leaf_asked;		/* and it is being read from the disk */
+	bool		leaf_counted;	/* and is one of leaves_in_flight, for this step */
 	Asked		asked;			/* the first `count` of them */
 } Slot;
 
@@ -71,8 +77,10 @@ struct NxmArrays
 	BlockNumber page;
 	int			leaf_next;		/* step whose leaf is found next */
 	int			heap_next;		/* step whose leaf is read next */
-	int			count;
-	int			size;			/* power of two, over max_distance */
+	int			count;			/* asked for and not reached */
+	int			leaves_in_flight;	/* of these, not searched */
+	int			heap_in_flight;
+	int			size;			/* power of two, over twice max_distance */
 
 	NxmBtreeProbe probe;
 	Slot		slot[FLEXIBLE_ARRAY_MEMBER];
@@ -100,6 +108,7 @@ nxm_arrays_forget(NxmBtreeLook *la)
 		la->arrays->prepared = false;
 		la->arrays->count = 0;
 	}
+	la->whole = false;
 	return n;
 }
 
@@ -222,6 +231,10 @@ remember(NxmArrays *a, int step, BlockNumber block, bool is_leaf)
 	asked->step = step;
 	asked->block = block;
 	asked->is_leaf = is_leaf;
+	if (is_leaf)
+		a->leaves_in_flight++;
+	else
+		a->heap_in_flight++;
 }
 
 /* Takes out what the scan has come to, or is past. */
@@ -231,6 +244,8 @@ reach(NxmArrays *a, NxmLookAhead *la, BlockNumber heap_block)
 	int			kept = 0;
 	int			wasted = 0;
 
+	a->leaves_in_flight = 0;
+	a->heap_in_flight = 0;
 	for (int i = 0; i < a->count; i++)
 	{
 		Asked	   *asked = &a->slot[i].asked;
@@ -241,7 +256,13 @@ reach(NxmArrays *a, NxmLookAhead *la, BlockNumber heap_block)
 		else if (asked->step < a->past)
 			wasted++;
 		else
+		{
+			if (!asked->is_leaf)
+				a->heap_in_flight++;
+			else if (asked->step >= a->heap_next)
+				a->leaves_in_flight++;
 			a->slot[kept++].asked = *asked;
+		}
 	}
 	a->count = kept;
 	nxm_look_wasted(la, wasted);
@@ -259,7 +280,11 @@ follow(IndexScanDesc scan, NxmBtreeLook *la, ScanDirection dir)
 	if (a->prepared && (a->dir != dir || (a->usable && step_of(so, a) < a->current)))
 		nxm_look_wasted(&la->base, nxm_arrays_forget(la));
 	if (!a->prepared)
+	{
 		prepare(scan, a, dir);
+		/* a key less: the btree has found that it bounds the elements as well */
+		la->whole = so->numberOfKeys == scan->numberOfKeys && nxm_is_whole(scan);
+	}
 	if (!a->usable)
 		return false;
 
@@ -271,14 +296,11 @@ follow(IndexScanDesc scan, NxmBtreeLook *la, ScanDirection dir)
 		a->past_page = step;
 	}
 	a->current = step;
-	reach(a, &la->base, ItemPointerGetBlockNumberNoCheck(&scan->xs_heaptid));
-
 	next = nxm_btree_next_step(so, dir, step);
-	if (next < 0)
-		return false;
 	a->heap_next = Max(a->heap_next, next);
 	a->leaf_next = Max(a->leaf_next, a->heap_next);
-	return true;
+	reach(a, &la->base, ItemPointerGetBlockNumberNoCheck(&scan->xs_heaptid));
+	return next >= 0;
 }
 
 /* Finds the leaf of a step.  Returns what nxm_look_learn() does. */
@@ -286,22 +308,24 @@ static bool
 look_at_leaf(IndexScanDesc scan, NxmArrays *a, NxmLookAhead *la)
 {
 	int			step = a->leaf_next++;
+	Slot	   *slot = slot_of_step(a, step);
 	BlockNumber leaf;
 	NxmLookResult found;
 
 	set_keys((BTScanOpaque) scan->opaque, a, step);
 	leaf = nxm_btree_probe_leaf(&a->probe);
-	slot_of_step(a, step)->leaf = leaf;
-	slot_of_step(a, step)->leaf_asked = false;
+	slot->leaf = leaf;
+	slot->leaf_asked = false;
+	slot->leaf_counted = false;
 	if (!BlockNumberIsValid(leaf))
 		return true;
 	if (step > a->heap_next && slot_of_step(a, step - 1)->leaf == leaf)
 	{
-		slot_of_step(a, step)->leaf_asked = slot_of_step(a, step - 1)->leaf_asked;
+		slot->leaf_asked = slot_of_step(a, step - 1)->leaf_asked;
 		return true;
 	}
 	found = nxm_look_at_index(la, scan->indexRelation, leaf);
-	slot_of_step(a, step)->leaf_asked = found == NXM_LOOK_SUBMITTED;
+	slot->leaf_asked = slot->leaf_counted = found == NXM_LOOK_SUBMITTED;
 	if (found == NXM_LOOK_SUBMITTED)
 		remember(a, step, leaf, true);
 	/* that the leaf is cached tells nothing of the heap */
@@ -316,14 +340,20 @@ look_at_heap(IndexScanDesc scan, NxmArrays *a, NxmLookAhead *la, int room,
 			 Buffer *vmbuf)
 {
 	int			step = a->heap_next++;
-	BlockNumber leaf = slot_of_step(a, step)->leaf;
+	Slot	   *slot = slot_of_step(a, step);
 	BlockNumber blocks[MAX_BLOCKS];
 	int			n;
 
-	if (!a->exact || !BlockNumberIsValid(leaf))
+	a->leaves_in_flight -= slot->leaf_counted;
+	slot->leaf_counted = false;
+	if (!BlockNumberIsValid(slot->leaf))
 		return true;
 	set_keys((BTScanOpaque) scan->opaque, a, step);
-	n = nxm_btree_probe_blocks(&a->probe, leaf, blocks, Min(room, MAX_BLOCKS));
+	n = nxm_btree_probe_blocks(&a->probe, slot->leaf, blocks,
+							   Min(room, MAX_BLOCKS));
+	/* those that the same leaf is for need not wait for it */
+	for (int i = step + 1; i < a->leaf_next && slot_of_step(a, i)->leaf == slot->leaf; i++)
+		slot_of_step(a, i)->leaf_asked = false;
 	for (int i = 0; i < n; i++)
 	{
 		NxmLookResult found = nxm_look_at(la, scan->heapRelation, blocks[i], vmbuf);
@@ -339,22 +369,25 @@ look_at_heap(IndexScanDesc scan, NxmArrays *a, NxmLookAhead *la, int room,
 static bool
 make_arrays(NxmBtreeLook *la)
 {
+	int			size = 2 * la->ring_size;
+
 	la->arrays = MemoryContextAllocExtended(GetMemoryChunkContext(la),
 											offsetof(NxmArrays, slot) +
-											sizeof(Slot) * la->ring_size,
+											sizeof(Slot) * size,
 											MCXT_ALLOC_NO_OOM);
 	if (la->arrays == NULL)
 		return false;
 	la->arrays->prepared = false;
 	la->arrays->count = 0;
-	la->arrays->size = la->ring_size;
+	la->arrays->size = size;
 	return true;
 }
 
 void
 nxm_arrays_follow(IndexScanDesc scan, NxmBtreeLook *la, ScanDirection dir,
-				  int in_flight, bool look)
+				  bool look)
 {
+	int			others = la->ring_count + nxm_leaves_in_flight(la);
 	NxmArrays  *a;
 	Buffer		vmbuf = InvalidBuffer;
 	bool		more = true;
@@ -366,20 +399,31 @@ nxm_arrays_follow(IndexScanDesc scan, NxmBtreeLook *la, ScanDirection dir,
 	if (!follow(scan, la, dir) || !look)
 		return;
 
-	while (more && a->count < in_flight)
+	while (more)
 	{
-		int			nsteps = Min(a->nsteps, a->current + 1 + in_flight);
+		int			most_asked = la->whole ? a->size : la->base.credit - others;
+		int			most = Min(la->base.distance - others, most_asked);
+		int			half = a->exact ? (most + 1) / 2 : most;
+		int			room = Min(most_asked - a->count,
+							   most - a->leaves_in_flight - a->heap_in_flight);
+		bool		has_leaf = a->exact && a->heap_next < a->leaf_next;
+		Slot	   *slot = slot_of_step(a, a->heap_next);
 
-		if (a->heap_next < a->leaf_next &&
-			(a->heap_next - a->current <= (in_flight + 1) / 2 ||
-			 !slot_of_step(a, a->heap_next)->leaf_asked ||
-			 nxm_is_buffered(scan->indexRelation,
-							 slot_of_step(a, a->heap_next)->leaf)))
-			more = look_at_heap(scan, a, &la->base, in_flight - a->count, &vmbuf);
-		else if (a->leaf_next < nsteps)
+		/* several leaves, before one that is not there is waited for */
+		if (room > 0 && a->leaves_in_flight < half &&
+			a->leaf_next < Min(a->nsteps, a->current + 1 + most) &&
+			!(has_leaf && (la->base.quiet || !slot->leaf_asked)))
+		{
 			more = look_at_leaf(scan, a, &la->base);
-		else
+			continue;
+		}
+		if (!has_leaf ||
+			(slot->leaf_asked && a->heap_next - a->current > half))
 			break;
+		room = Min(most_asked - a->count, room + slot->leaf_counted);
+		if (room <= 0)
+			break;
+		more = look_at_heap(scan, a, &la->base, room, &vmbuf);
 	}
 	if (BufferIsValid(vmbuf))
 		ReleaseBuffer(vmbuf);

@@ -33,7 +33,8 @@
  * - credit: the tuples returned, less the blocks wasted by earlier rescans,
  *   at most the distance.  No more blocks are ever in flight.  So LIMIT n
  *   wastes at most n reads, and nothing is asked for at the first tuple.  It
- *   outlives a rescan: an inner scan whose blocks are all used keeps it.
+ *   outlives a rescan: an inner scan whose blocks are all used keeps it.  A scan
+ *   with array keys that is surely asked for all its rows does without.
  * - distance: nexusmem.prefetch_distance.  8 + distance cached blocks in a row
  *   halve it; below 1 the scan is quiet.
  * - quiet: nothing is looked at until this process has read a block (of
@@ -355,6 +356,7 @@ begin_look_ahead(IndexScanDesc scan, BTScanPosData *pos)
 	la->next = 0;
 	la->leaves = NULL;
 	la->arrays = NULL;
+	la->whole = false;
 	la->ring_head = 0;
 	la->ring_count = 0;
 	la->ring_size = ring_size;
@@ -608,16 +610,15 @@ look_ahead(IndexScanDesc scan, NxmBtreeLook *la, const BTScanPosData *pos,
 	la->next = Max(la->next, place + 1);
 
 	look = !la->base.quiet || *la->base.reads >= la->base.next_look;
-	in_flight = Min(la->base.credit, la->base.distance);
+	in_flight = la->whole ? la->base.distance :
+		Min(la->base.credit, la->base.distance);
 	if (look)
 		look_further(scan, la, pos, in_flight - nxm_arrays_in_flight(la));
 	if (has_arrays)
 	{
 		/* unless what is nearer has told */
 		look = !la->base.quiet || *la->base.reads >= la->base.next_look;
-		nxm_arrays_follow(scan, la, dir,
-						  in_flight - la->ring_count - nxm_leaves_in_flight(la),
-						  look);
+		nxm_arrays_follow(scan, la, dir, look);
 	}
 	nxm_look_sleep(&la->base, la->ring_count + nxm_leaves_in_flight(la) +
 				   nxm_arrays_in_flight(la));
@@ -759,6 +760,7 @@ take_seat(Relation index)
 		index->rd_indam = seat->ours;
 }
 
+/* *context: an int, to which index scans with array keys are added. */
 static bool
 take_seats(PlanState *state, void *context)
 {
@@ -774,6 +776,7 @@ take_seats(PlanState *state, void *context)
 	{
 		take_seat(index);
 		nxm_learned_take_seat(index, btree_seat.ours);
+		*(int *) context += nxm_has_array_key(state);
 	}
 	return planstate_tree_walker(state, take_seats, context);
 }
@@ -782,6 +785,8 @@ void
 nxm_prefetch_index_start(QueryDesc *query, int eflags)
 {
 #ifdef USE_PREFETCH
+	int			narrays = 0;
+
 	if ((!nxm_enable_prefetch && !nxm_enable_learned_prefetch) || switched_off ||
 		(eflags & EXEC_FLAG_EXPLAIN_ONLY) != 0)
 		return;
@@ -795,7 +800,9 @@ nxm_prefetch_index_start(QueryDesc *query, int eflags)
 		outerPlanState(query->planstate) == NULL &&
 		query->planstate->initPlan == NIL && query->planstate->subPlan == NIL)
 		return;
-	(void) take_seats(query->planstate, NULL);
+	(void) take_seats(query->planstate, &narrays);
+	if (narrays > 0)
+		nxm_whole_start(query, narrays);
 #endif
 }
 

@@ -24,6 +24,9 @@ extern void nxm_prefetch_index_init(void);
 /* Gives the plan's indexes our routine.  To be called after ExecutorStart. */
 extern void nxm_prefetch_index_start(QueryDesc *query, int eflags);
 
+/* Before ExecutorRun, with its count; 0: all rows. */
+extern void nxm_prefetch_index_run(QueryDesc *query, uint64 count);
+
 /* Is this scan of a btree, which has our routine, reading ahead of itself? */
 extern bool nxm_prefetch_index_awake(IndexScanDesc scan);
 

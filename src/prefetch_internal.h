@@ -11,6 +11,7 @@
 #include "access/amapi.h"
 #include "access/nbtree.h"
 #include "access/relscan.h"
+#include "nodes/execnodes.h"
 #include "prefetch_index.h"
 #include "prefetch_stats.h"
 #include "utils/rel.h"
@@ -143,6 +144,7 @@ typedef struct NxmBtreeLook
 	int			next;			/* place to look at next */
 	NxmLeaves  *leaves;			/* read ahead; NULL: none yet */
 	NxmArrays  *arrays;			/* elements to come; NULL: none yet */
+	bool		whole;			/* array keys, and surely all rows are wanted */
 
 	/* places asked for and not reached, oldest first */
 	int			ring_head;
@@ -184,15 +186,42 @@ extern int	nxm_leaves_forget(NxmBtreeLook *la);
 
 /*
  * The scan, which has array keys, has returned a tuple.  Takes note of what it
- * reached of the blocks in flight, and where `look` looks further ahead, with up
- * to in_flight blocks in flight.  May raise the errors that reading a page of
- * an index may.
+ * reached of the blocks in flight, and where `look` looks further ahead.  May
+ * raise the errors that reading a page of an index may.
  */
 extern void nxm_arrays_follow(IndexScanDesc scan, NxmBtreeLook *la,
-							  ScanDirection dir, int in_flight, bool look);
+							  ScanDirection dir, bool look);
+/* Blocks asked for and not reached. */
 extern int	nxm_arrays_in_flight(const NxmBtreeLook *la);
 /* Forgets all that was read ahead.  Returns how many blocks were in flight. */
 extern int	nxm_arrays_forget(NxmBtreeLook *la);
+
+/* prefetch_whole.c */
+
+/* A query starts with so many index scans that have array keys, of a btree. */
+extern void nxm_whole_start(QueryDesc *desc, int nscans);
+/* Is this one of them, and surely asked for all its rows? */
+extern bool nxm_is_whole(IndexScanDesc desc);
+
+/* Has this index scan, of a plan, array keys? */
+static inline bool
+nxm_has_array_key(const PlanState *state)
+{
+	bool		index_only = IsA(state, IndexOnlyScanState);
+	const ScanKeyData *keys = index_only ?
+		((const IndexOnlyScanState *) state)->ioss_ScanKeys :
+		((const IndexScanState *) state)->iss_ScanKeys;
+	int			nkeys = index_only ?
+		((const IndexOnlyScanState *) state)->ioss_NumScanKeys :
+		((const IndexScanState *) state)->iss_NumScanKeys;
+
+	for (int i = 0; i < nkeys; i++)
+	{
+		if ((keys[i].sk_flags & SK_SEARCHARRAY) != 0)
+			return true;
+	}
+	return false;
+}
 
 /* Item of a place on the current leaf. */
 static inline int

@@ -865,6 +865,13 @@ link_target(LoopState *state, Target *target, PlanState *inner)
 	}
 }
 
+bool
+nxm_is_nestloop_node(const PlanState *state)
+{
+	return IsA(state, CustomScanState) &&
+		((const CustomScanState *) state)->methods == &exec_methods;
+}
+
 static bool
 link_loops(PlanState *node, void *context)
 {
@@ -873,8 +880,7 @@ link_loops(PlanState *node, void *context)
 	if (node == NULL)
 		return false;
 	outer = IsA(node, NestLoopState) ? outerPlanState(node) : NULL;
-	if (outer != NULL && IsA(outer, CustomScanState) &&
-		((CustomScanState *) outer)->methods == &exec_methods)
+	if (outer != NULL && nxm_is_nestloop_node(outer))
 	{
 		LoopState  *state = (LoopState *) outer;
 

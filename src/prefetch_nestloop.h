@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "executor/execdesc.h"
+#include "nodes/execnodes.h"
 
 extern bool nxm_enable_nestloop_prefetch;
 
@@ -27,5 +28,8 @@ extern void nxm_prefetch_nestloop_started(QueryDesc *query, PlannedStmt *own,
 
 /* Before ExecutorRun, with its count (0: all rows) and its destination. */
 extern void nxm_prefetch_nestloop_run(QueryDesc *query, uint64 count);
+
+/* Is it one of the nodes put into plans? */
+extern bool nxm_is_nestloop_node(const PlanState *state);
 
 #endif							/* NXM_PREFETCH_NESTLOOP_H */

@@ -162,6 +162,46 @@ foreach my $limit (1, 3, 10, 50)
 	close_session($s);
 }
 
+# How far ahead an array scan of the table reads for ten rows or fewer: it begins at the
+# full distance where nothing stops early, and else wastes no more than it returns.
+my $keys = 'ARRAY(SELECT i * 331 FROM generate_series(1, 300) i)';
+sub array_issued
+{
+	my ($settings, @statements) = @_;
+	cold($node);
+	my $s = session($node);
+	ask($s, $_) foreach $settings, @statements;
+	my $got = ask($s, q{SELECT issued, wasted FROM nexusmem.session_prefetch() WHERE kind = 'index'});
+	close_session($s);
+	return split /\|/, $got;
+}
+my $tenth = "1 / (k - 3310) + length(pad) AS x FROM t WHERE k = ANY ($keys)";
+my %whole = (
+	'the whole result' => [ "SELECT $tenth" ],
+	'an aggregate' => [ "SELECT sum(x) FROM (SELECT $tenth OFFSET 0) y" ],
+	'a sort' => [ "SET enable_sort = on; SELECT $tenth ORDER BY 1 LIMIT 1" ],
+	'FETCH ALL' => [ 'BEGIN', "DECLARE c CURSOR FOR SELECT $tenth", 'FETCH ALL FROM c', 'ROLLBACK' ],
+	'UNION ALL' => [ "SELECT x FROM (SELECT $tenth UNION ALL SELECT 1) y" ],
+);
+foreach my $name (sort keys %whole)
+{
+	my ($issued) = array_issued('SELECT 1', @{ $whole{$name} });
+	cmp_ok($issued, '>=', 32, "array, $name: the full distance at once ($issued)");
+}
+my %stops = (
+	'LIMIT in a subquery' => [ 10, "SELECT count(*) FROM (SELECT pad FROM t WHERE k = ANY ($keys) LIMIT 10) x" ],
+	'EXISTS' => [ 1, "SELECT EXISTS (SELECT FROM t WHERE k = ANY ($keys) AND pad <> '')" ],
+	'FETCH' => [ 5, 'BEGIN', "DECLARE c CURSOR FOR SELECT pad FROM t WHERE k = ANY ($keys)", 'FETCH 5 FROM c', 'ROLLBACK' ],
+	'elements that a bound excludes' => [ 5, "SELECT sum(length(pad)) FROM t WHERE k = ANY ($keys) AND k <= 1655" ],
+	'a merge join' => [ 20, "SET enable_hashjoin = off; SET enable_nestloop = off; SELECT count(*) FROM t JOIN generate_series(331, 3310, 331) i ON t.k = i WHERE t.k = ANY ($keys) AND pad <> ''" ],
+);
+foreach my $name (sort keys %stops)
+{
+	my ($most, @statements) = @{ $stops{$name} };
+	my (undef, $wasted) = array_issued('SELECT 1', @statements);
+	cmp_ok($wasted, '<=', $most, "array, $name: wastes no more than it returns ($wasted)");
+}
+
 cold($node);
 foreach my $limit (1, 3, 10, 50)
 {
