@@ -20,7 +20,8 @@
  * State of a scan hangs on scan->orderByData, which a btree, having no order-by
  * operators, leaves NULL: there it is found with one load, is NULL in scans
  * that somebody began before us, and is freed by index_endscan() itself.  It is
- * allocated at the first tuple that has others behind it on its leaf.
+ * allocated when something has been read since the leaf's first tuple, or with
+ * that leaf's SHORT_SCANth tuple: a short cached scan does without.
  *
  * Look-ahead.  After each tuple the items behind it in the scan direction
  * (BTScanOpaque->currPos.items, copied by the btree when it read the leaf) are
@@ -99,6 +100,8 @@
 #define QUIET_STEP 128
 /* so many reads a scan may miss for what the one before it found */
 #define INHERITED_STEP 8
+/* tuples of one leaf after which a scan gets its state, read or not */
+#define SHORT_SCAN 16
 /* halfway, by ratio, between a cached call and one that reaches the disk */
 #define THRESHOLD 4.0
 #define CALIBRATION_CALLS 33
@@ -113,6 +116,13 @@ static double threshold = 0;	/* seconds of one call; 0: not known */
 static bool calibrated = false;
 static bool tablespace_known = false;
 static const int64 no_reads = 0;
+
+/*
+ * The scan without state that returned the first tuple of a leaf last, and what
+ * this process had read by then.  May be gone: only to be compared with.
+ */
+static IndexScanDesc fresh_scan = NULL;
+static int64 fresh_reads = 0;
 
 StaticAssertDecl(InvalidBlockNumber == 0xFFFFFFFF, "set by bytes of 0xff");
 
@@ -566,13 +576,20 @@ look_further(IndexScanDesc scan, NxmBtreeLook *la, const BTScanPosData *pos,
 		ReleaseBuffer(vmbuf);
 }
 
+/* Place of the item that the scan returned, on its leaf. */
+static inline int
+current_place(const BTScanPosData *pos, ScanDirection dir)
+{
+	return ScanDirectionIsForward(dir) ? pos->itemIndex - pos->firstItem :
+		pos->lastItem - pos->itemIndex;
+}
+
 /* Not inlined: the fast way past it must not pay for its registers. */
 static pg_noinline void
 look_ahead(IndexScanDesc scan, NxmBtreeLook *la, const BTScanPosData *pos,
 		   ScanDirection dir)
 {
-	int			place = ScanDirectionIsForward(dir) ?
-		pos->itemIndex - pos->firstItem : pos->lastItem - pos->itemIndex;
+	int			place = current_place(pos, dir);
 	int			size = pos->lastItem - pos->firstItem + 1;
 	bool		follows = la->dir == dir &&
 		((la->page == pos->currPage && la->size == size) ||
@@ -624,11 +641,52 @@ look_ahead(IndexScanDesc scan, NxmBtreeLook *la, const BTScanPosData *pos,
 				   nxm_arrays_in_flight(la));
 }
 
+/*
+ * A scan without state has returned a tuple.  Not at the first one: it may be the
+ * only one wanted.  The memory costs a short cached scan more than all else here,
+ * so it waits for a read, or for SHORT_SCAN tuples.
+ */
+static void
+begin_if_due(IndexScanDesc scan, BTScanPosData *pos, ScanDirection dir)
+{
+	int			place = current_place(pos, dir);
+	int64		reads = pgBufferUsage.shared_blks_read +
+		pgBufferUsage.local_blks_read;
+	int64		missed = 0;
+	NxmBtreeLook *la;
+
+	if (((BTScanOpaque) scan->opaque)->numArrayKeys == 0)
+	{
+		if (place == 0)
+		{
+			fresh_scan = scan;
+			fresh_reads = reads;
+			return;
+		}
+		if (fresh_scan == scan)
+		{
+			missed = reads - fresh_reads;
+			if (missed == 0 && place < SHORT_SCAN)
+				return;
+		}
+		if (place == pos->lastItem - pos->firstItem &&
+			!(ScanDirectionIsForward(dir) ? pos->moreRight : pos->moreLeft))
+			return;
+	}
+	la = begin_look_ahead(scan, pos);
+	if (la != NULL && missed > 0)
+	{
+		/* as if it had begun with that tuple */
+		la->base.next_look -= missed;
+		look_ahead(scan, la, pos, dir);
+	}
+}
+
 static pg_noinline bool
 gettuple_and_look(IndexScanDesc scan, ScanDirection dir)
 {
-	BTScanOpaque so;
 	NxmBtreeLook *la;
+	BTScanPosData *pos;
 
 	if (!btgettuple(scan, dir))
 		return false;
@@ -636,14 +694,11 @@ gettuple_and_look(IndexScanDesc scan, ScanDirection dir)
 		return true;
 
 	la = (NxmBtreeLook *) scan->orderByData;
-	so = (BTScanOpaque) scan->opaque;
+	pos = &((BTScanOpaque) scan->opaque)->currPos;
 	if (la != NULL)
-		look_ahead(scan, la, &so->currPos, dir);
-	/* nothing at the first tuple: it may be the only one wanted */
-	else if (so->numArrayKeys > 0 || so->currPos.itemIndex != (ScanDirectionIsForward(dir) ?
-									   so->currPos.lastItem :
-									   so->currPos.firstItem))
-		(void) begin_look_ahead(scan, &so->currPos);
+		look_ahead(scan, la, pos, dir);
+	else
+		begin_if_due(scan, pos, dir);
 	return true;
 }
 

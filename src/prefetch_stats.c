@@ -344,15 +344,9 @@ xact_callback(XactEvent event, void *arg)
 	dropped_database = InvalidOid;
 }
 
-static void
-object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
-			  void *arg)
+static pg_noinline void
+note_drop(Oid class_id, Oid object_id, int sub_id)
 {
-	if (prev_object_access_hook)
-		prev_object_access_hook(access, class_id, object_id, sub_id, arg);
-
-	if (access != OAT_DROP)
-		return;
 	if (class_id == RelationRelationId && sub_id == 0)
 	{
 		if (ndropped < MAX_DROPPED)
@@ -360,6 +354,19 @@ object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
 	}
 	else if (class_id == DatabaseRelationId)
 		dropped_database = object_id;
+}
+
+/* Called for each function of each statement too: that has to return at once. */
+static void
+object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
+			  void *arg)
+{
+	if (likely(access != OAT_DROP && prev_object_access_hook == NULL))
+		return;
+	if (prev_object_access_hook)
+		prev_object_access_hook(access, class_id, object_id, sub_id, arg);
+	if (access == OAT_DROP)
+		note_drop(class_id, object_id, sub_id);
 }
 
 void
