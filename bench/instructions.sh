@@ -78,7 +78,7 @@ count() {
 }
 
 printf '%-20s %14s %14s %10s %10s\n' "instructions" "absent" "loaded" "ratio" "more each"
-for c in point range_10 range_100 range_1000 range_50000 limit_10 index_only_1000 index_only_100000 nested_loop select_1 join_of_6; do
+for c in ${CASES:-point range_10 range_100 range_1000 range_50000 limit_10 index_only_1000 index_only_100000 nested_loop select_1 join_of_6}; do
 	define $c
 	a=$(($(count $((WORK * 3)) "$QUERY" "") - $(count "$WORK" "$QUERY" "")))
 	b=$(($(count $((WORK * 3)) "$QUERY" nexusmem) - $(count "$WORK" "$QUERY" nexusmem)))

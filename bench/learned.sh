@@ -1,5 +1,6 @@
 #!/bin/bash
-# bench/learned.sh: what learned look-ahead gains where the same lookups come again.
+# bench/learned.sh: what learned look-ahead gains where the same lookups come again, and
+# what look-ahead of each kind does to many sessions that saturate the device.
 #
 #	PAIRS=3			pairs of runs of each case
 #	ROWS=150000		of each of the 5 tables, 1 kB each, in an order that their keys
@@ -7,7 +8,8 @@
 #	FILL=10			fillfactor of their indexes: with 10 they have as many leaves as those of
 #				tables of 10 times the size, so that few lookups share one
 #	PAGES=500		sequences of 20 lookups, 4 in each table
-#	CLIENTS=8		of the case clients
+#	CLIENTS=8		of the case clients, and which kinds of look-ahead it is run with:
+#	KINDS="learned index nestloop"
 #	CASES=...		the cases to run, as they are named below
 #
 # A is nexusmem.enable_learned_prefetch = off, B is on. A page is a sequence of lookups
@@ -22,7 +24,9 @@
 # fresh		pages that nobody has run before, in one session and in turns of 8 pages with it
 #		off, on, and off again, in all orders: so both meet the same noise. "fresh, alike" is
 #		off against off again: how far the figure can be trusted
-# clients	recurring pages by CLIENTS sessions at once: throughput and 99th percentile
+# clients	CLIENTS sessions at once: throughput and 99th percentile with each kind of
+#		look-ahead and without any: recurring pages (learned), 50 rows of a range
+#		(index), 50 probes (nestloop)
 # cached	recurring pages, all in shared_buffers
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -32,21 +36,19 @@ param ROWS 150000
 param FILL 10
 param PAGES 500
 param CLIENTS 8
+param KINDS "learned index nestloop"
 param SEED $RANDOM
 CASES=${CASES:-"recurring fresh clients cached"}
 bench_begin learned "$@"
 
 echo "preparing: 5 tables of $ROWS rows"
-nxm_cluster_start main "shared_preload_libraries = 'nexusmem'
+nxm_cluster_start main "$COLD_CONF
 shared_buffers = 1GB
-wal_level = minimal
-max_wal_senders = 0
-max_wal_size = 8GB
 checkpoint_timeout = 1h
-autovacuum = off
 jit = off
-maintenance_work_mem = 256MB
-work_mem = 256MB"
+enable_hashjoin = off
+enable_mergejoin = off
+enable_seqscan = off"
 nxm_psql <<-SQL
 	SET max_parallel_workers_per_gather = 0;
 	CREATE EXTENSION nexusmem;
@@ -83,6 +85,23 @@ nxm_psql <<-SQL
 		END LOOP;
 		RETURN n;
 	END \$\$;
+	-- the same of one table: a range, and probes
+	CREATE FUNCTION range(page int) RETURNS bigint LANGUAGE plpgsql AS \$\$
+	DECLARE
+		n bigint;
+	BEGIN
+		EXECUTE format('SELECT sum(length(pad)) FROM (SELECT pad FROM t%s WHERE k BETWEEN \$1 AND \$1 + 49 ORDER BY k) x', page % 5)
+			INTO n USING (keys(page))[1];
+		RETURN n;
+	END \$\$;
+	CREATE FUNCTION probes(page int) RETURNS bigint LANGUAGE plpgsql AS \$\$
+	DECLARE
+		n bigint;
+	BEGIN
+		EXECUTE format('SELECT sum(length(pad)) FROM generate_series(\$1, \$1 + 49) i JOIN t%s ON k = i * 101 %% $ROWS', page % 5)
+			INTO n USING (keys(page))[1];
+		RETURN n;
+	END \$\$;
 	CHECKPOINT;
 SQL
 FILES=()
@@ -90,11 +109,12 @@ for t in t0 t1 t2 t3 t4 t0_pkey t1_pkey t2_pkey t3_pkey t4_pkey; do
 	mapfile -t -O ${#FILES[@]} FILES < <(relation_files $t)
 done
 
-# restart on|off [warm]: with all data on disk alone, and the setting so
+# restart on|off ["conf lines"]: with all data on disk alone, and learned look-ahead so
 restart() {
-	nxm_cluster_stop main
-	evict "${FILES[@]}"
-	nxm_cluster_start main "nexusmem.enable_learned_prefetch = $1"
+	cold_start "nexusmem.enable_learned_prefetch = $1
+nexusmem.enable_prefetch = on
+nexusmem.enable_nestloop_prefetch = off
+${2:-}" "${FILES[@]}"
 	if [ "$1" = on ]; then
 		for ((i = 0; i < 100; i++)); do
 			if [ "$(nxm_psql -Atc "SELECT state FROM nexusmem.status WHERE feature = 'learned look-ahead'")" = active ]; then return; fi
@@ -137,16 +157,16 @@ run() {
 	SQL
 }
 
-# many FIRST: "pages/s p99_us" of CLIENTS sessions, each with pages of its own
+# many FUNCTION FIRST: "pages/s p99_us" of CLIENTS sessions, each with pages of its own
 many() {
-	rm -f "$NXM_TMP"/latency*
+	rm -f "$NXM_LOG"/latency*
 	cat >"$NXM_TMP/page.sql" <<-SQL
-		SELECT page($1 + nextval('pages')::int % $PAGES);
+		SELECT $1($2 + nextval('pages')::int % $PAGES);
 	SQL
 	chmod a+r "$NXM_TMP/page.sql"
 	nxm_psql -qc 'SET client_min_messages = warning; DROP SEQUENCE IF EXISTS pages; CREATE SEQUENCE pages MINVALUE 0'
 	(cd "$NXM_TMP" && as_postgres "$PG_BIN/pgbench" -n -M prepared -c "$CLIENTS" -j 2 -t $((PAGES / CLIENTS)) -l --log-prefix="$NXM_LOG/latency" -f page.sql) |
-		awk '/^tps/ { printf "%s ", $3 }'
+		awk '/^tps/ { printf "%s ", $3 }' || nxm_die "pgbench failed"
 	cat "$NXM_LOG"/latency* | awk '{ print $3 }' | sort -n | awk '{ v[NR] = $1 } END { print v[int(NR * 0.99 + 0.5)] }'
 	rm -f "$NXM_LOG"/latency*
 }
@@ -201,6 +221,24 @@ fresh() {
 	nxm_psql -At -f "$NXM_TMP/fresh.sql"
 }
 
+# many_with KIND on|off FIRST: the same with look-ahead of this kind, cold
+many_with() {
+	case $1 in
+		learned)
+			restart "$2"
+			many page "$3"
+			;;
+		index)
+			restart off "nexusmem.enable_prefetch = $2"
+			many range "$3"
+			;;
+		nestloop)
+			restart off "nexusmem.enable_nestloop_prefetch = $2"
+			many probes "$3"
+			;;
+	esac
+}
+
 # the pages of a pair, learned
 teach() {
 	restart on
@@ -208,9 +246,13 @@ teach() {
 }
 
 USED=
+declare -A rate p99
 for ((p = 1; p <= PAIRS; p++)); do
 	echo "pair $p of $PAIRS"
 	first=$((p * PAGES * 8))
+	# the second run of two is the slower one, alike or not
+	order="off on"
+	if ((p % 2 == 0)); then order="on off"; fi
 	for c in $CASES; do
 		case $c in
 			recurring)
@@ -233,12 +275,14 @@ for ((p = 1; p <= PAIRS; p++)); do
 				;;
 			clients)
 				teach $((first + 2 * PAGES))
-				restart off
-				read -r off off99 <<<"$(many $((first + 2 * PAGES)))"
-				restart on
-				read -r on on99 <<<"$(many $((first + 2 * PAGES)))"
-				pair "clients, pages/s" "$off" "$on"
-				pair "clients, p99" "$off99" "$on99"
+				for kind in $KINDS; do
+					for setting in $order; do
+						figures=$(many_with "$kind" $setting $((first + 2 * PAGES)))
+						read -r rate[$setting] p99[$setting] <<<"$figures"
+					done
+					pair "clients, $kind, pages/s" "${rate[off]}" "${rate[on]}"
+					pair "clients, $kind, p99" "${p99[off]}" "${p99[on]}"
+				done
 				;;
 			cached)
 				restart off
@@ -268,8 +312,10 @@ for c in $CASES; do
 			report 'fresh, alike, CPU wait subtracted' A/B ms
 			;;
 		clients)
-			report "clients, pages/s" B/A pages/s '>=' 1
-			report "clients, p99" B/A us '<=' 1.05
+			for kind in $KINDS; do
+				report "clients, $kind, pages/s" B/A pages/s '>=' 1
+				report "clients, $kind, p99" B/A us '<=' 1.05
+			done
 			;;
 		cached)
 			report cached A/B ms '>=' 0.97

@@ -97,6 +97,50 @@ evict() {
 	fi
 }
 
+# What follows measures cold runs of the cluster main: lookahead.sh, nestloop.sh, learned.sh.
+
+COLD_CONF="shared_preload_libraries = 'nexusmem'
+wal_level = minimal
+max_wal_senders = 0
+max_wal_size = 8GB
+autovacuum = off
+maintenance_work_mem = 512MB
+work_mem = 256MB"
+
+# cold_start "conf lines" FILE...: starts it anew, with nothing of the files in any cache.
+cold_start() {
+	local conf=$1
+	shift
+	nxm_cluster_stop main
+	evict "$@"
+	nxm_cluster_start main "$conf"
+}
+
+# from_places QUERY REPEAT LAST: a DO block that runs SELECT QUERY once for each of REPEAT
+# random numbers @s from 1 to LAST, and leaves milliseconds and the sum of the results in
+# bench.ms and bench.rows.
+from_places() {
+	cat <<-SQL
+		DO \$\$
+		DECLARE
+			starts int[] := ARRAY(SELECT 1 + (random() * ($3 - 1))::int FROM generate_series(1, $2));
+			s int;
+			n bigint;
+			total bigint := 0;
+			began timestamptz;
+		BEGIN
+			-- below all keys: plans, loads catalogs, reads the leftmost pages
+			FOREACH s IN ARRAY -1000000 || starts LOOP
+				IF s > 0 AND began IS NULL THEN began := clock_timestamp(); END IF;
+				n := ${1//@s/s};
+				total := total + n;
+			END LOOP;
+			PERFORM set_config('bench.ms', (extract(epoch FROM clock_timestamp() - began) * 1000)::text, false);
+			PERFORM set_config('bench.rows', total::text, false);
+		END \$\$;
+	SQL
+}
+
 # clone_cluster FROM TO: a stopped cluster, page by page the same, on a port of its own.
 clone_cluster() {
 	local dir

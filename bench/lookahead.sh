@@ -62,7 +62,7 @@ define() {
 			n=${1#in_}
 			SPAN=1
 			REPEAT=$((3000 / n))
-			QUERY="count(pad) FROM bench WHERE k = ANY (ARRAY(SELECT (1 + (hashint4extended(i, @s) & 2147483647) % $ROWS)::int FROM generate_series(1, $n) i))"
+			QUERY="count(pad) FROM bench WHERE k = ANY (ARRAY(SELECT (sign(@s) * (1 + (hashint4extended(i, @s) & 2147483647) % $ROWS))::int FROM generate_series(1, $n) i))"
 			if [ "$n" = 500 ]; then TARGET=('>=' 3); fi
 			;;
 		backward)
@@ -101,36 +101,14 @@ run() {
 		$TOUCH_BUFFERS
 		$WARM
 		SELECT setseed($2 / 100000.0) \g /dev/null
-		DO \$\$
-		DECLARE
-			starts int[] := ARRAY(SELECT 1 + (random() * ($ROWS - $SPAN))::int FROM generate_series(1, $REPEAT));
-			s int;
-			n bigint;
-			total bigint := 0;
-			began timestamptz;
-		BEGIN
-			-- below all keys: plans, loads catalogs, reads the leftmost pages
-			FOREACH s IN ARRAY -1000000 || starts LOOP
-				IF s > 0 AND began IS NULL THEN began := clock_timestamp(); END IF;
-				n := ${QUERY//@s/s};
-				total := total + n;
-			END LOOP;
-			PERFORM set_config('bench.ms', (extract(epoch FROM clock_timestamp() - began) * 1000)::text, false);
-			PERFORM set_config('bench.rows', total::text, false);
-		END \$\$;
+		$(from_places "$QUERY" "$REPEAT" $((ROWS - SPAN + 1)))
 		SELECT current_setting('bench.ms'), current_setting('bench.rows'), sum(issued) FROM nexusmem.session_prefetch();
 	SQL
 }
 
 echo "preparing: $ROWS rows"
-nxm_cluster_start main "shared_preload_libraries = 'nexusmem'
-shared_buffers = 256MB
-wal_level = minimal
-max_wal_senders = 0
-max_wal_size = 8GB
-autovacuum = off
-maintenance_work_mem = 512MB
-work_mem = 256MB"
+nxm_cluster_start main "$COLD_CONF
+shared_buffers = 256MB"
 nxm_psql <<-SQL
 	SET max_parallel_workers_per_gather = 0;
 	CREATE EXTENSION nexusmem;
@@ -172,10 +150,8 @@ for c in $CASES; do
 done
 
 # cold: nothing of table and index in any cache; warm: the index in shared_buffers
-cold_start() {
-	nxm_cluster_stop main
-	evict "${TABLE[@]}" "${INDEX_FILES[@]}"
-	nxm_cluster_start main
+start() {
+	cold_start "" "${TABLE[@]}" "${INDEX_FILES[@]}"
 	WARM=
 	if [ "$1" = warm ]; then WARM="SELECT pg_prewarm('${PLAN##* }') \\g /dev/null"; fi
 }
@@ -192,9 +168,9 @@ for ((p = 1; p <= PAIRS; p++)); do
 		for c in $CASES; do
 			define "$c"
 			seed=$(((SEED + p * 1009 + ++n * 101) % 100000))
-			cold_start "$index"
+			start "$index"
 			IFS='|' read -r off rows _ <<<"$(run off $seed)"
-			cold_start "$index"
+			start "$index"
 			IFS='|' read -r on rows_on issued <<<"$(run on $seed)"
 			if [ "$rows" != "$rows_on" ]; then nxm_die "$c: $rows rows with look-ahead off, $rows_on with it on"; fi
 			pair "$c, index $index" "$off" "$on"

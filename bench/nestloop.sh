@@ -97,23 +97,7 @@ run() {
 		$TOUCH_BUFFERS
 		SELECT pg_prewarm(r) FROM unnest('{outside,outside_n${WARM:+,$WARM}}'::text[]) r \g /dev/null
 		SELECT setseed($2 / 100000.0) \g /dev/null
-		DO \$\$
-		DECLARE
-			starts int[] := ARRAY(SELECT 1 + (random() * ($ROWS - 20000))::int FROM generate_series(1, $REPEAT));
-			s int;
-			n bigint;
-			total bigint := 0;
-			began timestamptz;
-		BEGIN
-			-- outside all keys: plans, loads catalogs
-			FOREACH s IN ARRAY -1000000 || starts LOOP
-				IF s > 0 AND began IS NULL THEN began := clock_timestamp(); END IF;
-				n := ${QUERY//@s/s};
-				total := total + n;
-			END LOOP;
-			PERFORM set_config('bench.ms', (extract(epoch FROM clock_timestamp() - began) * 1000)::text, false);
-			PERFORM set_config('bench.rows', total::text, false);
-		END \$\$;
+		$(from_places "$QUERY" "$REPEAT" $((ROWS - 20000 + 1)))
 		SELECT current_setting('bench.ms'), current_setting('bench.rows'), sum(issued) FROM nexusmem.session_prefetch() WHERE kind = 'nestloop';
 	SQL
 }
@@ -155,14 +139,7 @@ chunks() {
 }
 
 echo "preparing: $ROWS rows"
-CONF="shared_preload_libraries = 'nexusmem'
-wal_level = minimal
-max_wal_senders = 0
-max_wal_size = 8GB
-autovacuum = off
-maintenance_work_mem = 512MB
-work_mem = 256MB"
-nxm_cluster_start main "$CONF
+nxm_cluster_start main "$COLD_CONF
 shared_buffers = 256MB"
 nxm_psql <<-SQL
 	SET max_parallel_workers_per_gather = 0;
@@ -216,12 +193,6 @@ for c in $CASES; do
 	grep -q "$PLAN" "$NXM_TMP/plan" || { cat "$NXM_TMP/plan"; nxm_die "$c has another plan than $PLAN"; }
 done
 
-cold_start() {
-	nxm_cluster_stop main
-	evict "${FILES[@]}"
-	nxm_cluster_start main
-}
-
 cc -O2 -o "$NXM_TMP/ceiling" "$NXM_ROOT/bench/ceiling.c"
 mapfile -t TABLE < <(relation_files bench)
 declare -A ISSUED
@@ -237,9 +208,9 @@ for ((p = 1; p <= PAIRS; p++)); do
 		seed=$(((SEED + p * 1009 + ++n * 101) % 100000))
 		define "$c"
 		case $c in *cached*) continue ;; esac
-		cold_start
+		cold_start "" "${FILES[@]}"
 		IFS='|' read -r off rows _ <<<"$(run off $seed)"
-		cold_start
+		cold_start "" "${FILES[@]}"
 		IFS='|' read -r on rows_on issued <<<"$(run on $seed)"
 		if [ "$rows" != "$rows_on" ]; then nxm_die "$c: $rows rows with look-ahead off, $rows_on with it on"; fi
 		pair "$c" "$off" "$on"
