@@ -118,11 +118,14 @@ static bool tablespace_known = false;
 static const int64 no_reads = 0;
 
 /*
- * The scan without state that returned the first tuple of a leaf last, and what
- * this process had read by then.  May be gone: only to be compared with.
+ * The scan without state that returned a leaf's first tuple last, what this
+ * process had read by then, and tuples that it may return before it is looked at
+ * again.  It may be gone, and another one in its place: that one is then looked
+ * at later, or when it has read something.
  */
 static IndexScanDesc fresh_scan = NULL;
 static int64 fresh_reads = 0;
+static int	fresh_tuples = 0;
 
 StaticAssertDecl(InvalidBlockNumber == 0xFFFFFFFF, "set by bytes of 0xff");
 
@@ -641,6 +644,12 @@ look_ahead(IndexScanDesc scan, NxmBtreeLook *la, const BTScanPosData *pos,
 				   nxm_arrays_in_flight(la));
 }
 
+static inline int64
+blocks_read(void)
+{
+	return pgBufferUsage.shared_blks_read + pgBufferUsage.local_blks_read;
+}
+
 /*
  * A scan without state has returned a tuple.  Not at the first one: it may be the
  * only one wanted.  The memory costs a short cached scan more than all else here,
@@ -650,8 +659,7 @@ static void
 begin_if_due(IndexScanDesc scan, BTScanPosData *pos, ScanDirection dir)
 {
 	int			place = current_place(pos, dir);
-	int64		reads = pgBufferUsage.shared_blks_read +
-		pgBufferUsage.local_blks_read;
+	int64		reads = blocks_read();
 	int64		missed = 0;
 	NxmBtreeLook *la;
 
@@ -661,13 +669,17 @@ begin_if_due(IndexScanDesc scan, BTScanPosData *pos, ScanDirection dir)
 		{
 			fresh_scan = scan;
 			fresh_reads = reads;
+			fresh_tuples = SHORT_SCAN;
 			return;
 		}
 		if (fresh_scan == scan)
 		{
 			missed = reads - fresh_reads;
 			if (missed == 0 && place < SHORT_SCAN)
+			{
+				fresh_tuples = SHORT_SCAN - place;
 				return;
+			}
 		}
 		if (place == pos->lastItem - pos->firstItem &&
 			!(ScanDirectionIsForward(dir) ? pos->moreRight : pos->moreLeft))
@@ -703,15 +715,18 @@ gettuple_and_look(IndexScanDesc scan, ScanDirection dir)
 }
 
 /*
- * The way of a cached scan is two loads, a comparison and a jump to the btree:
- * nothing else may stand before it, nor anything after it.
+ * The way of a cached scan is two loads, a comparison and a jump to the btree, or
+ * where it has no state yet some more: nothing else may stand before it, nor
+ * anything after it.
  */
 static bool
 look_ahead_gettuple(IndexScanDesc scan, ScanDirection dir)
 {
 	NxmLookAhead *la = (NxmLookAhead *) scan->orderByData;
 
-	if (la != NULL && *la->reads < la->wake_at)
+	if (la != NULL ? *la->reads < la->wake_at :
+		scan == fresh_scan && blocks_read() == fresh_reads &&
+		fresh_tuples-- > 0)
 		return btgettuple(scan, dir);
 	return gettuple_and_look(scan, dir);
 }

@@ -345,8 +345,14 @@ xact_callback(XactEvent event, void *arg)
 }
 
 static pg_noinline void
-note_drop(Oid class_id, Oid object_id, int sub_id)
+note_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
+			void *arg)
 {
+	if (prev_object_access_hook)
+		prev_object_access_hook(access, class_id, object_id, sub_id, arg);
+
+	if (access != OAT_DROP)
+		return;
 	if (class_id == RelationRelationId && sub_id == 0)
 	{
 		if (ndropped < MAX_DROPPED)
@@ -361,12 +367,8 @@ static void
 object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
 			  void *arg)
 {
-	if (likely(access != OAT_DROP && prev_object_access_hook == NULL))
-		return;
-	if (prev_object_access_hook)
-		prev_object_access_hook(access, class_id, object_id, sub_id, arg);
-	if (access == OAT_DROP)
-		note_drop(class_id, object_id, sub_id);
+	if (access == OAT_DROP || prev_object_access_hook != NULL)
+		note_access(access, class_id, object_id, sub_id, arg);
 }
 
 void
