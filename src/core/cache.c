@@ -18,7 +18,7 @@
 /* Units that a write evicts, at least, when pages are short. */
 #define LEAST_STEP			64
 /* Percent of its slots from which on a segment of the index is full all over. */
-#define DENSE				83
+#define DENSE				88
 /* How much the share of small moves with a key that comes back. */
 #define ADAPT				4
 /* Memory is short for the index when less than one in so many pages is left. */
@@ -443,29 +443,28 @@ published(NxmSpace *space, NxmCache *cache, NxmCachePartition *part, Write *writ
  */
 static bool
 is_crowd(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
-		 const NxmPlace *place)
+		 const NxmPlace *place, uint64_t tag)
 {
 	NxmAccount *account = &view->space->shared->account[NXM_CACHE_ACCOUNT];
 	uint64_t	near = NXM_CACHE_KEEP + NXM_CACHE_AHEAD +
 		nxm_load_relaxed(&account->page_limit) / SHORT_SHARE;
-	uint32_t	nbuckets = UINT32_C(1) << place->log;
-	uint32_t	used = 0;
 
-	if (place->parent != NULL || !nxm_map_is_crowded(place) ||
-		nxm_cache_has_room(view, cache, part, near))
-		return false;
-	for (uint32_t b = 0; b < nbuckets; b++)
-		for (int i = 0; i < NXM_BUCKET_SLOTS; i++)
-			used += nxm_load_relaxed(&place->seg->bucket[b].slot[i]) != EMPTY;
-	return used < nbuckets * NXM_BUCKET_SLOTS * DENSE / 100;
+	return place->parent == NULL && nxm_map_is_crowded(place, tag) &&
+		!nxm_cache_has_room(view, cache, part, near) &&
+		nxm_map_percent_used(view->space, place) < DENSE;
 }
 
-/* Evicts from a chain the entry read least.  NXM_OK: look again; NXM_NEED_CHUNK. */
+/*
+ * Evicts from a chain the entry read least, of those on the side of the tag if that is
+ * full.  NXM_OK: look again; NXM_NEED_CHUNK.
+ */
 static NxmResult
 crowd_out(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
-		  const NxmPlace *place)
+		  const NxmPlace *place, uint64_t tag)
 {
 	NxmSpace   *space = view->space;
+	uint32_t	bit = place->depth + place->log;
+	bool		any_side = !nxm_map_side_is_full(place, tag);
 	NxmAtomic  *slot = NULL;
 	uint64_t	word = 0;
 	const void *item;
@@ -473,10 +472,11 @@ crowd_out(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 
 	for (int i = 0; i < chain_slots(place->header); i++)
 	{
-		NxmAtomic  *at = slot_at(place, place->header, i);
+		NxmAtomic  *at = slot_at(place, i);
 		uint64_t	w = nxm_load_relaxed(at);
 
 		if ((w & STATE_MASK) == OPEN && w != EMPTY &&
+			(any_side || side_of(w, bit) == side_of(tag, bit)) &&
 			(slot == NULL || (w & FREQ_MASK) < (word & FREQ_MASK)))
 		{
 			slot = at;
@@ -640,15 +640,16 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		{
 			NxmResult	made;
 
-			if (is_crowd(view, cache, part, &place))
+			if (is_crowd(view, cache, part, &place, tag))
 			{
-				result = crowd_out(view, cache, part, &place);
+				result = crowd_out(view, cache, part, &place, tag);
 				if (result != NXM_OK)
 					break;
 				continue;
 			}
 			if (nxm_cache_has_room(view, cache, part, 0))
-				made = nxm_map_make_room(space, index, &place, position);
+				made = nxm_map_make_room(space, index, &place, position,
+										 true);
 			else
 			{
 				/* the index, too, grows below the cache's own limit alone */

@@ -58,7 +58,7 @@ find_slot(const NxmPlace *place, NxmRef ref, NxmAtomic **slot, uint64_t *word)
 	*slot = NULL;
 	for (int i = 0; i < chain_slots(place->header); i++)
 	{
-		NxmAtomic  *at = slot_at(place, place->header, i);
+		NxmAtomic  *at = slot_at(place, i);
 		uint64_t	w = nxm_load(at);
 
 		if ((w & STATE_MASK) == FROZEN)

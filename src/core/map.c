@@ -134,7 +134,7 @@ nxm_map_get(NxmSpace *space, NxmMap *map, const NxmKey *key, NxmBuffer *buffer)
 bool
 nxm_map_insert(NxmSpace *space, const NxmPlace *place, int slot, uint64_t tag, NxmRef ref)
 {
-	NxmAtomic  *at = slot_at(place, place->header, slot);
+	NxmAtomic  *at = slot_at(place, slot);
 	uint64_t	word = EMPTY;
 	uint64_t	tentative = TENTATIVE | tag | ref;
 	uint64_t	header = place->header;
@@ -305,7 +305,7 @@ write_slow(NxmSpace *space, NxmMap *map, const NxmKey *key, NxmWrite *write)
 		free = nxm_map_empty_slot(&place, tag);
 		if (free < 0)
 		{
-			NxmResult	made = nxm_map_make_room(space, map, &place, position);
+			NxmResult	made = nxm_map_make_room(space, map, &place, position, false);
 
 			if (made != NXM_OK)
 			{
@@ -526,7 +526,7 @@ nxm_map_scan_slots(NxmSpace *space, NxmMap *map, uint64_t *position,
 		begin(context);
 		for (int i = 0; !changed && i < chain_slots(place.header); i++)
 		{
-			NxmAtomic  *slot = slot_at(&place, place.header, i);
+			NxmAtomic  *slot = slot_at(&place, i);
 			uint64_t	word = nxm_load(slot);
 
 			while ((word & STATE_MASK) == OPEN && word != EMPTY)

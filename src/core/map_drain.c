@@ -110,7 +110,7 @@ drain_segment(NxmSpace *space, NxmMap *map, NxmSegment *seg,
 			  const NxmMapItems *items)
 {
 	uint32_t	log = NXM_GET(seg->log);
-	NxmPlace		place = {.overflow = overflows_of(seg, log)};
+	NxmPlace		place = {.seg = seg,.log = log};
 	uint64_t	next = 0;
 
 	if (!nxm_cas(&seg->next, &next, CUT) && next != CUT)
@@ -141,8 +141,12 @@ drain_segment(NxmSpace *space, NxmMap *map, NxmSegment *seg,
 
 		place.bucket = &seg->bucket[b];
 		header = nxm_load(&place.bucket->header);
-		while ((header & H_STATUS) != H_FROZEN)
+		for (;;)
 		{
+			if (!nxm_map_find_overflows(space, &place, header))
+				return NXM_NEED_CHUNK;
+			if ((header & H_STATUS) == H_FROZEN)
+				break;
 			if ((header & H_PENDING) != 0)
 			{
 				nxm_map_complete_pending(space, &place, header);
@@ -154,7 +158,7 @@ drain_segment(NxmSpace *space, NxmMap *map, NxmSegment *seg,
 		}
 		for (int i = 0; i < chain_slots(header); i++)
 		{
-			NxmAtomic  *slot = slot_at(&place, header, i);
+			NxmAtomic  *slot = slot_at(&place, i);
 			uint64_t	word = nxm_load(slot);
 
 			while (word != FROZEN)
@@ -207,7 +211,7 @@ retire_segments(NxmSpace *space, NxmMap *map, NxmRef ref)
 		if (sibling != 0)
 			retire_segments(space, map, sibling);
 	}
-	nxm_map_retire(space, map, ref);
+	nxm_map_retire_segment(space, map, ref);
 }
 
 NxmResult

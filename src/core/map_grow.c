@@ -91,7 +91,7 @@ nxm_map_retire_directory(NxmSpace *space, NxmMap *map, uint64_t directory)
 }
 
 static NxmRef
-new_segment(NxmSpace *space, NxmMap *map, uint32_t log, uint32_t depth, uint64_t prefix)
+new_segment(NxmSpace *space, NxmMap *map, uint32_t log, uint32_t depth, uint32_t prefix)
 {
 	NxmRef		ref = nxm_map_alloc(space, map, segment_size(log));
 	NxmSegment    *seg;
@@ -101,10 +101,30 @@ new_segment(NxmSpace *space, NxmMap *map, uint32_t log, uint32_t depth, uint64_t
 	seg = nxm_at(space, ref);
 	NXM_WRITES(seg, segment_size(log));
 	memset((void *) seg, 0, segment_size(log));	/* all slots UNINIT */
-	seg->log = log;
-	seg->depth = depth;
+	seg->log = (uint16_t) log;
+	seg->depth = (uint16_t) depth;
 	seg->prefix = prefix;
 	return ref;
+}
+
+/*
+ * Retires a segment that can't be found any more, with its extents.  Who looks at a
+ * chain of it still finds these by the words here, which are closed to more of them.
+ */
+void
+nxm_map_retire_segment(NxmSpace *space, NxmMap *map, NxmRef ref)
+{
+	NxmSegment *seg = nxm_at(space, ref);
+
+	for (int i = 0; i < NXM_EXTENTS; i++)
+	{
+		/* pairs with the CAS of add_extent(): it fails, or we see its extent */
+		uint64_t	extent = nxm_fetch_or(&seg->extent[i], EXTENT_CLOSED);
+
+		if ((extent & NXM_REF_MASK) != 0)
+			nxm_map_retire(space, map, extent & NXM_REF_MASK);
+	}
+	nxm_map_retire(space, map, ref);
 }
 
 /* A segment whose buckets are open and empty. */
@@ -161,6 +181,35 @@ nxm_map_free_body(NxmSpace *space, NxmMap *map, uint64_t body)
 	nxm_map_free(space, map, body);
 }
 
+/* The overflow bucket of a number of a segment; NULL: a chunk is not mapped. */
+static NxmOverflow *
+overflow_at(NxmSpace *space, NxmSegment *seg, uint32_t log, int number)
+{
+	NxmOverflow *extent;
+
+	if (number < POOL_OF(log))
+		return overflows_of(seg, log) + number;
+	number -= POOL_OF(log);
+	/* set before the number was given out */
+	extent = nxm_at(space, nxm_load(&seg->extent[number / NXM_EXTENT_OVERFLOWS]) &
+					NXM_REF_MASK);
+	return extent == NULL ? NULL : extent + number % NXM_EXTENT_OVERFLOWS;
+}
+
+/* For nxm_map_find_overflows(): the overflow buckets that header names. */
+bool
+nxm_map_find_overflows_slow(NxmSpace *space, NxmPlace *place, uint64_t header)
+{
+	for (int i = 0; i < chain_overflows(header); i++)
+	{
+		place->overflow[i] = overflow_at(space, place->seg, place->log,
+										 overflow_number(header, i));
+		if (place->overflow[i] == NULL)
+			return false;
+	}
+	return true;
+}
+
 /*
  * Sees to it that a committed insert is LIVE and nothing pending.  Replaces the
  * hazard.  The header may be another one afterwards in any way.
@@ -168,7 +217,7 @@ nxm_map_free_body(NxmSpace *space, NxmMap *map, uint64_t body)
 void
 nxm_map_complete_pending(NxmSpace *space, const NxmPlace *place, uint64_t header)
 {
-	NxmAtomic  *slot = slot_at(place, header, pending_slot(header));
+	NxmAtomic  *slot = slot_at(place, pending_slot(header));
 	uint64_t	word = nxm_load(slot);
 
 	if ((word & STATE_MASK) == TENTATIVE)
@@ -195,11 +244,11 @@ nxm_map_complete_pending(NxmSpace *space, const NxmPlace *place, uint64_t header
 static void
 fill(NxmBucket *bucket, NxmOverflow *overflow, const uint64_t *words, int n)
 {
-	uint64_t	chain[CHAIN_SLOTS];
-	uint64_t	rest[CHAIN_SLOTS];
+	uint64_t	chain[FILLED_SLOTS];
+	uint64_t	rest[FILLED_SLOTS];
 	int			nrest = 0;
 	int			at[NXM_BUCKET_LINES];
-	int			slots = n > NXM_BUCKET_SLOTS ? CHAIN_SLOTS : NXM_BUCKET_SLOTS;
+	int			slots = n > NXM_BUCKET_SLOTS ? FILLED_SLOTS : NXM_BUCKET_SLOTS;
 
 	for (int i = 0; i < slots; i++)
 		chain[i] = EMPTY;
@@ -239,7 +288,7 @@ nxm_map_migrate(NxmSpace *space, NxmSegment *seg, uint32_t b)
 {
 	uint32_t	log = NXM_GET(seg->log);
 	uint32_t	depth = NXM_GET(seg->depth);
-	NxmPlace		place = {.bucket = &seg->bucket[b],.overflow = overflows_of(seg, log)};
+	NxmPlace		place = {.seg = seg,.bucket = &seg->bucket[b],.log = log};
 	uint64_t	header = nxm_load(&place.bucket->header);
 	uint64_t	next = nxm_load(&seg->next);
 	NxmSegment    *target;
@@ -252,6 +301,8 @@ nxm_map_migrate(NxmSpace *space, NxmSegment *seg, uint32_t b)
 	{
 		if ((header & H_MIGRATED) != 0)
 			return NXM_OK;
+		if (!nxm_map_find_overflows(space, &place, header))
+			return NXM_NEED_CHUNK;
 		if ((header & H_STATUS) == H_FROZEN)
 			break;
 		if ((header & H_PENDING) != 0)
@@ -288,7 +339,7 @@ nxm_map_migrate(NxmSpace *space, NxmSegment *seg, uint32_t b)
 
 	for (int i = 0; i < chain_slots(header); i++)
 	{
-		NxmAtomic  *slot = slot_at(&place, header, i);
+		NxmAtomic  *slot = slot_at(&place, i);
 		uint64_t	word = nxm_load(slot);
 		uint32_t	bit = depth + log;
 		int			side;
@@ -304,7 +355,7 @@ nxm_map_migrate(NxmSpace *space, NxmSegment *seg, uint32_t b)
 		if ((word & NXM_REF_MASK) == 0)
 			continue;
 		if (bit + 1 > FIRST_TAG_BIT)
-			side = (int) (word >> (NXM_REF_BITS + FIRST_TAG_BIT + TAG_BITS - 1 - bit)) & 1;
+			side = side_of(word, bit);
 		else
 		{
 			NxmItem    *item = nxm_at(space, word & NXM_REF_MASK);
@@ -320,14 +371,15 @@ nxm_map_migrate(NxmSpace *space, NxmSegment *seg, uint32_t b)
 	}
 
 	NXM_PAUSE("fill");
-	overflow = (int) ((header & H_OVERFLOW) >> H_OVERFLOW_SHIFT);
+	/* one of the target's own, or no side has as many, see nxm_map_side_is_full() */
+	overflow = overflow_number(header, 0);
 	for (int side = 0; side < 2; side++)
 	{
 		if (n[side] > NXM_BUCKET_SLOTS)
-			nxm_fetch_or(&target->pool, UINT64_C(1) << (overflow - 1));
+			nxm_fetch_or(&target->pool, UINT64_C(1) << overflow);
 		fill(&to[side],
 			 n[side] <= NXM_BUCKET_SLOTS ? NULL :
-			 overflows_of(target, NXM_GET(target->log)) + overflow - 1,
+			 overflows_of(target, NXM_GET(target->log)) + overflow,
 			 words[side], n[side]);
 	}
 	for (int side = 0; side < 2; side++)
@@ -336,7 +388,7 @@ nxm_map_migrate(NxmSpace *space, NxmSegment *seg, uint32_t b)
 
 		(void) nxm_cas(&to[side].header, &uninit, H_OPEN | H_VERSION_ONE |
 					   (n[side] > NXM_BUCKET_SLOTS ?
-						(uint64_t) overflow << H_OVERFLOW_SHIFT : 0));
+						(uint64_t) (overflow + 1) << H_OVERFLOW_SHIFT : 0));
 	}
 	if (nxm_cas(&place.bucket->header, &header, header | H_MIGRATED))
 		nxm_fetch_add(&seg->migrated, 1);
@@ -370,7 +422,7 @@ grow(NxmSpace *space, NxmMap *map, NxmSegment *seg)
 {
 	uint32_t	log = NXM_GET(seg->log);
 	uint32_t	depth = NXM_GET(seg->depth);
-	uint64_t	prefix = NXM_GET(seg->prefix);
+	uint32_t	prefix = NXM_GET(seg->prefix);
 	uint64_t	none = 0;
 	NxmRef		first;
 	NxmRef		second = 0;
@@ -391,7 +443,7 @@ grow(NxmSpace *space, NxmMap *map, NxmSegment *seg)
 		if (first != 0)
 		{
 			second = new_segment(space, map, log, depth + 1,
-								 prefix | UINT64_C(1) << (63 - depth));
+								 prefix | UINT32_C(1) << (31 - depth));
 			if (second == 0)
 			{
 				nxm_map_free(space, map, first);
@@ -486,7 +538,7 @@ replace_in_directory(NxmSpace *space, uint64_t directory, NxmRef ref,
 					 NxmSegment *seg, NxmRef first, NxmRef second)
 {
 	uint32_t	depth = directory_depth(directory);
-	uint64_t	from = first_bits(NXM_GET(seg->prefix), depth);
+	uint64_t	from = first_bits((uint64_t) NXM_GET(seg->prefix) << 32, depth);
 	uint64_t	n = UINT64_C(1) << (depth - NXM_GET(seg->depth));
 	NxmSegment *successor = nxm_at(space, first);
 
@@ -555,7 +607,7 @@ keep_house(NxmSpace *space, NxmMap *map, uint64_t position)
 		}
 		if (!replace_in_directory(space, directory, ref, seg, next, sibling))
 			break;
-		nxm_map_retire(space, map, ref);
+		nxm_map_retire_segment(space, map, ref);
 	}
 	nxm_store(&map->housekeeper, 0);
 }
@@ -584,20 +636,25 @@ nxm_map_help_growth(NxmSpace *space, NxmMap *map, NxmSegment *seg, uint64_t posi
 		keep_house(space, map, position);
 }
 
-/* Are all keys of a full chain of one hash, as far as tags tell? */
+/* Are all keys of a chain of one hash, as far as tags tell, and as many as may be? */
 static bool
 is_one_hash(const NxmPlace *place)
 {
-	uint64_t	tag = nxm_load_relaxed(slot_at(place, place->header, 0)) & TAG_MASK;
+	uint64_t	tag = 0;
+	int			n = 0;
 
-	for (int i = 1; i < chain_slots(place->header); i++)
+	for (int i = 0; i < chain_slots(place->header); i++)
 	{
-		uint64_t	word = nxm_load_relaxed(slot_at(place, place->header, i));
+		uint64_t	word = nxm_load_relaxed(slot_at(place, i));
 
-		if ((word & TAG_MASK) != tag || (word & NXM_REF_MASK) == 0)
+		if ((word & NXM_REF_MASK) == 0)
+			continue;
+		if (n++ == 0)
+			tag = word & TAG_MASK;
+		else if ((word & TAG_MASK) != tag)
 			return false;
 	}
-	return (place->header & H_OVERFLOW) != 0;
+	return n >= FILLED_SLOTS;
 }
 
 /* Lets the bucket of a place grow. */
@@ -623,14 +680,99 @@ split(NxmSpace *space, NxmMap *map, const NxmPlace *place)
 }
 
 /*
- * Makes room in a full chain: an overflow bucket, or successors.  NXM_OK: look
- * again.
+ * What migrate() relies on: a successor is to have no more entries than a bucket has
+ * slots, or one overflow bucket's more, if the first one of the chain has a number
+ * that all segments have.  So it is in a chain without others.  In one that has them an
+ * insert looks at the entries that there are: while its bucket's header stays the same,
+ * and else it fails, no other comes.
  */
+bool
+nxm_map_side_is_full(const NxmPlace *place, uint64_t tag)
+{
+	bool		has_own = overflow_number(place->header, 0) < POOL_OF(place->log);
+	uint32_t	bit = place->depth + place->log;
+	int			n = 0;
+
+	if (chain_overflows(place->header) == 1 && has_own)
+		return false;
+	for (int i = 0; i < chain_slots(place->header); i++)
+	{
+		uint64_t	word = nxm_load_relaxed(slot_at(place, i));
+
+		n += (word & NXM_REF_MASK) != 0 && side_of(word, bit) == side_of(tag, bit);
+	}
+	return n >= (has_own ? FILLED_SLOTS : NXM_BUCKET_SLOTS);
+}
+
+/* Overflow buckets that a segment has with its extents. */
+static int
+pool_size(NxmSegment *seg, uint32_t log)
+{
+	int			size = POOL_OF(log);
+
+	/* acquire: of an extent that is here overflow buckets may be given out */
+	for (int i = 0; i < NXM_EXTENTS && (nxm_load(&seg->extent[i]) & NXM_REF_MASK) != 0; i++)
+		size += NXM_EXTENT_OVERFLOWS;
+	return size;
+}
+
+bool
+nxm_map_is_crowded(const NxmPlace *place, uint64_t tag)
+{
+	return chain_overflows(place->header) == NXM_CHAIN_OVERFLOWS ||
+		nxm_map_side_is_full(place, tag) ||
+		__builtin_popcountll(nxm_load_relaxed(&place->seg->pool)) >=
+		pool_size(place->seg, place->log);
+}
+
+int
+nxm_map_percent_used(NxmSpace *space, const NxmPlace *place)
+{
+	uint32_t	nbuckets = UINT32_C(1) << place->log;
+	int			size = pool_size(place->seg, place->log);
+	uint64_t	pool = nxm_load(&place->seg->pool);
+	uint32_t	used = 0;
+
+	for (uint32_t b = 0; b < nbuckets; b++)
+		for (int i = 0; i < NXM_BUCKET_SLOTS; i++)
+			used += nxm_load_relaxed(&place->seg->bucket[b].slot[i]) != EMPTY;
+	for (int number = 0; number < size; number++)
+	{
+		NxmOverflow *overflow = (pool >> number & 1) == 0 ? NULL :
+			overflow_at(space, place->seg, place->log, number);
+
+		for (int i = 0; overflow != NULL && i < NXM_OVERFLOW_SLOTS; i++)
+			used += nxm_load_relaxed(&overflow->slot[i]) != EMPTY;
+	}
+	return (int) (used * 100 / (nbuckets * NXM_BUCKET_SLOTS +
+								(uint32_t) size * NXM_OVERFLOW_SLOTS));
+}
+
+/* Gives a segment an extent, if it has none with this number. */
+static NxmResult
+add_extent(NxmSpace *space, NxmMap *map, NxmSegment *seg, int number)
+{
+	uint64_t	none = 0;
+	NxmRef		ref;
+
+	if (nxm_load(&seg->extent[number]) != 0)
+		return NXM_OK;
+	ref = nxm_map_alloc(space, map, NXM_EXTENT_OVERFLOWS * sizeof(NxmOverflow));
+	if (ref == 0)
+		return nxm_no_object(space);
+	/* release: who finds it may write to it */
+	if (!nxm_cas(&seg->extent[number], &none, ref))
+		nxm_map_free(space, map, ref);
+	return NXM_OK;
+}
+
 NxmResult
-nxm_map_make_room(NxmSpace *space, NxmMap *map, const NxmPlace *place, uint64_t position)
+nxm_map_make_room(NxmSpace *space, NxmMap *map, const NxmPlace *place, uint64_t position,
+				  bool dense)
 {
 	uint64_t	pool;
 	uint64_t	header = place->header;
+	int			noverflows = chain_overflows(header);
 	NxmOverflow   *overflow;
 	int			i;
 
@@ -647,22 +789,37 @@ nxm_map_make_room(NxmSpace *space, NxmMap *map, const NxmPlace *place, uint64_t 
 			keep_house(space, map, position);
 		return result;
 	}
-	if ((header & H_OVERFLOW) != 0)
+	if (noverflows == (dense ? NXM_CHAIN_OVERFLOWS : 1) ||
+		(noverflows > 0 && nxm_map_side_is_full(place, tag_of(position))))
 		return split(space, map, place);
 	pool = nxm_load(&place->seg->pool);
 	do
 	{
 		i = __builtin_ctzll(~pool);
-		if (pool == UINT64_MAX || i >= POOL_OF(place->log))
+		if (pool == UINT64_MAX ||
+			i >= (dense ? MOST_OVERFLOWS(place->log) : POOL_OF(place->log)))
 			return split(space, map, place);
+		if (i >= pool_size(place->seg, place->log))
+		{
+			NxmResult	result = add_extent(space, map, place->seg,
+											(i - POOL_OF(place->log)) / NXM_EXTENT_OVERFLOWS);
+
+			/* closed: the segment has migrated */
+			if (result == NXM_OK && i >= pool_size(place->seg, place->log))
+				return split(space, map, place);
+			if (result != NXM_OK)
+				return result;
+		}
 	} while (!nxm_cas(&place->seg->pool, &pool, pool | UINT64_C(1) << i));
 
-	overflow = &place->overflow[i];
-	for (int s = 0; s < NXM_OVERFLOW_SLOTS; s++)
+	overflow = overflow_at(space, place->seg, place->log, i);
+	for (int s = 0; overflow != NULL && s < NXM_OVERFLOW_SLOTS; s++)
 		nxm_store_relaxed(&overflow->slot[s], EMPTY);
 	/* release: publishes the empty slots */
-	if (!nxm_cas(&place->bucket->header, &header,
-				 next_version(header) | (uint64_t) (i + 1) << H_OVERFLOW_SHIFT))
+	if (overflow == NULL ||
+		!nxm_cas(&place->bucket->header, &header,
+				 next_version(header) |
+				 (uint64_t) (i + 1) << (H_OVERFLOW_SHIFT + noverflows * H_OVERFLOW_BITS)))
 		nxm_fetch_and(&place->seg->pool, ~(UINT64_C(1) << i));
-	return NXM_OK;
+	return overflow == NULL ? NXM_NEED_CHUNK : NXM_OK;
 }

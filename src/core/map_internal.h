@@ -19,6 +19,8 @@
 /* what fills up the size class of the segment: 15 for 32 buckets, 9,216 bytes */
 #define POOL_OF(log) \
 	((log) == 5 ? 15 : (log) == 4 ? 7 : (log) == 3 ? 3 : 1)
+#define NXM_CHAIN_OVERFLOWS 4	/* most overflow buckets of a chain */
+#define NXM_EXTENT_OVERFLOWS 24 /* 1,536 bytes */
 #endif
 
 /*
@@ -27,7 +29,13 @@
  */
 #define HELP 8
 
-#define CHAIN_SLOTS (NXM_BUCKET_SLOTS + NXM_OVERFLOW_SLOTS)
+/* Extents of a segment, and its overflow buckets with them. */
+#define NXM_EXTENTS 2
+#define MOST_OVERFLOWS(log) (POOL_OF(log) + NXM_EXTENTS * NXM_EXTENT_OVERFLOWS)
+
+/* Slots of a chain at most, and of one that a migration fills. */
+#define CHAIN_SLOTS (NXM_BUCKET_SLOTS + NXM_CHAIN_OVERFLOWS * NXM_OVERFLOW_SLOTS)
+#define FILLED_SLOTS (NXM_BUCKET_SLOTS + NXM_OVERFLOW_SLOTS)
 
 /* Slots. */
 #define STATE_SHIFT		62
@@ -51,8 +59,15 @@
 #define H_PENDING_SHIFT 3
 #define H_PENDING		(UINT64_C(0x3F) << H_PENDING_SHIFT)
 #define H_OVERFLOW_SHIFT 9
-#define H_OVERFLOW		(UINT64_C(0x7F) << H_OVERFLOW_SHIFT)
-#define H_VERSION_ONE	(UINT64_C(1) << 16)
+#define H_OVERFLOW_BITS 6		/* of the number of each overflow bucket */
+#define H_OVERFLOW		(UINT64_C(0xFFFFFF) << H_OVERFLOW_SHIFT)
+#define H_VERSION_ONE	(UINT64_C(1) << 33)
+_Static_assert(MOST_OVERFLOWS(NXM_MAX_LOG) < 1 << H_OVERFLOW_BITS &&
+			   NXM_CHAIN_OVERFLOWS <= 24 / H_OVERFLOW_BITS,
+			   "the numbers of overflow buckets fit");
+_Static_assert(CHAIN_SLOTS < 64, "pending fits");
+_Static_assert(CHAIN_SLOTS < 2 * (NXM_BUCKET_SLOTS + 1),
+			   "one successor at most has an overflow bucket");
 
 /* Directory word and entries. */
 #define DEPTH_SHIFT		34
@@ -70,6 +85,8 @@
 
 /* In `next` of a segment of a body that clear cut off: there is no successor. */
 #define CUT				UINT64_C(1)
+/* In `extent` of a segment that is retired: there will be no other. */
+#define EXTENT_CLOSED	(UINT64_C(1) << 63)
 /* In an entry of a directory that clear cut off: it is not to change any more. */
 #define ENTRY_DEAD		(UINT64_C(1) << 63)
 /* In `dead`: somebody is cutting a body off. */
@@ -104,7 +121,7 @@ typedef struct NxmOverflow
 } NxmOverflow;
 
 /*
- * 64 bytes, the buckets, the overflow buckets.  With 32 buckets 9,216 bytes.
+ * 64 bytes, the buckets, the first overflow buckets.  With 32 buckets 9,216 bytes.
  */
 typedef struct NxmSegment
 {
@@ -112,11 +129,11 @@ typedef struct NxmSegment
 	NxmAtomic	migrated;		/* buckets */
 	NxmAtomic	pool;			/* bit i: overflow bucket i is used */
 	NxmAtomic	cursor;			/* next bucket for a helper */
-	uint64_t	prefix;			/* first position; immutable */
-	uint32_t	log;			/* of the number of buckets; immutable */
-	uint32_t	depth;			/* bits of prefix; immutable */
+	NxmAtomic	extent[NXM_EXTENTS];	/* more overflow buckets; 0: none yet */
+	uint32_t	prefix;			/* first 32 bits of the first position; immutable */
+	uint16_t	log;			/* of the number of buckets; immutable */
+	uint16_t	depth;			/* bits of prefix; immutable */
 	uint64_t	sibling;		/* of a first successor: the second one, or 0 */
-	uint64_t	unused;
 	NxmBucket		bucket[];
 } NxmSegment;
 
@@ -126,7 +143,7 @@ typedef struct NxmPlace
 	NxmSegment    *seg;
 	NxmSegment    *parent;			/* of seg, if reached by way of it */
 	NxmBucket     *bucket;
-	NxmOverflow   *overflow;		/* the first one of seg */
+	NxmOverflow   *overflow[NXM_CHAIN_OVERFLOWS];	/* those that header names */
 	uint64_t	header;
 	uint32_t	log;
 	uint32_t	depth;
@@ -145,6 +162,16 @@ static inline uint64_t
 tag_of(uint64_t position)
 {
 	return (position >> (64 - FIRST_TAG_BIT - TAG_BITS) << NXM_REF_BITS) & TAG_MASK;
+}
+
+/*
+ * The bit of a position, from the first one on, that parts the buckets which follow, in
+ * a word with the position's tag.  bit: from FIRST_TAG_BIT on.
+ */
+static inline int
+side_of(uint64_t word, uint32_t bit)
+{
+	return (int) (word >> (NXM_REF_BITS + FIRST_TAG_BIT + TAG_BITS - 1 - bit)) & 1;
 }
 
 /* n: up to 63 */
@@ -166,20 +193,40 @@ overflows_of(NxmSegment *seg, uint32_t log)
 	return (NxmOverflow *) &seg->bucket[(size_t) 1 << log];
 }
 
-/* Slot i of a chain; the header tells whether there are more than the first. */
+/* Of the overflow buckets of a chain. */
+static inline int
+chain_overflows(uint64_t header)
+{
+	uint64_t	numbers = (header & H_OVERFLOW) >> H_OVERFLOW_SHIFT;
+
+	/* numbers begin at 1, and none is left out */
+	return numbers == 0 ? 0 :
+		(63 - __builtin_clzll(numbers)) / H_OVERFLOW_BITS + 1;
+}
+
+/* Which one of its segment the i-th of a chain is. */
+static inline int
+overflow_number(uint64_t header, int i)
+{
+	return (int) (header >> (H_OVERFLOW_SHIFT + i * H_OVERFLOW_BITS) &
+				  ((1 << H_OVERFLOW_BITS) - 1)) - 1;
+}
+
+/* Slot i of a chain, of which place knows the overflow buckets. */
 static inline NxmAtomic *
-slot_at(const NxmPlace *place, uint64_t header, int i)
+slot_at(const NxmPlace *place, int i)
 {
 	if (i < NXM_BUCKET_SLOTS)
 		return &place->bucket->slot[i];
-	return &place->overflow[((header & H_OVERFLOW) >> H_OVERFLOW_SHIFT) - 1]
-		.slot[i - NXM_BUCKET_SLOTS];
+	i -= NXM_BUCKET_SLOTS;
+	return &place->overflow[(unsigned) i / NXM_OVERFLOW_SLOTS]
+		->slot[(unsigned) i % NXM_OVERFLOW_SLOTS];
 }
 
 static inline int
 chain_slots(uint64_t header)
 {
-	return (header & H_OVERFLOW) != 0 ? CHAIN_SLOTS : NXM_BUCKET_SLOTS;
+	return NXM_BUCKET_SLOTS + chain_overflows(header) * NXM_OVERFLOW_SLOTS;
 }
 
 static inline int
@@ -188,7 +235,11 @@ pending_slot(uint64_t header)
 	return (int) ((header & H_PENDING) >> H_PENDING_SHIFT) - 1;
 }
 
-/* The first two bits stay 0: what looks for slots takes no header for one. */
+/*
+ * Of 29 bits: one that was held up, while exactly a multiple of 2^28 keys were
+ * inserted into its bucket, would not notice.  The first two bits stay 0: what looks
+ * for slots takes no header for one.
+ */
 static inline uint64_t
 next_version(uint64_t header)
 {
@@ -251,11 +302,28 @@ extern NxmRef nxm_map_alloc(NxmSpace *space, NxmMap *map, size_t size);
 extern void nxm_map_free(NxmSpace *space, NxmMap *map, NxmRef ref);
 extern void nxm_map_retire(NxmSpace *space, NxmMap *map, NxmRef ref);
 
+/* For nxm_map_find_overflows(): the overflow buckets that header names. */
+extern bool nxm_map_find_overflows_slow(NxmSpace *space, NxmPlace *place,
+										uint64_t header);
+
+/*
+ * Finds out where the overflow buckets are of the chain whose header this is, or was:
+ * later ones have the same, and perhaps more.  false: a chunk is not mapped.
+ */
+static inline bool
+nxm_map_find_overflows(NxmSpace *space, NxmPlace *place, uint64_t header)
+{
+	return __builtin_expect((header & H_OVERFLOW) == 0, 1) ||
+		nxm_map_find_overflows_slow(space, place, header);
+}
+
 /* 0: nxm_no_object() tells why.  A directory word for an empty body of 2^log buckets. */
 extern uint64_t nxm_map_new_body(NxmSpace *space, NxmMap *map, uint32_t log);
 /* Frees one that nobody else can have seen. */
 extern void nxm_map_free_body(NxmSpace *space, NxmMap *map, uint64_t body);
 extern void nxm_map_retire_directory(NxmSpace *space, NxmMap *map, uint64_t directory);
+/* With its extents. */
+extern void nxm_map_retire_segment(NxmSpace *space, NxmMap *map, NxmRef ref);
 extern bool nxm_map_directory_is_mapped(NxmSpace *space, uint64_t directory);
 
 /*
@@ -277,11 +345,27 @@ extern void nxm_map_help_growth(NxmSpace *space, NxmMap *map, NxmSegment *seg,
 								uint64_t position);
 
 /*
- * Makes room in a full chain: an overflow bucket, or successors.  NXM_OK: look
- * again.
+ * Does a chain have as many entries of the side of a tag as may be?  Sides are the
+ * two successors that a split would give it.
  */
-extern NxmResult nxm_map_make_room(NxmSpace *space, NxmMap *map,
-								   const NxmPlace *place, uint64_t position);
+extern bool nxm_map_side_is_full(const NxmPlace *place, uint64_t tag);
+
+/*
+ * Makes room in a chain that is full, or a side of it: an overflow bucket, or
+ * successors.  dense: overflow buckets of extents too, and up to
+ * NXM_CHAIN_OVERFLOWS; for an index of at least 2^FIRST_TAG_BIT buckets.  NXM_OK:
+ * look again.
+ */
+extern NxmResult nxm_map_make_room(NxmSpace *space, NxmMap *map, const NxmPlace *place,
+								   uint64_t position, bool dense);
+
+/*
+ * For a chain that has no EMPTY slot for a tag: can it have no more of them without
+ * more memory?  And percent of the slots of a segment, with its overflow buckets, that
+ * are used, about.
+ */
+extern bool nxm_map_is_crowded(const NxmPlace *place, uint64_t tag);
+extern int	nxm_map_percent_used(NxmSpace *space, const NxmPlace *place);
 
 /*
  * Puts an item into an EMPTY slot of the chain as it was looked up.  false:

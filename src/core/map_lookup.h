@@ -61,7 +61,6 @@ look_in_segment(uint64_t position, NxmPlace *place)
 
 	place->bucket = &place->seg->bucket[b];
 	place->header = nxm_load(&place->bucket->header);
-	place->overflow = overflows_of(place->seg, place->log);
 }
 
 /* For nxm_map_locate(): the bucket at place is not open. */
@@ -84,8 +83,10 @@ nxm_map_locate(NxmSpace *space, NxmMap *map, uint64_t position, NxmPlace *place)
 
 		result = nxm_map_locate_slow(space, map, position, &copy);
 		*place = copy;
+		if (result != NXM_OK)
+			return result;
 	}
-	return result;
+	return nxm_map_find_overflows(space, place, place->header) ? NXM_OK : NXM_NEED_CHUNK;
 }
 
 /*
@@ -196,7 +197,7 @@ nxm_map_look_up(NxmSpace *space, const NxmPlace *place, uint64_t tag,
 {
 	uint64_t	want = OPEN | tag;
 	int			line = preferred_line(tag);
-	int			part = 0;		/* preferred line, the others, overflow */
+	int			part = 0;		/* preferred line, the others, overflow buckets */
 	int			before = line * LINE_WORDS - 1; /* the slot of bit 0 in mask */
 	uint32_t	mask = candidates_in_line(place->bucket, line, want);
 
@@ -215,20 +216,21 @@ nxm_map_look_up(NxmSpace *space, const NxmPlace *place, uint64_t tag,
 				before = line * LINE_WORDS - 1;
 				mask = candidates_in_line(place->bucket, line, want);
 			}
-			else if (part == NXM_BUCKET_LINES - 1 && (place->header & H_OVERFLOW) != 0)
-			{
-				before = NXM_BUCKET_SLOTS;
-				mask = candidates(slot_at(place, place->header, before),
-								  NXM_OVERFLOW_SLOTS, want);
-			}
 			else
-				return NXM_OK;
+			{
+				int			k = part - (NXM_BUCKET_LINES - 1);
+
+				if (k == chain_overflows(place->header))
+					return NXM_OK;
+				before = NXM_BUCKET_SLOTS + k * NXM_OVERFLOW_SLOTS;
+				mask = candidates_of_eight(place->overflow[k]->slot, want);
+			}
 			part++;
 			continue;
 		}
 		i = before + __builtin_ctz(mask);
 		mask &= mask - 1;
-		at = slot_at(place, place->header, i);
+		at = slot_at(place, i);
 		w = nxm_load_relaxed(at);
 
 again:
@@ -266,32 +268,27 @@ again:
 	}
 }
 
-/* The number of an EMPTY slot of the chain, in the preferred line if it can be; -1. */
+/*
+ * The number of an EMPTY slot of the chain, in the preferred line if it can be; -1: the
+ * chain has none, or none for this tag.
+ */
 static inline int
 nxm_map_empty_slot(const NxmPlace *place, uint64_t tag)
 {
 	int			n = chain_slots(place->header);
 	int			first = LINE_BEGIN(preferred_line(tag));
 
+	if (n > NXM_BUCKET_SLOTS && nxm_map_side_is_full(place, tag))
+		return -1;
 	for (int i = 0; i < n; i++)
 	{
 		int			slot = i >= NXM_BUCKET_SLOTS ? i :
 			first + i < NXM_BUCKET_SLOTS ? first + i : first + i - NXM_BUCKET_SLOTS;
 
-		if (nxm_load_relaxed(slot_at(place, place->header, slot)) == EMPTY)
+		if (nxm_load_relaxed(slot_at(place, slot)) == EMPTY)
 			return slot;
 	}
 	return -1;
-}
-
-/* Can a chain without an EMPTY slot have no more of them in its segment? */
-static inline bool
-nxm_map_is_crowded(const NxmPlace *place)
-{
-	uint64_t	pool = nxm_load_relaxed(&place->seg->pool);
-
-	return (place->header & H_OVERFLOW) != 0 ||
-		__builtin_popcountll(pool) >= POOL_OF(place->log);
 }
 
 /*
