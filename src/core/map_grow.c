@@ -206,6 +206,7 @@ nxm_map_find_overflows_slow(NxmSpace *space, NxmPlace *place, uint64_t header)
 										 overflow_number(header, i));
 		if (place->overflow[i] == NULL)
 			return false;
+		__builtin_prefetch((const void *) place->overflow[i]);
 	}
 	return true;
 }
@@ -691,17 +692,30 @@ nxm_map_side_is_full(const NxmPlace *place, uint64_t tag)
 {
 	bool		has_own = overflow_number(place->header, 0) < POOL_OF(place->log);
 	uint32_t	bit = place->depth + place->log;
-	int			n = 0;
+	int			side;
+	/* so many slots of others, or of nobody, show that it is not */
+	int			others = chain_slots(place->header) + 1 -
+		(has_own ? FILLED_SLOTS : NXM_BUCKET_SLOTS);
+	NxmAtomic  *words = place->bucket->slot;
+	int			n = NXM_BUCKET_SLOTS;
 
-	if (chain_overflows(place->header) == 1 && has_own)
+	if (others <= 1)
 		return false;
-	for (int i = 0; i < chain_slots(place->header); i++)
+	side = side_of(tag, bit);
+	for (int part = 0;; part++)
 	{
-		uint64_t	word = nxm_load_relaxed(slot_at(place, i));
+		for (int i = 0; i < n; i++)
+		{
+			uint64_t	word = nxm_load_relaxed(&words[i]);
 
-		n += (word & NXM_REF_MASK) != 0 && side_of(word, bit) == side_of(tag, bit);
+			if (((word & NXM_REF_MASK) == 0 || side_of(word, bit) != side) && --others == 0)
+				return false;
+		}
+		if (part == chain_overflows(place->header))
+			return true;
+		words = place->overflow[part]->slot;
+		n = NXM_OVERFLOW_SLOTS;
 	}
-	return n >= (has_own ? FILLED_SLOTS : NXM_BUCKET_SLOTS);
 }
 
 /* Overflow buckets that a segment has with its extents. */

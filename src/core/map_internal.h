@@ -81,7 +81,8 @@ _Static_assert(CHAIN_SLOTS < 2 * (NXM_BUCKET_SLOTS + 1),
 #ifndef FIRST_TAG_BIT
 #define FIRST_TAG_BIT	5
 #endif
-#define MAX_BUCKET_DEPTH 32
+/* beyond it tags do not tell how to split */
+#define MAX_BUCKET_DEPTH (FIRST_TAG_BIT + TAG_BITS)
 
 /* In `next` of a segment of a body that clear cut off: there is no successor. */
 #define CUT				UINT64_C(1)

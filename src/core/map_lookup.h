@@ -275,18 +275,33 @@ again:
 static inline int
 nxm_map_empty_slot(const NxmPlace *place, uint64_t tag)
 {
-	int			n = chain_slots(place->header);
-	int			first = LINE_BEGIN(preferred_line(tag));
+	int			line = preferred_line(tag);
+	int			noverflows = chain_overflows(place->header);
 
-	if (n > NXM_BUCKET_SLOTS && nxm_map_side_is_full(place, tag))
+	if (noverflows > 0 && nxm_map_side_is_full(place, tag))
 		return -1;
-	for (int i = 0; i < n; i++)
+	for (int part = 0; part < NXM_BUCKET_LINES + noverflows; part++)
 	{
-		int			slot = i >= NXM_BUCKET_SLOTS ? i :
-			first + i < NXM_BUCKET_SLOTS ? first + i : first + i - NXM_BUCKET_SLOTS;
+		NxmAtomic  *words;
+		int			first;
+		uint32_t	mask;
 
-		if (nxm_load_relaxed(slot_at(place, slot)) == EMPTY)
-			return slot;
+		if (part < NXM_BUCKET_LINES)
+		{
+			words = &place->bucket->header + line * LINE_WORDS;
+			first = line * LINE_WORDS - 1;
+			line = (line + 1) & (NXM_BUCKET_LINES - 1);
+		}
+		else
+		{
+			words = place->overflow[part - NXM_BUCKET_LINES]->slot;
+			first = NXM_BUCKET_SLOTS + (part - NXM_BUCKET_LINES) * NXM_OVERFLOW_SLOTS;
+		}
+		for (mask = candidates_of_eight(words, EMPTY); mask != 0; mask &= mask - 1)
+		{
+			if (nxm_load_relaxed(&words[__builtin_ctz(mask)]) == EMPTY)
+				return first + __builtin_ctz(mask);
+		}
 	}
 	return -1;
 }

@@ -19,6 +19,7 @@
 #include "check_core.h"
 
 #define KEYS 8
+#define CROWD 10				/* keys where many are to be in few buckets */
 #define NUMBERS 120
 
 enum
@@ -36,6 +37,7 @@ static NxmAtomic *clock;
 static NxmCacheView views[CHECK_MAX_PROCS];
 static bool strict;				/* it is a map */
 static bool expiring;			/* there are deadlines */
+static bool crowded;			/* there are CROWD keys */
 static bool changing;			/* they are not those that values were set with */
 static int64_t deadline_of[NUMBERS];	/* of the value; -1: any */
 
@@ -109,9 +111,19 @@ describe(const CheckOp *op)
 
 static const CheckSpec spec = {"cache", apply, describe};
 
+/*
+ * Of a crowd keys 0 to 5 stay together for one split, in the second half of the index,
+ * and 6 to 9, in the first half, for two.
+ */
 static uint64_t
 hash_of(int number)
 {
+	static const uint64_t hashes[CROWD] = {
+		0xb0, 0xbc, 0xdc, 0xe9, 0xc8, 0xf8, 0x03, 0x11, 0x1b, 0x27
+	};
+
+	if (crowded)
+		return hashes[number] << 56;
 	return (uint64_t) (2 * number + 1) << 60 | (uint64_t) (number + 1) * 0x1234567;
 }
 
@@ -132,7 +144,7 @@ now(void *env)
 static NxmKey
 key_of(int number)
 {
-	static char names[KEYS][4];
+	static char names[CROWD][4];
 	NxmKey		key = {names[number], 2, hash_of(number)};
 
 	snprintf(names[number], sizeof(names[number]), "k%d", number);
@@ -233,16 +245,17 @@ tick(bool all)
 static void
 clear(void)
 {
-	CheckOp    *ops[KEYS];
+	CheckOp    *ops[CROWD];
 	NxmCacheCursor cursor = {0, 0};
 	uint64_t	removed = 0;
+	int			nkeys = crowded ? CROWD : KEYS;
 	NxmResult	result;
 
-	for (int i = 0; i < KEYS; i++)
+	for (int i = 0; i < nkeys; i++)
 		ops[i] = check_begin(CLEAR, i, 0, 0);
 	DO(result, nxm_cache_clear(view(), cache, &cursor, &removed));
 	check_assert(result == NXM_OK || result == NXM_EXISTS || result == NXM_NEED_MEMORY);
-	for (int i = 0; i < KEYS; i++)
+	for (int i = 0; i < nkeys; i++)
 		check_end(ops[i], result == NXM_OK, 0);
 }
 
@@ -286,6 +299,7 @@ finish(void)
 	Scan		scan = {0};
 	NxmCacheCursor cursor = {0, 0};
 	uint64_t	before;
+	int			nkeys = crowded ? CROWD : KEYS;
 	int			here = 0;
 	NxmResult	result;
 
@@ -293,10 +307,10 @@ finish(void)
 		if (views[i].space != NULL)
 			nxm_leave(views[i].space);
 	tick(true);
-	for (int i = 0; i < KEYS; i++)
+	for (int i = 0; i < nkeys; i++)
 		if (operate(GET, i, 0, 0, false) == NXM_OK)
 			here++;
-	for (int i = 0; i < KEYS; i++)
+	for (int i = 0; i < nkeys; i++)
 		check_linearizable(&spec, i);
 	/* what has expired and is not reclaimed is counted still */
 	before = nxm_load(clock);
@@ -335,7 +349,7 @@ setup(int procs, int pages, int n)
 
 	memset(views, 0, sizeof(views));
 	memset(deadline_of, 0, sizeof(deadline_of));
-	strict = expiring = changing = false;
+	strict = expiring = changing = crowded = false;
 	cache = check_shared(sizeof(*cache), "cache");
 	clock = check_shared(sizeof(*clock), "clock");
 	nxm_init(clock, 1000000);
@@ -899,6 +913,119 @@ finish_drop(void)
 	check_all_free(0);
 }
 
+/*
+ * The index grows.  A bucket of 3 has up to two overflow buckets of 2: the first in its
+ * segment, others in extents.
+ */
+static void
+setup_index(int procs, int pages, int n)
+{
+	static const int order[CROWD] = {0, 1, 2, 3, 6, 7, 8, 4, 5, 9};
+
+	setup(procs, pages, 0);
+	crowded = true;
+	strict = pages == AMPLE;
+	for (int i = 0; i < n; i++)
+		operate(SET, order[i], order[i] + 1, 0, false);
+}
+
+static void
+setup_crowd(void)
+{
+	setup_index(3, AMPLE, 3 + check_pick(6));
+}
+
+static void
+setup_crowd_few_pages(void)
+{
+	setup_index(3, FEW + 2 + check_pick(4), 3 + check_pick(6));
+}
+
+static void
+body_crowd(int proc)
+{
+	for (int i = 0; i < 4; i++)
+	{
+		int			key = check_pick(CROWD);
+
+		switch (check_pick(8))
+		{
+			case 0:
+				operate(GET, key, 0, 0, false);
+				break;
+			case 1:
+				operate(DELETE, key, 0, 0, false);
+				break;
+			case 2:
+				tick(false);
+				break;
+			case 3:
+				operate(ADD, key, 10 + 30 * (proc - 1) + i, 0, false);
+				break;
+			default:
+				operate(SET, key, 10 + 30 * (proc - 1) + i, 0, false);
+		}
+	}
+}
+
+/* Cleared between. */
+static void
+body_crowd_clear(int proc)
+{
+	for (int i = 0; i < 3; i++)
+	{
+		operate(SET, check_pick(CROWD), 10 + 30 * (proc - 1) + i, 0, false);
+		if (check_pick(5) == 0)
+			clear();
+		tick(false);
+	}
+}
+
+/* One bucket with one overflow bucket, both full. */
+static void
+setup_bucket(void)
+{
+	setup_index(2, AMPLE, 5);
+}
+
+/* Both want another overflow bucket, of an extent that is yet to be. */
+static void
+extent_and_extent(int proc)
+{
+	operate(SET, proc == 1 ? 5 : 7, 10 * proc, 0, false);
+	operate(GET, proc == 1 ? 7 : 5, 0, 0, false);
+}
+
+/*
+ * Two buckets: the second one has an overflow bucket, and is to have another, of an
+ * extent.  So is the first one, which can't use it, because its four keys are of one
+ * side: the segment is split, and retired.
+ */
+static void
+setup_sides(void)
+{
+	setup_index(2, AMPLE, 8);
+}
+
+static void
+extent_and_split(int proc)
+{
+	operate(SET, proc == 1 ? 5 : 9, 10 * proc, 0, false);
+	operate(GET, proc == 1 ? 9 : 5, 0, 0, false);
+}
+
+static void
+extent_and_clear(int proc)
+{
+	if (proc == 1)
+		operate(SET, 5, 10, 0, false);
+	else
+	{
+		clear();
+		tick(true);
+	}
+}
+
 #define OFTEN CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL
 #define ALL CHECK_EXHAUSTIVE, 20000
 
@@ -920,6 +1047,17 @@ static const char *const recycling_and_giving_back[] = {
 	"take", "claim", "give_back", "open_segment", NULL
 };
 
+static const char *const extending[] = {
+	"nxm_map_make_room", "add_extent", "pool_size", "nxm_map_insert", NULL
+};
+
+static const char *const migrating[] = {"nxm_map_make_room", "nxm_map_migrate", NULL};
+
+static const char *const growing[] = {
+	"nxm_map_make_room", "add_extent", "pool_size", "nxm_map_migrate", "nxm_map_retire_segment",
+	"keep_house", NULL
+};
+
 static const CheckCase cases[] = {
 	{"as a map", 3, setup_map, body, finish, OFTEN, NULL},
 	{"few pages", 3, setup_few_pages, body, finish, OFTEN, NULL},
@@ -932,6 +1070,9 @@ static const CheckCase cases[] = {
 	{"names alone", 3, setup_ample, body_names, finish, OFTEN, NULL},
 	{"drop", 3, setup_drop, body_drop, finish_drop, OFTEN, NULL},
 	{"rooms that are written again", 3, setup_ample, body_rooms, finish, OFTEN, NULL},
+	{"crowded buckets", 3, setup_crowd, body_crowd, finish, OFTEN, NULL},
+	{"crowded buckets and few pages", 3, setup_crowd_few_pages, body_crowd, finish, OFTEN, NULL},
+	{"crowded buckets cleared", 3, setup_crowd, body_crowd_clear, finish, OFTEN, NULL},
 	{"ghost", 3, setup_ghost, take_ghost, finish_ghost, OFTEN, NULL},
 	{"all schedules of get and a segment that is reused", 2, setup_two, get_while_reused, finish, ALL, 3, 1, NULL, giving_back},
 	{"all schedules of get and eviction", 2, setup_full, get_while_evicted, finish, ALL, 1, 1, NULL, NULL},
@@ -943,6 +1084,10 @@ static const CheckCase cases[] = {
 	{"all schedules of get and a room that is written again", 2, setup_rooms, get_while_recycled, finish, ALL, 3, 2, NULL, recycling},
 	{"all schedules of a room that is looked at and given again", 3, setup_one_room, look_while_given_again, finish, ALL, 3, 0, NULL, looking},
 	{"all schedules of a room that is written again and eviction", 2, setup_full, recycle_while_evicted, finish, ALL, 2, 1, NULL, recycling_and_giving_back},
+	{"all schedules of extent and extent", 2, setup_bucket, extent_and_extent, finish, ALL, 2, 1, NULL, extending},
+	{"all schedules of extent and split", 2, setup_sides, extent_and_split, finish, ALL, 2, 1, NULL, growing},
+	{"all schedules of an overflow bucket and migration", 2, setup_sides, extent_and_split, finish, ALL, 2, 0, NULL, migrating},
+	{"all schedules of extent and clear", 2, setup_sides, extent_and_clear, finish, ALL, 3, 1, NULL, growing},
 	{"all schedules of long values", 2, setup_long, get_long, finish, ALL, 1, 1, NULL, NULL},
 };
 

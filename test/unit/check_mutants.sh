@@ -348,6 +348,16 @@ mutant "room taken by two" check_cache cache_recycle.c \
 	'if (!nxm_cas(&from->name, &name, 0) || gone)' 'if (nxm_store(&from->name, 0), gone)'
 mutant "room that is not used never committed" check_cache cache_segment.c \
 	'room->units * DEAD_ONE + room->units' 'room->units * DEAD_ONE'
+mutant "extent given to a segment that is retired" check_cache map_grow.c \
+	'nxm_fetch_or(&seg->extent[i], EXTENT_CLOSED)' 'nxm_load(&seg->extent[i])'
+mutant "extent given twice" check_cache map_grow.c \
+	'	if (!nxm_cas(&seg->extent[number], &none, ref))
+		nxm_free(space, ref);' '	nxm_store(&seg->extent[number], ref);'
+mutant "more entries of a side than its successor has slots" check_cache map_lookup.h \
+	'if (noverflows > 0 && nxm_map_side_is_full(place, tag))' 'if (false)'
+mutant "overflow buckets of a header before" check_cache map_grow.c \
+	'if (!nxm_map_find_overflows(space, &place, header))' \
+	'if (place.overflow[0] == NULL && !nxm_map_find_overflows(space, &place, header))'
 mutant "segment opened in a dropped cache" check_cache cache_segment.c \
 	'		if (c == CELL_CLOSED)
 			return NXM_DROPPED;
