@@ -6,7 +6,8 @@
  * that it has; a key's home is given by the low half of its hash.  A partition is
  * an index, segments of items, two chains that order the segments, and a ghost.
  *
- *	index		the map's (map.h): a slot holds tag, frequency and reference
+ *	index		the map's (map.h), with dense growth: a slot holds tag, frequency and
+ *				reference
  *	segment		a raw page of the space, filled with items from its beginning
  *	chain		the segments of a kind, small or main, in order of their age
  *	ghosts		fingerprints of the keys evicted from small segments, and from main
@@ -96,10 +97,10 @@
  * writers, for a cache that loses most of them anyway.)
  *
  * Space of an item of 7 + 100 bytes, 1,000,000 of them in an empty cache: 4 of its
- * header, 1 of rounding, 15.5 of the index, 2.2 of the ghosts, 0.6 of page
- * descriptors: 23.7 bytes, and as many after all of them have been written over.
- * Half of as many in a cache that evicts take 26.3 each: 99.9 % of its segments
- * lives, and segments of the index do not shrink.
+ * header, 1 of rounding, 11.0 of the index, 2.2 of the ghosts, 0.6 of page
+ * descriptors, 0.4 of what is not full yet: 19.2 bytes, and as many after all of them
+ * have been written over.  Half of as many in a cache that evicts take 22.1 each: 99 %
+ * of its segments lives, and segments of the index do not shrink.
  *
  * Deadlines.  Segments with deadlines hold items of like time to live and like
  * deadline: TTLs of 2^e to 2^(e+1) microseconds, deadlines in one window of

@@ -8,7 +8,7 @@
  * the one to look into first:
  *
  *	| header | 31 slots |	and where these are full, from the segment's pool
- *	| 8 slots |				an overflow bucket of one line.
+ *	| 8 slots |				an overflow bucket of one line; or up to four.
  *
  *	slot	63   62 61       60 59            34 33             0
  *			+-------+---------+-----------------+---------------+
@@ -20,13 +20,13 @@
  *	TENTATIVE	reserved by an insert that may or may not be committed
  *	FROZEN		reference 0 or not; never changes again
  *
- *	header	63                        16 15      9 8       3  2   1   0
- *			+---------------------------+---------+---------+---+------+
- *			|         version           | overflow| pending | m |status|
- *			+---------------------------+---------+---------+---+------+
+ *	header	63  62 61         33 32                  9 8       3  2   1   0
+ *			+-----+-------------+-----+-----+-----+----+---------+---+------+
+ *			|  0  |   version   |       overflow       | pending | m |status|
+ *			+-----+-------------+-----+-----+-----+----+---------+---+------+
  *
  *	status UNINIT, OPEN or FROZEN; m: migrated; pending and overflow: slot and
- *	overflow bucket, + 1.
+ *	overflow buckets, 6 bits each, + 1.
  *
  * Position.  y = (4x - x^2) / 3 of the hash x, as fractions: monotone, and twice
  * as dense at 1 as at 0.  Segments thereby fill, and are split, at times spread
@@ -62,12 +62,26 @@
  * helper computes the same contents of the two buckets that follow, and fills
  * their slots by CAS from UNINIT.  A slot that is UNINIT no more was filled, and
  * may have been emptied since: UNINIT is not EMPTY, or deletes would be undone.
- * Both are full before either is opened.  A chain of over 31 has at most one
- * successor of over 31, which takes the overflow bucket of the same number, and
- * no other insert takes one before the whole segment has migrated.
+ * Both are full before either is opened.  A chain has at most 63 entries, and so at
+ * most one successor of over 31, which takes the overflow bucket of the number that
+ * the chain's first one has, and no other insert takes one before the whole segment
+ * has migrated.
  *
  * An operation that meets a frozen bucket migrates it, no memory being needed,
  * and goes on: nobody waits for a resize.  Writers migrate eight more buckets.
+ *
+ * Dense growth.  The index of a cache splits a segment later: a chain takes up to four
+ * overflow buckets, and the segment up to two extents, of 24 more of them each.  An
+ * extent is published by CAS of a word in the segment, before any of its overflow
+ * buckets is given out; an overflow bucket by the commit of the header that names it,
+ * with its slots EMPTY.  A header names more of them as time goes by and never others,
+ * so that a frozen one tells all helpers the same chain.  Segments begin without
+ * extents: what a chain leaves to one successor must fit a bucket and the overflow
+ * bucket above, or the bucket alone if the number of that is one of an extent.  An
+ * insert sees to that: into a chain of several it counts the entries of its own side,
+ * those that would have the same successor, which only the commit of another insert
+ * could make more.  If they are as many as may be, the segment is split.  Retiring a
+ * segment closes its words for extents first, so that none comes after.
  *
  * Housekeeping, which no operation needs: putting the successors into the
  * directory, doubling it, retiring what was replaced, is done by whoever gets
@@ -82,7 +96,12 @@
  * Space.  Segments are split with 26 entries a bucket and have 18 on average: 15.8
  * bytes an entry, old segments included, measured from 100,000 to 2,000,000 (with
  * buckets of two lines it was 17.4, of eight 15.2, which are slower to search).
- * And 8 of its header, 4 of rounding, 1 of page descriptor.
+ * And 8 of its header, 4 of rounding, 1 of page descriptor.  With dense growth
+ * segments have 15 overflow buckets up to 31 entries a bucket, 39 up to 37, and are
+ * split with 43: 11.0 bytes an entry; 8 % of the entries are in overflow buckets.
+ * Then a get takes 11 % more instructions, finding nothing 13 %, an insert 14 %,
+ * which is why maps do without.  (A line more for all buckets at once: 11.4, and
+ * 13 % of the entries beyond the first four.)
  *
  * Limits: 39 keys of one hash; the next one is refused (NXM_NEED_MEMORY, in want
  * of nothing).
