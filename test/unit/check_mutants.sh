@@ -197,11 +197,15 @@ mutant "insert without a hazard" check_map map.c \
 	'	nxm_protect(space, ref);
 	if (!nxm_cas(at' '	if (!nxm_cas(at'
 mutant "old segment freed at once" check_map map_grow.c \
-	'		nxm_retire_epoch(space, ref);
-	}
-	nxm_store(&map->housekeeper, 0);' '		nxm_free(space, ref);
-	}
-	nxm_store(&map->housekeeper, 0);'
+	'	}
+	nxm_retire_epoch(space, ref);
+}
+
+/* A segment' '	}
+	nxm_free(space, ref);
+}
+
+/* A segment'
 mutant "bucket not read anew in iteration" check_map map.c \
 	'if (!changed && nxm_load(&place.bucket->header) == place.header)' 'if (!changed)'
 mutant "cleared map drained before the new one is there" check_map map_drain.c \
@@ -350,6 +354,8 @@ mutant "room that is not used never committed" check_cache cache_segment.c \
 	'room->units * DEAD_ONE + room->units' 'room->units * DEAD_ONE'
 mutant "extent given to a segment that is retired" check_cache map_grow.c \
 	'nxm_fetch_or(&seg->extent[i], EXTENT_CLOSED)' 'nxm_load(&seg->extent[i])'
+mutant "extent freed at once" check_cache map_grow.c \
+	'nxm_retire_epoch(space, extent & NXM_REF_MASK);' 'nxm_free(space, extent & NXM_REF_MASK);'
 mutant "extent given twice" check_cache map_grow.c \
 	'	if (!nxm_cas(&seg->extent[number], &none, ref))
 		nxm_free(space, ref);' '	nxm_store(&seg->extent[number], ref);'
