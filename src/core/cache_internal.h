@@ -91,7 +91,7 @@
 
 /* Bytes of index that an entry takes on average, see map.h. */
 #ifndef NXM_CACHE_INDEX_BYTES
-#define NXM_CACHE_INDEX_BYTES 16
+#define NXM_CACHE_INDEX_BYTES 11
 #endif
 /* An index of so many bytes is small enough in any case. */
 #ifndef NXM_CACHE_SMALL_INDEX
