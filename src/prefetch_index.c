@@ -663,7 +663,8 @@ begin_if_due(IndexScanDesc scan, BTScanPosData *pos, ScanDirection dir)
 	int64		missed = 0;
 	NxmBtreeLook *la;
 
-	if (((BTScanOpaque) scan->opaque)->numArrayKeys == 0)
+	if (((BTScanOpaque) scan->opaque)->numArrayKeys == 0 &&
+		!nxm_debug_force_prefetch)
 	{
 		if (place == 0)
 		{
