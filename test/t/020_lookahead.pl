@@ -35,11 +35,13 @@ CREATE INDEX w_f ON w USING hash (f);
 CREATE INDEX w_gist ON w USING gist (place);
 CREATE TABLE s AS TABLE w;
 CREATE INDEX s_spgist ON s USING spgist (place);
-VACUUM (FREEZE, ANALYZE) t, w, s;
+CREATE TABLE few AS SELECT k, CASE WHEN k % 100 = 0 THEN 1000 ELSE k % 5 END AS f, pad FROM (SELECT * FROM t WHERE k <= 1200 ORDER BY hashint4(k)) s;
+CREATE INDEX few_f ON few USING hash (f);
+VACUUM (FREEZE, ANALYZE) t, w, s, few;
 BEGIN; DELETE FROM t WHERE ctid = ANY (ARRAY(SELECT format('(%s,1)', b)::tid FROM generate_series(0, 5000, 10) b)); PREPARE TRANSACTION 'deleting';
 SELECT count(*) FROM t;
 CHECKPOINT});
-my @files = split /\n/, $node->safe_psql('postgres', q{SELECT pg_relation_filepath(r) FROM unnest('{t,w,s}'::regclass[]) r});
+my @files = split /\n/, $node->safe_psql('postgres', q{SELECT pg_relation_filepath(r) FROM unnest('{t,w,s,few}'::regclass[]) r});
 my @leaves = $node->safe_psql('postgres', q{SELECT pg_relation_filepath('w_k')});
 
 # cold($on): a restarted server that has the indexes in memory and the tables nowhere
@@ -49,7 +51,7 @@ sub cold
 	$n->stop;
 	evict($n, @files);
 	$n->start;
-	$n->safe_psql('postgres', q{SELECT pg_prewarm(indexrelid) FROM pg_index WHERE indrelid IN ('t'::regclass, 'w'::regclass, 's'::regclass)});
+	$n->safe_psql('postgres', q{SELECT pg_prewarm(indexrelid) FROM pg_index WHERE indrelid IN ('t'::regclass, 'w'::regclass, 's'::regclass, 'few'::regclass)});
 	return;
 }
 # run($node, $settings, $query): the digest of its rows, and the session's counts
@@ -143,6 +145,18 @@ foreach my $limit (1, 3, 10, 50)
 		my (undef, $issued, undef, $wasted) = run($node, 'SELECT 1', $query);
 		cmp_ok($wasted, '<=', $limit, "$name, LIMIT $limit wastes no more reads than it returns rows ($wasted of $issued)");
 	}
+}
+
+# after a batch of many there is one of few: what is left of the first one is not looked at
+{
+	my $query = 'SELECT v.f, l.k FROM (VALUES (1, 1), (1000, 20)) v(f, n), LATERAL (SELECT k FROM few WHERE few.f = v.f LIMIT v.n) l';
+	cold($node);
+	my ($off) = run($node, 'SET nexusmem.enable_prefetch = off', $query);
+	cold($node);
+	my ($on, $issued, $used, $wasted) = run($node, 'SELECT 1', $query);
+	is($on, $off, 'hash, a batch of few: same rows');
+	cmp_ok($used, '>=', 5, "hash, a batch of few: blocks are read ahead ($issued)");
+	cmp_ok($wasted, '<=', 1, 'hash, a batch of few: nothing behind its end');
 }
 
 # backward in a hash index: a cursor that went to its end while all was cached
