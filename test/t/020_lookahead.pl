@@ -147,6 +147,15 @@ foreach my $limit (1, 3, 10, 50)
 	}
 }
 
+# an array of few elements: what would be behind the last one is not looked for, not
+# even where it was read already
+cold($node);
+{
+	my (undef, $issued, $used, $wasted, $skipped) = run($node, 'SELECT 1', 'SELECT k, pad FROM t WHERE k = ANY (ARRAY[70001, 70002, 70003, 70004, 70005, 70006, 70007, 70008])');
+	cmp_ok($used, '>=', 5, "array of few: blocks are read ahead ($issued, $wasted wasted)");
+	is($skipped, 0, 'array of few: nothing is looked for behind its end');
+}
+
 # after a batch of many there is one of few: what is left of the first one is not looked at
 {
 	my $query = 'SELECT v.f, l.k FROM (VALUES (1, 1), (1000, 20)) v(f, n), LATERAL (SELECT k FROM few WHERE few.f = v.f LIMIT v.n) l';
