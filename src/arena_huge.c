@@ -10,7 +10,8 @@
  *
  * How.  madvise(MADV_COLLAPSE), Linux 6.1: the kernel copies a range into one huge
  * page and puts that into the shared object in its place, whatever is set below
- * /sys/kernel/mm/transparent_hugepage, and needs no privilege and no reserved pages.
+ * /sys/kernel/mm/transparent_hugepage but for "deny" in shmem_enabled, and needs no
+ * privilege and no reserved pages.
  * It takes the node that most of the range is on, so placement stays as it was.
  *
  * A process maps a huge page whole only where its addresses go with offsets in the
@@ -19,9 +20,9 @@
  *
  * Which.  Ranges all of whose pages have memory behind them, so that no more is taken
  * than is counted.  A page given back later takes its range apart again, in the
- * kernel; when the range is full once more it is put together once more.  One that is
- * given back in the very moment is made again, empty: 64 kB, until it is handed out
- * the next time.
+ * kernel; when the range is full once more it is put together once more: where nobody
+ * saw it apart, when its turn comes to be asked for again.  One that is given back in
+ * the very moment is made again, empty: 64 kB, until it is handed out the next time.
  *
  * By whom.  The memory worker, some at each pass: copying 2 MB takes it milliseconds,
  * in which others who touch the range wait.  What has been done is known to it alone,
@@ -43,8 +44,10 @@
 
 /* Of a pass, ms. */
 #define PASS_MS			50
-/* One of so many passes looks at ranges again that have been put together. */
-#define LOOK_AGAIN		8
+/* Ranges that a pass looks at, of those put together: 8 GB. */
+#define LOOK_AT			4096
+/* and asks the kernel to put together again, for one may have been apart meanwhile. */
+#define ASK_AGAIN		4
 
 /* Of more than this, as with kernel pages of 64 kB, few would ever be full. */
 #define MOST_HUGE_BYTES	(4 * 1024 * 1024)
@@ -83,14 +86,18 @@ is_full(NxmSpace *space, int chunk, uint32 first, uint32 n)
 uint64
 nxm_chunk_collapse(NxmSpace *space)
 {
-	static uint32 passes = 0;
+	static bool worked = false;
 	static bool refused = false;
-	bool		again = ++passes % LOOK_AGAIN == 0;
+	static uint32 look_from = 0;	/* number of a range, over all chunks */
+	static uint32 ask_from = 0;
 	int			nchunks = (int) nxm_load(&space->shared->nchunks);
-	Size		size = refused ? 0 : nxm_chunk_huge_bytes(false);
+	Size		size = nxm_chunk_huge_bytes(false);
 	uint32		pages = size / NXM_PAGE_SIZE;
 	uint64		total = 0;
-	bool		go_on = size != 0;
+	uint32		number = 0;
+	uint32		looked = 0;
+	uint32		asked = 0;
+	bool		go_on = !refused;
 	instr_time	began;
 
 	INSTR_TIME_SET_CURRENT(began);
@@ -99,36 +106,62 @@ nxm_chunk_collapse(NxmSpace *space)
 		NxmChunk   *chunk = &space->shared->chunks[c];
 		uint32		ranges = nxm_load(&chunk->bump) / pages;
 
-		if ((NXM_CHUNK_FLAGS(chunk->handle) &
+		/* one made since all were mapped: the next time */
+		if (space->base[c] == NULL ||
+			(NXM_CHUNK_FLAGS(chunk->handle) &
 			 (NXM_CHUNK_SOLID | NXM_CHUNK_SMALL_PAGES)) != 0 ||
 			(uintptr_t) space->base[c] % size != 0)
 			continue;
-		for (uint32 r = 0; r < ranges; r++)
+		for (uint32 r = 0; r < ranges; r++, number++)
 		{
 			uint64	   *word = &done[c][r / 64];
 			uint64		bit = UINT64CONST(1) << (r % 64);
+			bool		is_done = (*word & bit) != 0;
+			bool		wanted = !is_done;
 
-			if ((*word & bit) != 0)
+			if (is_done && number >= look_from && looked < LOOK_AT)
 			{
-				if (again && !is_full(space, c, r * pages, pages))
+				looked++;
+				if (!is_full(space, c, r * pages, pages))
 					*word &= ~bit;
+				else if (number >= ask_from && asked < ASK_AGAIN)
+				{
+					asked++;
+					wanted = true;
+				}
 			}
-			else if (go_on && is_full(space, c, r * pages, pages))
+			if (wanted && go_on && is_full(space, c, r * pages, pages))
 			{
 				int			err = nxm_seam_collapse(space->base[c] + r * size, size);
 				instr_time	now;
 
 				if (err == 0)
+				{
 					*word |= bit;
-				/* an older kernel; else it has no huge page just now */
-				refused |= err == EINVAL || err == ENOSYS || err == EPERM;
+					worked = true;
+				}
+				else
+					*word &= ~bit;
+				/* an older kernel; else something is the matter with this range */
+				refused |= !worked &&
+					(err == EINVAL || err == ENOSYS || err == EPERM);
 				INSTR_TIME_SET_CURRENT(now);
 				INSTR_TIME_SUBTRACT(now, began);
-				go_on = err == 0 && INSTR_TIME_GET_MILLISEC(now) < PASS_MS;
+				go_on = !refused && err != ENOMEM && err != EBUSY &&
+					INSTR_TIME_GET_MILLISEC(now) < PASS_MS;
 				CHECK_FOR_INTERRUPTS();
 			}
 			total += (*word & bit) != 0 ? size : 0;
+			if (looked == LOOK_AT)
+				look_from = number + 1;
+			if (asked == ASK_AGAIN)
+				ask_from = number + 1;
 		}
 	}
+	/* all have had their turn */
+	if (looked < LOOK_AT)
+		look_from = 0;
+	if (asked < ASK_AGAIN)
+		ask_from = 0;
 	return total;
 }

@@ -339,7 +339,8 @@ nxm_seam_map_aligned(void *addr, size_t len, size_t align)
 int
 nxm_seam_collapse(void *addr, size_t len)
 {
-	return advise(addr, len, MADV_COLLAPSE);
+	/* each try drains lists of all CPUs: whoever asks has other ranges to go on with */
+	return madvise(addr, len, MADV_COLLAPSE) != 0 ? errno : 0;
 }
 
 int

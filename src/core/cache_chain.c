@@ -125,7 +125,7 @@ nxm_chain_close(NxmSpace *space, NxmChain *chain)
 	NxmResult	result = NXM_OK;
 
 	if (!nxm_cas(&chain->lock, &unlocked, (uint64_t) space->proc + 1))
-		return NXM_EXISTS;
+		return unlocked == LOCK_CLOSED ? NXM_OK : NXM_EXISTS;
 	for (NxmRef ref = nxm_load(&chain->head); ref != CHAIN_CLOSED;)
 	{
 		NxmChainBlock *block = nxm_at(space, ref);
@@ -141,8 +141,7 @@ nxm_chain_close(NxmSpace *space, NxmChain *chain)
 		ref = next;
 	}
 	/* nobody is to take blocks out of a closed one */
-	if (result != NXM_OK)
-		nxm_store(&chain->lock, 0);
+	nxm_store(&chain->lock, result == NXM_OK ? LOCK_CLOSED : 0);
 	return result;
 }
 

@@ -246,6 +246,8 @@ nxm_cache_drain_index(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 
 	for (int i = 0; i < DRAIN_STEPS && result == NXM_OK; i++)
 		result = nxm_map_drain_items(space, &part->index, &owner.items);
+	/* who waits for room in another cache looks at once */
+	nxm_cache_count_index(cache, part);
 	return result;
 }
 

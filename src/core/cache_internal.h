@@ -202,6 +202,8 @@ typedef struct NxmChainBlock
 } NxmChainBlock;
 
 #define CHAIN_CLOSED		UINT64_C(1)
+/* In a chain's lock: it is closed, and nobody takes blocks out of it any more. */
+#define LOCK_CLOSED			UINT64_MAX
 
 typedef struct NxmChain
 {
@@ -616,7 +618,7 @@ extern bool nxm_ghost_was_last(NxmGhost *ghost, uint64_t since);
 /* Sees to it that the ghost has the size that goes with the entries. */
 extern void nxm_ghost_fit(NxmCacheView *view, NxmCache *cache,
 						  NxmCachePartition *part);
-/* NXM_NEED_CHUNK: not all of them is mapped; nothing was done. */
+/* NXM_NEED_CHUNK: not all of them is mapped: to be called again. */
 extern NxmResult nxm_ghost_retire(NxmSpace *space, NxmCache *cache,
 								  NxmCachePartition *part);
 /* Memory that they take. */

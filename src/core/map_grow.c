@@ -18,13 +18,17 @@ segment_size(uint32_t log)
 }
 
 static void
-count_memory(NxmSpace *space, NxmMap *map, NxmRef ref, uint64_t sign)
+count_bytes(NxmMap *map, uint64_t bytes)
 {
-	uint64_t	bytes = sign * nxm_ref_size(space, ref);
-
 	/* relaxed: sums */
 	nxm_fetch_add_relaxed(&map->memory, bytes);
 	nxm_fetch_add_relaxed(&map->uncounted, bytes);
+}
+
+static void
+count_memory(NxmSpace *space, NxmMap *map, NxmRef ref, uint64_t sign)
+{
+	count_bytes(map, sign * nxm_ref_size(space, ref));
 }
 
 NxmRef
@@ -122,7 +126,11 @@ nxm_map_retire_segment(NxmSpace *space, NxmMap *map, NxmRef ref)
 		uint64_t	extent = nxm_fetch_or(&seg->extent[i], EXTENT_CLOSED);
 
 		if ((extent & NXM_REF_MASK) != 0)
-			nxm_map_retire(space, map, extent & NXM_REF_MASK);
+		{
+			/* its chunk need not be mapped here, so its size is not asked for */
+			count_bytes(map, -(uint64_t) nxm_object_size(EXTENT_BYTES));
+			nxm_retire_epoch(space, extent & NXM_REF_MASK);
+		}
 	}
 	nxm_map_retire(space, map, ref);
 }
@@ -771,7 +779,7 @@ add_extent(NxmSpace *space, NxmMap *map, NxmSegment *seg, int number)
 
 	if (nxm_load(&seg->extent[number]) != 0)
 		return NXM_OK;
-	ref = nxm_map_alloc(space, map, NXM_EXTENT_OVERFLOWS * sizeof(NxmOverflow));
+	ref = nxm_map_alloc(space, map, EXTENT_BYTES);
 	if (ref == 0)
 		return nxm_no_object(space);
 	/* release: who finds it may write to it */

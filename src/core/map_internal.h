@@ -31,6 +31,7 @@
 
 /* Extents of a segment, and its overflow buckets with them. */
 #define NXM_EXTENTS 2
+#define EXTENT_BYTES	(NXM_EXTENT_OVERFLOWS * sizeof(NxmOverflow))
 #define MOST_OVERFLOWS(log) (POOL_OF(log) + NXM_EXTENTS * NXM_EXTENT_OVERFLOWS)
 
 /* Slots of a chain at most, and of one that a migration fills. */

@@ -311,6 +311,13 @@ orphan_retired(NxmSpace *space)
 	if (ref == 0)
 	{
 		nxm_fetch_add_relaxed(&space->shared->leaked, local->nretired);
+		for (uint32_t i = 0; i < local->nretired; i++)
+		{
+			NxmRef		lost = nxm_load_relaxed(&local->retired[i].ref);
+
+			if ((lost & RETIRED_COUNTED) != 0 && nxm_at(space, lost & NXM_REF_MASK) != NULL)
+				count_limbo(space, lost & NXM_REF_MASK, UINT64_MAX);
+		}
 		local->nretired = 0;
 		return;
 	}

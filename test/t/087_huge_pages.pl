@@ -13,6 +13,7 @@ use Test::More;
 my $size_file = '/sys/kernel/mm/transparent_hugepage/hpage_pmd_size';
 my ($major, $minor) = `uname -r` =~ /^(\d+)\.(\d+)/;
 plan skip_all => 'this kernel has no transparent huge pages' if !-e $size_file;
+plan skip_all => 'shmem_enabled is deny' if slurp_file('/sys/kernel/mm/transparent_hugepage/shmem_enabled') =~ /\[deny\]/;
 plan skip_all => 'huge pages of this machine are not of 2 MB' if slurp_file($size_file) != 2 * 1024 * 1024;
 plan skip_all => 'Linux before 6.1 does not make huge pages when asked' if $major < 6 || ($major == 6 && $minor < 1);
 

@@ -198,11 +198,11 @@ mutant "insert without a hazard" check_map map.c \
 	if (!nxm_cas(at' '	if (!nxm_cas(at'
 mutant "old segment freed at once" check_map map_grow.c \
 	'	}
-	nxm_retire_epoch(space, ref);
+	nxm_map_retire(space, map, ref);
 }
 
 /* A segment' '	}
-	nxm_free(space, ref);
+	nxm_map_free(space, map, ref);
 }
 
 /* A segment'
@@ -358,7 +358,7 @@ mutant "extent freed at once" check_cache map_grow.c \
 	'nxm_retire_epoch(space, extent & NXM_REF_MASK);' 'nxm_free(space, extent & NXM_REF_MASK);'
 mutant "extent given twice" check_cache map_grow.c \
 	'	if (!nxm_cas(&seg->extent[number], &none, ref))
-		nxm_free(space, ref);' '	nxm_store(&seg->extent[number], ref);'
+		nxm_map_free(space, map, ref);' '	nxm_store(&seg->extent[number], ref);'
 mutant "more entries of a side than its successor has slots" check_cache map_lookup.h \
 	'if (noverflows > 0 && nxm_map_side_is_full(place, tag))' 'if (false)'
 mutant "overflow buckets of a header before" check_cache map_grow.c \
