@@ -446,11 +446,20 @@ typedef void (*explain_per_node_hook_type) (struct PlanState *node,
 #define nxm_explain_node_hook ((explain_per_node_hook_type *) NULL)
 #endif
 
+/* 16 (faeedbcef): memory that files are read into is to be aligned for direct I/O. */
+#if PG_VERSION_NUM >= 160000
+#define NxmReadBlock PGIOAlignedBlock
+#else
+#define NxmReadBlock PGAlignedBlock
+#endif
+
 /* 18 (c01743aa4): a plan counts the disabled nodes of it and below. */
 #if PG_VERSION_NUM >= 180000
+#define nxm_disabled_nodes(plan) ((plan)->disabled_nodes)
 #define nxm_copy_disabled_nodes(to, from) \
 	((to)->disabled_nodes = (from)->disabled_nodes)
 #else
+#define nxm_disabled_nodes(plan) 0
 #define nxm_copy_disabled_nodes(to, from) ((void) 0)
 #endif
 

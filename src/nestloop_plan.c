@@ -121,7 +121,7 @@ static Expr *
 key_of(KeyContext *key, OpExpr *qual, AttrNumber column)
 {
 	KeyContext	found = *key;
-	NxmEffects	effects = {NULL, true, NULL, false};
+	NxmEffects	effects = {NULL, true, NULL, false, NULL, NULL};
 	Node	   *left;
 	Expr	   *value;
 
@@ -354,10 +354,12 @@ put_over(Walk *walk, Plan *outer, const NxmLoop *loop)
 
 	/*
 	 * What EXPLAIN marks as disabled it finds by what a node has more than those
-	 * below it, and of a custom scan these are custom_plans alone.
+	 * below it, and of a custom scan these are custom_plans alone.  Only then: whoever
+	 * writes the plan down writes what is named twice twice, at each level.
 	 */
 	nxm_copy_disabled_nodes(plan, outer);
-	scan->custom_plans = list_make1(outer);
+	if (nxm_disabled_nodes(outer) > 0)
+		scan->custom_plans = list_make1(outer);
 	foreach(cell, outer->targetlist)
 	{
 		TargetEntry *entry = lfirst(cell);
@@ -432,7 +434,7 @@ is_one_row(Plan *plan)
 static bool
 statement_is_quiet(Walk *walk)
 {
-	NxmEffects	effects = {walk->stmt, true, NULL, true};
+	NxmEffects	effects = {walk->stmt, true, NULL, true, NULL, NULL};
 
 	if (!walk->quiet_known)
 	{
@@ -448,7 +450,7 @@ consider(Walk *walk, NestLoop *join, Plan *outer, NxmLoopEarly early,
 		 int64 bound)
 {
 	NxmLoop		loop = {early, bound, true, 0, {{0}}};
-	NxmEffects	effects = {walk->stmt, true, NULL, false};
+	NxmEffects	effects = {walk->stmt, true, NULL, false, NULL, NULL};
 	MemoryContext old;
 
 	if (join->nestParams == NIL || is_one_row(outerPlan(join)) ||

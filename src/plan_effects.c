@@ -46,6 +46,7 @@
 #include "utils/typcache.h"
 
 static bool plan_starts_quiet(NxmEffects *effects, Plan *plan);
+static bool cte_is_quiet(NxmEffects *effects, Plan *cte, int id);
 
 static bool
 function_is_volatile(Oid function, void *context)
@@ -176,11 +177,12 @@ static bool has_effect(Node *node, void *context);
 static bool
 domain_has_effect(NxmEffects *effects, Oid domain)
 {
-	DomainConstraintRef ref;
+	/* the context calls back with it when it is reset */
+	DomainConstraintRef *ref = palloc(sizeof(DomainConstraintRef));
 	ListCell   *cell;
 
-	InitDomainConstraintRef(domain, &ref, CurrentMemoryContext, false);
-	foreach(cell, ref.constraints)
+	InitDomainConstraintRef(domain, ref, CurrentMemoryContext, false);
+	foreach(cell, ref->constraints)
 	{
 		if (has_effect((Node *) ((DomainConstraintState *) lfirst(cell))->check_expr,
 					   effects))
@@ -376,7 +378,7 @@ scan_is_quiet(NxmEffects *effects, Plan *plan)
 				/* one row more than is wanted of it may take for ever */
 				if (IsA(cte, RecursiveUnion))
 					effects->leakproof = false;
-				return nxm_plan_is_quiet(effects, cte);
+				return cte_is_quiet(effects, cte, ((CteScan *) plan)->ctePlanId);
 			}
 		default:
 			return false;
@@ -478,6 +480,30 @@ grouping_has_effect(NxmEffects *effects, Plan *plan)
 #undef OPERATORS
 }
 
+/*
+ * The same of a CTE.  What is found is remembered: where each of many refers to the one
+ * before twice, they would be walked as often as there are ways.
+ */
+static bool
+cte_is_quiet(NxmEffects *effects, Plan *cte, int id)
+{
+	bool		leakproof = effects->leakproof;
+	int			member = 2 * id + effects->whole;
+
+	if (!bms_is_member(member, effects->quiet_ctes))
+	{
+		effects->leakproof = true;
+		if (!nxm_plan_is_quiet(effects, cte))
+			return false;
+		effects->quiet_ctes = bms_add_member(effects->quiet_ctes, member);
+		if (!effects->leakproof)
+			effects->failing_ctes = bms_add_member(effects->failing_ctes, member);
+	}
+	effects->leakproof = leakproof &&
+		!bms_is_member(member, effects->failing_ctes);
+	return true;
+}
+
 bool
 nxm_plan_is_quiet(NxmEffects *effects, Plan *plan)
 {
@@ -487,6 +513,7 @@ nxm_plan_is_quiet(NxmEffects *effects, Plan *plan)
 	if (plan == NULL)
 		return true;
 	check_stack_depth();
+	CHECK_FOR_INTERRUPTS();
 	if (!nxm_expr_is_quiet(effects, plan->targetlist) ||
 		!nxm_expr_is_quiet(effects, plan->qual))
 		return false;

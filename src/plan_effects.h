@@ -20,6 +20,8 @@ typedef struct NxmEffects
 	bool		leakproof;
 	Bitmapset  *params;			/* set by nested loops inside of the plan */
 	bool		whole;			/* also what is done with the plan's first row */
+	Bitmapset  *quiet_ctes;		/* found so, NULL at first: twice the id, + whole */
+	Bitmapset  *failing_ctes;	/* of these, not leakproof */
 } NxmEffects;
 
 /*

@@ -670,15 +670,15 @@ begin_if_due(IndexScanDesc scan, BTScanPosData *pos, ScanDirection dir)
 		{
 			fresh_scan = scan;
 			fresh_reads = reads;
-			fresh_tuples = SHORT_SCAN;
+			fresh_tuples = SHORT_SCAN - 2;
 			return;
 		}
 		if (fresh_scan == scan)
 		{
 			missed = reads - fresh_reads;
-			if (missed == 0 && place < SHORT_SCAN)
+			if (missed == 0 && place < SHORT_SCAN - 1)
 			{
-				fresh_tuples = SHORT_SCAN - place;
+				fresh_tuples = SHORT_SCAN - 2 - place;
 				return;
 			}
 		}

@@ -943,7 +943,7 @@ nxm_prefetch_nestloop_run(QueryDesc *query, uint64 count)
 	 * Rows in front of an error stay where they are: RETURN QUERY in a block with
 	 * an exception handler goes on with them, COPY has written them.
 	 */
-	bool		in_part = count != 0 ||
+	bool		in_part = count != 0 || query->dest == NULL ||
 		query->dest->mydest == DestTuplestore ||
 		query->dest->mydest == DestCopyOut;
 

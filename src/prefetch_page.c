@@ -17,16 +17,20 @@
  * and a copy that was torn by somebody who wrote it fails the check, in vain.
  *
  * An error of the first read (EIO, a file that is too short) is dropped, which
- * is safe for what can raise it: files are opened and read there, no lock is
- * taken and no buffer touched.
+ * is safe for what can raise it: files are opened and read there, and no buffer is
+ * touched.
  *
- * Limits: what the check does not find, such as a page without a checksum whose
+ * Limits: the first read waits for the disk outside of buffer management, so that
+ * track_io_timing and pg_stat_io count the second one alone, which does not.
+ * Callers hold no lock and hold off no interrupts, as the error that is dropped would
+ * let go of the latter.  What the check does not find, such as a page without a checksum whose
  * header alone is sane, is met as if the scan met it.
  */
 #include "prefetch_page.h"
 
 #include "access/visibilitymap.h"
 #include "compat.h"
+#include "miscadmin.h"
 #include "storage/smgr.h"
 
 /* Blocks of a table on one page of its visibility map; see visibilitymap.c. */
@@ -63,9 +67,10 @@ static bool
 is_sound(Relation rel, ForkNumber fork, BlockNumber block)
 {
 	MemoryContext context = CurrentMemoryContext;
-	PGAlignedBlock page;
+	NxmReadBlock page;
 	volatile bool sound = false;
 
+	Assert(InterruptHoldoffCount == 0);
 	/* with these, what is damaged is read, with a warning */
 	if (ignore_checksum_failure || zero_damaged_pages)
 		return false;

@@ -37,7 +37,8 @@
  * together: what they need is fetched at once, and the rest is cached for all but the
  * first.  It looks at what follows the last of them, and no farther than for finding out
  * whether that has become worth while.  Nothing is lost but predictions for at most
- * NXM_PREDICTOR_LATE blocks of the first sequence that comes again.
+ * NXM_PREDICTOR_LATE blocks of the first sequence that comes again; but one of two blocks
+ * alone does not wake it.
  *
  * Limit: a candidate that was only thought and is cached is not missed, and counts as
  * wasted, so that contexts are judged too low where much is cached.
@@ -331,7 +332,10 @@ advance(NxmPredictor *p, NxmPredictorSession *s, uint64_t block)
 	}
 	if (s->streak < 2 || s->strayed++ >= PATIENCE)
 		s->stream = 0;
-	/* what is not found by itself is not found after another: both were put together */
+	/*
+	 * What is not found by itself is not looked for after another: both were put together,
+	 * and seldom is but one of them still there.
+	 */
 	found = nxm_predictor_find_1(p, block);
 	if (found == 0)
 	{

@@ -62,8 +62,11 @@ typedef struct NxmPredictor NxmPredictor;
 #define NXM_PREDICTOR_HISTORY	8
 #define NXM_PREDICTOR_PENDING	256
 #define NXM_PREDICTOR_STRIDES	4
-/* Blocks that a session learns together while nothing it has missed comes again. */
-#define NXM_PREDICTOR_LATE		16
+/*
+ * Blocks that a session learns together while nothing it has missed comes again.  Odd, so
+ * that with misses of two kinds in turns the last of them is of either.
+ */
+#define NXM_PREDICTOR_LATE		15
 /* Contexts in which precision is measured. */
 #define NXM_PREDICTOR_CONTEXTS	280
 

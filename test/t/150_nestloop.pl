@@ -10,7 +10,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = PostgreSQL::Test::Cluster->new('nestloop');
-$node->init;
+# pages are damaged below
+$node->init(no_data_checksums => 1);
 $node->append_conf('postgresql.conf', q{
 shared_preload_libraries = 'nexusmem'
 shared_buffers = 32MB
