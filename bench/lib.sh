@@ -97,7 +97,7 @@ evict() {
 	fi
 }
 
-# What follows measures cold runs of the cluster main: lookahead.sh, nestloop.sh, learned.sh.
+# What follows measures cold runs of the cluster main, and whole clusters.
 
 COLD_CONF="shared_preload_libraries = 'nexusmem'
 wal_level = minimal
@@ -161,7 +161,7 @@ ended_cpu() {
 # up to date when a process goes to sleep, else at ticks alone.
 CPU_NS="split_part(CASE WHEN pg_sleep(0.0001) IS NOT NULL THEN pg_read_file('/proc/self/schedstat') END, ' ', 1)::bigint"
 
-# What follows measures operations of one session; structures.sh and cache.sh use it.
+# What follows measures operations of one session, or of several clients.
 
 # the SQL function cpu(command, n): CPU nanoseconds of one of the n operations of a command
 CREATE_CPU="CREATE FUNCTION cpu(command text, n bigint) RETURNS numeric LANGUAGE plpgsql AS \$\$

@@ -103,6 +103,7 @@ run() {
 }
 
 # chunks SEED: "off on", the least CPU time of either's chunks.
+# of the setting of nested loops alone: the inner scans have their own look-ahead in both
 chunks() {
 	nxm_psql -At <<-SQL | tail -n 1
 		$SETTINGS

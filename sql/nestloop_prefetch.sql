@@ -192,6 +192,14 @@ SELECT q, off = looked AS same, off FROM unnest(ARRAY[
 ]) WITH ORDINALITY u(query, q), LATERAL (SELECT after('off', query)::text AS off) a, LATERAL (SELECT after('on', query)::text AS looked) b;
 DROP FUNCTION after;
 DROP TABLE few;
+-- checks that have none, and CTEs that are referred to in very many ways
+CREATE DOMAIN positive AS int CHECK (VALUE > -1);
+CREATE DOMAIN small AS int CHECK (VALUE < 100000);
+SELECT same('SELECT x.p, x.q, t.id FROM (SELECT i::positive AS p, d::small AS q, k FROM o OFFSET 0) x JOIN t ON t.k = x.k', 't_k');
+SELECT same('SELECT x.p, t.id FROM (SELECT i::positive AS p, k::small AS k FROM o OFFSET 0) x JOIN t ON t.k = x.k + 1', 't_k');
+SELECT same('WITH c0 AS MATERIALIZED (SELECT k FROM o LIMIT 1)' ||
+	string_agg(format(', c%s AS MATERIALIZED (SELECT a.k FROM c%s a, c%s b)', i, i - 1, i - 1), '' ORDER BY i) ||
+	' SELECT t.id FROM c40 JOIN t ON t.k = c40.k', 't_k') FROM generate_series(1, 40) i;
 
 -- cursors
 BEGIN;

@@ -23,3 +23,6 @@ REVOKE ALL ON FUNCTION nexusmem.predictor_reset() FROM PUBLIC;
 
 COMMENT ON VIEW nexusmem.node_memory IS
 'memory of the shared structures and of the caches, by node, and of the learned sequences: address space, memory behind it, and, asked of the kernel, how much of it lies on the node''s memories and how much there is; NULL: the kernel would not tell; node NULL: bound to none';
+
+COMMENT ON VIEW nexusmem.stat_prefetch IS
+'blocks read ahead, by table and kind of look-ahead: asked for, reached by the scan, never reached, and passed over since they were there; of kind learned by index too';

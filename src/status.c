@@ -493,6 +493,9 @@ learned_status(void)
 		return row("degraded", "See the server's log.",
 				   psprintf("%s; saved ones were not loaded: pg_nexusmem/learned.refused has them",
 							detail));
+	if (nxm_prefetch_distance_for(InvalidOid) == 0 || nxm_direct_io())
+		return row("degraded", "See the row of index look-ahead.",
+				   psprintf("%s; recorded, but nothing is read ahead", detail));
 	if (report.saved_at != 0)
 		detail = psprintf("%s; saved at %s", detail,
 						  timestamptz_to_str(report.saved_at));
