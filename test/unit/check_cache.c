@@ -782,6 +782,34 @@ recycle_while_evicted(int proc)
 	}
 }
 
+static void
+setup_rooms_full(void)
+{
+	setup(2, AMPLE, KEYS);
+}
+
+/* ... and while one of them is evicted in two steps. */
+static void
+recycle_between_steps(int proc)
+{
+	NxmResult	result;
+
+	if (proc == 1)
+	{
+		/* the room of the first one is behind the first step, and is that of the second */
+		operate(SET, 0, 10, 0, false);
+		operate(SET, 1, 11, 0, false);
+		operate(GET, 1, 0, 0, false);
+	}
+	else
+		for (int i = 0; i < 2; i++)
+		{
+			DO(result, nxm_cache_evict(view(), cache, partition(), i == 0 ? 1 : 100,
+									   REACH_SEALED));
+			check_assert(result == NXM_OK || result == NXM_ABSENT || result == NXM_EXISTS);
+		}
+}
+
 /* Several ask the ghost for one key. */
 static NxmAtomic *told;
 
@@ -1047,6 +1075,8 @@ static const char *const recycling_and_giving_back[] = {
 	"take", "claim", "give_back", "open_segment", NULL
 };
 
+static const char *const recycling_and_stepping[] = {"take", "claim", "work_on", NULL};
+
 static const char *const extending[] = {
 	"nxm_map_make_room", "add_extent", "pool_size", "nxm_map_insert", NULL
 };
@@ -1084,6 +1114,7 @@ static const CheckCase cases[] = {
 	{"all schedules of get and a room that is written again", 2, setup_rooms, get_while_recycled, finish, ALL, 3, 2, NULL, recycling},
 	{"all schedules of a room that is looked at and given again", 3, setup_one_room, look_while_given_again, finish, ALL, 3, 0, NULL, looking},
 	{"all schedules of a room that is written again and eviction", 2, setup_full, recycle_while_evicted, finish, ALL, 2, 1, NULL, recycling_and_giving_back},
+	{"all schedules of a room that is written again between steps of eviction", 2, setup_rooms_full, recycle_between_steps, finish, ALL, 2, 1, NULL, recycling_and_stepping},
 	{"all schedules of extent and extent", 2, setup_bucket, extent_and_extent, finish, ALL, 2, 1, NULL, extending},
 	{"all schedules of extent and split", 2, setup_sides, extent_and_split, finish, ALL, 2, 1, NULL, growing},
 	{"all schedules of an overflow bucket and migration", 2, setup_sides, extent_and_split, finish, ALL, 2, 0, NULL, migrating},
