@@ -87,10 +87,13 @@ until_true() {
 
 cluster_dir() { nxm_psql -Atc 'SHOW data_directory'; }
 
-# evict FILE...: out of the operating system's cache. Nothing of them may be dirty.
+# evict FILE...: out of the operating system's cache. Nothing of them may be dirty. Then they
+# are read past that cache: what lies below, such as the host of a virtual machine, may have
+# one too, and what A has read must not be in it for B alone.
 evict() {
 	local f
 	for f; do as_postgres dd if="$f" iflag=nocache count=0 status=none; done
+	for f; do as_postgres dd if="$f" of=/dev/null bs=8M iflag=direct status=none 2>/dev/null || true; done
 	if type -P fincore >/dev/null; then
 		fincore -nbo PAGES,FILE "$@" | awk '$1 > 200 { print "still cached: " $1 " pages of " $2; bad = 1 } END { exit bad }' ||
 			nxm_die "the operating system does not let go of cached pages here (is $NXM_TMP on disk?)"

@@ -14,8 +14,7 @@
 # planned their query, loaded its catalogs and touched all of shared_buffers before the
 # clock starts.
 #
-# Limits: in a virtual machine what A has read may be in the host's cache when B reads
-# it, which favours B. B's reads in vain are not.
+# Limits: in a virtual machine the host's cache may have all of it, for both alike.
 #
 # The ceiling is ceiling.c on the table's own files, once in each pair.
 set -euo pipefail
