@@ -163,7 +163,7 @@ mutant "insert that commits without the version" check_map map.c \
 mutant "growth before the one before is over" check_map map_grow.c \
 	'	if (place->parent != NULL && !has_migrated(place->parent))' \
 	'	if ((header & H_OVERFLOW) != 0)
-		return split(space, place);
+		return split(space, map, place);
 	if (place->parent != NULL && !has_migrated(place->parent))'
 mutant "inserts held up by a process before counting a bucket" check_map map_grow.c \
 	'	if (!has_migrated(seg))

@@ -156,13 +156,8 @@ relations(int proc)
 
 /* What stands in the log names no relation but the one that it was recorded of. */
 static void
-reader(int proc)
+names_are_right(void)
 {
-	if (proc < 3)
-	{
-		relations(proc);
-		return;
-	}
 	for (uint64_t i = 0; i < 6; i++)
 	{
 		uint64_t	w = log_read(predictor, predictor->log_size + i % 2 * CHUNK + i / 2);
@@ -173,6 +168,31 @@ reader(int proc)
 	}
 }
 
+static void
+reader(int proc)
+{
+	if (proc < 3)
+		relations(proc);
+	else
+		names_are_right();
+}
+
+/* One records of a relation whose place another takes meanwhile, for a relation of its own. */
+static void
+place_taken(int proc)
+{
+	if (proc == 1)
+		nxm_predictor_record(predictor, &sessions[1], (NxmBlock) {1, 100, 100});
+	else
+	{
+		nxm_predictor_forget(predictor, 1, 100);
+		nxm_predictor_record(predictor, &sessions[2], (NxmBlock) {1, 201, 201});
+	}
+}
+
+static const char *const in_names[] = {
+	"nxm_predictor_id", "nxm_predictor_forget", "retire", NULL
+};
 static const char *const in_score[] = {"nxm_predictor_score", "log_read", NULL};
 
 static const CheckCase cases[] = {
@@ -180,6 +200,7 @@ static const CheckCase cases[] = {
 	{"few blocks and many", 3, setup, few_and_many, finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 	{"a sequence that comes again", 3, setup_cyclic, again, finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 	{"scores", 2, setup_cyclic, again, finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, in_score},
+	{"all schedules of a name and its place taken", 2, setup_relations, place_taken, names_are_right, CHECK_EXHAUSTIVE, 20000, 3, 1, NULL, in_names},
 	{"relations that come and go", 3, setup_relations, reader, NULL, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 };
 
