@@ -245,7 +245,8 @@ nxm_cache_drain_index(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 	NxmResult	result = NXM_OK;
 
 	for (int i = 0; i < DRAIN_STEPS && result == NXM_OK; i++)
-		result = nxm_map_drain_items(space, &part->index, &owner.items);
+		result = space->local->nretired >= NXM_EPOCH_LIMBO_HIGH ? NXM_EXISTS :
+			nxm_map_drain_items(space, &part->index, &owner.items);
 	/* who waits for room in another cache looks at once */
 	nxm_cache_count_index(cache, part);
 	return result;
@@ -345,7 +346,7 @@ nxm_cache_evict(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	{
 		result = nxm_cache_drain_index(view->space, cache, part);
 		if (result != NXM_ABSENT)
-			return result;
+			return result == NXM_EXISTS ? NXM_ABSENT : result;
 		/* somebody is about to cut a body off: nothing can be done until then */
 		return nxm_load(&part->index.dead) != 0 ? NXM_ABSENT : NXM_OK;
 	}

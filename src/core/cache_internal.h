@@ -589,7 +589,10 @@ extern NxmResult nxm_cache_make_way(NxmCacheView *view, NxmCache *cache,
 /* Gives back what waits for no hazard any more. */
 extern NxmResult nxm_cache_give_back(NxmCacheView *view, NxmCache *cache,
 									 NxmCachePartition *part);
-/* A few steps of draining what a clear has cut off; as nxm_map_drain(). */
+/*
+ * A few steps of draining what a clear has cut off; as nxm_map_drain().  NXM_EXISTS: later,
+ * when some of what this process has retired is free.
+ */
 extern NxmResult nxm_cache_drain_index(NxmSpace *space, NxmCache *cache,
 									   NxmCachePartition *part);
 /*

@@ -341,7 +341,7 @@ tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 	{
 		result = nxm_cache_drain_index(space, cache, part);
 		if (result != NXM_ABSENT)
-			return result;
+			return result == NXM_EXISTS ? NXM_ABSENT : result;
 	}
 	if (nxm_load_relaxed(&part->waiting) != 0)
 	{

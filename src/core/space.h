@@ -205,6 +205,13 @@ typedef struct NxmRetired
 #define NXM_EPOCH_LIMBO 128
 #endif
 
+/*
+ * Objects in its epoch limbo from which on a process should put off what retires many at
+ * once: the limbo is moved to an object when it is full, for which there may be no
+ * memory, and then they are lost.
+ */
+#define NXM_EPOCH_LIMBO_HIGH (NXM_EPOCH_LIMBO / 4 * 3)
+
 /* In NxmProcLocal.limbo: an item's size class, above its reference. */
 #define NXM_LIMBO_CLASS_SHIFT NXM_REF_BITS
 

@@ -481,8 +481,9 @@ nxm_leave_slow(NxmSpace *space)
 	space->limbo_due = false;
 	if (local->nlimbo == NXM_LIMBO || local->nbig > 0)
 		nxm_flush(space);
-	/* not at every leaving while a stopped process holds the epoch */
-	if (local->nretired >= POLLED_FOR && local->nretired % 4 == 0)
+	/* not at every leaving while a stopped process holds the epoch, unless it is urgent */
+	if (local->nretired >= POLLED_FOR &&
+		(local->nretired % 4 == 0 || local->nretired >= NXM_EPOCH_LIMBO_HIGH))
 		nxm_epoch_poll(space);
 	see_if_due(space);
 }
