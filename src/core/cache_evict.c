@@ -245,8 +245,15 @@ nxm_cache_drain_index(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 	NxmResult	result = NXM_OK;
 
 	for (int i = 0; i < DRAIN_STEPS && result == NXM_OK; i++)
-		result = space->local->nretired >= NXM_EPOCH_LIMBO_HIGH ? NXM_EXISTS :
-			nxm_map_drain_items(space, &part->index, &owner.items);
+	{
+		if (space->local->nretired >= NXM_EPOCH_LIMBO_HIGH)
+		{
+			if (i == 0)
+				result = NXM_EXISTS;
+			break;
+		}
+		result = nxm_map_drain_items(space, &part->index, &owner.items);
+	}
 	/* who waits for room in another cache looks at once */
 	nxm_cache_count_index(cache, part);
 	return result;

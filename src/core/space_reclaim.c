@@ -481,9 +481,11 @@ nxm_leave_slow(NxmSpace *space)
 	space->limbo_due = false;
 	if (local->nlimbo == NXM_LIMBO || local->nbig > 0)
 		nxm_flush(space);
-	/* not at every leaving while a stopped process holds the epoch, unless it is urgent */
-	if (local->nretired >= POLLED_FOR &&
-		(local->nretired % 4 == 0 || local->nretired >= NXM_EPOCH_LIMBO_HIGH))
+	/* not at every leaving while a stopped process holds the epoch */
+	if (local->nretired >= POLLED_FOR && local->nretired % 4 == 0)
+		nxm_epoch_poll(space);
+	/* unless it is urgent; alone, three are enough for all */
+	for (int i = 0; i < 3 && local->nretired >= NXM_EPOCH_LIMBO_HIGH; i++)
 		nxm_epoch_poll(space);
 	see_if_due(space);
 }
