@@ -681,10 +681,10 @@ cache_ref(NxmRef object)
 	return object + offsetof(NxmObject, u.c.cache) / NXM_REF_UNIT;
 }
 
-void
-nxm_registry_set_largest(const NxmObjectInfo *info)
+bool
+nxm_object_change(const NxmObjectInfo *info, NxmChange change, const void *context)
 {
-	NxmNameKey		k;
+	NxmNameKey	k;
 	NxmResult	result;
 
 	nxm_name_key_of_info(&k, info);
@@ -694,10 +694,27 @@ nxm_registry_set_largest(const NxmObjectInfo *info)
 		NxmObject  *object;
 
 		result = nxm_name_find_again(&k, info, &ref, &object);
-		/* release: pairs with nxm_cache_make_way() */
 		if (result == NXM_OK)
-			nxm_store(&nxm_registry_anchor->largest, cache_ref(ref));
+			result = change(&k, ref, object, context);
 	});
+	return result == NXM_OK;
+}
+
+static NxmResult
+make_largest(const NxmNameKey *k, NxmRef ref, NxmObject *object, const void *context)
+{
+	(void) k;
+	(void) object;
+	(void) context;
+	/* release: pairs with nxm_cache_make_way() */
+	nxm_store(&nxm_registry_anchor->largest, cache_ref(ref));
+	return NXM_OK;
+}
+
+void
+nxm_registry_set_largest(const NxmObjectInfo *info)
+{
+	(void) nxm_object_change(info, make_largest, NULL);
 }
 
 /*
@@ -705,12 +722,13 @@ nxm_registry_set_largest(const NxmObjectInfo *info)
  * needs no memory.
  */
 static NxmResult
-bury(const NxmNameKey *k, NxmRef ref, NxmObject *object)
+bury(const NxmNameKey *k, NxmRef ref, NxmObject *object, const void *context)
 {
 	NxmAnchor  *anchor = nxm_registry_anchor;
 	NxmResult	result = nxm_map_delete(nxm_registry_space, &anchor->names,
 										&k->key);
 
+	(void) context;
 	if (result != NXM_OK)
 		return result;
 	/* nobody begins to evict in it for others, from the next epoch on */
@@ -729,20 +747,7 @@ bury(const NxmNameKey *k, NxmRef ref, NxmObject *object)
 bool
 nxm_object_drop_info(const NxmObjectInfo *info)
 {
-	NxmNameKey		k;
-	NxmResult	result;
-
-	nxm_name_key_of_info(&k, info);
-	NXM_LOCKED_SECTION(
-	{
-		NxmRef		ref;
-		NxmObject  *object;
-
-		result = nxm_name_find_again(&k, info, &ref, &object);
-		if (result == NXM_OK)
-			result = bury(&k, ref, object);
-	});
-	return result == NXM_OK;
+	return nxm_object_change(info, bury, NULL);
 }
 
 bool

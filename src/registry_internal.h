@@ -72,6 +72,15 @@ extern NxmResult nxm_name_find_again(const NxmNameKey *k, const NxmObjectInfo *i
 									 NxmRef *ref, NxmObject **object);
 
 /*
+ * Changes the object that info tells of, in a section, under the lock.  false: there is
+ * no such object any more, or change() said something else than NXM_OK.
+ */
+typedef NxmResult (*NxmChange) (const NxmNameKey *k, NxmRef ref, NxmObject *object,
+								const void *context);
+extern bool nxm_object_change(const NxmObjectInfo *info, NxmChange change,
+							  const void *context);
+
+/*
  * What is known of a name, but for sums, looked up outside of a section.  false:
  * there is no such object.
  */

@@ -120,24 +120,30 @@ set_rights(NxmObject *object, Oid owner, const NxmAcl *acl)
 	return NXM_OK;
 }
 
+typedef struct Rights
+{
+	Oid			owner;
+	const NxmAcl *acl;
+} Rights;
+
+static NxmResult
+give_rights(const NxmNameKey *k, NxmRef ref, NxmObject *object, const void *context)
+{
+	const Rights *rights = context;
+
+	(void) k;
+	(void) ref;
+	return set_rights(object, rights->owner, rights->acl);
+}
+
 bool
 nxm_object_reassign(const NxmObjectInfo *info, Oid owner, const NxmAcl *acl)
 {
-	NxmNameKey		k;
-	NxmResult	result;
+	Rights		rights = {owner, acl};
+	bool		changed = nxm_object_change(info, give_rights, &rights);
 
-	nxm_name_key_of_info(&k, info);
-	NXM_LOCKED_SECTION(
-	{
-		NxmRef		ref;
-		NxmObject  *object;
-
-		result = nxm_name_find_again(&k, info, &ref, &object);
-		if (result == NXM_OK)
-			result = set_rights(object, owner, acl);
-	});
 	free_retired();
-	return result == NXM_OK;
+	return changed;
 }
 
 /*
