@@ -44,10 +44,12 @@
 
 /* Of a pass, ms. */
 #define PASS_MS			50
-/* Ranges that a pass looks at, of those put together: 8 GB. */
-#define LOOK_AT			4096
-/* and asks the kernel to put together again, for one may have been apart meanwhile. */
-#define ASK_AGAIN		4
+/*
+ * Of the ranges that have been put together a pass looks at one in so many, and asks
+ * the kernel to put one in so many together again, for they may have been apart.
+ */
+#define LOOK_EVERY		8
+#define ASK_EVERY		256
 
 /* Of more than this, as with kernel pages of 64 kB, few would ever be full. */
 #define MOST_HUGE_BYTES	(4 * 1024 * 1024)
@@ -88,18 +90,16 @@ nxm_chunk_collapse(NxmSpace *space)
 {
 	static bool worked = false;
 	static bool refused = false;
-	static uint32 look_from = 0;	/* number of a range, over all chunks */
-	static uint32 ask_from = 0;
+	static uint32 pass = 0;
 	int			nchunks = (int) nxm_load(&space->shared->nchunks);
 	Size		size = nxm_chunk_huge_bytes(false);
 	uint32		pages = size / NXM_PAGE_SIZE;
 	uint64		total = 0;
-	uint32		number = 0;
-	uint32		looked = 0;
-	uint32		asked = 0;
+	uint32		number = 0;		/* of a range, over all chunks */
 	bool		go_on = !refused;
 	instr_time	began;
 
+	pass++;
 	INSTR_TIME_SET_CURRENT(began);
 	for (int c = 0; size != 0 && c < nchunks; c++)
 	{
@@ -116,21 +116,16 @@ nxm_chunk_collapse(NxmSpace *space)
 		{
 			uint64	   *word = &done[c][r / 64];
 			uint64		bit = UINT64CONST(1) << (r % 64);
-			bool		is_done = (*word & bit) != 0;
-			bool		wanted = !is_done;
+			bool		wanted = (*word & bit) == 0 ||
+				(number + pass) % ASK_EVERY == 0;
 
-			if (is_done && number >= look_from && looked < LOOK_AT)
+			if ((wanted || (number + pass) % LOOK_EVERY == 0) &&
+				!is_full(space, c, r * pages, pages))
 			{
-				looked++;
-				if (!is_full(space, c, r * pages, pages))
-					*word &= ~bit;
-				else if (number >= ask_from && asked < ASK_AGAIN)
-				{
-					asked++;
-					wanted = true;
-				}
+				*word &= ~bit;
+				continue;
 			}
-			if (wanted && go_on && is_full(space, c, r * pages, pages))
+			if (wanted && go_on)
 			{
 				int			err = nxm_seam_collapse(space->base[c] + r * size, size);
 				instr_time	now;
@@ -152,16 +147,7 @@ nxm_chunk_collapse(NxmSpace *space)
 				CHECK_FOR_INTERRUPTS();
 			}
 			total += (*word & bit) != 0 ? size : 0;
-			if (looked == LOOK_AT)
-				look_from = number + 1;
-			if (asked == ASK_AGAIN)
-				ask_from = number + 1;
 		}
 	}
-	/* all have had their turn */
-	if (looked < LOOK_AT)
-		look_from = 0;
-	if (asked < ASK_AGAIN)
-		ask_from = 0;
 	return total;
 }

@@ -121,7 +121,7 @@ static Expr *
 key_of(KeyContext *key, OpExpr *qual, AttrNumber column)
 {
 	KeyContext	found = *key;
-	NxmEffects	effects = {NULL, true, NULL, false, NULL, NULL};
+	NxmEffects	effects = {.leakproof = true};
 	Node	   *left;
 	Expr	   *value;
 
@@ -434,7 +434,7 @@ is_one_row(Plan *plan)
 static bool
 statement_is_quiet(Walk *walk)
 {
-	NxmEffects	effects = {walk->stmt, true, NULL, true, NULL, NULL};
+	NxmEffects	effects = {.stmt = walk->stmt,.leakproof = true,.whole = true};
 
 	if (!walk->quiet_known)
 	{
@@ -450,7 +450,7 @@ consider(Walk *walk, NestLoop *join, Plan *outer, NxmLoopEarly early,
 		 int64 bound)
 {
 	NxmLoop		loop = {early, bound, true, 0, {{0}}};
-	NxmEffects	effects = {walk->stmt, true, NULL, false, NULL, NULL};
+	NxmEffects	effects = {.stmt = walk->stmt,.leakproof = true};
 	MemoryContext old;
 
 	if (join->nestParams == NIL || is_one_row(outerPlan(join)) ||
