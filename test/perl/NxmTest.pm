@@ -7,7 +7,21 @@ use Exporter 'import';
 use IPC::Run ();
 use PostgreSQL::Test::Utils;
 
-our @EXPORT = qw(session ask send_query answer close_session evict on_disk server_log);
+our @EXPORT = qw(session ask send_query answer close_session evict on_disk server_log
+	$nested_loops may_mount start_in_small_shm);
+
+# Settings that leave the planner nested loops over index scans.
+our $nested_loops = q{
+max_parallel_workers_per_gather = 0
+enable_seqscan = off
+enable_bitmapscan = off
+enable_sort = off
+enable_hashjoin = off
+enable_mergejoin = off
+enable_material = off
+enable_memoize = off
+jit = off
+};
 
 # session($node, [$dbname], [%connection parameters]): a psql that stays open.
 # Our own, since background_psql() differs between PostgreSQL 15 and 16.
@@ -84,6 +98,29 @@ sub server_log
 {
 	my ($node, $from) = @_;
 	return substr(PostgreSQL::Test::Utils::slurp_file($node->logfile), $from // 0);
+}
+
+# A /dev/shm of $mb MB, in a mount namespace of its own: a shell that runs $command there.
+sub in_small_shm
+{
+	my ($mb, $command) = @_;
+	my ($uid, $gid) = ($>, (split ' ', $))[0]);
+	return ('unshare', '--user', '--map-root-user', '--mount', 'sh', '-c',
+		"mount -t tmpfs -o size=${mb}m,mode=1777 tmpfs /dev/shm && exec unshare --user --map-user=$uid --map-group=$gid sh -c \"$command\"");
+}
+
+# Is that allowed here?
+sub may_mount
+{
+	return system("@{[map { qq('$_') } in_small_shm(16, 'true')]} 2>/dev/null") == 0;
+}
+
+# start_in_small_shm($node, $mb, [$before]): the status of starting it there, after a command.
+sub start_in_small_shm
+{
+	my ($node, $mb, $before) = @_;
+	return system(in_small_shm($mb, ($before ? "$before && " : '') .
+		"pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null"));
 }
 
 1;

@@ -184,14 +184,9 @@ foreach my $conf (sort keys %kind)
 # /dev/shm too small, in a mount namespace with a small one of its own
 SKIP:
 {
-	my ($uid, $gid) = ($>, (split ' ', $))[0]);
-	my $mount = 'mount -t tmpfs -o size=16m,mode=1777 tmpfs /dev/shm';
-	skip 'not allowed to mount here', 10
-	  if system("unshare --user --map-root-user --mount sh -c '$mount && unshare --user --map-user=$uid --map-group=$gid true' 2>/dev/null") != 0;
+	skip 'not allowed to mount here', 10 if !may_mount();
 	make('small', "nexusmem.num_nodes = 1\n");
-	my $start = "pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null";
-	is(system('unshare', '--user', '--map-root-user', '--mount', 'sh', '-c', "$mount && exec unshare --user --map-user=$uid --map-group=$gid sh -c \"$start\""), 0,
-		'/dev/shm of 16 MB: the server starts');
+	is(start_in_small_shm($node, 16), 0, '/dev/shm of 16 MB: the server starts');
 	q1('CREATE EXTENSION nexusmem');
 	my $no_space = fill('m', 1, 60000);
 	like($no_space, qr/ERROR:  53200: the operating system has no more shared memory/, 'full: out_of_memory');

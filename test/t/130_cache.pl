@@ -364,16 +364,11 @@ $primary->stop;
 # /dev/shm too small, in a mount namespace with a small one of its own
 SKIP:
 {
-	my ($uid, $gid) = ($>, (split ' ', $))[0]);
-	my $mount = 'mount -t tmpfs -o size=24m,mode=1777 tmpfs /dev/shm';
-	skip 'not allowed to mount here', 7
-	  if system("unshare --user --map-root-user --mount sh -c '$mount && unshare --user --map-user=$uid --map-group=$gid true' 2>/dev/null") != 0;
+	skip 'not allowed to mount here', 7 if !may_mount();
 	$node = PostgreSQL::Test::Cluster->new('small');
 	$node->init;
 	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'nexusmem'\nnexusmem.num_nodes = 1\nlog_statement = none");
-	my $start = "pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null";
-	is(system('unshare', '--user', '--map-root-user', '--mount', 'sh', '-c', "$mount && exec unshare --user --map-user=$uid --map-group=$gid sh -c \"$start\""), 0,
-		'/dev/shm of 24 MB: the server starts');
+	is(start_in_small_shm($node, 24), 0, '/dev/shm of 24 MB: the server starts');
 	sql('CREATE EXTENSION nexusmem');
 	is(sql(q{SELECT count(cache_set('k' || i, repeat('x', 1000))) FROM generate_series(1, 60000) i}), 60000, 'more than fits is set without an error');
 	is(sql(q{SELECT sum(entries) > 5000, sum(evictions) > 0 FROM stat_cache}), 't|t', 'others gave way');

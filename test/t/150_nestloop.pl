@@ -12,19 +12,11 @@ use Test::More;
 my $node = PostgreSQL::Test::Cluster->new('nestloop');
 # pages are damaged below
 $node->init(no_data_checksums => 1);
+$node->append_conf('postgresql.conf', $nested_loops);
 $node->append_conf('postgresql.conf', q{
 shared_preload_libraries = 'nexusmem'
 shared_buffers = 32MB
 autovacuum = off
-jit = off
-max_parallel_workers_per_gather = 0
-enable_seqscan = off
-enable_bitmapscan = off
-enable_sort = off
-enable_hashjoin = off
-enable_mergejoin = off
-enable_material = off
-enable_memoize = off
 nexusmem.enable_prefetch = off
 nexusmem.enable_nestloop_prefetch = on
 });

@@ -12,18 +12,10 @@ use Test::More;
 
 my $node = PostgreSQL::Test::Cluster->new('damaged');
 $node->init(extra => ['--data-checksums']);
+$node->append_conf('postgresql.conf', $nested_loops);
 $node->append_conf('postgresql.conf', q{
 shared_preload_libraries = 'nexusmem'
 autovacuum = off
-jit = off
-max_parallel_workers_per_gather = 0
-enable_seqscan = off
-enable_bitmapscan = off
-enable_sort = off
-enable_hashjoin = off
-enable_mergejoin = off
-enable_material = off
-enable_memoize = off
 });
 $node->start;
 # w: four entries on each leaf of its index. t: rows of a group g, an even number, lie

@@ -370,14 +370,9 @@ $node->stop;
 # /dev/shm too small, in a mount namespace with a small one of its own
 SKIP:
 {
-	my ($uid, $gid) = ($>, (split ' ', $))[0]);
-	my $mount = 'mount -t tmpfs -o size=24m,mode=1777 tmpfs /dev/shm';
-	skip 'not allowed to mount here', 8
-	  if system("unshare --user --map-root-user --mount sh -c '$mount && unshare --user --map-user=$uid --map-group=$gid true' 2>/dev/null") != 0;
+	skip 'not allowed to mount here', 8 if !may_mount();
 	my $at = -s $node->logfile;
-	my $start = "head -c 16000000 /dev/zero >/dev/shm/filler && pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null";
-	is(system('unshare', '--user', '--map-root-user', '--mount', 'sh', '-c', "$mount && exec unshare --user --map-user=$uid --map-group=$gid sh -c \"$start\""), 0,
-		'/dev/shm too full: the server starts');
+	is(start_in_small_shm($node, 24, 'head -c 16000000 /dev/zero >/dev/shm/filler'), 0, '/dev/shm too full: the server starts');
 	ok($node->poll_query_until('postgres', q{SELECT state = 'degraded' AND detail ~ 'no memory for the learned predictor: .*No space left' AND hint ~ '/dev/shm' FROM nexusmem.status WHERE feature = 'learned look-ahead'}),
 		'/dev/shm too full: status tells');
 	is($node->safe_psql('postgres', 'SELECT known()'), 0, '/dev/shm too full: nothing is known');

@@ -26,19 +26,11 @@ my $output = `make -C '$dir/nxm_hooks' PG_CONFIG=pg_config with_llvm=no COPT=-We
 is($?, 0, 'the other extension builds') or die $output;
 
 my $libraries = "$dir/nxm_hooks/nxm_hooks, " . ($other ? 'pg_overexplain, nexusmem' : 'nexusmem');
+$node->append_conf('postgresql.conf', $nested_loops);
 $node->append_conf('postgresql.conf', qq{
 shared_preload_libraries = '$libraries'
 shared_buffers = 32MB
 autovacuum = off
-jit = off
-max_parallel_workers_per_gather = 0
-enable_seqscan = off
-enable_bitmapscan = off
-enable_sort = off
-enable_hashjoin = off
-enable_mergejoin = off
-enable_material = off
-enable_memoize = off
 });
 $node->start;
 $node->safe_psql('postgres', q{
