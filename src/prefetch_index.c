@@ -417,25 +417,29 @@ nxm_look_count(NxmLookAhead *la, NxmPrefetchStat stat)
 	counts->stat[stat]++;
 }
 
-/* A block that is there and not in shared_buffers: the call's time tells. */
-bool
+NxmAsked
 nxm_prefetch_ask(Relation rel, BlockNumber block)
 {
 	PrefetchBufferResult answer;
 	instr_time	before;
 	instr_time	after;
 
+	if (!calibrated)
+		calibrate();
 	INSTR_TIME_SET_CURRENT(before);
 	answer = PrefetchBuffer(rel, MAIN_FORKNUM, block);
 	INSTR_TIME_SET_CURRENT(after);
 	INSTR_TIME_SUBTRACT(after, before);
-	return answer.initiated_io && INSTR_TIME_GET_DOUBLE(after) >= threshold;
+	if (BufferIsValid(answer.recent_buffer))
+		return NXM_ASKED_BUFFERED;
+	return answer.initiated_io && INSTR_TIME_GET_DOUBLE(after) >= threshold ?
+		NXM_ASKED_DISK : NXM_ASKED_MEMORY;
 }
 
 static NxmLookResult
 ask_for(NxmLookAhead *la, Relation rel, BlockNumber block)
 {
-	if (!nxm_prefetch_ask(rel, block))
+	if (nxm_prefetch_ask(rel, block) != NXM_ASKED_DISK)
 	{
 		nxm_look_count(la, NXM_STAT_skipped);
 		return NXM_LOOK_CACHED;

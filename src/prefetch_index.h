@@ -45,12 +45,16 @@ extern bool nxm_prefetch_index_stats(IndexScanDesc scan,
  */
 extern int	nxm_prefetch_distance_for(Oid tablespace);
 
-/*
- * Asks the operating system for a block, which is not past the relation's end.
- * false: it is cached, there or in shared_buffers, as the answer or the time of
- * the call tells.  The threshold has to be known: nxm_prefetch_threshold_us().
- */
-extern bool nxm_prefetch_ask(Relation rel, BlockNumber block);
+/* Where a block was that was asked for, as the answer or the time of the call tells. */
+typedef enum NxmAsked
+{
+	NXM_ASKED_BUFFERED,			/* in shared_buffers */
+	NXM_ASKED_MEMORY,			/* the operating system has it */
+	NXM_ASKED_DISK				/* it is being read */
+} NxmAsked;
+
+/* Asks the operating system for a block, which is not past the relation's end. */
+extern NxmAsked nxm_prefetch_ask(Relation rel, BlockNumber block);
 
 /*
  * Microseconds from which a read-ahead call counts as having gone to the

@@ -67,7 +67,6 @@
 #include "access/xact.h"
 #include "executor/instrument.h"
 #include "miscadmin.h"
-#include "portability/instr_time.h"
 #include "prefetch_index.h"
 #include "prefetch_stats.h"
 #include "storage/ipc.h"
@@ -175,9 +174,7 @@ static Asked
 ask_relation(Relation rel, BlockNumber block)
 {
 	NxmLocator *file = &files[RelationGetRelid(rel) % FILES];
-	PrefetchBufferResult answer;
-	instr_time	before;
-	instr_time	after;
+	NxmAsked	asked;
 
 	if (!RELKIND_HAS_STORAGE(rel->rd_rel->relkind) ||
 		RelationUsesLocalBuffers(rel) ||
@@ -194,16 +191,9 @@ ask_relation(Relation rel, BlockNumber block)
 	if (block >= RelationGetNumberOfBlocks(rel))
 		return ASKED_REFUSED;
 
-	INSTR_TIME_SET_CURRENT(before);
-	answer = PrefetchBuffer(rel, MAIN_FORKNUM, block);
-	INSTR_TIME_SET_CURRENT(after);
-	INSTR_TIME_SUBTRACT(after, before);
-	if (BufferIsValid(answer.recent_buffer))
-		return ASKED_BUFFERED;
-	if (!answer.initiated_io ||
-		INSTR_TIME_GET_DOUBLE(after) * 1e6 < nxm_prefetch_threshold_us())
-		return ASKED_MEMORY;
-	return ASKED_DISK;
+	asked = nxm_prefetch_ask(rel, block);
+	return asked == NXM_ASKED_DISK ? ASKED_DISK :
+		asked == NXM_ASKED_MEMORY ? ASKED_MEMORY : ASKED_BUFFERED;
 }
 
 static Asked

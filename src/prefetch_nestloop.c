@@ -236,7 +236,7 @@ ask(LoopState *state, Target *target, Relation rel, BlockNumber block,
 		if (block >= *nblocks)
 			return FOUND_NOTHING;
 	}
-	if (!nxm_prefetch_ask(rel, block))
+	if (nxm_prefetch_ask(rel, block) != NXM_ASKED_DISK)
 	{
 		count_stat(state, target, NXM_STAT_skipped, 1);
 		return FOUND_CACHED;
@@ -857,7 +857,6 @@ link_target(LoopState *state, Target *target, PlanState *inner)
 	if (!OidIsValid(state->heap))
 	{
 		state->heap = RelationGetRelid(target->heap);
-		(void) nxm_prefetch_threshold_us();	/* so that nxm_prefetch_ask() knows it */
 		state->max_distance =
 			nxm_prefetch_distance_for(target->heap->rd_rel->reltablespace);
 		if (verdict.heap == state->heap)
