@@ -418,6 +418,7 @@ reclaim(NxmSpace *space)
 	nxm_epoch_poll(space);
 	/* a few objects may keep as many pages */
 	nxm_give_back(space);
+	nxm_sweep(space);
 	nxm_trim(space);
 	nxm_end_operation();
 }

@@ -120,14 +120,24 @@ nxm_chunk_populate(NxmSpace *space, int chunk, void *page)
 	return nxm_seam_populate(page, NXM_PAGE_SIZE) == 0;
 }
 
-void
+/*
+ * Huge pages are taken apart first, which the kernel leaves undone, without saying so,
+ * while another process has one in its hands, as by a page fault: it is asked what
+ * became of it.
+ */
+bool
 nxm_chunk_depopulate(NxmSpace *space, int chunk, void *page)
 {
 	uint32		flags = NXM_CHUNK_FLAGS(space->shared->chunks[chunk].handle);
+	unsigned char exists[NXM_MAX_PARTS];
 
-	/* where it fails the memory stays, and populating it anew does no harm */
-	if ((flags & NXM_CHUNK_SOLID) == 0)
-		(void) nxm_seam_release(page, NXM_PAGE_SIZE);
+	if ((flags & NXM_CHUNK_SOLID) != 0)
+		return true;
+	/* where it fails the memory stays, and will again: as where it can't be given back */
+	if (nxm_seam_release(page, NXM_PAGE_SIZE) != 0 ||
+		(flags & NXM_CHUNK_SMALL_PAGES) != 0 || nxm_chunk_huge_bytes(false) == 0)
+		return true;
+	return nxm_seam_resident(page, NXM_PAGE_SIZE, exists) != 0 || (exists[0] & 1) == 0;
 }
 
 /*

@@ -15,6 +15,9 @@
  *	| flags  | where in it pages begin |   handle of the segment |
  *	+--------+------------------------+------------------------+
  */
+/* the kernel's pages in one of ours, with the smallest that there are */
+#define NXM_MAX_PARTS		(NXM_PAGE_SIZE / 4096)
+
 #define NXM_CHUNK_DSM(h)	((dsm_handle) (h))
 #define NXM_CHUNK_OFFSET(h) ((Size) ((h) >> 32) & 0xFFFFFF)
 #define NXM_CHUNK_FLAGS(h)	((uint32) ((h) >> 56))
@@ -60,7 +63,7 @@ extern NxmGrowth nxm_chunk_grow(NxmSpace *space, LWLock *lock, char **reason);
 
 /* NxmSpace's callbacks. */
 extern bool nxm_chunk_populate(NxmSpace *space, int chunk, void *page);
-extern void nxm_chunk_depopulate(NxmSpace *space, int chunk, void *page);
+extern bool nxm_chunk_depopulate(NxmSpace *space, int chunk, void *page);
 
 /*
  * Size of the huge pages that chunks may be put into, and at a multiple of which they

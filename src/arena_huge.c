@@ -20,7 +20,7 @@
  *
  * Which.  Ranges all of whose pages have memory behind them, so that no more is taken
  * than is counted.  A page given back later takes its range apart again, in the
- * kernel; when the range is full once more it is put together once more: where nobody
+ * kernel, or has to be given back once more (nxm_chunk_depopulate()); when the range is full once more it is put together once more: where nobody
  * saw it apart, when its turn comes to be asked for again.  One that is given back in
  * the very moment is made again, empty: 64 kB, until it is handed out the next time.
  *

@@ -23,9 +23,6 @@
 #include "nodes.h"
 #include "numa_seam.h"
 
-/* the kernel's pages in one of ours, with the smallest that there are */
-#define MAX_PARTS (NXM_PAGE_SIZE / 4096)
-
 const char *
 nxm_arena_why_unbound(const NxmArenaReport *report)
 {
@@ -111,9 +108,9 @@ ask(NxmNodeMemory *memory, int home, char *page, int parts)
 {
 	const NxmOsNodeSet *mems = home < 0 ? NULL : &nxm_topology()->node[home].mems;
 	Size		part_size = NXM_PAGE_SIZE / parts;
-	unsigned char exists[MAX_PARTS];
-	void	   *addr[MAX_PARTS];
-	int			node[MAX_PARTS];
+	unsigned char exists[NXM_MAX_PARTS];
+	void	   *addr[NXM_MAX_PARTS];
+	int			node[NXM_MAX_PARTS];
 	int			n = 0;
 
 	if (nxm_seam_resident(page, NXM_PAGE_SIZE, exists) != 0)

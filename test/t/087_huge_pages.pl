@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 use FindBin;
+use IPC::Run ();
 use lib "$FindBin::RealBin/../perl";
 use NxmTest;
 use PostgreSQL::Test::Cluster;
@@ -65,6 +66,30 @@ is(q1("$right AND k % 500 = 0"), $N / 500, 'the rest is as it was');
 ok($node->poll_query_until('postgres', q{SELECT coalesce(substring(detail FROM '(\d+) MB in huge pages')::int, 0) < 12 FROM nexusmem.status WHERE feature = 'structure memory'}), 'and is not counted as huge any more');
 is(ask($writer, "SELECT count(nexusmem.map_put('m', k::text, repeat(chr(65 + k % 26), 1000))) FROM generate_series(1, $N) k"), $N, 'filled again');
 is(ask($reader, $right), $N, 'and read by who had it mapped');
+
+# The kernel takes no huge page apart that somebody has in his hands at that moment, as
+# sessions do that have just begun to use it. Among what goes is what they read.
+ask($writer, q{SELECT nexusmem.map_drop('m')});
+foreach my $i (0 .. 29)
+{
+	ask($writer, "SELECT count(nexusmem.map_put('m', k::text, repeat(chr(65 + k % 26), 1000))), count(nexusmem.map_put('n', (k / 10)::text, repeat(chr(65 + k / 10 % 26), 3000))) FROM generate_series($i * 1000, $i * 1000 + 999) k");
+}
+$rounds = 0;
+ask($writer, 'SELECT pg_sleep(0.1)') until huge() >= 30 || $rounds++ == 600;
+cmp_ok(huge(), '>=', 30, 'two maps in huge pages');
+my $script = PostgreSQL::Test::Utils::tempdir() . '/read.sql';
+append_to_file($script, "SELECT 1 / (count(*) = 3000)::int FROM generate_series(0, 2999) k WHERE nexusmem.map_get('n', k::text) = repeat(chr(65 + k % 26), 3000);\n");
+my ($said, $failed) = ('', '');
+my $readers = IPC::Run::start([ 'pgbench', '-n', '-C', '-c', 3, '-T', 600, '-f', $script, $node->connstr('postgres') ], '>', \$said, '2>', \$failed);
+my $connects = q{SELECT sessions FROM pg_stat_database WHERE datname = 'postgres'};
+my $before = q1($connects);
+ok($node->poll_query_until('postgres', "SELECT ($connects) > $before + 20"), 'sessions come and go');
+ask($writer, q{SELECT nexusmem.map_drop('m')});
+ok($node->poll_query_until('postgres', "SELECT sum(used_bytes) < 15 * $MB AND sum(resident_bytes) <= sum(used_bytes) FROM nexusmem.node_memory"), 'what was dropped goes back to the kernel, under those who read')
+  or diag(q1('SELECT * FROM nexusmem.node_memory'));
+$readers->signal('INT');
+$readers->finish;
+unlike($failed, qr/error|aborted/i, 'which they saw nothing of');
 close_session($_) foreach $writer, $reader;
 $node->stop;
 

@@ -15,6 +15,8 @@ static int	nprocs;
 static uint32_t npages_all;
 static char *chunk;
 
+CheckRefusals check_refusals;
+
 static bool
 populate(NxmSpace *space, int number, void *page)
 {
@@ -25,12 +27,16 @@ populate(NxmSpace *space, int number, void *page)
 }
 
 /* No object may be in it, and nobody may look at it any more. */
-static void
+static bool
 depopulate(NxmSpace *space, int number, void *page)
 {
 	(void) space;
 	(void) number;
+	if (check_refusals == CHECK_REFUSED ||
+		(check_refusals == CHECK_MAY_BE_REFUSED && check_pick(2) == 0))
+		return false;
 	check_withdraw(page, NXM_PAGE_SIZE, CHECK_HERE);
+	return true;
 }
 
 void
@@ -39,6 +45,7 @@ check_core_setup(int procs, int npages)
 	uint32_t	first;
 
 	nprocs = procs;
+	check_refusals = CHECK_NOT_REFUSED;
 	shared = check_shared(nxm_space_size(procs), "space");
 	nxm_space_init(shared, procs, 1, (uint64_t) npages);
 	for (int i = 1; i <= procs; i++)
@@ -133,6 +140,12 @@ objects_out(uint32_t page)
 		free += __builtin_popcountll(nxm_load(&desc->free[i]));
 	return (int) (NXM_PAGE_SIZE /
 				  nxm_ref_size(&spaces[1], (NxmRef) page << NXM_PAGE_SHIFT)) - free;
+}
+
+int
+check_pages_counted(void)
+{
+	return (int) (nxm_load(&shared->account[0].pages) + nxm_load(&shared->account[1].pages));
 }
 
 void

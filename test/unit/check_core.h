@@ -17,6 +17,16 @@
  */
 extern void check_core_setup(int procs, int npages);
 
+/* What becomes of taking the memory of a page away; setup resets it. */
+typedef enum CheckRefusals
+{
+	CHECK_NOT_REFUSED,
+	CHECK_MAY_BE_REFUSED,
+	CHECK_REFUSED
+} CheckRefusals;
+
+extern CheckRefusals check_refusals;
+
 /* This process's view. */
 extern NxmSpace *check_space(void);
 /* Ends the process's attachment, and begins a new one. */
@@ -30,6 +40,9 @@ extern void check_unmap(void);
 /* A value of len bytes that says `number` all over; and what it said. */
 extern NxmValue check_value(int number, uint32_t len);
 extern int	check_number(const char *data, size_t len);
+
+/* Pages that are counted as having memory. */
+extern int	check_pages_counted(void);
 
 /* For finish(): pages with free objects can be found. */
 extern void check_listed(void);

@@ -114,6 +114,12 @@ mutant "page unlisted with an object freed unseen" check_space space.c \
 	'if (nxm_fetch_or(&desc->free[w], 0) != 0)' 'if (nxm_load(&desc->free[w]) != 0)'
 mutant "page released with objects out" check_space space.c \
 	'if (taken[n] != full_word(class, n))' 'if (false)'
+mutant "page whose memory stayed is not listed" check_space space.c \
+	'if (nxm_fetch_or(&desc->free[w], taken[w]) == 0)' 'if (nxm_fetch_or(&desc->free[w], taken[w]) != 0)'
+mutant "page whose memory stayed is forgotten" check_space space.c \
+	'nxm_store(&space->shared->unreleased, 1);' ''
+mutant "page whose memory stayed is not counted" check_space space.c \
+	'populated = !depopulate(space, page, state);' 'populated = depopulate(space, page, state) && false;'
 
 # Counters.
 mutant "add without a read-modify-write" check_counter counter.c \

@@ -137,8 +137,80 @@ lives_fixed(int proc)
 	nxm_flush(check_space());
 }
 
-/* Three pages on the free stack: one takes one, the other two and one back. */
+/* Objects that processes leave each other, or the end. */
 static NxmRef kept[CHECK_MAX_PROCS];
+
+static void
+setup_refused(void)
+{
+	setup_pages(2, 2);
+	check_refusals = CHECK_MAY_BE_REFUSED;
+}
+
+static void
+lives_refused(int proc)
+{
+	lives(proc);
+	nxm_sweep(check_space());
+}
+
+/* Nothing is in use, and all memory can be had back. */
+static void
+finish_refused(void)
+{
+	check_refusals = CHECK_NOT_REFUSED;
+	check_listed();
+	finish();
+	nxm_sweep(check_space());
+	nxm_trim(check_space());
+	check_assert(check_pages_counted() <= 1);
+}
+
+/*
+ * One page on top of its class's stack and one below it, each with an object out: one
+ * gives that of the lower page back, and can't take its memory away, while the other
+ * takes what there is.
+ */
+static void
+setup_lower_page(void)
+{
+	NxmRef		refs[4];
+
+	setup_pages(2, 2);
+	for (int i = 0; i < 4; i++)
+		refs[i] = alloc(LARGE, 1);
+	give_back(refs[0], LARGE);
+	give_back(refs[2], LARGE);
+	kept[1] = refs[1];
+	kept[2] = refs[3];
+	check_refusals = CHECK_REFUSED;
+}
+
+static void
+lower_page(int proc)
+{
+	if (proc == 1)
+		give_back(kept[1], LARGE);
+	else
+	{
+		kept[0] = alloc(LARGE, proc);
+		kept[3] = alloc(LARGE, proc);
+	}
+}
+
+static void
+lower_page_finish(void)
+{
+	check_listed();
+	for (int i = 0; i < 4; i++)
+	{
+		if (i != 1 && kept[i] != 0)
+			give_back(kept[i], LARGE);
+	}
+	finish_refused();
+}
+
+/* Three pages on the free stack: one takes one, the other two and one back. */
 
 static void
 setup_free_pages(void)
@@ -468,7 +540,9 @@ static const CheckCase cases[] = {
 	{"objects given to others, two processes", 2, setup_two, exchanged_objects, exchanged_finish, OFTEN, NULL},
 	{"lives of pages", 3, setup_three, lives, finish, OFTEN, NULL},
 	{"lives of one page", 2, setup_one_page, lives, finish, OFTEN, NULL},
+	{"pages whose memory can't be taken away", 2, setup_refused, lives_refused, finish_refused, OFTEN, NULL},
 	{"free pages, all schedules", 2, setup_free_pages, free_pages, free_pages_finish, ALL, 0, 2, 1, NULL, NULL},
+	{"a page whose memory stays, all schedules", 2, setup_lower_page, lower_page, lower_page_finish, ALL, 0, 3, 1, NULL, NULL},
 	{"lives of one page, all schedules", 2, setup_one_page, lives_fixed, finish, ALL, 0, 2, 1, NULL, NULL},
 	{"items under a hazard", 3, setup_items_three, items, items_finish, OFTEN, NULL},
 	{"items under a hazard, two processes", 2, setup_items_two, items, items_finish, OFTEN, NULL},

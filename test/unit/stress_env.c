@@ -124,15 +124,20 @@ populate(NxmSpace *space, int chunk, void *page)
 				  NXM_PAGE_SIZE) == 0;
 }
 
-static void
+static bool
 depopulate(NxmSpace *space, int chunk, void *page)
 {
 	Env		   *env = space->env;
+	World	   *world = env->world;
+	uint64_t	fail = nxm_load_relaxed(&world->fail_depopulate);
 
 	(void) chunk;
-	if (nxm_load_relaxed(&env->world->keep) == 0 &&
+	if (fail != 0 && nxm_fetch_add_relaxed(&world->depopulations, 1) % fail == 0)
+		return false;
+	if (nxm_load_relaxed(&world->keep) == 0 &&
 		madvise(page, NXM_PAGE_SIZE, MADV_REMOVE) != 0)
 		die("madvise(MADV_REMOVE)");
+	return true;
 }
 
 void

@@ -27,6 +27,8 @@ typedef struct World
 	NxmAtomic	max_chunk_pages;
 	NxmAtomic	fail_populate;	/* n: one in n calls fails; 0: none */
 	NxmAtomic	populations;
+	NxmAtomic	fail_depopulate;	/* the same of taking memory away */
+	NxmAtomic	depopulations;
 	NxmAtomic	keep;			/* 1: memory is not given back to the kernel */
 	uint64_t	space_at;		/* offsets in the file; immutable */
 	uint64_t	test_at;

@@ -297,6 +297,7 @@ stress_all_free(Worker *worker, const char *name)
 	env_open(env, space, STRESS_MAX_WORKERS, 0);
 	env_map_all(space);
 	nxm_store(&env->shared->account[0].page_limit, 0);
+	nxm_sweep(space);
 	nxm_trim(space);
 	nxm_store(&env->shared->account[0].page_limit, LIMIT);
 	/* some pages may be kept with their memory; what is counted must be true */

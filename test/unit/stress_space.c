@@ -477,6 +477,11 @@ main(int argc, char **argv)
 	nxm_store(&worker->env->world->fail_populate, 0);
 	stress_all_free(worker, "all objects came back after refusals");
 
+	nxm_store(&worker->env->world->fail_depopulate, 2);
+	stress_phase("workers free where memory often can't be taken away", refusals);
+	nxm_store(&worker->env->world->fail_depopulate, 0);
+	stress_all_free(worker, "all memory was given back after that");
+
 	nxm_store(&worker->env->shared->account[0].page_limit, 40);
 	stress_phase("workers allocate where the limit is low", refusals);
 	stress_all_free(worker, "all objects came back after the limit");
