@@ -413,28 +413,51 @@ reclaimable(NxmSpace *space, int but_node)
 static void
 reclaim(NxmSpace *space)
 {
+	bool		more;
+
 	nxm_begin_operation();
 	nxm_flush(space);
 	nxm_epoch_poll(space);
 	/* a few objects may keep as many pages */
 	nxm_give_back(space);
+	nxm_end_operation();
+	do
+	{
+		nxm_begin_operation();
+		more = nxm_trim(space);
+		nxm_end_operation();
+	} while (more);
+}
+
+static void
+sweep(NxmSpace *space)
+{
+	nxm_begin_operation();
 	nxm_sweep(space);
-	nxm_trim(space);
 	nxm_end_operation();
 }
 
 /*
- * Frees what can be freed for an allocation on a node.  false: nothing was.  The
- * pages kept on that very node do not count: the allocation would have had
- * them, or gave them back itself when it failed.
+ * Frees what can be freed for an allocation that wanted memory of an account, or, -1,
+ * of the system.  false: nothing was.  Pages kept on the allocation's own node do not
+ * count for that, but those that are gone from the account do: it would have had
+ * the former, if they were its account's.
  */
 static bool
-make_room(NxmSpace *space, int node)
+make_room(NxmSpace *space, int node, int account)
 {
+	NxmAccount *accounts = space->shared->account;
 	uint64		before = reclaimable(space, node);
+	uint64		pages = 0;
+	uint64		left = 0;
 
+	for (int i = 0; i < NXM_ACCOUNTS; i++)
+		pages += account == -1 || i == account ? nxm_load(&accounts[i].pages) : 0;
+	sweep(space);
 	reclaim(space);
-	return reclaimable(space, node) < before;
+	for (int i = 0; i < NXM_ACCOUNTS; i++)
+		left += account == -1 || i == account ? nxm_load(&accounts[i].pages) : 0;
+	return left < pages || reclaimable(space, node) < before;
 }
 
 /*
@@ -505,7 +528,7 @@ grow(NxmSpace *space)
 	growth = nxm_chunk_grow(space, &anchor->grow_lock, &reason);
 	nxm_end_operation();
 
-	if (growth == NXM_GROWN || make_room(space, node) || borrow(space, node))
+	if (growth == NXM_GROWN || make_room(space, node, -1) || borrow(space, node))
 		return;
 	if (growth == NXM_GROW_LIMIT)
 		raise_limit_reached(space);
@@ -550,11 +573,11 @@ nxm_again_slow(NxmSpace *space, NxmResult result)
 			/* raised meanwhile, and a call in a loop has not looked since */
 			if (limit_changed)
 				put_limits_into_force(anchor, true);
-			else if (!make_room(space, space->need_node))
+			else if (!make_room(space, space->need_node, space->need_account))
 				raise_limit_reached(space);
 			break;
 		case NXM_WANT_SPACE:
-			if (!make_room(space, space->need_node))
+			if (!make_room(space, space->need_node, -1))
 				raise_no_memory(NULL);
 			break;
 		case NXM_WANT_NOTHING:
@@ -629,6 +652,7 @@ nxm_arena_tick(void)
 	if (TimestampDifferenceExceeds(collapsed, now, COLLAPSE_INTERVAL_MS))
 	{
 		collapsed = now;
+		sweep(space);
 		nxm_store_relaxed(&a->huge_bytes, nxm_chunk_collapse(space));
 	}
 }

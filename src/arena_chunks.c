@@ -130,6 +130,7 @@ nxm_chunk_depopulate(NxmSpace *space, int chunk, void *page)
 {
 	uint32		flags = NXM_CHUNK_FLAGS(space->shared->chunks[chunk].handle);
 	unsigned char exists[NXM_MAX_PARTS];
+	int			parts = (int) (NXM_PAGE_SIZE / sysconf(_SC_PAGESIZE));
 
 	if ((flags & NXM_CHUNK_SOLID) != 0)
 		return true;
@@ -137,7 +138,15 @@ nxm_chunk_depopulate(NxmSpace *space, int chunk, void *page)
 	if (nxm_seam_release(page, NXM_PAGE_SIZE) != 0 ||
 		(flags & NXM_CHUNK_SMALL_PAGES) != 0 || nxm_chunk_huge_bytes(false) == 0)
 		return true;
-	return nxm_seam_resident(page, NXM_PAGE_SIZE, exists) != 0 || (exists[0] & 1) == 0;
+	if (nxm_seam_resident(page, NXM_PAGE_SIZE, exists) != 0)
+		return true;
+	/* a part that is there alone was made again, as nxm_arena_measure() may */
+	for (int i = 0; i < parts; i++)
+	{
+		if ((exists[i] & 1) == 0)
+			return true;
+	}
+	return false;
 }
 
 /*

@@ -104,7 +104,9 @@ nxm_chunk_collapse(NxmSpace *space)
 	for (int c = 0; size != 0 && c < nchunks; c++)
 	{
 		NxmChunk   *chunk = &space->shared->chunks[c];
-		uint32		ranges = nxm_load(&chunk->bump) / pages;
+		/* who raced for the last page has counted on */
+		uint32		ranges = Min(nxm_load(&chunk->bump),
+								 nxm_load(&chunk->published)) / pages;
 
 		/* one made since all were mapped: the next time */
 		if (space->base[c] == NULL ||

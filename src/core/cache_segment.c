@@ -41,8 +41,10 @@ nxm_cache_room(NxmCacheView *view, NxmCache *cache, const NxmCachePartition *par
 	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
 	uint64_t	used = nxm_load_relaxed(&cache->used);
 	uint64_t	pages = nxm_load_relaxed(&account->pages);
+	uint64_t	kept = nxm_load_relaxed(&shared->nodes[part->node].nkept);
+	/* more than these are waiting for the kernel */
 	uint64_t	most = nxm_load_relaxed(&account->page_limit) +
-		nxm_load_relaxed(&shared->nodes[part->node].nkept);
+		(kept < NXM_KEPT_PAGES ? kept : NXM_KEPT_PAGES);
 	uint64_t	room = pages < most ? most - pages : 0;
 	uint64_t	own;
 

@@ -23,6 +23,10 @@
 /* What makes two states of a page the same life. */
 #define LIFE_MASK		(~(LISTED | POPULATED))
 
+/* Of a node, by one nxm_trim(): pages, and of these such as the kernel leaves with memory. */
+#define MOST_TRIMMED	(2 * NXM_KEPT_PAGES)
+#define MOST_REFUSED	4
+
 #define PAGE_MASK		UINT64_C(0xFFFFFFFF)
 #define TAG_ONE			(UINT64_C(1) << 32)
 
@@ -347,8 +351,7 @@ release_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t state)
 	uint64_t	taken[NXM_PAGE_WORDS];
 	uint32_t	n;
 	uint64_t	top;
-	bool		first;
-	bool		populated;
+	bool		populated = true;
 	uint64_t	now;
 
 	for (n = 0; n < words_of(class); n++)
@@ -365,33 +368,38 @@ release_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t state)
 	if ((now & LIFE_MASK) != (state & LIFE_MASK))
 		goto put_back;
 
+	/* off the stack, where it is on top, it may keep its memory */
 	top = nxm_load(stack);
-	first = (top & PAGE_MASK) == page + UINT64_C(1) && (now & LISTED) != 0;
-	populated = first || !depopulate(space, page, state);
-	if (populated && !first && (now & LISTED) != 0)
-	{
-		/* it could be taken off the stack only when it comes to the top */
-		for (uint32_t w = 0; w < n; w++)
-		{
-			if (nxm_fetch_or(&desc->free[w], taken[w]) == 0)
-				list_page(space, page, desc, now);
-		}
-		nxm_store(&space->shared->unreleased, 1);
-		return;
-	}
-	nxm_fetch_add_relaxed(&node->used_pages, (uint64_t) -1);
+	if ((now & LISTED) != 0 && (top & PAGE_MASK) == page + UINT64_C(1) &&
+		pop_page(stack, top, desc))
+		now = nxm_fetch_and(&desc->state, ~LISTED) & ~LISTED;
 	for (;;)
 	{
-		uint64_t	empty = (now & ~(STATUS_MASK | POPULATED)) | STATUS_EMPTY |
-			(populated ? POPULATED : 0);
+		uint64_t	empty;
 
-		/* only LISTED can change meanwhile */
+		if ((now & LISTED) != 0 && populated)
+		{
+			populated = !depopulate(space, page, state);
+			if (populated)
+			{
+				/* else nobody would look for it before it comes to the top */
+				for (uint32_t w = 0; w < n; w++)
+				{
+					if (nxm_fetch_or(&desc->free[w], taken[w]) == 0)
+						list_page(space, page, desc, now);
+				}
+				nxm_store(&space->shared->unreleased, 1);
+				return;
+			}
+		}
+		empty = (now & ~(STATUS_MASK | POPULATED)) | STATUS_EMPTY |
+			(populated ? POPULATED : 0);
+		/* LISTED alone can change meanwhile: who freed an object before lists it late */
 		if (nxm_cas(&desc->state, &now, empty))
 		{
+			nxm_fetch_add_relaxed(&node->used_pages, (uint64_t) -1);
 			if ((empty & LISTED) == 0)
 				free_page(space, page, desc, empty);
-			else if (first)
-				unlist_top(space, stack, top, page, desc);
 			return;
 		}
 	}
@@ -731,18 +739,19 @@ nxm_chunk_add(NxmSpace *space, char *base, uint32_t npages, int node,
 	return n;
 }
 
-void
+bool
 nxm_trim(NxmSpace *space)
 {
+	bool		more = false;
+
 	for (uint64_t n = 0; n < space->shared->nnodes; n++)
 	{
 		NxmNodeSpace *node = &space->shared->nodes[n];
-		uint32_t	stay[NXM_KEPT_PAGES];
+		uint32_t	stay[MOST_REFUSED];
 		int			nstay = 0;
-		/* bounded, for others may be freeing */
-		uint64_t	most = nxm_load_relaxed(&node->nkept) + NXM_KEPT_PAGES;
+		int			tries = 0;
 
-		for (uint64_t i = 0; i < most && nstay < NXM_KEPT_PAGES; i++)
+		while (tries < MOST_TRIMMED && nstay < MOST_REFUSED)
 		{
 			bool		unmapped;
 			uint32_t	page = pop_free_page(space, &node->kept_pages, &unmapped);
@@ -750,6 +759,7 @@ nxm_trim(NxmSpace *space)
 
 			if (page == UINT32_MAX)
 				break;
+			tries++;
 			desc = page_at(space, page);
 			if (!depopulate(space, page, nxm_load_relaxed(&desc->state)))
 			{
@@ -760,6 +770,7 @@ nxm_trim(NxmSpace *space)
 			nxm_fetch_and(&desc->state, ~POPULATED);
 			push_page(&node->free_pages, desc, page);
 		}
+		more |= tries == MOST_TRIMMED;
 		while (nstay > 0)
 		{
 			uint32_t	page = stay[--nstay];
@@ -767,6 +778,7 @@ nxm_trim(NxmSpace *space)
 			push_page(&node->kept_pages, page_at(space, page), page);
 		}
 	}
+	return more;
 }
 
 void

@@ -528,8 +528,8 @@ extern size_t nxm_ref_size(NxmSpace *space, NxmRef ref);
 /* Frees what this process keeps for its next objects. */
 extern void nxm_give_back(NxmSpace *space);
 
-/* Gives pages that are kept populated back. */
-extern void nxm_trim(NxmSpace *space);
+/* Gives some of the pages that are kept populated back.  true: there may be more. */
+extern bool nxm_trim(NxmSpace *space);
 
 /*
  * Gives pages back that have no object out and whose memory could not be taken away

@@ -162,7 +162,9 @@ finish_refused(void)
 	check_listed();
 	finish();
 	nxm_sweep(check_space());
-	nxm_trim(check_space());
+	while (nxm_trim(check_space()))
+		;
+	/* one that was taken for its class while another was listed above it was never used */
 	check_assert(check_pages_counted() <= 1);
 }
 

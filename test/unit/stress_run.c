@@ -293,12 +293,13 @@ stress_all_free(Worker *worker, const char *name)
 	}
 	/* the main program's own magazines */
 	nxm_proc_detach(space);
-	used = env_used_pages(env);
 	env_open(env, space, STRESS_MAX_WORKERS, 0);
 	env_map_all(space);
 	nxm_store(&env->shared->account[0].page_limit, 0);
 	nxm_sweep(space);
-	nxm_trim(space);
+	while (nxm_trim(space))
+		;
+	used = env_used_pages(env);
 	nxm_store(&env->shared->account[0].page_limit, LIMIT);
 	/* some pages may be kept with their memory; what is counted must be true */
 	pages = nxm_load(&env->shared->account[0].pages) + nxm_load(&env->shared->account[1].pages);
