@@ -27,7 +27,7 @@ part_unit() {
 part_host() {
 	nxm_cluster_start host "shared_preload_libraries = 'nexusmem'"
 	# -i: isolation and TAP also after a failure in pg_regress
-	as_postgres make -i -C "$NXM_BUILD" installcheck PG_CONFIG="$PG_CONFIG" PROVE_FLAGS=-v \
+	as_postgres make -i -C "$NXM_BUILD" installcheck PG_CONFIG="$PG_CONFIG" PROVE_FLAGS="-v --timer" \
 		>"$NXM_LOG/host.raw" 2>&1 </dev/null || true
 	nxm_tally host "$NXM_LOG/host.raw"
 	nxm_crashed host "$NXM_LOG/host.log"

@@ -5,6 +5,10 @@
 #	not ok - PREFIX: name
 #	ok - PREFIX: name # SKIP reason
 #
+# Scripts that took long, by prove --timer, are told in a note:
+#
+#	## PREFIX: script: 40 s
+#
 # Also a failure: a program that stops without a failed test to show for it,
 # and output without any test. Only test points on the left margin count, not
 # those of subtests.
@@ -26,7 +30,7 @@ function abrupt(why) {
 		out("not ok", script ": " why)
 }
 
-{ sub(/\r$/, "") }
+{ sub(/\r$/, ""); sub(/^\[[0-9][0-9]:[0-9][0-9]:[0-9][0-9]\] /, "") }
 
 # a suite of make installcheck begins
 /^(# )?\+\+\+ / { script = ""; bad_script = 0; bad_suite = 0; next }
@@ -55,6 +59,13 @@ function abrupt(why) {
 		out("ok", name, "failure ignored by the schedule")
 	else
 		out("not ok", name)
+	next
+}
+
+# prove -v --timer ends a script
+script != "" && /^ok +[0-9]+ ms( |$)/ {
+	if ($2 >= 30000)
+		printf "## %s: %s: %d s\n", prefix, script, $2 / 1000
 	next
 }
 

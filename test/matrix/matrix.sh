@@ -44,7 +44,7 @@ check() {
 			exit 1
 		}
 		touch started
-		make -i installcheck PG_CONFIG=/usr/lib/postgresql/$v/bin/pg_config with_llvm=no PROVE_FLAGS=-v 2>&1 | tee out
+		make -i installcheck PG_CONFIG=/usr/lib/postgresql/$v/bin/pg_config with_llvm=no PROVE_FLAGS="-v --timer" 2>&1 | tee out
 		pg_ctl -s -D /tmp/data -m immediate stop
 	EOF
 	"$NXM_ROOT/test/chroot.sh" run "$v" "$dir" sh /build/as-root || rc=$?
