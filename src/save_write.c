@@ -285,8 +285,7 @@ save_entries(Saver *saver, const NxmObjectInfo *info, uint32 *entries)
 	memset(&place, 0, sizeof(place));
 	do
 	{
-		ScanPlace	before = place;
-
+		CHECK_FOR_INTERRUPTS();
 		if (info->kind == NXM_KIND_CACHE &&
 			GetCurrentTimestamp() > saver->caches_deadline)
 		{
@@ -294,16 +293,13 @@ save_entries(Saver *saver, const NxmObjectInfo *info, uint32 *entries)
 			return true;
 		}
 		r = scan_some(saver, info, &place);
-		if (r == NXM_ABSENT ||
-			(r == NXM_OK && memcmp(&place, &before, sizeof(place)) != 0))
+		if (r == NXM_ABSENT || r == NXM_OK)
 		{
 			if (!put_bucket(saver, entries))
 				return false;
 			/* a scan of a cache may end without a bucket to begin */
 			saver->bucket_used = 0;
 		}
-		else if (r == NXM_OK)
-			CHECK_FOR_INTERRUPTS();	/* the scan only wanted to be interruptible */
 		else if (r == NXM_NEED_BUFFER)
 		{
 			saver->bucket_size = Max(saver->wanted, saver->bucket_size * 2);

@@ -516,8 +516,11 @@ nxm_map_scan_slots(NxmSpace *space, NxmMap *map, uint64_t *position,
 		if (result != NXM_OK)
 			return result;
 		/* so that the caller can look at interrupts */
-		if (tries == 64)
+		if (tries == NXM_SCAN_TRIES)
+		{
+			begin(context);
 			return NXM_OK;
+		}
 		if ((place.header & H_PENDING) != 0)
 		{
 			nxm_map_complete_pending(space, &place, place.header);

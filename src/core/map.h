@@ -104,7 +104,8 @@
  * 13 % of the entries beyond the first four.)
  *
  * Limits: 39 keys of one hash; the next one is refused (NXM_NEED_MEMORY, in want
- * of nothing).
+ * of nothing).  A scan waits at a bucket as long as keys are added to it and deleted from it
+ * faster than it can be copied.
  *
  * Every operation runs in a section that its caller entered.
  */
@@ -114,6 +115,11 @@
 #include "item.h"
 
 #define NXM_MAP_STATS 8
+
+/* How often a bucket is read anew that changes meanwhile; the checker makes it small. */
+#ifndef NXM_SCAN_TRIES
+#define NXM_SCAN_TRIES 64
+#endif
 
 typedef struct NxmMap
 {
@@ -192,8 +198,8 @@ extern uint64_t nxm_map_bytes(NxmMap *map);
  * Calls each() for the entries of the bucket at *position, with
  * protected items, and moves *position to the next one; begin with 0.  begin()
  * is called before the first entry, again whenever the bucket is read anew:
- * what each() has collected is then void.  NXM_OK: go on; NXM_ABSENT: that was
- * the last one.  each() returns NXM_OK, or what the scan shall return at once,
+ * what each() has collected is then void.  NXM_OK: go on, perhaps with the same bucket,
+ * of which then nothing was collected; NXM_ABSENT: that was the last one.  each() returns NXM_OK, or what the scan shall return at once,
  * *position unchanged.
  */
 extern NxmResult nxm_map_scan(NxmSpace *space, NxmMap *map, uint64_t *position,

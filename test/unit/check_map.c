@@ -260,8 +260,6 @@ scan(unsigned all)
 			continue;
 		}
 		check_assert(result == NXM_OK || result == NXM_ABSENT);
-		if (result == NXM_OK && position == before)
-			continue;			/* to be tried again */
 		for (int i = 0; i < KEYS; i++)
 			found.seen[i] += found.bucket[i];
 	} while (result == NXM_OK);
