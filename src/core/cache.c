@@ -151,6 +151,16 @@ read_entry(NxmCacheView *view, NxmCache *cache, const NxmKey *key,
 		NXM_PAUSE("get");
 		if (buffer != NULL)
 		{
+			if (__builtin_expect((item_header(found.item) & C_BIG) == 0, 1))
+				result = copy_inline(found.item, item_header(found.item), buffer);
+			else
+				result = nxm_cache_copy_value(space, found.item, found.slot,
+											  found.word, buffer);
+			if (__builtin_expect(result == NXM_EXISTS, 0))
+				continue;
+			/* it is read again, when there is a buffer: one read */
+			if (__builtin_expect(result != NXM_OK, 0))
+				return result;
 			/* at its cap the slot is not written to: a hot key's line stays shared */
 			if ((found.word & FREQ_MASK) != FREQ_MASK)
 			{
@@ -159,15 +169,6 @@ read_entry(NxmCacheView *view, NxmCache *cache, const NxmKey *key,
 				/* pairs with nothing: what fails is a lost read */
 				(void) nxm_cas(found.slot, &word, word + FREQ_ONE);
 			}
-			if (__builtin_expect((item_header(found.item) & C_BIG) == 0, 1))
-				result = copy_inline(found.item, item_header(found.item), buffer);
-			else
-				result = nxm_cache_copy_value(space, found.item, found.slot,
-											  found.word, buffer);
-			if (__builtin_expect(result == NXM_EXISTS, 0))
-				continue;
-			if (__builtin_expect(result != NXM_OK, 0))
-				return result;
 			count(space, part, home == view->home ? NXM_CACHE_COUNTER_local_hits :
 				  NXM_CACHE_COUNTER_remote_hits);
 		}
@@ -483,14 +484,19 @@ crowd_out(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			word = w;
 		}
 	}
-	/* one that is being inserted may be pending still, and must not be changed */
-	if (slot == NULL || (nxm_load(&place->bucket->header) & H_PENDING) != 0)
+	if (slot == NULL)
 		return NXM_OK;
 	item = nxm_at(space, word & NXM_REF_MASK);
 	if (item == NULL)
 		return NXM_NEED_CHUNK;
 	nxm_protect(space, word & NXM_REF_MASK);
 	if (nxm_load(slot) != word)
+		return NXM_OK;
+	/*
+	 * One that is being inserted may be pending still, and must not be changed.  After
+	 * that load: who saw the slot LIVE sees the header that came before.
+	 */
+	if ((nxm_load(&place->bucket->header) & H_PENDING) != 0)
 		return NXM_OK;
 	header = item_header(item);
 	if ((header & C_BIG) != 0)

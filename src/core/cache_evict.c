@@ -428,9 +428,14 @@ nxm_cache_make_way(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 								  part->number % (int) other->npartitions, &result);
 			if (theirs != NULL)
 			{
+				uint64_t	max_bytes = view->max_bytes;
+
+				/* what the writer's limit leaves is no matter of theirs */
+				view->max_bytes = 0;
 				nxm_cache_use_memory(space, theirs);
 				result = nxm_cache_evict(view, other, theirs, units, reach);
 				nxm_cache_use_memory(space, part);
+				view->max_bytes = max_bytes;
 			}
 			if (result != NXM_ABSENT && result != NXM_DROPPED)
 				return result;

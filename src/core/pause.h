@@ -4,7 +4,8 @@
  *
  * Nothing in a normal build.  In one with NXM_PAUSE_POINTS a process that comes
  * to the place whose name is in nxm_pause_at, a private variable of the process,
- * stops as if by SIGSTOP, once.  test/modules/nxm_torture sets the variable;
+ * stops as if by SIGSTOP, once; the model checker may go on with another process
+ * there.  test/modules/nxm_torture sets the variable;
  * test/t/120_structures_death.pl makes the build.
  */
 #ifndef NXM_PAUSE_H
@@ -29,6 +30,10 @@ nxm_pause(const char *name)
 }
 
 #define NXM_PAUSE(name) nxm_pause(name)
+
+#elif defined(NXM_CHECKED)
+#include "core_atomic.h"
+#define NXM_PAUSE(name) check_pause(__func__)
 
 #else
 #define NXM_PAUSE(name) ((void) 0)

@@ -56,6 +56,9 @@ extern void check_plain(const void *p, size_t n, bool write,
 extern void check_poison(const void *p, size_t n, const char *func, int line);
 extern void check_unpoison(void *p, size_t n, const char *func, int line);
 
+/* Nothing but a place where another process may go on. */
+extern void check_pause(const char *func);
+
 /* A page without objects loses its memory.  For the environment, not for core. */
 extern void check_withdraw(void *p, size_t n, const char *func, int line);
 

@@ -710,6 +710,26 @@ get_while_recycled(int proc)
 			operate(SET, i & 1, 40 + i, 0, false);
 }
 
+/* One reads what another overwrites, and a third one writes where that was. */
+static void
+setup_three_rooms(void)
+{
+	setup(3, AMPLE, 2);
+	operate(SET, 0, 3, 0, false);
+	operate(SET, 1, 4, 0, false);
+}
+
+static void
+get_while_others_recycle(int proc)
+{
+	if (proc == 1)
+		operate(GET, 0, 0, 0, false);
+	else if (proc == 2)
+		operate(SET, 0, 40, 0, false);
+	else
+		operate(SET, 1, 10, 0, false);
+}
+
 /*
  * A room is looked at by one while another takes it, writes it, and gives it again, and
  * a third one reads what was written.
@@ -1067,6 +1087,10 @@ static const char *const recycling[] = {
 	"take", "clear_rooms", "nxm_hazards_on", "nxm_cache_give_room", "check_item", "look_up_fast", NULL
 };
 
+static const char *const reading[] = {
+	"check_item", "read_entry", "clear_rooms", "nxm_hazards_on", NULL
+};
+
 /* between look and store, between two writes, between the second look at a slot and the copy */
 static const char *const looking[] = {
 	"clear_rooms", "nxm_leave", "read_entry", NULL
@@ -1113,6 +1137,7 @@ static const CheckCase cases[] = {
 	{"all schedules of expiry and get", 2, setup_expiring, expire_and_get, finish, ALL, 2, 1, NULL, giving_back},
 	{"all schedules of clear and eviction", 2, setup_full, clear_and_evict, finish, ALL, 1, 0, NULL, NULL},
 	{"all schedules of get and a room that is written again", 2, setup_rooms, get_while_recycled, finish, ALL, 3, 2, NULL, recycling},
+	{"all schedules of get and a room that others give and take", 3, setup_three_rooms, get_while_others_recycle, finish, ALL, 3, 2, NULL, reading},
 	{"all schedules of a room that is looked at and given again", 3, setup_one_room, look_while_given_again, finish, ALL, 3, 0, NULL, looking},
 	{"all schedules of a room that is written again and eviction", 2, setup_full, recycle_while_evicted, finish, ALL, 2, 1, NULL, recycling_and_giving_back},
 	{"all schedules of a room that is written again between steps of eviction", 2, setup_rooms_full, recycle_between_steps, finish, ALL, 2, 1, NULL, recycling_and_stepping},

@@ -583,6 +583,12 @@ check_rmw(NxmAtomic *p, CheckRmw op, uint64_t value, CheckOrder order,
 }
 
 void
+check_pause(const char *func)
+{
+	check_point(NULL, true, func);
+}
+
+void
 check_fence(const char *func, int line)
 {
 	Process    *process;
