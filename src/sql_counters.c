@@ -190,13 +190,14 @@ add_back(const Taken *t)
 
 /*
  * Gives back what was taken at this nesting level and above.  Runs while a
- * transaction aborts or the process ends, where an error would do harm: one
- * becomes a warning.
+ * transaction aborts, where an error would do harm: one becomes a warning.  (While
+ * the process ends an error ends it, and what was not given back is lost.)
  */
 static void
 give_back(int level)
 {
 	MemoryContext context = CurrentMemoryContext;
+	uint32		holdoff = InterruptHoldoffCount;
 
 	while (ntaken > 0 && taken[ntaken - 1].level >= level)
 	{
@@ -213,6 +214,8 @@ give_back(int level)
 		}
 		PG_CATCH();
 		{
+			/* the error took all back; who aborts holds interrupts off still */
+			InterruptHoldoffCount = holdoff;
 			MemoryContextSwitchTo(context);
 			FlushErrorState();
 		}
