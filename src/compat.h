@@ -474,4 +474,17 @@ typedef void (*explain_per_node_hook_type) (struct PlanState *node,
 #define NXM_EXECUTOR_RUN_PASS query, dir, count, once
 #endif
 
+/* Does CountDBConnections() count this process?  Walsenders differ by minor release. */
+static inline bool
+nxm_is_counted_connection(const PGPROC *proc)
+{
+#if PG_VERSION_NUM >= 190000
+	return proc->backendType == B_BACKEND;
+#elif PG_VERSION_NUM >= 180000
+	return proc->isRegularBackend;
+#else
+	return !proc->isBackgroundWorker;
+#endif
+}
+
 #endif							/* NXM_COMPAT_H */

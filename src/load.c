@@ -41,6 +41,7 @@ typedef struct Reader
 	uint64		length;
 	NxmSavedHeader header;
 	const char *broken;			/* not NULL: it cannot be read any further */
+	volatile sig_atomic_t *stop;	/* not NULL: it is not to be, once set */
 
 	NxmSaveFrame frame;
 	char	   *data;			/* that follow the frame, and a 0 byte */
@@ -59,6 +60,12 @@ typedef struct Entry
 	int64		deadline;		/* of a cache's, 0: none */
 } Entry;
 
+static bool
+is_stopped(const Reader *reader)
+{
+	return reader->stop != NULL && *reader->stop;
+}
+
 /* Reads exactly len bytes. */
 static bool
 read_at(Reader *reader, void *to, size_t len, uint64 offset)
@@ -75,6 +82,11 @@ next_frame(Reader *reader)
 	pg_crc32c	crc;
 
 	CHECK_FOR_INTERRUPTS();
+	if (is_stopped(reader))
+	{
+		reader->broken = "it was not read to its end";
+		return false;
+	}
 	if (!read_at(reader, frame, sizeof(*frame), reader->offset))
 		return false;
 	if (frame->length > NXM_FRAME_MAX)
@@ -445,25 +457,19 @@ try_object(Reader *reader, uint32 dropped)
 	return ok;
 }
 
-/* All structures of a file that was found good.  false: stopped. */
-static bool
-load_objects(Reader *reader, volatile sig_atomic_t *stop, NxmLoadResult *result)
+/* All structures of a file that was found good, or some, if it is stopped. */
+static void
+load_objects(Reader *reader, NxmLoadResult *result)
 {
 	MemoryContext each = AllocSetContextCreate(reader->context,
 											   "nexusmem saved structure",
 											   ALLOCSET_DEFAULT_SIZES);
-	bool		stopped = false;
 
 	reader->offset = sizeof(NxmSavedHeader);
 	for (uint32 i = 0; i < reader->header.objects && reader->broken == NULL; i++)
 	{
 		MemoryContext old;
 
-		if (stop != NULL && *stop)
-		{
-			stopped = true;
-			break;
-		}
 		if (!next_frame(reader))
 			break;
 		old = MemoryContextSwitchTo(each);
@@ -477,7 +483,6 @@ load_objects(Reader *reader, volatile sig_atomic_t *stop, NxmLoadResult *result)
 			(void) next_frame(reader);
 	}
 	MemoryContextDelete(each);
-	return !stopped;
 }
 
 void
@@ -494,6 +499,7 @@ nxm_load_file(bool again, volatile sig_atomic_t *stop, NxmLoadResult *result)
 	memset(result, 0, sizeof(*result));
 	reader->context = context;
 	reader->space = nxm_space();
+	reader->stop = stop;
 	if (again)
 		nxm_registry_scan(drop_one, NULL);
 
@@ -504,17 +510,20 @@ nxm_load_file(bool again, volatile sig_atomic_t *stop, NxmLoadResult *result)
 	{
 		reader->length = (uint64) st.st_size;
 		refused = nxm_saved_check(&nxm_structures_file, reader->fd, reader->length,
-								  &reader->header);
+								  &reader->header, stop);
 		if (refused == NULL)
 		{
 			result->objects = reader->header.objects;
-			if (!load_objects(reader, stop, result))
-				result->stopped = true;
+			load_objects(reader, result);
 			refused = reader->broken;
 		}
 	}
 	if (reader->fd >= 0)
 		CloseTransientFile(reader->fd);
+	/* what was loaded is dropped by whoever loads the next time */
+	result->stopped = refused != NULL && is_stopped(reader);
+	if (result->stopped)
+		refused = NULL;
 	if (refused != NULL && result->objects > 0)
 		nxm_registry_scan(drop_one, NULL);
 

@@ -48,6 +48,7 @@
 #include "access/xlog.h"
 #include "catalog/pg_control.h"
 #include "common/controldata_utils.h"
+#include "compat.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "port/atomics.h"
@@ -253,8 +254,13 @@ nxm_load_now(volatile sig_atomic_t *stop)
 		pg_atomic_write_u32(&shared->loaded, result.objects);
 		pg_atomic_write_u32(&shared->dropped, result.dropped);
 		if (result.dropped > 0)
-			put_beside(psprintf("%u of %u could not be loaded", result.dropped,
-								result.objects));
+		{
+			char		why[64];
+
+			snprintf(why, sizeof(why), "%u of %u could not be loaded",
+					 result.dropped, result.objects);
+			put_beside(why);
+		}
 		else
 			(void) durable_unlink(nxm_structures_file.path, LOG);
 		ereport(LOG,
@@ -348,8 +354,9 @@ connections_left(void)
 	for (int i = 0; i < max_wal_senders; i++)
 	{
 		pid_t		pid = WalSndCtl->walsnds[i].pid;
+		PGPROC	   *proc = pid == 0 ? NULL : BackendPidGetProc(pid);
 
-		if (pid != 0 && BackendPidGetProc(pid) != NULL)
+		if (proc != NULL && nxm_is_counted_connection(proc))
 			n--;
 	}
 	return n > 0;

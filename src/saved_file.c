@@ -184,7 +184,7 @@ check_header(const NxmSavedFile *file, int fd, uint64 length,
 }
 
 static const char *
-check_body(int fd, const NxmSavedHeader *header)
+check_body(int fd, const NxmSavedHeader *header, volatile sig_atomic_t *stop)
 {
 	char	   *block = palloc(BLOCK_SIZE);
 	pg_crc32c	crc;
@@ -196,6 +196,8 @@ check_body(int fd, const NxmSavedHeader *header)
 		const char *broken;
 
 		CHECK_FOR_INTERRUPTS();
+		if (stop != NULL && *stop)
+			return "it was not read to its end";
 		broken = nxm_saved_read(fd, block, n, offset);
 		if (broken != NULL)
 			return broken;
@@ -209,11 +211,11 @@ check_body(int fd, const NxmSavedHeader *header)
 
 const char *
 nxm_saved_check(const NxmSavedFile *file, int fd, uint64 length,
-				NxmSavedHeader *header)
+				NxmSavedHeader *header, volatile sig_atomic_t *stop)
 {
 	const char *broken = check_header(file, fd, length, header);
 
-	return broken != NULL ? broken : check_body(fd, header);
+	return broken != NULL ? broken : check_body(fd, header, stop);
 }
 
 void

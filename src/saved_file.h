@@ -8,6 +8,8 @@
 
 #include "postgres.h"
 
+#include <signal.h>
+
 #include "datatype/timestamp.h"
 #include "port/pg_crc32c.h"
 
@@ -74,9 +76,12 @@ extern bool nxm_saved_close(const NxmSavedFile *file, int fd, bool keep,
 
 extern const char *nxm_saved_read(int fd, void *to, size_t len, uint64 offset);
 
-/* Is the file, of so many bytes, whole, ours, and one that this version can read? */
+/*
+ * Is the file, of so many bytes, whole, ours, and one that this version can read?  It is
+ * looked through, but for when *stop is set meanwhile; stop may be NULL.
+ */
 extern const char *nxm_saved_check(const NxmSavedFile *file, int fd, uint64 length,
-								   NxmSavedHeader *header);
+								   NxmSavedHeader *header, volatile sig_atomic_t *stop);
 
 /* Tells in the log why a file was not loaded, and keeps it under its other name. */
 extern void nxm_saved_refuse(const NxmSavedFile *file, const char *why);
