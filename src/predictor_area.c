@@ -140,12 +140,24 @@ void
 nxm_predictor_area_reset(void)
 {
 	NxmPredictor *p = nxm_predictor_area();
+	struct stat st;
 
-	if (p == NULL)
+	if (shared == NULL)
 		return;
-	nxm_predictor_reset(p);
-	pg_atomic_write_u32(&shared->save_wanted, 1);
-	nxm_memory_worker_wake();
+	if (p != NULL)
+	{
+		nxm_predictor_reset(p);
+		pg_atomic_write_u32(&shared->save_wanted, 1);
+		nxm_memory_worker_wake();
+	}
+	else if (pg_atomic_read_u32(&shared->ready) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("could not map the memory of the learned predictor"),
+				 errhint("Repeat it in another session.")));
+	/* nothing was loaded yet */
+	else if (stat(predictor_file.path, &st) == 0)
+		(void) durable_unlink(predictor_file.path, ERROR);
 }
 
 void
@@ -226,6 +238,13 @@ set_failed(const char *what, const char *why)
 		ereport(LOG, (errmsg("nexusmem: %s: %s", what, why)));
 }
 
+/* DROP DATABASE, for one, waits for all processes to. */
+static void
+answer(void)
+{
+	CHECK_FOR_INTERRUPTS();
+}
+
 /* NULL: it was loaded, or there is none. */
 static const char *
 read_saved(NxmPredictor *p)
@@ -234,7 +253,7 @@ read_saved(NxmPredictor *p)
 	NxmSavedHeader header;
 	struct stat st;
 	const char *broken;
-	void	   *body;
+	char	   *body;
 	size_t		len;
 
 	if (fd < 0)
@@ -242,16 +261,22 @@ read_saved(NxmPredictor *p)
 	if (fstat(fd, &st) != 0)
 		broken = psprintf("it could not be opened: %m");
 	else
-		broken = nxm_saved_check(&predictor_file, fd, (uint64) st.st_size, &header);
+		broken = nxm_saved_check(&predictor_file, fd, (uint64) st.st_size, &header,
+								 NULL);
 	if (broken == NULL)
 	{
 		len = header.length - sizeof(header);
 		body = palloc_extended(len, MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
 		if (body == NULL)
 			broken = "there was no memory to read it into";
-		else
-			broken = nxm_saved_read(fd, body, len, sizeof(header));
-		if (broken == NULL && nxm_predictor_load(p, body, len) != NXM_PREDICTOR_LOADED)
+		for (size_t at = 0; broken == NULL && at < len; at += BLOCK_SIZE)
+		{
+			CHECK_FOR_INTERRUPTS();
+			broken = nxm_saved_read(fd, body + at, Min(BLOCK_SIZE, len - at),
+									sizeof(header) + at);
+		}
+		if (broken == NULL &&
+			nxm_predictor_load(p, body, len, answer) != NXM_PREDICTOR_LOADED)
 			broken = "its content makes no sense to this version of nexusmem";
 	}
 	CloseTransientFile(fd);
@@ -285,6 +310,7 @@ make_area(void)
 	Size		size = nxm_predictor_size((size_t) predictor_memory * 1024);
 	char	   *reason;
 	dsm_segment *segment = nxm_segment_create(size + PG_CACHE_LINE_SIZE, &reason);
+	volatile bool looked = false;
 
 	if (segment == NULL)
 	{
@@ -297,9 +323,13 @@ make_area(void)
 	PG_TRY();
 	{
 		load_saved(predictor);
+		looked = true;
 	}
 	PG_FINALLY();
 	{
+		/* an error, as of no memory: the file may be good, and is not written over */
+		if (!looked && rename(predictor_file.path, predictor_file.refused) == 0)
+			pg_atomic_write_u32(&shared->refused, 1);
 		/* whatever of it was loaded: the segment is there, and is the only one */
 		recorded_saved = recorded_now();
 		last_save = GetCurrentTimestamp();
@@ -352,7 +382,7 @@ write_saved(uint64 *bytes)
 
 	if (body == NULL)
 		return "out of memory";
-	size = nxm_predictor_save(predictor, body, size);
+	size = nxm_predictor_save(predictor, body, size, answer);
 
 	fd = nxm_saved_create(&predictor_file, &what_failed);
 	if (fd < 0)
@@ -428,6 +458,16 @@ guarded(void (*what) (void))
 	PG_END_TRY();
 }
 
+/* Has somebody reset it?  Then it is to be saved, now or when that can be done. */
+static bool
+reset_wanted(void)
+{
+	if (pg_atomic_exchange_u32(&shared->save_wanted, 0) == 0)
+		return false;
+	recorded_saved = UINT64_MAX;
+	return true;
+}
+
 static void
 reconcile_and_save(void)
 {
@@ -464,7 +504,7 @@ nxm_predictor_area_tick(void)
 			return RETRY_INTERVAL_MS;
 	}
 
-	if (pg_atomic_exchange_u32(&shared->save_wanted, 0) != 0)
+	if (reset_wanted())
 		guarded(save);
 	else if (TimestampDifferenceExceeds(last_save, now, (int) interval))
 	{
@@ -480,7 +520,7 @@ nxm_predictor_area_tick(void)
 void
 nxm_predictor_area_save(void)
 {
-	if (predictor != NULL && recorded_now() != recorded_saved)
+	if (predictor != NULL && (reset_wanted() || recorded_now() != recorded_saved))
 		guarded(save);
 }
 

@@ -849,7 +849,8 @@ take_seats(PlanState *state, void *context)
 		index = ((IndexOnlyScanState *) state)->ioss_RelationDesc;
 	if (index != NULL)
 	{
-		take_seat(index);
+		if (nxm_enable_prefetch || nxm_enable_learned_prefetch)
+			take_seat(index);
 		nxm_learned_take_seat(index, btree_seat.ours);
 		*(int *) context += nxm_has_array_key(state);
 	}
@@ -862,7 +863,9 @@ nxm_prefetch_index_start(QueryDesc *query, int eflags)
 #ifdef USE_PREFETCH
 	int			narrays = 0;
 
-	if ((!nxm_enable_prefetch && !nxm_enable_learned_prefetch) || switched_off ||
+	/* switched off, learned look-ahead leaves the seats that it has taken */
+	if ((!nxm_enable_prefetch && !nxm_enable_learned_prefetch &&
+		 nxm_learned_routine == NULL) || switched_off ||
 		(eflags & EXEC_FLAG_EXPLAIN_ONLY) != 0)
 		return;
 	if (unlikely(nxm_prefetch_off_reason()[0] != '\0'))

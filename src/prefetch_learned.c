@@ -221,6 +221,9 @@ ask(Oid relid, BlockNumber block)
 		asked = ask_relation(rel, block);
 		RelationClose(rel);
 	}
+	/* dropped by this very transaction, perhaps, which may yet be rolled back */
+	else if (locked != LOCKACQUIRE_OK)
+		asked = ASKED_REFUSED;
 	UnlockRelationOid(relid, AccessShareLock);
 	return asked;
 }
@@ -407,7 +410,8 @@ end_session(int code, Datum arg)
 	(void) arg;
 	land_all();
 	nxm_prefetch_stats_flush();
-	nxm_predictor_end(predictor, &session);
+	if (predictor != NULL)
+		nxm_predictor_end(predictor, &session);
 }
 
 /* No scan outlives its transaction, and an error may have ended it. */
@@ -441,15 +445,19 @@ nxm_learned_parallel_ran(void)
 static bool
 have_session(void)
 {
+	NxmPredictor *p;
+
 	if (likely(predictor != NULL))
 		return true;
-	predictor = nxm_predictor_area();
-	if (predictor == NULL)
+	p = nxm_predictor_area();
+	if (p == NULL)
 		return false;
 	nxm_predictor_begin(&session);
-	before_shmem_exit(end_session, (Datum) 0);
+	/* each may fail; being called twice does none of them harm */
 	RegisterXactCallback(at_end, NULL);
 	RegisterSubXactCallback(at_subabort, NULL);
+	before_shmem_exit(end_session, (Datum) 0);
+	predictor = p;
 	return true;
 }
 

@@ -237,11 +237,18 @@ extern void nxm_predictor_reset(NxmPredictor *predictor);
 extern void nxm_predictor_stats(NxmPredictor *predictor, NxmPredictorStats *stats);
 
 /*
+ * What saving and loading call now and then, outside of any protocol, or NULL: so that
+ * a process can answer others meanwhile.  If it does not return, a part was loaded.
+ */
+typedef void (*NxmPredictorPause) (void);
+
+/*
  * Saves what is known to size bytes, aligned to 8, and gives how many were used, at most
  * nxm_predictor_save_size().  Where size is less, the oldest is left out.  Others may
  * go on meanwhile.
  */
-extern size_t nxm_predictor_save(NxmPredictor *predictor, void *bytes, size_t size);
+extern size_t nxm_predictor_save(NxmPredictor *predictor, void *bytes, size_t size,
+								 NxmPredictorPause pause);
 extern size_t nxm_predictor_save_size(const NxmPredictor *predictor);
 
 /*
@@ -249,6 +256,6 @@ extern size_t nxm_predictor_save_size(const NxmPredictor *predictor);
  * given; unless it says NXM_PREDICTOR_LOADED nothing was added.  Others may go on.
  */
 extern NxmPredictorLoad nxm_predictor_load(NxmPredictor *predictor, const void *bytes,
-										   size_t size);
+										   size_t size, NxmPredictorPause pause);
 
 #endif							/* NXM_PREDICTOR_H */

@@ -46,8 +46,15 @@ typedef struct SavedRelation
 /* Words of the sum's input follow the field. */
 #define SUMMED offsetof(Header, version)
 
+static inline void
+pause_at(NxmPredictorPause pause, uint64_t i)
+{
+	if (pause != NULL && i % (64 * 1024) == 0)
+		pause();
+}
+
 static uint64_t
-sum_of(const void *bytes, size_t size)
+sum_of(const void *bytes, size_t size, NxmPredictorPause pause)
 {
 	uint64_t	sum = size;
 
@@ -55,6 +62,7 @@ sum_of(const void *bytes, size_t size)
 	{
 		uint64_t	w;
 
+		pause_at(pause, at);
 		memcpy(&w, (const char *) bytes + at, sizeof(w));
 		sum = mix(sum ^ w) + at;
 	}
@@ -76,7 +84,7 @@ nxm_predictor_save_size(const NxmPredictor *p)
 }
 
 size_t
-nxm_predictor_save(NxmPredictor *p, void *bytes, size_t size)
+nxm_predictor_save(NxmPredictor *p, void *bytes, size_t size, NxmPredictorPause pause)
 {
 	Header		header = {.magic = MAGIC,.version = VERSION,.chunk = CHUNK,
 		.ncontexts = NXM_PREDICTOR_CONTEXTS,.nrelations = p->nrelations,
@@ -101,17 +109,23 @@ nxm_predictor_save(NxmPredictor *p, void *bytes, size_t size)
 	for (int c = 0; c < NXM_PREDICTOR_CONTEXTS; c++)
 		*words++ = nxm_load_relaxed(&p->contexts[c]);
 	for (uint64_t i = 0; i < header.nregions; i++)
+	{
+		pause_at(pause, i);
 		*words++ = nxm_load_relaxed(regions_of(p) + i);
+	}
 	head = nxm_load_relaxed(&p->head);
 	header.nentries = (size - fixed_size(p)) / sizeof(uint64_t) / CHUNK * CHUNK;
 	if (header.nentries > p->log_size)
 		header.nentries = p->log_size;
 	header.first = head - header.nentries;
 	for (uint64_t i = 0; i < header.nentries; i++)
+	{
+		pause_at(pause, i);
 		*words++ = log_read(p, header.first + i);
+	}
 	size = (size_t) ((char *) words - (char *) bytes);
 	memcpy(bytes, &header, sizeof(header));
-	header.sum = sum_of(bytes, size);
+	header.sum = sum_of(bytes, size, pause);
 	memcpy(bytes, &header, sizeof(header));
 	return size;
 }
@@ -132,7 +146,7 @@ translate(NxmPredictor *p, const SavedRelation *relations, uint64_t nrelations, 
 }
 
 NxmPredictorLoad
-nxm_predictor_load(NxmPredictor *p, const void *bytes, size_t size)
+nxm_predictor_load(NxmPredictor *p, const void *bytes, size_t size, NxmPredictorPause pause)
 {
 	Header		header;
 	const SavedRelation *relations;
@@ -147,7 +161,7 @@ nxm_predictor_load(NxmPredictor *p, const void *bytes, size_t size)
 	memcpy(&header, bytes, sizeof(header));
 	if (header.magic != MAGIC)
 		return NXM_PREDICTOR_OTHER_FORMAT;
-	if (sum_of(bytes, size) != header.sum)
+	if (sum_of(bytes, size, pause) != header.sum)
 		return NXM_PREDICTOR_CORRUPT;
 	if (header.version != VERSION || header.chunk != CHUNK ||
 		header.ncontexts != NXM_PREDICTOR_CONTEXTS)
@@ -174,6 +188,7 @@ nxm_predictor_load(NxmPredictor *p, const void *bytes, size_t size)
 		{
 			uint64_t	now = 0;
 
+			pause_at(pause, i);
 			(void) nxm_cas(regions_of(p) + i, &now, words[i]);
 		}
 	words += header.nregions;
@@ -186,6 +201,7 @@ nxm_predictor_load(NxmPredictor *p, const void *bytes, size_t size)
 		uint64_t	w = words[i];
 		uint64_t	block;
 
+		pause_at(pause, i);
 		if ((w & LINK) != 0)
 		{
 			uint64_t	to = (w - header.first + 1) & POSITION_MASK;

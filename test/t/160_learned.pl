@@ -213,6 +213,15 @@ ok($node->poll_query_until('postgres', q{SELECT detail ~ 'saved at' FROM nexusme
 cold($node, 'immediate');
 active($node);
 is($node->safe_psql('postgres', 'SELECT known()'), 0, 'reset: nor after a crash');
+# where it is switched off nothing has been loaded
+my $saved = $node->data_dir . '/pg_nexusmem/learned';
+ok(-e $saved, 'reset: the file is kept');
+$node->safe_psql('postgres', 'ALTER SYSTEM SET nexusmem.enable_learned_prefetch = off');
+$node->restart;
+$node->safe_psql('postgres', 'SELECT nexusmem.predictor_reset()');
+ok(!-e $saved, 'reset: switched off, the file goes');
+$node->safe_psql('postgres', 'ALTER SYSTEM RESET nexusmem.enable_learned_prefetch');
+$node->restart;
 
 # refused(what, message, \&damage): a file that is not loaded
 sub refused

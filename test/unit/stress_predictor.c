@@ -116,9 +116,9 @@ disturb(Worker *worker)
 			case 2:
 				{
 					size_t		size = nxm_predictor_save(p, worker->buffer,
-														  nxm_predictor_save_size(p));
+														  nxm_predictor_save_size(p), NULL);
 
-					CHECK(worker, size > 0 && nxm_predictor_load(p, worker->buffer, size) ==
+					CHECK(worker, size > 0 && nxm_predictor_load(p, worker->buffer, size, NULL) ==
 						  NXM_PREDICTOR_LOADED, "what was saved was not loaded");
 					break;
 				}

@@ -504,7 +504,7 @@ saved(NxmPredictor *p, size_t *size)
 	size_t		room = nxm_predictor_save_size(p);
 	void	   *bytes = malloc(room);
 
-	*size = nxm_predictor_save(p, bytes, room);
+	*size = nxm_predictor_save(p, bytes, room, NULL);
 	assert_true(*size > 0 && *size <= room);
 	return bytes;
 }
@@ -532,7 +532,7 @@ saved_and_loaded(void **state)
 		for (uint32_t r = 1; r < 50; r++)
 			nxm_predictor_record(q, &session, (NxmBlock) {DATABASE, r * 3, r * 17});
 		nxm_predictor_end(q, &session);
-		assert_int_equal(nxm_predictor_load(q, bytes, size), NXM_PREDICTOR_LOADED);
+		assert_int_equal(nxm_predictor_load(q, bytes, size, NULL), NXM_PREDICTOR_LOADED);
 		issued = 0;
 		for (uint32_t n = 0; n < 100; n++)
 			awaited += run(q, n * 37 % 100, &issued);
@@ -542,7 +542,7 @@ saved_and_loaded(void **state)
 		free(q);
 	}
 	/* into itself: all of it twice */
-	assert_int_equal(nxm_predictor_load(p, bytes, size), NXM_PREDICTOR_LOADED);
+	assert_int_equal(nxm_predictor_load(p, bytes, size, NULL), NXM_PREDICTOR_LOADED);
 	assert_true(run(p, 3, &issued) > LENGTH / 2);
 	free(bytes);
 }
@@ -587,15 +587,15 @@ links_to_nothing(void **state)
 
 	for (uint32_t n = 0; n < 400; n++)
 		run(p, n % 200, &issued);
-	for (least = 8; nxm_predictor_save(p, bytes, least) == 0; least += 8)
+	for (least = 8; nxm_predictor_save(p, bytes, least, NULL) == 0; least += 8)
 		;
-	size = nxm_predictor_save(p, bytes, least + 4096);
+	size = nxm_predictor_save(p, bytes, least + 4096, NULL);
 	nxm_predictor_reset(p);
 	nxm_predictor_end(p, &session);
 	/* everywhere in the log */
 	for (uint32_t i = 0; i < 300000; i++)
 		nxm_predictor_record(p, &session, (NxmBlock) {DATABASE + 1, 1, random_number(1u << 30)});
-	assert_int_equal(nxm_predictor_load(p, bytes, size), NXM_PREDICTOR_LOADED);
+	assert_int_equal(nxm_predictor_load(p, bytes, size, NULL), NXM_PREDICTOR_LOADED);
 	for (uint32_t n = 0; n < 200; n++)
 		for (uint32_t i = 0; i < LENGTH; i++)
 		{
@@ -621,13 +621,13 @@ saved_in_part(void **state)
 
 	for (uint32_t n = 0; n < 200; n++)
 		run(p, n, &issued);
-	for (least = 8; nxm_predictor_save(p, bytes, least) == 0; least += 8)
+	for (least = 8; nxm_predictor_save(p, bytes, least, NULL) == 0; least += 8)
 		;
-	size = nxm_predictor_save(p, bytes, least + 30000);
+	size = nxm_predictor_save(p, bytes, least + 30000, NULL);
 	assert_true(size > least + 29000 && size <= least + 30000);
 	nxm_predictor_reset(p);
 	nxm_predictor_end(p, &session);
-	assert_int_equal(nxm_predictor_load(p, bytes, size), NXM_PREDICTOR_LOADED);
+	assert_int_equal(nxm_predictor_load(p, bytes, size, NULL), NXM_PREDICTOR_LOADED);
 	run(p, 0, &issued);
 	nxm_predictor_end(p, &session);
 	assert_true(run(p, 190, &issued) > LENGTH / 2);
@@ -677,7 +677,7 @@ corrupt(void **state)
 		void	   *part = malloc(cut + 1);
 
 		memcpy(part, bytes, cut);
-		assert_int_equal(nxm_predictor_load(p, part, cut), NXM_PREDICTOR_CORRUPT);
+		assert_int_equal(nxm_predictor_load(p, part, cut, NULL), NXM_PREDICTOR_CORRUPT);
 		free(part);
 	}
 	for (int i = 0; i < 2000; i++)
@@ -686,7 +686,7 @@ corrupt(void **state)
 
 		memcpy(copy, bytes, size);
 		((char *) copy)[bit / 8] ^= (char) (1 << bit % 8);
-		assert_int_equal(nxm_predictor_load(p, copy, size),
+		assert_int_equal(nxm_predictor_load(p, copy, size, NULL),
 						 bit < 64 ? NXM_PREDICTOR_OTHER_FORMAT : NXM_PREDICTOR_CORRUPT);
 	}
 	nxm_predictor_stats(p, &stats);
@@ -712,7 +712,7 @@ corrupt(void **state)
 				copy[at] ^= UINT64_C(1) << random_number(64);
 		}
 		sum_again(copy, size / 8);
-		result = nxm_predictor_load(p, copy, size);
+		result = nxm_predictor_load(p, copy, size, NULL);
 		assert_true(result == NXM_PREDICTOR_LOADED || i % 3 == 0);
 		if (i % 10 == 0)
 			run(p, (uint32_t) i / 10 % 60, &issued);
