@@ -60,6 +60,26 @@ nxm_cache_deadline_for(const NxmSite *site, const Interval *ttl)
 	return us < 0 ? LONG_AGO : GetCurrentTimestamp() + us;
 }
 
+bool
+nxm_cache_remove(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key)
+{
+	NxmSite    *site;
+	NxmCacheView *view;
+	NxmResult	r;
+
+	do
+	{
+		site = nxm_cache_open(fcinfo, name, NXM_WRITE, false);
+		/* also for who is about to make the cache */
+		nxm_flight_note_delete(key);
+		if (site == NULL)
+			return false;
+		view = nxm_cache_view();
+		NXM_OPERATE(site, r, nxm_cache_delete(view, &site->object->u.c.cache, key));
+	} while (nxm_cache_again(view, r));
+	return r == NXM_OK;
+}
+
 NxmStored
 nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 				const NxmValue *value, const Interval *ttl, bool if_absent)
@@ -90,7 +110,12 @@ nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 			  (again = nxm_caches_choose_again())));
 	if (if_absent && r == NXM_EXISTS)
 		return NXM_THERE;
-	return r == NXM_OK || r == NXM_EXISTS ? NXM_STORED : NXM_NOT_STORED;
+	if (r == NXM_OK || r == NXM_EXISTS)
+		return NXM_STORED;
+	/* the key is absent now, and an older value must not come back */
+	if (!if_absent)
+		(void) nxm_cache_remove(fcinfo, name, key);
+	return NXM_NOT_STORED;
 }
 
 static inline NxmStored
@@ -236,21 +261,8 @@ nxm_sql_cache_delete(PG_FUNCTION_ARGS)
 {
 	NxmBytes	name = NAME_ARG(1);
 	NxmKey		key = nxm_key_arg(fcinfo, 0);
-	NxmSite    *site;
-	NxmCacheView *view;
-	NxmResult	r;
 
-	do
-	{
-		site = nxm_cache_open(fcinfo, name, NXM_WRITE, false);
-		/* also for who is about to make the cache */
-		nxm_flight_note_delete(&key);
-		if (site == NULL)
-			PG_RETURN_BOOL(false);
-		view = nxm_cache_view();
-		NXM_OPERATE(site, r, nxm_cache_delete(view, &site->object->u.c.cache, &key));
-	} while (nxm_cache_again(view, r));
-	PG_RETURN_BOOL(r == NXM_OK);
+	PG_RETURN_BOOL(nxm_cache_remove(fcinfo, name, &key));
 }
 
 Datum

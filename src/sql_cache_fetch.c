@@ -8,7 +8,8 @@
  *
  * The one value goes from the executor to a receiver of ours, which raises an
  * error at a second row without waiting for the rest, and leaves the planner free
- * to use parallel workers.  What can be known of the statement without running it
+ * to use parallel workers: but where functions of somebody's own would run in them,
+ * whose statements nobody would look at there.  What can be known of the statement without running it
  * is checked before.
  *
  * The value is added, not set: where somebody has stored another one meanwhile,
@@ -28,6 +29,7 @@
 #include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/resowner.h"
+#include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(nxm_sql_cache_fetch);
 
@@ -90,9 +92,49 @@ receiver_nothing(DestReceiver *self)
 	(void) self;
 }
 
+/*
+ * Would workers run functions of somebody's own?  What statements these read cannot be
+ * seen here.
+ */
+static bool
+has_unseen_functions(SPIPlanPtr plan)
+{
+	CachedPlan *cached = SPI_plan_get_cached_plan(plan);
+	ListCell   *lc;
+	ListCell   *item;
+	bool		found = false;
+
+	/* a utility statement */
+	if (cached == NULL)
+		return false;
+	foreach(lc, cached->stmt_list)
+	{
+		PlannedStmt *stmt = lfirst_node(PlannedStmt, lc);
+
+		if (stmt->parallelModeNeeded)
+		{
+			foreach(item, stmt->invalItems)
+				found |= lfirst_node(PlanInvalItem, item)->cacheId == PROCOID;
+		}
+	}
+	ReleaseCachedPlan(cached, NULL);
+	return found;
+}
+
+static SPIPlanPtr
+prepare(const char *query, int cursor_options)
+{
+	SPIPlanPtr	plan = SPI_prepare_cursor(query, 0, NULL, cursor_options);
+
+	if (plan == NULL)
+		elog(ERROR, "could not prepare the query of cache_fetch(): %s",
+			 SPI_result_code_string(SPI_result));
+	return plan;
+}
+
 /* Runs the query, in its flight: its value, or NULL. */
 static text *
-run(const char *query)
+run(NxmFlight *flight, const char *query)
 {
 	ValueReceiver receiver = {0};
 	SPIExecuteOptions options = {0};
@@ -109,10 +151,7 @@ run(const char *query)
 	receiver.context = CurrentMemoryContext;
 
 	SPI_connect();
-	plan = SPI_prepare_cursor(query, 0, NULL, CURSOR_OPT_PARALLEL_OK);
-	if (plan == NULL)
-		elog(ERROR, "could not prepare the query of cache_fetch(): %s",
-			 SPI_result_code_string(SPI_result));
+	plan = prepare(query, CURSOR_OPT_PARALLEL_OK);
 	sources = SPI_plan_get_plan_sources(plan);
 	desc = list_length(sources) != 1 ? NULL :
 		((CachedPlanSource *) linitial(sources))->resultDesc;
@@ -121,6 +160,11 @@ run(const char *query)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("query of cache_fetch() must be one statement that returns a value")));
 	check_columns(desc);
+	/* of a cursor: it was opened before, in a snapshot that may be an older one */
+	if (((CachedPlanSource *) linitial(sources))->commandTag == CMDTAG_FETCH)
+		flight->private = true;
+	if (has_unseen_functions(plan))
+		plan = prepare(query, 0);
 
 	options.dest = &receiver.pub;
 	rc = SPI_execute_plan_extended(plan, &options);
@@ -139,7 +183,7 @@ compute(NxmFlight *flight, const char *query)
 	nxm_flight_enter(flight);
 	PG_TRY();
 	{
-		value = run(query);
+		value = run(flight, query);
 	}
 	PG_FINALLY();
 	{
@@ -167,24 +211,6 @@ is_there(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key)
 												key, NULL));
 	} while (nxm_cache_again(view, r));
 	return r == NXM_OK;
-}
-
-static void
-delete(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key)
-{
-	NxmCacheView *view;
-	NxmSite    *site;
-	NxmResult	r;
-
-	do
-	{
-		site = nxm_cache_open(fcinfo, name, NXM_WRITE, false);
-		if (site == NULL)
-			return;
-		view = nxm_cache_view();
-		NXM_OPERATE(site, r, nxm_cache_delete(view, &site->object->u.c.cache,
-											  key));
-	} while (nxm_cache_again(view, r));
 }
 
 /*
@@ -269,7 +295,7 @@ nxm_sql_cache_fetch(PG_FUNCTION_ARGS)
 		nxm_flight_shareable(&flight))
 		stored = store(fcinfo, name, &key, value, ttl);
 	if (stored == NXM_STORED && nxm_flight_outdated(&flight))
-		delete(fcinfo, name, &key);
+		(void) nxm_cache_remove(fcinfo, name, &key);
 	nxm_flight_end(&flight, stored == NXM_NOT_STORED);
 	if (value == NULL)
 		PG_RETURN_NULL();

@@ -216,6 +216,7 @@ not_stored('row locks', '', 'SELECT v FROM t WHERE id = 1 FOR UPDATE', 'one');
 not_stored('REPEATABLE READ', 'ISOLATION LEVEL REPEATABLE READ', 'SELECT v FROM t WHERE id = 1', 'one');
 not_stored('SERIALIZABLE', 'ISOLATION LEVEL SERIALIZABLE', 'SELECT v FROM t WHERE id = 1', 'one');
 not_stored('a temporary table', '; CREATE TEMP TABLE tt AS SELECT 9 AS x; COMMIT; BEGIN', 'SELECT x FROM tt', '9');
+not_stored('a cursor', '; DECLARE c CURSOR FOR SELECT 7', 'FETCH c', '7');
 not_stored('a long value', '', q{SELECT repeat('x', 1048577)}, 'x' x 1048577);
 is(sql(q{SELECT v FROM t WHERE id = 4}), 'four', 'what it wrote is there');
 is(sql(q{BEGIN READ ONLY; SELECT cache_fetch('read only', 'SELECT 1'); COMMIT; SELECT cache_get('read only')}), "1\n1", 'READ ONLY: stored');
@@ -232,6 +233,10 @@ GRANT SELECT ON secret TO PUBLIC;
 CREATE VIEW all_of_it AS SELECT * FROM secret;
 GRANT SELECT ON all_of_it TO PUBLIC;
 CREATE FUNCTION mine() RETURNS text LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN (SELECT string_agg(v, '') FROM secret); END $$;
+CREATE FUNCTION mine_of(int) RETURNS text LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$ BEGIN RETURN mine(); END $$;
+ALTER FUNCTION mine() PARALLEL SAFE;
+CREATE TABLE numbers AS SELECT i FROM generate_series(1, 10) i;
+GRANT SELECT ON numbers TO PUBLIC;
 CREATE FUNCTION inlined() RETURNS SETOF text LANGUAGE sql STABLE AS $$ SELECT v FROM secret $$;
 CREATE FUNCTION everything() RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$ BEGIN RETURN (SELECT string_agg(v, '') FROM secret); END $$;
 });
@@ -243,6 +248,9 @@ sub secure
 }
 secure('applied', 'reader', 'SELECT v FROM secret', 'r', 'f');
 secure('applied in a function', 'reader', 'SELECT mine()', 'r', 'f');
+my $workers = join '; SET ', 'reader', 'parallel_setup_cost = 0', 'parallel_tuple_cost = 0', 'min_parallel_table_scan_size = 0', 'parallel_leader_participation = off';
+secure('applied in parallel workers', $workers, 'SELECT min(mine_of(i)) FROM numbers', 'r', 'f');
+secure('none in parallel workers', $workers, 'SELECT sum(i) FROM numbers', '55', 't');
 secure('applied in an inlined function', 'reader', 'SELECT string_agg(i, NULL) FROM inlined() i', 'r', 'f');
 secure('applied in a subquery', 'reader', 'SELECT (SELECT v FROM secret)', 'r', 'f');
 secure('applied in a nested fetch', 'reader', q{SELECT cache_fetch(''secure inner'', ''SELECT v FROM secret'')}, 'r', 'f');
