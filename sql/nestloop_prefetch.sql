@@ -153,6 +153,40 @@ SELECT count(*), sum(kept) FROM kept();
 SELECT cold();
 :copy \g |wc -l
 
+-- what an outer row is found by may be something else at the next FETCH
+CREATE TABLE whose AS SELECT i, k, CASE WHEN i % 3 = 0 THEN 'public' ELSE 'look' END::name AS schema FROM o;
+CREATE INDEX whose_i ON whose (i);
+ANALYZE whose;
+CREATE FUNCTION turning() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	c CURSOR FOR SELECT whose.i FROM whose JOIN t ON t.k = whose.k WHERE whose.schema = current_schema ORDER BY whose.i;
+	r record;
+	got text[];
+BEGIN
+	OPEN c;
+	FOR n IN 1..60 LOOP
+		FETCH c INTO r;
+		got := got || r.i::text;
+		IF n = 40 THEN
+			SET LOCAL search_path = public, look;
+		END IF;
+	END LOOP;
+	CLOSE c;
+	RETURN array_to_string(got[38:43], ' ');
+END $$;
+-- a key is computed as often as without
+CREATE FUNCTION told(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RAISE NOTICE ''key %'', $1; RETURN $1; END';
+SET nexusmem.debug_force_prefetch = on;
+SET nexusmem.enable_nestloop_prefetch = off;
+SELECT turning();
+SET nexusmem.enable_nestloop_prefetch = on;
+SELECT turning();
+SET client_min_messages = notice;
+SELECT o.i, t.id FROM o JOIN t ON t.k = told(o.k) WHERE o.i < 4;
+SET client_min_messages = warning;
+RESET nexusmem.debug_force_prefetch;
+DROP TABLE whose CASCADE;
+
 -- what has an effect has it as often as without
 CREATE SEQUENCE seq;
 CREATE FUNCTION counting_sum(bigint, int) RETURNS bigint LANGUAGE plpgsql VOLATILE AS 'BEGIN PERFORM nextval(''look.seq''); RETURN $1 + $2; END';

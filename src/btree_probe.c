@@ -272,6 +272,7 @@ BlockNumber
 nxm_btree_probe_leaf(NxmBtreeProbe *probe)
 {
 	Buffer		buffer = read_root(probe);
+	int64		above = PG_INT64_MAX;
 
 	for (;;)
 	{
@@ -287,6 +288,13 @@ nxm_btree_probe_leaf(NxmBtreeProbe *probe)
 			return InvalidBlockNumber;
 		page = BufferGetPage(buffer);
 		opaque = BTPageGetOpaque(page);
+		/* the link of a damaged page may lead up */
+		if ((int64) opaque->btpo_level >= above)
+		{
+			UnlockReleaseBuffer(buffer);
+			return InvalidBlockNumber;
+		}
+		above = opaque->btpo_level;
 		if (P_ISLEAF(opaque))
 		{
 			/* the root, and there is no level above it */

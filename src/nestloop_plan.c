@@ -136,8 +136,9 @@ key_of(KeyContext *key, OpExpr *qual, AttrNumber column)
 
 	found.usable = true;
 	value = (Expr *) over_outer(lsecond(qual->args), &found);
+	/* a key is computed twice more: added functions may take long, count, or notify */
 	if (!found.usable || !nxm_expr_is_quiet(&effects, value) ||
-		(!effects.leakproof && !found.may_fail))
+		effects.added_functions || (!effects.leakproof && !found.may_fail))
 		return NULL;
 	found.leakproof = found.leakproof && effects.leakproof;
 	*key = found;

@@ -5,7 +5,9 @@
  * - Effects: volatile functions, row locks, writes, foreign scans and custom
  *   scans of others.
  * - Errors that depend on the row: of what is not leakproof, which is
- *   PostgreSQL's own mark of a function that raises none.
+ *   PostgreSQL's own mark of a function that raises none.  What depends on the
+ *   time, a role or a setting counts as the same: a cursor's next FETCH may find
+ *   another one.
  *
  * Types of nodes, of plans and of expressions, are allowed one by one; one that
  * is not known has effects.  Functions are looked at wherever PostgreSQL will
@@ -55,11 +57,20 @@ function_is_volatile(Oid function, void *context)
 	return func_volatile(function) == PROVOLATILE_VOLATILE;
 }
 
+/* Or may it say something else later, when a role or a setting is another one? */
 static bool
 function_may_fail(Oid function, void *context)
 {
 	(void) context;
-	return !get_func_leakproof(function);
+	return !get_func_leakproof(function) ||
+		func_volatile(function) != PROVOLATILE_IMMUTABLE;
+}
+
+static bool
+function_is_added(Oid function, void *context)
+{
+	(void) context;
+	return function >= FirstNormalObjectId;
 }
 
 /* Of one that no expression names; InvalidOid: there is none. */
@@ -220,9 +231,12 @@ node_has_effect(NxmEffects *effects, Node *node)
 		case T_CoalesceExpr:
 		case T_ArrayExpr:
 		case T_FieldSelect:
-		case T_SQLValueFunction:
 		case T_GroupingFunc:
 		case T_CoerceToDomainValue:
+			return false;
+		case T_SQLValueFunction:
+			/* CURRENT_USER and its like, which are evaluated for each row */
+			effects->leakproof = false;
 			return false;
 		case T_FuncExpr:
 		case T_OpExpr:
@@ -300,6 +314,8 @@ has_effect(Node *node, void *context)
 		return true;
 	if (check_functions_in_node(node, function_may_fail, NULL))
 		effects->leakproof = false;
+	if (check_functions_in_node(node, function_is_added, NULL))
+		effects->added_functions = true;
 	return expression_tree_walker(node, has_effect, context);
 }
 

@@ -12,12 +12,13 @@
 
 /*
  * To be set before the first call; leakproof to true, which it stays if nothing
- * raises an error that depends on the row.
+ * raises an error that depends on the row, or says something else at another time.
  */
 typedef struct NxmEffects
 {
 	PlannedStmt *stmt;			/* of the sub-plans */
 	bool		leakproof;
+	bool		added_functions;	/* expressions call some that are not PostgreSQL's */
 	Bitmapset  *params;			/* set by nested loops inside of the plan */
 	bool		whole;			/* also what is done with the plan's first row */
 	Bitmapset  *quiet_ctes;		/* found so, NULL at first: twice the id, + whole */

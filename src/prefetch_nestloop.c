@@ -21,7 +21,9 @@
  * in flight, or more by those of one row.  A loop that is surely asked for all its rows goes there in a few
  * rows.  One that may be stopped has a credit: the rows returned, less the blocks
  * wasted by earlier rescans; no more blocks than that are in flight.  Under a
- * LIMIT no more rows are read ahead than are still wanted.
+ * LIMIT no more rows are read ahead than are still wanted.  An outer side that had to
+ * look at MOST_OUTER_BUFFERS for one row is read ahead no more: the next may be one that
+ * nobody would have looked for.
  *
  * When not.  Quiet, the node passes the outer side's own slots on, and looks at
  * nothing until the inner side has read a block (pgBufferUsage, less what the
@@ -45,6 +47,9 @@
  * original, so that nobody else comes to hold what ends with the query.  (Unless
  * another extension put a plan of its own there.)
  * EXPLAIN ANALYZE runs the node and shows it; EXPLAIN alone does not.
+ *
+ * Limits: a row of more than 1 GB, which a nested loop passes on where it was computed,
+ * cannot be kept, and is an error.
  *
  * Not for: row locks, writing statements, SERIALIZABLE (reading ahead takes
  * predicate locks), scrollable cursors, temporary and catalog tables, tables
@@ -80,6 +85,8 @@
 #define COMPLETE_CREDIT 8
 /* heap blocks asked for of one outer row; its scan looks further itself */
 #define MAX_ROW_BLOCKS 16
+/* in a loop that may be stopped */
+#define MOST_OUTER_BUFFERS 64
 /* blocks and keys remembered, by their low bits */
 #define RECENT_BLOCKS 64
 #define RECENT_KEYS 256
@@ -131,6 +138,7 @@ typedef struct LoopState
 	Oid			heap;			/* of the first inner scan */
 	bool		in_part;		/* rows of this ExecutorRun() may be all there are */
 	bool		outer_done;
+	bool		outer_is_dear;	/* and may be asked for too much */
 	uint64		returned;		/* rows, since the last rescan */
 
 	/* when to look */
@@ -210,6 +218,12 @@ may_stop_early(LoopState *state)
 {
 	return state->plan.early == NXM_LOOP_EARLY ||
 		(state->plan.early == NXM_LOOP_AS_RUN && state->in_part);
+}
+
+static inline int64
+buffers_used(void)
+{
+	return pgBufferUsage.shared_blks_hit + pgBufferUsage.shared_blks_read;
 }
 
 static void
@@ -434,10 +448,14 @@ take_row(LoopState *state)
 {
 	TupleTableSlot *slot;
 	Row		   *row;
+	int64		buffers = buffers_used();
 
 	if (state->outer_done)
 		return NULL;
 	slot = ExecProcNode(outerPlanState(state));
+	if (state->count > 0 && may_stop_early(state) &&
+		buffers_used() - buffers > MOST_OUTER_BUFFERS)
+		state->outer_is_dear = true;
 	if (TupIsNull(slot))
 	{
 		state->outer_done = true;
@@ -540,7 +558,8 @@ sample(LoopState *state)
 	state->missed = 0;
 	if (may_stop_early(state) && state->plan.bound == (int64) state->returned + 1)
 		return;					/* no other is wanted */
-	if (state->credit == 0 || (row = take_row(state)) == NULL)
+	if (state->credit == 0 || state->outer_is_dear ||
+		(row = take_row(state)) == NULL)
 		return;
 	stage_1(state, row);
 	if (!row->submitted)
@@ -576,6 +595,7 @@ look_ahead(LoopState *state)
 	}
 	wanted = wanted_rows(state);
 	while (!state->quiet && state->count - 1 < wanted &&
+		   !(state->outer_is_dear && may_stop_early(state)) &&
 		   room(state, state->leaves_in_flight) > 0 &&
 		   state->bytes < (Size) work_mem * 1024)
 	{
@@ -727,6 +747,7 @@ begin(CustomScanState *node, EState *estate, int eflags)
 
 	state->quiet = !nxm_debug_force_prefetch;
 	state->step = 1;
+	state->in_part = true;		/* until ExecutorRun() says more */
 	for (int i = 0; i < state->plan.ntargets; i++)
 		begin_target(state, &state->target[i], &state->plan.target[i]);
 
@@ -756,8 +777,11 @@ rescan(CustomScanState *node)
 
 	if (state->head_returned)
 		drop_head(state);
+	/* rows that were not wanted, or that there were none of */
 	state->credit = Max(0, state->credit - state->leaves_in_flight -
-						state->heap_in_flight);
+						state->heap_in_flight - state->count);
+	if (state->count > 0 && state->outer_done && may_stop_early(state))
+		state->credit = 0;
 	while (state->count > 0)
 	{
 		ExecClearTuple(row_at(state, state->count - 1)->slot);
