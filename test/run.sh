@@ -100,8 +100,7 @@ count() {
 		END { printf "%d passed, %d failed, %d skipped", p, f, s }'
 }
 
-# Two lanes: what is measured in seconds of a server's life, and what waits for
-# emulation and other systems.
+# Two lanes that take about as long.
 lane() {
 	local p
 	for p; do run_part "$p"; done
@@ -109,7 +108,7 @@ lane() {
 one=() two=() files=()
 for p; do
 	case $p in
-		numa | matrix) two+=("$p") ;;
+		matrix | core) two+=("$p") ;;
 		*) one+=("$p") ;;
 	esac
 	files+=("$NXM_LOG/$p.out")
