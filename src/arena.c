@@ -376,13 +376,17 @@ nxm_memory_node(void)
 	return my_node;
 }
 
+/* Operations are within others where a view of the caches is made in one. */
 static sigset_t signals_before;
+static int	signals_held = 0;
 
 void
 nxm_hold_signals(void)
 {
 	sigset_t	term;
 
+	if (signals_held++ > 0)
+		return;
 	sigemptyset(&term);
 	sigaddset(&term, SIGTERM);
 	sigprocmask(SIG_BLOCK, &term, &signals_before);
@@ -391,7 +395,8 @@ nxm_hold_signals(void)
 void
 nxm_let_signals(void)
 {
-	sigprocmask(SIG_SETMASK, &signals_before, NULL);
+	if (--signals_held == 0)
+		sigprocmask(SIG_SETMASK, &signals_before, NULL);
 }
 
 /* More memory */
@@ -429,35 +434,31 @@ reclaim(NxmSpace *space)
 	} while (more);
 }
 
-static void
+/* How many pages there are less without objects. */
+static uint64
 sweep(NxmSpace *space)
 {
+	uint64		released;
+
 	nxm_begin_operation();
-	nxm_sweep(space);
+	released = nxm_sweep(space);
 	nxm_end_operation();
+	return released;
 }
 
 /*
- * Frees what can be freed for an allocation that wanted memory of an account, or, -1,
- * of the system.  false: nothing was.  Pages kept on the allocation's own node do not
- * count for that, but those that are gone from the account do: it would have had
- * the former, if they were its account's.
+ * Frees what can be freed for an allocation on a node.  false: nothing was.  The
+ * pages kept on that very node do not count: the allocation would have had
+ * them, or gave them back itself when it failed.
  */
 static bool
-make_room(NxmSpace *space, int node, int account)
+make_room(NxmSpace *space, int node)
 {
-	NxmAccount *accounts = space->shared->account;
 	uint64		before = reclaimable(space, node);
-	uint64		pages = 0;
-	uint64		left = 0;
+	uint64		swept = sweep(space);
 
-	for (int i = 0; i < NXM_ACCOUNTS; i++)
-		pages += account == -1 || i == account ? nxm_load(&accounts[i].pages) : 0;
-	sweep(space);
 	reclaim(space);
-	for (int i = 0; i < NXM_ACCOUNTS; i++)
-		left += account == -1 || i == account ? nxm_load(&accounts[i].pages) : 0;
-	return left < pages || reclaimable(space, node) < before;
+	return swept > 0 || reclaimable(space, node) < before;
 }
 
 /*
@@ -528,7 +529,7 @@ grow(NxmSpace *space)
 	growth = nxm_chunk_grow(space, &anchor->grow_lock, &reason);
 	nxm_end_operation();
 
-	if (growth == NXM_GROWN || make_room(space, node, -1) || borrow(space, node))
+	if (growth == NXM_GROWN || make_room(space, node) || borrow(space, node))
 		return;
 	if (growth == NXM_GROW_LIMIT)
 		raise_limit_reached(space);
@@ -573,11 +574,11 @@ nxm_again_slow(NxmSpace *space, NxmResult result)
 			/* raised meanwhile, and a call in a loop has not looked since */
 			if (limit_changed)
 				put_limits_into_force(anchor, true);
-			else if (!make_room(space, space->need_node, space->need_account))
+			else if (!make_room(space, space->need_node))
 				raise_limit_reached(space);
 			break;
 		case NXM_WANT_SPACE:
-			if (!make_room(space, space->need_node, -1))
+			if (!make_room(space, space->need_node))
 				raise_no_memory(NULL);
 			break;
 		case NXM_WANT_NOTHING:
@@ -652,7 +653,7 @@ nxm_arena_tick(void)
 	if (TimestampDifferenceExceeds(collapsed, now, COLLAPSE_INTERVAL_MS))
 	{
 		collapsed = now;
-		sweep(space);
+		(void) sweep(space);
 		nxm_store_relaxed(&a->huge_bytes, nxm_chunk_collapse(space));
 	}
 }

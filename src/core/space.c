@@ -23,9 +23,8 @@
 /* What makes two states of a page the same life. */
 #define LIFE_MASK		(~(LISTED | POPULATED))
 
-/* Of a node, by one nxm_trim(): pages, and of these such as the kernel leaves with memory. */
+/* Pages of a node, by one nxm_trim(), which ends at one that the kernel leaves with memory. */
 #define MOST_TRIMMED	(2 * NXM_KEPT_PAGES)
-#define MOST_REFUSED	4
 
 #define PAGE_MASK		UINT64_C(0xFFFFFFFF)
 #define TAG_ONE			(UINT64_C(1) << 32)
@@ -342,7 +341,7 @@ static void put_bits(NxmSpace *space, uint32_t page, NxmPage *desc,
  * All objects of the page were free a moment ago, when it had this state: gives
  * its memory back if they still are.
  */
-static void
+static bool
 release_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t state)
 {
 	int			class = state_class(state);
@@ -389,7 +388,7 @@ release_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t state)
 						list_page(space, page, desc, now);
 				}
 				nxm_store(&space->shared->unreleased, 1);
-				return;
+				return false;
 			}
 		}
 		empty = (now & ~(STATUS_MASK | POPULATED)) | STATUS_EMPTY |
@@ -400,7 +399,7 @@ release_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t state)
 			nxm_fetch_add_relaxed(&node->used_pages, (uint64_t) -1);
 			if ((empty & LISTED) == 0)
 				free_page(space, page, desc, empty);
-			return;
+			return true;
 		}
 	}
 
@@ -410,6 +409,7 @@ put_back:
 		if (taken[w] != 0)
 			put_bits(space, page, desc, w, taken[w]);
 	}
+	return false;
 }
 
 /* Makes objects free that are the caller's. */
@@ -430,7 +430,7 @@ put_bits(NxmSpace *space, uint32_t page, NxmPage *desc, uint32_t word,
 			all = nxm_load_relaxed(&desc->free[w]) == full_word(class, w);
 		if (all)
 		{
-			release_page(space, page, desc, state);
+			(void) release_page(space, page, desc, state);
 			return;
 		}
 	}
@@ -747,11 +747,10 @@ nxm_trim(NxmSpace *space)
 	for (uint64_t n = 0; n < space->shared->nnodes; n++)
 	{
 		NxmNodeSpace *node = &space->shared->nodes[n];
-		uint32_t	stay[MOST_REFUSED];
-		int			nstay = 0;
+		bool		refused = false;
 		int			tries = 0;
 
-		while (tries < MOST_TRIMMED && nstay < MOST_REFUSED)
+		while (tries < MOST_TRIMMED && !refused)
 		{
 			bool		unmapped;
 			uint32_t	page = pop_free_page(space, &node->kept_pages, &unmapped);
@@ -761,35 +760,30 @@ nxm_trim(NxmSpace *space)
 				break;
 			tries++;
 			desc = page_at(space, page);
-			if (!depopulate(space, page, nxm_load_relaxed(&desc->state)))
+			refused = !depopulate(space, page, nxm_load_relaxed(&desc->state));
+			if (!refused)
 			{
-				stay[nstay++] = page;
-				continue;
+				nxm_fetch_add_relaxed(&node->nkept, (uint64_t) -1);
+				nxm_fetch_and(&desc->state, ~POPULATED);
 			}
-			nxm_fetch_add_relaxed(&node->nkept, (uint64_t) -1);
-			nxm_fetch_and(&desc->state, ~POPULATED);
-			push_page(&node->free_pages, desc, page);
+			/* at once, for somebody may be in want of it */
+			push_page(refused ? &node->kept_pages : &node->free_pages, desc, page);
 		}
-		more |= tries == MOST_TRIMMED;
-		while (nstay > 0)
-		{
-			uint32_t	page = stay[--nstay];
-
-			push_page(&node->kept_pages, page_at(space, page), page);
-		}
+		more |= tries == MOST_TRIMMED && !refused;
 	}
 	return more;
 }
 
-void
+uint64_t
 nxm_sweep(NxmSpace *space)
 {
 	NxmSpaceShared *shared = space->shared;
 	int			nchunks = (int) nxm_load(&shared->nchunks);
+	uint64_t	released = 0;
 
 	if (nxm_load_relaxed(&shared->unreleased) == 0 ||
 		nxm_exchange(&shared->unreleased, 0) == 0)
-		return;
+		return 0;
 	for (int c = 0; c < nchunks; c++)
 	{
 		NxmChunk   *chunk = &shared->chunks[c];
@@ -811,9 +805,10 @@ nxm_sweep(NxmSpace *space)
 			for (uint32_t w = 0; all && w < words_of(state_class(state)); w++)
 				all = nxm_load_relaxed(&desc->free[w]) == full_word(state_class(state), w);
 			if (all)
-				release_page(space, page, desc, state);
+				released += release_page(space, page, desc, state);
 		}
 	}
+	return released;
 }
 
 int

@@ -533,9 +533,10 @@ extern bool nxm_trim(NxmSpace *space);
 
 /*
  * Gives pages back that have no object out and whose memory could not be taken away
- * when that was so, if there are any.  Looks at all pages of the chunks mapped here.
+ * when that was so, if there are any: how many.  Looks at all pages of the chunks mapped
+ * here.
  */
-extern void nxm_sweep(NxmSpace *space);
+extern uint64_t nxm_sweep(NxmSpace *space);
 
 /*
  * The account that a page of a mapped chunk is counted in; -1: it has no memory.  For

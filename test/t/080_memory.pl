@@ -90,6 +90,12 @@ ok(wait_for("SELECT sum(resident_bytes) < 16 * $MB FROM nexusmem.node_memory"), 
 is(fill('m', 1, 10000), '10000', 'and there is room below the new limit');
 q1(q{SELECT nexusmem.map_clear('m')});
 ok(wait_for("SELECT sum(resident_bytes) < 8 * $MB FROM nexusmem.node_memory"), 'cleared');
+# each takes 16 pages, and gives them back when there are fewer
+my $bigs = q{SET statement_timeout = '60s'; SELECT count(nexusmem.map_put('big', k::text, repeat('y', 1000000))) FROM generate_series(1, 100) k};
+like(sql($bigs), qr/ERROR:  53400/, 'many values of many pages');
+cmp_ok(q1(q{SELECT nexusmem.map_size('big')}), '>', 20, 'as many as there was room for');
+q1(q{SELECT nexusmem.map_drop('big')});
+ok(wait_for("SELECT sum(resident_bytes) < 8 * $MB FROM nexusmem.node_memory"), 'dropped');
 like(sql('SET nexusmem.memory_limit = 1'), qr/55P02|cannot be changed now/, 'only in the configuration');
 like(sql("ALTER SYSTEM SET nexusmem.memory_limit = '100kB'"), qr/22023/, 'a limit too small');
 set_limit('64MB');
@@ -184,7 +190,7 @@ foreach my $conf (sort keys %kind)
 # /dev/shm too small, in a mount namespace with a small one of its own
 SKIP:
 {
-	skip 'not allowed to mount here', 10 if !may_mount();
+	skip 'not allowed to mount here', 11 if !may_mount();
 	make('small', "nexusmem.num_nodes = 1\n");
 	is(start_in_small_shm($node, 16), 0, '/dev/shm of 16 MB: the server starts');
 	q1('CREATE EXTENSION nexusmem');
@@ -197,6 +203,8 @@ SKIP:
 	is(q1(qq{SELECT count(*) FROM generate_series(1, $size) k WHERE nexusmem.map_get('m', k::text) = repeat('x', 1000)}), $size, 'nothing that was stored is lost');
 	q1(qq{SELECT count(nexusmem.map_delete('m', k::text)) FROM generate_series(1, $size) k});
 	ok(wait_for("SELECT sum(resident_bytes) < 8 * $MB FROM nexusmem.node_memory"), 'and given back');
+	like(sql($bigs), qr/ERROR:  53200/, 'many values of many pages');
+	q1(q{SELECT nexusmem.map_drop('big')});
 	is(fill('m', 1, 5000), '5000', 'and filled again');
 	like(status(), qr/^active/, 'status');
 	unlike(server_log($node), qr/terminated by signal|TRAP|PANIC/, 'no SIGBUS');
