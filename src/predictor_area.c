@@ -63,6 +63,8 @@ typedef struct AreaShared
 
 	/* set by anybody, taken by the worker */
 	pg_atomic_uint32 save_wanted;
+	/* by anybody: what the file had is not to come back from it */
+	pg_atomic_uint32 resets;
 
 	/* for status; single writer: the worker */
 	pg_atomic_uint32 refused;
@@ -139,25 +141,28 @@ nxm_predictor_area(void)
 void
 nxm_predictor_area_reset(void)
 {
-	NxmPredictor *p = nxm_predictor_area();
-	struct stat st;
+	NxmPredictor *p;
 
 	if (shared == NULL)
 		return;
-	if (p != NULL)
-	{
-		nxm_predictor_reset(p);
-		pg_atomic_write_u32(&shared->save_wanted, 1);
-		nxm_memory_worker_wake();
-	}
-	else if (pg_atomic_read_u32(&shared->ready) != 0)
+	/* a full barrier; pairs with make_area(), which looks at it after ready is set */
+	pg_atomic_fetch_add_u32(&shared->resets, 1);
+	if (pg_atomic_read_u32(&shared->ready) == 0 &&
+		unlink(predictor_file.path) != 0 && errno != ENOENT)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not remove file \"%s\": %m", predictor_file.path)));
+	if (pg_atomic_read_u32(&shared->ready) == 0)
+		return;
+	p = nxm_predictor_area();
+	if (p == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("could not map the memory of the learned predictor"),
 				 errhint("Repeat it in another session.")));
-	/* nothing was loaded yet */
-	else if (stat(predictor_file.path, &st) == 0)
-		(void) durable_unlink(predictor_file.path, ERROR);
+	nxm_predictor_reset(p);
+	pg_atomic_write_u32(&shared->save_wanted, 1);
+	nxm_memory_worker_wake();
 }
 
 void
@@ -311,6 +316,7 @@ make_area(void)
 	char	   *reason;
 	dsm_segment *segment = nxm_segment_create(size + PG_CACHE_LINE_SIZE, &reason);
 	volatile bool looked = false;
+	uint32		resets = pg_atomic_read_u32(&shared->resets);
 
 	if (segment == NULL)
 	{
@@ -335,8 +341,13 @@ make_area(void)
 		last_save = GetCurrentTimestamp();
 		shared->handle = dsm_segment_handle(segment);
 		shared->size = size;
-		pg_write_barrier();		/* pairs with nxm_predictor_area() */
-		pg_atomic_write_u32(&shared->ready, 1);
+		/* a full barrier; pairs with nxm_predictor_area() and its reset */
+		pg_atomic_exchange_u32(&shared->ready, 1);
+		if (pg_atomic_read_u32(&shared->resets) != resets)
+		{
+			nxm_predictor_reset(predictor);
+			pg_atomic_write_u32(&shared->save_wanted, 1);
+		}
 	}
 	PG_END_TRY();
 }
@@ -542,6 +553,7 @@ nxm_predictor_area_shmem_init(void *ptr, bool found)
 		return;
 	pg_atomic_init_u32(&shared->ready, 0);
 	pg_atomic_init_u32(&shared->save_wanted, 0);
+	pg_atomic_init_u32(&shared->resets, 0);
 	pg_atomic_init_u32(&shared->refused, 0);
 	pg_atomic_init_u64(&shared->saved_at, 0);
 	pg_atomic_init_u32(&shared->has_failed, 0);

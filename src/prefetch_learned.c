@@ -221,8 +221,8 @@ ask(Oid relid, BlockNumber block)
 		asked = ask_relation(rel, block);
 		RelationClose(rel);
 	}
-	/* dropped by this very transaction, perhaps, which may yet be rolled back */
-	else if (locked != LOCKACQUIRE_OK)
+	/* dropped by this very transaction, which may yet be rolled back? */
+	else if (CheckRelationOidLockedByMe(relid, AccessExclusiveLock, true))
 		asked = ASKED_REFUSED;
 	UnlockRelationOid(relid, AccessShareLock);
 	return asked;
