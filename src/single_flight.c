@@ -31,7 +31,8 @@
  *	- it has a snapshot of its own, from REPEATABLE READ up
  *	- a statement run meanwhile, the query or one in a function that it called,
  *	  had row security applied to a table, or read a temporary one.  Each plan is
- *	  looked at when it starts.
+ *	  looked at when it starts; one that may run functions in parallel workers, where
+ *	  nobody looks, counts as if it had.  (The query itself runs without workers then.)
  *
  * Deletes.  A value is computed from a snapshot, and stored later.  A key that
  * was deleted between the two, because what it was computed from had changed,
@@ -63,6 +64,7 @@
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
+#include "utils/syscache.h"
 
 NxmFlight  *nxm_flight_innermost = NULL;
 
@@ -314,6 +316,13 @@ nxm_flight_statement_slow(QueryDesc *query)
 
 	if (flight->private)
 		return;
+
+	/* what functions of somebody's own read in workers is not looked at there */
+	if (stmt->parallelModeNeeded)
+	{
+		foreach(lc, stmt->invalItems)
+			flight->private |= lfirst_node(PlanInvalItem, lc)->cacheId == PROCOID;
+	}
 	foreach(lc, stmt->rtable)
 	{
 		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);

@@ -61,7 +61,7 @@ nxm_cache_deadline_for(const NxmSite *site, const Interval *ttl)
 }
 
 bool
-nxm_cache_remove(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key)
+nxm_cache_remove(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key, bool note)
 {
 	NxmSite    *site;
 	NxmCacheView *view;
@@ -71,7 +71,8 @@ nxm_cache_remove(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key)
 	{
 		site = nxm_cache_open(fcinfo, name, NXM_WRITE, false);
 		/* also for who is about to make the cache */
-		nxm_flight_note_delete(key);
+		if (note)
+			nxm_flight_note_delete(key);
 		if (site == NULL)
 			return false;
 		view = nxm_cache_view();
@@ -114,7 +115,7 @@ nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 		return NXM_STORED;
 	/* the key is absent now, and an older value must not come back */
 	if (!if_absent)
-		(void) nxm_cache_remove(fcinfo, name, key);
+		(void) nxm_cache_remove(fcinfo, name, key, true);
 	return NXM_NOT_STORED;
 }
 
@@ -262,7 +263,7 @@ nxm_sql_cache_delete(PG_FUNCTION_ARGS)
 	NxmBytes	name = NAME_ARG(1);
 	NxmKey		key = nxm_key_arg(fcinfo, 0);
 
-	PG_RETURN_BOOL(nxm_cache_remove(fcinfo, name, &key));
+	PG_RETURN_BOOL(nxm_cache_remove(fcinfo, name, &key, true));
 }
 
 Datum

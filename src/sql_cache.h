@@ -57,10 +57,11 @@ extern NxmStored nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name,
 								 const Interval *ttl, bool if_absent);
 
 /*
- * Deletes a key, so that nobody stores a value that is being computed of it.  false: it
- * was not there.
+ * Deletes a key; note: so that nobody stores a value that is being computed of it.
+ * false: it was not there.
  */
-extern bool nxm_cache_remove(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key);
+extern bool nxm_cache_remove(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
+							 bool note);
 
 /*
  * The view for writing to the cache of *site: with what role_limit leaves to it.  May

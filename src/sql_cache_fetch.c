@@ -104,7 +104,6 @@ has_unseen_functions(SPIPlanPtr plan)
 	ListCell   *item;
 	bool		found = false;
 
-	/* a utility statement */
 	if (cached == NULL)
 		return false;
 	foreach(lc, cached->stmt_list)
@@ -295,7 +294,7 @@ nxm_sql_cache_fetch(PG_FUNCTION_ARGS)
 		nxm_flight_shareable(&flight))
 		stored = store(fcinfo, name, &key, value, ttl);
 	if (stored == NXM_STORED && nxm_flight_outdated(&flight))
-		(void) nxm_cache_remove(fcinfo, name, &key);
+		(void) nxm_cache_remove(fcinfo, name, &key, false);
 	nxm_flight_end(&flight, stored == NXM_NOT_STORED);
 	if (value == NULL)
 		PG_RETURN_NULL();
