@@ -124,6 +124,13 @@ nxm_backend_nodes(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	if (ARR_HASNULL(pids))
 		n = 0;
+	if (n > nxm_slot_count())
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many processes: %d", n),
+				 errdetail("This server has %d at most.",
+						   nxm_slot_count()),
+				 errhint("Use the view nexusmem.backends.")));
 	for (int i = 0; i < n; i++)
 	{
 		PGPROC	   *proc = BackendPidGetProc(pid[i]);
