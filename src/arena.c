@@ -401,11 +401,15 @@ nxm_let_signals(void)
 
 /* More memory */
 
-/* What this process could free: retired by it, or kept for later on nodes. */
+/*
+ * What this process could free: objects that it retired or keeps, those of all that
+ * wait for the epoch, pages kept for later on nodes.
+ */
 static uint64
 reclaimable(NxmSpace *space, int but_node)
 {
-	uint64		n = space->local->nlimbo + space->local->nretired;
+	uint64		n = space->local->nlimbo + space->local->nready +
+		nxm_load(&space->shared->limbo);
 
 	for (int i = 0; i < (int) space->shared->nnodes; i++)
 	{

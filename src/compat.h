@@ -474,6 +474,17 @@ typedef void (*explain_per_node_hook_type) (struct PlanState *node,
 #define NXM_EXECUTOR_RUN_PASS query, dir, count, once
 #endif
 
+/* Does this process hold the lock in this very mode? */
+static inline bool
+nxm_lock_is_held(const LOCKTAG *tag, LOCKMODE mode)
+{
+#if PG_VERSION_NUM >= 170000
+	return LockHeldByMe(tag, mode, false);
+#else
+	return LockHeldByMe(tag, mode);
+#endif
+}
+
 /* Does CountDBConnections() count this process?  Walsenders differ by minor release. */
 static inline bool
 nxm_is_counted_connection(const PGPROC *proc)

@@ -145,15 +145,23 @@ nxm_predictor_area_reset(void)
 
 	if (shared == NULL)
 		return;
-	/* a full barrier; pairs with make_area(), which looks at it after ready is set */
-	pg_atomic_fetch_add_u32(&shared->resets, 1);
-	if (pg_atomic_read_u32(&shared->ready) == 0 &&
-		unlink(predictor_file.path) != 0 && errno != ENOENT)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not remove file \"%s\": %m", predictor_file.path)));
 	if (pg_atomic_read_u32(&shared->ready) == 0)
-		return;
+	{
+		if (unlink(predictor_file.path) == 0)
+			(void) fsync_fname_ext(NXM_SAVED_DIR, true, false, WARNING);
+		else if (errno != ENOENT)
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not remove file \"%s\": %m", predictor_file.path)));
+
+		/*
+		 * Pairs with make_area(): either that has not found the file, or it sees the
+		 * count raised after it has set ready, or we see ready.
+		 */
+		pg_atomic_fetch_add_u32(&shared->resets, 1);
+		if (pg_atomic_read_u32(&shared->ready) == 0)
+			return;
+	}
 	p = nxm_predictor_area();
 	if (p == NULL)
 		ereport(ERROR,

@@ -222,7 +222,7 @@ ask(Oid relid, BlockNumber block)
 		RelationClose(rel);
 	}
 	/* dropped by this very transaction, which may yet be rolled back? */
-	else if (CheckRelationOidLockedByMe(relid, AccessExclusiveLock, true))
+	else if (nxm_lock_is_held(&tag, AccessExclusiveLock))
 		asked = ASKED_REFUSED;
 	UnlockRelationOid(relid, AccessShareLock);
 	return asked;

@@ -206,6 +206,7 @@ take_page(NxmSpace *space, int node_no, int account)
 	uint64_t	newest;
 	bool		unmapped = false;
 
+again:
 	page = pop_free_page(space, &node->kept_pages, &unmapped);
 	if (page == UINT32_MAX && !unmapped)
 		page = pop_free_page(space, &node->free_pages, &unmapped);
@@ -258,6 +259,14 @@ have_page:
 			space->need_node = node_no;
 			space->need_account = account;
 			return UINT32_MAX;
+		}
+		/* of the other account, and full is ours: below it there may be one of ours */
+		if (!room && moves && depopulate(space, page, state))
+		{
+			nxm_fetch_add_relaxed(&node->nkept, (uint64_t) -1);
+			nxm_fetch_and(&desc->state, ~POPULATED);
+			push_page(&node->free_pages, desc, page);
+			goto again;
 		}
 		if (!room)
 		{
