@@ -154,9 +154,9 @@ nxm_sql_cache_drop(PG_FUNCTION_ARGS)
 
 	nxm_check_name(NXM_KIND_CACHE, name.len);
 	nxm_registry_use();
-	/* before it is dropped, and not for who may not do so */
-	if (nxm_cache_open(fcinfo, name, NXM_OWN, false) != NULL)
-		nxm_flight_note_clear(name.data, name.len);
+	/* an error for who may not do so; then, before it is dropped, or was ever made */
+	(void) nxm_cache_open(fcinfo, name, NXM_OWN, false);
+	nxm_flight_note_clear(name.data, name.len);
 	PG_RETURN_BOOL(nxm_object_drop(NXM_KIND_CACHE, name.data, name.len));
 }
 

@@ -20,6 +20,7 @@
 
 #include "access/xact.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "single_flight.h"
 #include "sql_cache.h"
@@ -223,6 +224,7 @@ store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
+	uint32		holdoff = InterruptHoldoffCount;
 	NxmValue	value = {VARDATA(text_value),
 		(uint32) (VARSIZE(text_value) - VARHDRSZ), NXM_TEXT};
 	volatile NxmStored stored = NXM_NOT_STORED;
@@ -243,6 +245,7 @@ store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 	{
 		ErrorData  *error;
 
+		InterruptHoldoffCount = holdoff;
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
@@ -290,11 +293,14 @@ nxm_sql_cache_fetch(PG_FUNCTION_ARGS)
 	}
 
 	value = compute(&flight, text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	/* what is stored and outdated must go */
+	HOLD_INTERRUPTS();
 	if (value != NULL && (ttl == NULL || nxm_ttl_of(ttl) >= 0) &&
 		nxm_flight_shareable(&flight))
 		stored = store(fcinfo, name, &key, value, ttl);
 	if (stored == NXM_STORED && nxm_flight_outdated(&flight))
 		(void) nxm_cache_remove(fcinfo, name, &key, false);
+	RESUME_INTERRUPTS();
 	nxm_flight_end(&flight, stored == NXM_NOT_STORED);
 	if (value == NULL)
 		PG_RETURN_NULL();
