@@ -403,6 +403,16 @@ SELECT looks('SELECT b.pad FROM few a JOIN few b ON b.k = a.k') IS NOT NULL AS f
 SELECT looks('SELECT b.pad FROM few a JOIN few b ON b.k = a.k');
 SET nexusmem.debug_force_prefetch = on;
 SELECT looks('SELECT b.pad FROM few a JOIN few b ON b.k = a.k');
+-- keys of each shape are looked up
+SELECT name, looks(query) ~ 'nestloop' AS looks FROM (VALUES
+	('of int8', 'SELECT t.id FROM o JOIN t ON t.k = o.k8 WHERE o.i < 50'),
+	('of int2', 'SELECT t.id FROM o JOIN t ON t.k = o.k2 WHERE o.i < 50'),
+	('of text', 'SELECT t.pad FROM o JOIN t ON t.s COLLATE "C" = o.s WHERE o.i < 50'),
+	('of varchar', 'SELECT t.pad FROM o JOIN t ON t.s COLLATE "C" = o.v WHERE o.i < 50'),
+	('descending', 'SELECT t.pad FROM o JOIN t ON t.n = o.n WHERE o.i < 50'),
+	('of an expression', 'SELECT t.pad FROM o JOIN t ON t.k / 2 = o.k WHERE o.i < 50'),
+	('with a constant', 'SELECT t.pad FROM o JOIN t ON t.v = 17 AND t.id = o.i WHERE o.i < 500'),
+	('not of the outer side', 'SELECT t.pad FROM o JOIN t ON t.k > o.k AND t.k < o.k + 3 WHERE o.i < 50')) x (name, query);
 SELECT same('SELECT a.k, b.pad FROM few a JOIN few b ON b.k = a.k');
 SELECT same('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k');
 RESET nexusmem.debug_force_prefetch;

@@ -33,6 +33,9 @@
  * cached halve the distance; below 1 it is quiet again.  Loops begin quiet, with
  * what the last loop over the same table found.
  *
+ * A block counts as used if it is in shared_buffers when the loop has done with its
+ * row.  Of the heap blocks of a row no more are asked for than the rows before it used.
+ *
  * Keys probed lately are remembered by their hashes and not probed again: below
  * Memoize they are answered from there.
  *
@@ -85,6 +88,10 @@
 #define COMPLETE_CREDIT 8
 /* heap blocks asked for of one outer row; its scan looks further itself */
 #define MAX_ROW_BLOCKS 16
+/* rows after which one block is asked for of a side that reads none of those asked for */
+#define TRY_EVERY 16
+/* rows in a row whose blocks were all used, after which more are asked for of one */
+#define MORE_AFTER 8
 /* in a loop that may be stopped */
 #define MOST_OUTER_BUFFERS 64
 /* blocks and keys remembered, by their low bits */
@@ -98,6 +105,8 @@ typedef struct Lookup
 	BlockNumber leaf;			/* to be searched; InvalidBlockNumber: nothing */
 	uint8		leaf_asked;		/* blocks asked for, by stage */
 	uint8		heap_asked;
+	BlockNumber leaf_block;		/* if that was asked for */
+	BlockNumber heap_block[MAX_ROW_BLOCKS];	/* the first heap_asked */
 } Lookup;
 
 typedef struct Row
@@ -120,6 +129,9 @@ typedef struct Target
 	int16	   *typlen;
 	bool	   *typbyval;
 	NxmPrefetchCounts *counts;
+	int			most;			/* heap blocks worth asking for of one row */
+	int			rows_without;	/* while that is 0 */
+	int			rows_full;		/* in a row that used all that was asked for */
 	BlockNumber index_blocks;	/* sizes, as last asked */
 	BlockNumber heap_blocks;
 	BlockNumber recent_leaf[RECENT_BLOCKS];
@@ -341,6 +353,7 @@ look_at_leaf(LoopState *state, Target *target, Row *row, Lookup *lookup)
 		if (found == FOUND_ON_DISK)
 		{
 			lookup->leaf_asked = 1;
+			lookup->leaf_block = lookup->leaf;
 			state->leaves_in_flight++;
 		}
 	}
@@ -355,8 +368,15 @@ look_at_heap(LoopState *state, Target *target, Row *row, Lookup *lookup, int max
 	uint32		hash;
 	int			n;
 
-	if (lookup->leaf == InvalidBlockNumber ||
-		!set_keys(state, target, row, &hash))
+	if (lookup->leaf == InvalidBlockNumber)
+		return;
+	max = Min(max, target->most);
+	if (target->most == 0 && ++target->rows_without >= TRY_EVERY)
+	{
+		target->rows_without = 0;
+		max = 1;
+	}
+	if (max == 0 || !set_keys(state, target, row, &hash))
 		return;
 	n = nxm_btree_probe_blocks(&target->probe, lookup->leaf, block,
 							   Min(max, MAX_ROW_BLOCKS));
@@ -375,7 +395,7 @@ look_at_heap(LoopState *state, Target *target, Row *row, Lookup *lookup, int max
 		note(row, found);
 		if (found == FOUND_ON_DISK)
 		{
-			lookup->heap_asked++;
+			lookup->heap_block[lookup->heap_asked++] = block[i];
 			state->heap_in_flight++;
 		}
 	}
@@ -478,13 +498,44 @@ take_row(LoopState *state)
 	return row;
 }
 
-static inline int
-blocks_asked(const Lookup *lookup)
+/* Of what was asked for, what the inner side has read: it is in shared_buffers. */
+static int
+leaves_used(const Target *target, const Lookup *lookup)
 {
-	return lookup->leaf_asked + lookup->heap_asked;
+	return lookup->leaf_asked > 0 &&
+		nxm_is_buffered(target->index, lookup->leaf_block);
 }
 
-/* The loop has done with the row at head: its blocks are reached. */
+static int
+heap_used(const Target *target, const Lookup *lookup)
+{
+	int			used = 0;
+
+	for (int i = 0; i < lookup->heap_asked; i++)
+		used += nxm_is_buffered(target->heap, lookup->heap_block[i]);
+	return used;
+}
+
+/*
+ * An inner side that stops early (EXISTS, LIMIT), or has conditions that the probe does
+ * not know, reads less of a row's blocks: no more are asked for than it reads.
+ */
+static void
+learn_most(Target *target, int asked, int used)
+{
+	if (used < asked)
+	{
+		target->most = (Min(target->most, asked) + used) / 2;
+		target->rows_full = 0;
+	}
+	else if (asked >= target->most && ++target->rows_full >= MORE_AFTER)
+	{
+		target->most = Min(Max(1, target->most * 2), MAX_ROW_BLOCKS);
+		target->rows_full = 0;
+	}
+}
+
+/* The loop has done with the row at head: what it read of its blocks is used. */
 static void
 drop_head(LoopState *state)
 {
@@ -492,11 +543,20 @@ drop_head(LoopState *state)
 
 	for (int i = 0; i < state->plan.ntargets; i++)
 	{
+		Target	   *target = &state->target[i];
 		Lookup	   *lookup = &row->lookup[i];
-		int			asked = blocks_asked(lookup);
+		int			asked = lookup->leaf_asked + lookup->heap_asked;
+		int			used;
 
 		if (asked > 0)
-			count_stat(state, &state->target[i], NXM_STAT_used, asked);
+		{
+			used = heap_used(target, lookup);
+			if (lookup->heap_asked > 0)
+				learn_most(target, lookup->heap_asked, used);
+			used += leaves_used(target, lookup);
+			count_stat(state, target, NXM_STAT_used, used);
+			state->credit = Max(0, state->credit - (asked - used));
+		}
 		state->leaves_in_flight -= lookup->leaf_asked;
 		state->heap_in_flight -= lookup->heap_asked;
 	}
@@ -711,6 +771,7 @@ begin_target(LoopState *state, Target *target, const NxmLoopTarget *plan)
 						&target->typbyval[i]);
 		i++;
 	}
+	target->most = MAX_ROW_BLOCKS;
 	memset(target->recent_leaf, 0xFF, sizeof(target->recent_leaf));
 	memset(target->recent_heap, 0xFF, sizeof(target->recent_heap));
 }
@@ -816,7 +877,12 @@ explain(CustomScanState *node, List *ancestors, ExplainState *es)
 	if (state->head_returned)
 	{
 		for (int i = 0; i < state->plan.ntargets; i++)
-			stat[NXM_STAT_used] += blocks_asked(&row_at(state, 0)->lookup[i]);
+		{
+			const Lookup *lookup = &row_at(state, 0)->lookup[i];
+
+			stat[NXM_STAT_used] += leaves_used(&state->target[i], lookup) +
+				heap_used(&state->target[i], lookup);
+		}
 	}
 	stat[NXM_STAT_wasted] = stat[NXM_STAT_issued] - stat[NXM_STAT_used];
 	nxm_prefetch_explain(stat, state->max_distance, es);
@@ -846,14 +912,19 @@ find_scan(PlanState *node, void *context)
 
 /* Prepares looking ahead for one inner scan, now that it is open. */
 static void
-link_target(LoopState *state, Target *target, PlanState *inner)
+link_target(LoopState *state, Target *target, const JoinState *join)
 {
+	PlanState  *inner = innerPlanState(join);
 	FindScan	find = {target->plan.plan_node_id, NULL};
 	NxmProbeKey keys[INDEX_MAX_KEYS];
 
 	(void) find_scan(inner, &find);
 	if (find.found == NULL)
 		return;
+	/* it stops at the first match */
+	if (find.found == inner &&
+		(join->single_match || join->jointype == JOIN_ANTI))
+		target->most = 1;
 	target->index = IsA(find.found, IndexScanState) ?
 		((IndexScanState *) find.found)->iss_RelationDesc :
 		((IndexOnlyScanState *) find.found)->ioss_RelationDesc;
@@ -908,7 +979,7 @@ link_loops(PlanState *node, void *context)
 		LoopState  *state = (LoopState *) outer;
 
 		for (int i = 0; i < state->plan.ntargets; i++)
-			link_target(state, &state->target[i], innerPlanState(node));
+			link_target(state, &state->target[i], (JoinState *) node);
 		state->distance = state->max_distance;
 		state->reads = pgBufferUsage.shared_blks_read;
 		ExecSetExecProcNode(outer, exec_node);
