@@ -87,8 +87,7 @@ ok($node->poll_query_until('postgres', "SELECT ($connects) > $before + 20"), 'se
 ask($writer, q{SELECT nexusmem.map_drop('m')});
 ok($node->poll_query_until('postgres', "SELECT sum(used_bytes) < 15 * $MB AND sum(resident_bytes) <= sum(used_bytes) FROM nexusmem.node_memory"), 'what was dropped goes back to the kernel, under those who read')
   or diag(q1('SELECT * FROM nexusmem.node_memory'));
-$readers->signal('INT');
-$readers->finish;
+$readers->kill_kill;
 unlike($failed, qr/error|aborted/i, 'which they saw nothing of');
 close_session($_) foreach $writer, $reader;
 $node->stop;

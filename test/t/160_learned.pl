@@ -56,7 +56,8 @@ CREATE FUNCTION known() RETURNS bigint LANGUAGE sql AS $$
 SELECT count(*) FROM generate_series(0, 1200) b, LATERAL nexusmem.predictor_predict('customers', b) $$;
 CHECKPOINT;
 SQL
-my @files = split /\n/, $node->safe_psql('postgres', q{SELECT pg_relation_filepath(c) FROM unnest('{customers,orders,lines,customers_pkey,orders_pkey,lines_pkey}'::regclass[]) c});
+my $paths = q{SELECT pg_relation_filepath(c) FROM unnest('{customers,orders,lines,customers_pkey,orders_pkey,lines_pkey}'::regclass[]) c};
+my @files = split /\n/, $node->safe_psql('postgres', $paths);
 my $saved = $node->data_dir . '/pg_nexusmem/learned';
 my $where = q{SELECT state FROM nexusmem.status WHERE feature = 'learned look-ahead'};
 
@@ -135,10 +136,24 @@ ok($node->poll_query_until('postgres', qq{SELECT count(*) = 1 FROM pg_stat_activ
 	'the worker is started again');
 ok(-e $saved, 'the worker has saved before it ended');
 
-# relations that are gone, shorter, or locked
+# relations that are gone, shorter, or locked, while they are predicted
+sub foretell_lines
+{
+	my ($name) = @_;
+	@files = split /\n/, $node->safe_psql('postgres', $paths);
+	foreach (1, 2)
+	{
+		cold($node);
+		active($node);
+		run($node, $all, 'p');
+	}
+	cmp_ok($node->safe_psql('postgres', q{SELECT count(*) FROM generate_series(0, 1200) b, LATERAL (SELECT * FROM nexusmem.predictor_predict('customers', b) UNION ALL SELECT * FROM nexusmem.predictor_predict('orders', b)) p WHERE p.relid = 'lines'::regclass AND p.confidence >= 0.3}), '>', 50, "$name: it is foretold");
+	return;
+}
 cold($node);
 ok(active($node), 'status');
 my ($fewer) = run($node, q{'customers', 'orders'}, 'p');
+foretell_lines('a relation to be locked');
 my $from = -s $node->logfile;
 cold($node);
 active($node);
@@ -148,8 +163,10 @@ my ($got, $i_locked) = run($node, q{'customers', 'orders'}, 'hashint4(p)');
 is($got, $fewer, 'a locked relation: same rows, no wait');
 is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_locks WHERE NOT granted}), 0, 'nobody waits for it');
 ask($locker, 'COMMIT');
+close_session($locker);
 $node->safe_psql('postgres', 'CREATE TABLE keep AS TABLE lines');
-ask($locker, 'TRUNCATE lines');
+foretell_lines('a relation to be truncated');
+$node->safe_psql('postgres', 'TRUNCATE lines');
 cold($node);
 active($node);
 $node->safe_psql('postgres', 'SELECT nexusmem.stat_prefetch_reset()');
@@ -157,16 +174,17 @@ $node->safe_psql('postgres', 'SELECT nexusmem.stat_prefetch_reset()');
 is($got, $fewer, 'a truncated relation: same rows');
 is($node->safe_psql('postgres', q{SELECT count(*) FROM nexusmem.stat_prefetch WHERE kind = 'learned' AND relid = 'lines'::regclass}), 0,
 	'and no block past its end is asked for');
+$node->safe_psql('postgres', 'INSERT INTO lines SELECT * FROM keep ORDER BY hashint4(k + 77); CHECKPOINT');
+foretell_lines('a relation to be dropped');
 $node->safe_psql('postgres', 'DROP TABLE lines');
 cold($node);
 active($node);
 ($got) = run($node, q{'customers', 'orders'}, 'hashint4(p + 2)');
 is($got, $fewer, 'a dropped relation: same rows');
-close_session($locker);
 
 # a file that somebody took away: the lookups that do not need it go on
 $node->safe_psql('postgres', q{CREATE TABLE lines AS SELECT * FROM keep ORDER BY hashint4(k + 77); ALTER TABLE lines ADD PRIMARY KEY (k); VACUUM (FREEZE, ANALYZE) lines; CHECKPOINT});
-@files = split /\n/, $node->safe_psql('postgres', q{SELECT pg_relation_filepath(c) FROM unnest('{customers,orders,lines,customers_pkey,orders_pkey,lines_pkey}'::regclass[]) c});
+@files = split /\n/, $node->safe_psql('postgres', $paths);
 cold($node);
 active($node);
 my ($full) = run($node, $all, 'p');
@@ -214,7 +232,6 @@ cold($node, 'immediate');
 active($node);
 is($node->safe_psql('postgres', 'SELECT known()'), 0, 'reset: nor after a crash');
 # where it is switched off nothing has been loaded
-my $saved = $node->data_dir . '/pg_nexusmem/learned';
 ok(-e $saved, 'reset: the file is kept');
 $node->safe_psql('postgres', 'ALTER SYSTEM SET nexusmem.enable_learned_prefetch = off');
 $node->restart;
