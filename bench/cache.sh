@@ -125,12 +125,12 @@ if has_case bytes; then
 	nxm_psql -Atc "SELECT nexusmem.cache_clear()" >/dev/null
 	sleep 2
 	fill "make_interval(hours => 1 << (i % 8))"
-	item_bytes "with 8 different TTLs" ""
+	item_bytes "with 8 different TTLs" 20
 	limit=$(awk -v n="$ENTRIES" -v p="$PAYLOAD" 'BEGIN { print int(n * (p + 20) / 2 / 1048576) }')
 	cache_size "$limit"
 	fill
 	nxm_psql -At -F' ' -c "SELECT sum(entries), $limit::bigint * 1048576 / sum(entries)::numeric - $PAYLOAD FROM nexusmem.stat_cache" |
-		awk -v limit="$limit" '{ printf "%-34s %8.1f  (%d entries in cache_size = %d MB)\n", "full, of the limit", $2, $1, limit }'
+		awk -v limit="$limit" '{ printf "%-34s %8.1f  (%d entries in cache_size = %d MB)  <= 20: %s\n", "full, of the limit", $2, $1, limit, $2 <= 20 ? "met" : "MISSED" }'
 	cache_size
 	echo
 fi

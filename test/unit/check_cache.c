@@ -710,6 +710,18 @@ get_while_recycled(int proc)
 			operate(SET, i & 1, 40 + i, 0, false);
 }
 
+/* Read more often than its count goes. */
+static void
+body_hot(int proc)
+{
+	for (int i = 0; i < 3; i++)
+		operate(GET, 0, 0, 0, false);
+	if (proc == 1)
+		operate(SET, 0, 40, 0, false);
+	for (int i = 0; i < 3; i++)
+		operate(GET, 0, 0, 0, false);
+}
+
 /* One reads what another overwrites, and a third one writes where that was. */
 static void
 setup_three_rooms(void)
@@ -1124,6 +1136,7 @@ static const CheckCase cases[] = {
 	{"chains cleaned", 3, setup_ample, body_chain, finish, OFTEN, NULL},
 	{"names alone", 3, setup_ample, body_names, finish, OFTEN, NULL},
 	{"drop", 3, setup_drop, body_drop, finish_drop, OFTEN, NULL},
+	{"a key that is read often", 2, setup_rooms, body_hot, finish, OFTEN, NULL},
 	{"rooms that are written again", 3, setup_ample, body_rooms, finish, OFTEN, NULL},
 	{"crowded buckets", 3, setup_crowd, body_crowd, finish, OFTEN, NULL},
 	{"crowded buckets and few pages", 3, setup_crowd_few_pages, body_crowd, finish, OFTEN, NULL},

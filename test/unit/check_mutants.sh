@@ -321,6 +321,8 @@ mutant "long value freed with the item that it left" check_cache cache.c \
 	'!moved || write->big == 0);' 'true);'
 mutant "room written again without a look at the hazards" check_cache space_reclaim.c \
 	'named |= (uint64_t) (refs[r] == hazard) << r;' ';'
+mutant "reads counted past what there is room for" check_cache cache.c \
+	'if ((found.word & FREQ_MASK) != FREQ_MASK)' 'if (true)'
 mutant "no fence before the hazards of rooms" check_cache space_reclaim.c \
 	'	/* pairs with nxm_protect(): we see the hazard, or they what was changed before */
 	nxm_fence();
