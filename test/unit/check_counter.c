@@ -228,12 +228,75 @@ striped_finish(void)
 	check_all_free(0);
 }
 
+/*
+ * Additions go to a stripe of the node that is named, and processes of a node to
+ * its stripes by turns.  Of who adds what for which node each is a bit.
+ */
+#define NODES 2
+#define STRIPES 2				/* of a node */
+#define SPREAD_BIT(node, proc) (INT64_C(1) << ((node) * CHECK_MAX_PROCS + (proc)))
+
+static void
+setup_spread(void)
+{
+	counter = check_shared(sizeof(*counter), "counter");
+	check_core_setup(3, 4);
+	/* a second node, whose memory is of the same chunk */
+	nxm_store(&check_space()->shared->nodes[1].chunk, 1);
+	check_assert(nxm_counter_init(check_space(), counter, true, NODES, STRIPES) == NXM_OK);
+	check_assert(counter->nstripes == NODES * STRIPES);
+	check_unmap();
+}
+
+static void
+spread(int proc)
+{
+	for (int node = 0; node < NODES; node++)
+	{
+		int64_t		value = 0;
+		NxmResult	result;
+
+		do
+			result = nxm_counter_add(check_space(), counter, node,
+									 SPREAD_BIT(node, proc), &value);
+		while (check_again(result));
+		check_assert(result == NXM_OK);
+	}
+}
+
+static void
+spread_finish(void)
+{
+	int64_t		all = 0;
+	int64_t		sum = 0;
+
+	for (int i = 0; i < NODES * STRIPES; i++)
+	{
+		NxmStripe  *stripe = nxm_at(check_space(), counter->stripes[i]);
+		int64_t		value = (int64_t) nxm_load(&stripe->value);
+
+		/* three processes: each stripe of a node has at least one of them */
+		check_assert(value != 0);
+		for (int proc = 1; proc <= 3; proc++)
+			value &= ~SPREAD_BIT(i % NODES, proc);
+		check_assert(value == 0);
+		sum += (int64_t) nxm_load(&stripe->value);
+	}
+	for (int node = 0; node < NODES; node++)
+		for (int proc = 1; proc <= 3; proc++)
+			all += SPREAD_BIT(node, proc);
+	check_assert(sum == all);
+	nxm_counter_fini(check_space(), counter);
+	check_all_free(0);
+}
+
 static const CheckCase cases[] = {
 	{"exact", 3, setup_exact, exact, exact_finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 	{"exact, all schedules", 2, setup_exact, fixed, exact_finish, CHECK_EXHAUSTIVE, 0, 4, 2, NULL, NULL},
 	{"on the brink of overflow", 3, setup_brink, brink, exact_finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 	{"on the brink of overflow, all schedules", 2, setup_brink, brink_fixed, exact_finish, CHECK_EXHAUSTIVE, 0, 4, 2, NULL, NULL},
 	{"striped", 3, setup_striped, striped, striped_finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
+	{"striped, spread", 3, setup_spread, spread, spread_finish, CHECK_RANDOM, 0, 0, 0, NULL, NULL},
 };
 
 int

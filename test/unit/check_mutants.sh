@@ -127,6 +127,12 @@ mutant "add without a read-modify-write" check_counter counter.c \
 	'(old = nxm_load_relaxed(word), nxm_store_relaxed(word, old + (uint64_t) delta), old)'
 mutant "overflow not looked for" check_counter counter.c \
 	'(int64_t) old < SAFE_VALUE && (int64_t) old > -SAFE_VALUE' 'true'
+mutant "all additions to the first stripe" check_counter counter.c \
+	'	stripe = nxm_at(space, counter->stripes[i]);' '	stripe = nxm_at(space, counter->stripes[0]);'
+mutant "processes of a node on one stripe" check_counter counter.c \
+	'(uint32_t) space->proc % per_node * nnodes' '0'
+mutant "stripe of another node" check_counter counter.c \
+	'(uint32_t) node % nnodes' '(uint32_t) space->proc % nnodes'
 
 # The stack.
 mutant "relaxed publish of an item" check_stack stack.c \

@@ -114,6 +114,20 @@ total(Test *test, bool striped)
 	return sum;
 }
 
+/* Is each stripe in memory of the node that it is for? */
+static bool
+on_their_nodes(const NxmSpace *space, const NxmCounter *counter)
+{
+	for (uint32_t i = 0; i < counter->nstripes; i++)
+	{
+		uint32_t	chunk = nxm_ref_page(counter->stripes[i]) >> NXM_CHUNK_PAGE_SHIFT;
+
+		if (space->shared->chunks[chunk].node != i % counter->nnodes)
+			return false;
+	}
+	return true;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -127,7 +141,8 @@ main(int argc, char **argv)
 	ENV_DO(space, r, nxm_counter_init(space, &test->exact, false, 2, 4));
 	stress_ok(r == NXM_OK, "an exact counter is made");
 	ENV_DO(space, r, nxm_counter_init(space, &test->striped, true, 2, 4));
-	stress_ok(r == NXM_OK, "a striped counter is made");
+	stress_ok(r == NXM_OK && test->striped.nstripes == 8, "a striped counter is made");
+	stress_ok(on_their_nodes(space, &test->striped), "of stripes on all nodes");
 
 	stress_phase("workers get rising values of a counter", distinct);
 	ENV_DO(space, r, nxm_counter_get(space, &test->exact, &value));
