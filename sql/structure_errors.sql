@@ -46,9 +46,10 @@ SELECT replace(call, '?', 'name') AS call, try('SELECT ' || replace(call, '?', '
 	try('SELECT ' || replace(call, '?', 'repeat(''n'', 63)')) AS longest
 FROM (VALUES ('counter_add(?)'), ('counter_get(?)'), ('counter_set(?, 1)'), ('counter_create(?)'), ('counter_drop(?)'),
 	('map_put(?, ''k'', ''v'')'), ('map_get(?, ''k'')'), ('map_put_if(?, ''k'', ''v'', ''w'')'), ('map_delete(?, ''k'')'),
+	('map_get_bytea(?, ''k'')'), ('map_get_jsonb(?, ''k'')'),
 	('map_add(?, ''k'', 1)'), ('map_size(?)'), ('map_entries(?)'), ('map_clear(?)'), ('map_drop(?)'),
-	('stack_push(?, ''v'')'), ('stack_pop(?)'), ('stack_depth(?)'), ('stack_drop(?)'),
-	('queue_push(?, ''v'')'), ('queue_pop(?)'), ('queue_length(?)'), ('queue_drop(?)'),
+	('stack_push(?, ''v'')'), ('stack_pop(?)'), ('stack_pop_bytea(?)'), ('stack_pop_jsonb(?)'), ('stack_depth(?)'), ('stack_drop(?)'),
+	('queue_push(?, ''v'')'), ('queue_pop(?)'), ('queue_pop_bytea(?)'), ('queue_pop_jsonb(?)'), ('queue_length(?)'), ('queue_drop(?)'),
 	('share(''map'', ?, NULL, ''read'')'), ('unshare(''map'', ?, NULL)')) AS c(call);
 -- bytes count, not characters
 SELECT try('SELECT counter_add(repeat(''ü'', 32))');
@@ -60,13 +61,19 @@ SELECT replace(call, '?', 'key') AS call, try('SELECT ' || replace(call, '?', ''
 FROM (VALUES ('map_put(''x'', ?, ''v'')'), ('map_get(''x'', ?)'), ('map_get_bytea(''x'', ?)'), ('map_get_jsonb(''x'', ?)'),
 	('map_put_if(''x'', ?, ''v'', ''w'')'), ('map_delete(''x'', ?)'), ('map_add(''x'', ?, 1)')) AS c(call);
 
--- values: the longest, one past it
+-- values: the longest, one past it; a string takes 8 bytes more as jsonb
 SELECT replace(call, '?', 'value') AS call, try('SELECT ' || replace(call, '?', 'repeat(''v'', 1048577)')) AS too_long,
 	try('SELECT ' || replace(call, '?', 'repeat(''v'', 1048576)')) AS longest
 FROM (VALUES ('map_put(''x'', ''k'', ?)'), ('map_put(''x'', ''k'', (?)::bytea)'), ('map_put_if(''x'', ''k'', NULL, ?)'),
-	('map_put_if(''x'', ''k'', ?, ''v'')'),
-	('stack_push(''x'', ?)'), ('stack_push(''x'', (?)::bytea)'), ('queue_push(''x'', ?)'), ('queue_push(''x'', (?)::bytea)')) AS c(call);
-SELECT map_size('x'), octet_length(map_get_bytea('x', 'k')), stack_depth('x'), queue_length('x');
+	('map_put_if(''x'', ''k'', ?, ''v'')'), ('map_put(''x'', ''j'', to_jsonb(left(?, -8)))'),
+	('map_put_if(''x'', ''b2'', NULL, (?)::bytea)'), ('map_put_if(''x'', ''b2'', (?)::bytea, ''v'')'),
+	('map_put_if(''x'', ''j2'', NULL, to_jsonb(left(?, -8)))'), ('map_put_if(''x'', ''j2'', to_jsonb(left(?, -8)), ''1'')'),
+	('stack_push(''x'', ?)'), ('stack_push(''x'', (?)::bytea)'), ('stack_push(''x'', to_jsonb(left(?, -8)))'),
+	('queue_push(''x'', ?)'), ('queue_push(''x'', (?)::bytea)'), ('queue_push(''x'', to_jsonb(left(?, -8)))')) AS c(call);
+SELECT map_size('x'), octet_length(map_get_bytea('x', 'k')), map_get_jsonb('x', 'j') = to_jsonb(repeat('v', 1048568)) AS jsonb,
+	map_get_bytea('x', 'b2'), map_get_jsonb('x', 'j2'), stack_depth('x'), queue_length('x');
+SELECT stack_pop_jsonb('x') = to_jsonb(repeat('v', 1048568)) AS jsonb, octet_length(stack_pop_bytea('x')), length(stack_pop('x')),
+	length(queue_pop('x')), octet_length(queue_pop_bytea('x')), queue_pop_jsonb('x') = to_jsonb(repeat('v', 1048568)) AS jsonb;
 SELECT map_drop('x'), stack_drop('x'), queue_drop('x');
 
 -- other types are for the caller to cast
@@ -99,6 +106,10 @@ SELECT try('SELECT share(''table'', ''y'', NULL, ''read'')'), try('SELECT share(
 	try('SELECT share(''map'', ''none'', NULL, ''read'')'), try('SELECT share(''map'', ''y'', ''no_such_role'', ''read'')'),
 	try('SELECT share(''map'', ''y'', ''-'', ''read'')'), try('SELECT unshare(''queue'', ''none'', NULL)'), try('SELECT unshare(''map'', ''y'', NULL)');
 SELECT try('SELECT share('''', ''y'', NULL, ''read'')'), try('SELECT share(''Map'', ''y'', NULL, ''read'')'), try('SELECT share(''map'', ''y'', NULL, '''')');
+SELECT try('SELECT unshare(''map'', ''y'', NULL, ''execute'')'), try('SELECT unshare(''map'', ''y'', NULL, '''')'), try('SELECT unshare(''table'', ''y'', NULL)');
+
+-- no name is like this one
+SELECT try('SELECT counter_drain('''')'), counter_get('y');
 
 -- in all kinds of places
 SELECT try('SELECT counter_drain(''y'') FROM generate_series(1, 2)');
