@@ -273,6 +273,30 @@ SELECT sum(bytes) <= :role_limit * 1024 AS within FROM structures;
 SELECT count(*) = map_size('limited') AS ok FROM map_entries('limited');
 SELECT map_get('limited', 'key 1') = repeat('x', 100) AS ok, map_delete('limited', 'key 1');
 SELECT map_clear('limited') > 0 AS ok, map_put('limited', 'key 1', 'fits');
+CREATE FUNCTION fill_list(kind text) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. 10000 LOOP
+		IF kind = 'stack' THEN
+			PERFORM stack_push('limited', repeat('x', 100));
+		ELSE
+			PERFORM queue_push('limited', repeat('x', 100));
+		END IF;
+	END LOOP;
+	RETURN -1;
+EXCEPTION WHEN configuration_limit_exceeded THEN
+	RETURN CASE kind WHEN 'stack' THEN stack_depth('limited') ELSE queue_length('limited') END;
+END $$;
+SELECT fill_list('stack') BETWEEN 500 AND 1000 AS ok;
+SELECT sum(bytes) <= :role_limit * 1024 AS within FROM structures;
+-- emptied, it has room
+SELECT stack_depth('limited') AS depth \gset
+SELECT count(*) = :depth AS ok FROM generate_series(1, :depth) WHERE stack_pop('limited') = repeat('x', 100);
+SELECT stack_push('limited', 'fits'), stack_drop('limited');
+SELECT fill_list('queue') BETWEEN 500 AND 1000 AS ok;
+SELECT sum(bytes) <= :role_limit * 1024 AS within FROM structures;
+SELECT queue_length('limited') AS length \gset
+SELECT count(*) = :length AS ok FROM generate_series(1, :length) WHERE queue_pop('limited') = repeat('x', 100);
+SELECT queue_push('limited', 'fits'), queue_drop('limited');
 RESET nexusmem.role_limit;
 
 SELECT kind, count(*) FROM structures GROUP BY kind ORDER BY kind COLLATE "C";
@@ -280,7 +304,7 @@ SELECT bool_and(CASE kind WHEN 'counter' THEN counter_drop(name) WHEN 'map' THEN
 	WHEN 'stack' THEN stack_drop(name) ELSE queue_drop(name) END) FROM structures;
 SELECT count(*) FROM structures;
 DROP TABLE structures_values, structures_keys, structures_totals;
-DROP FUNCTION bump(text), fill();
+DROP FUNCTION bump(text), fill(), fill_list(text);
 
 -- more names at once than a session remembers, by two call sites in turns
 SELECT sum(counter_add('n' || i, i) + counter_add('n' || 1 + i % 1000, 0)) > 0 AS ok FROM generate_series(1, 1000) AS i;
