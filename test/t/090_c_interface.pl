@@ -15,13 +15,19 @@ my $dir = PostgreSQL::Test::Utils::tempdir();
 my $pgxs = `pg_config --pgxs`;
 chomp $pgxs;
 
-# the installed header if there is one; where only the library could be installed, ours
+# the installed header; where the library comes from elsewhere (dynamic_library_path), ours
 my $include = `pg_config --includedir-server`;
 chomp $include;
 $include .= '/extension';
-if (!-e "$include/nexusmem/nexusmem_api.h")
+my $library = `pg_config --pkglibdir`;
+chomp $library;
+$library .= '/nexusmem.so';
+my $header_is_there = -e "$include/nexusmem/nexusmem_api.h";
+ok($header_is_there || !-e $library, 'the header is installed where the library is')
+  or die "no $include/nexusmem/nexusmem_api.h beside $library";
+if (!$header_is_there)
 {
-	note('the header is not installed: taking that of the source tree');
+	note('neither header nor library is installed: taking the header of the source tree');
 	$include = "$dir/include";
 	mkdir $_ for $include, "$include/nexusmem";
 	copy("$FindBin::RealBin/../../src/nexusmem_api.h", "$include/nexusmem/");
