@@ -212,7 +212,7 @@ SKIP:
 }
 
 # not preloaded
-make('plain', "shared_preload_libraries = ''\n");
+make('plain', "shared_preload_libraries = ''\nrestart_after_crash = on\n");
 $node->start;
 q1('CREATE EXTENSION nexusmem');
 if ($node->pg_version < 17)
@@ -231,7 +231,35 @@ else
 	like(status(), qr/^active: 1\d\.\d of 256\.0 MB/, 'status');
 	set_limit('4MB');
 	like(fill('m', 10001, 20000), qr/ERROR:  53400/, 'the limit holds');
+	set_limit('64MB');
+	is(q1(q{SELECT count(nexusmem.stack_push('s', k::text)), count(nexusmem.queue_push('q', k::text)) FROM generate_series(1, 1000) k}), '1000|1000', 'a stack and a queue filled');
+	is(q1(q{SELECT nexusmem.stack_pop('s'), nexusmem.stack_depth('s'), nexusmem.queue_pop('q'), nexusmem.queue_length('q')}), '1000|999|1|999', 'and taken from by another session');
+	q1('CREATE ROLE other; GRANT USAGE ON SCHEMA nexusmem TO other');
+	like(sql(q{SET ROLE other; SELECT nexusmem.stack_pop('s')}), qr/ERROR:  42501: permission denied for stack "s"/, 'not by one who may not');
+	like(sql(q{SET ROLE other; SELECT nexusmem.queue_drop('q')}), qr/ERROR:  42501: must be owner of queue "q"/, 'nor dropped');
+	q1(q{SELECT nexusmem.share('queue', 'q', 'other', 'write')});
+	is(q1(q{SET ROLE other; SELECT nexusmem.queue_pop('q')}), '2', 'shared, it is');
+	is(q1(q{SELECT nexusmem.stack_drop('s'), nexusmem.queue_drop('q'), nexusmem.map_drop('m')}), 't|t|t', 'dropped');
+	is(q1('SELECT count(*) FROM nexusmem.structures'), '0', 'none is left');
 }
 unlike(server_log($node), qr/terminated by signal|TRAP|PANIC|FATAL/, 'the log is quiet');
+if ($node->pg_version >= 17)
+{
+	is(fill('m', 1, 10000), '10000', 'before a crash');
+	$victim = session($node);
+	is(ask($victim, q{SELECT nexusmem.map_size('m'), nexusmem.counter_add('c'), nexusmem.stack_push('s', 'v'), nexusmem.queue_push('q', 'v')}), '10000|1||', 'a backend that uses all kinds');
+	$log_size = -s $node->logfile;
+	kill 'KILL', $victim->{pid};
+	eval { $victim->{h}->finish };
+	ok($node->wait_for_log(qr/database system is ready to accept connections/, $log_size), 'is killed: the server recovers');
+	wait_for('SELECT true');
+	is(status(), 'off: not preloaded: made when a structure is first used', 'status: as before the first use');
+	is(q1('SELECT count(*) FROM nexusmem.structures'), '0', 'the structures are gone');
+	is(q1(q{SELECT nexusmem.map_size('m'), nexusmem.counter_get('c') IS NULL, nexusmem.stack_depth('s'), nexusmem.queue_length('q')}), '0|t|0|0', 'all kinds of them');
+	is(fill('m', 1, 10000), '10000', 'and can be filled again');
+	is(q1(q{SELECT nexusmem.counter_add('c'), nexusmem.stack_push('s', 'w'), nexusmem.queue_push('q', 'w')}), '1||', 'all kinds');
+	is(q1(q{SELECT nexusmem.map_size('m'), nexusmem.counter_get('c'), nexusmem.stack_pop('s'), nexusmem.queue_pop('q')}), '10000|1|w|w', 'and read by another session');
+	unlike(server_log($node, $log_size), qr/TRAP|PANIC|by signal (?!9\b)/, 'nothing else crashed');
+}
 $node->stop;
 done_testing();
