@@ -2,7 +2,8 @@
 # mapped to the checker's, and with everything small.  Included by Makefile.
 #
 # A program NAME is made of NAME.c, the checker, and the files of src/core that
-# NAME_CORE names.  check_mutants.sh compiles core with errors put in.
+# NAME_CORE names.  check_source.sh looks whether core uses no other operations;
+# check_mutants.sh compiles it with errors put in.
 
 CHECKS = check_self check_space check_counter check_stack check_queue check_map check_cache check_predictor
 
@@ -29,7 +30,7 @@ CHECK_CFLAGS = -std=c11 -Wall -Wextra -Wmissing-prototypes \
 	-I$(CORE) -I.
 CHECK_OBJECTS = $(addprefix bin/check/,check_memory.o check_run.o check_linear.o)
 CHECK_BINARIES = $(CHECKS:%=bin/%)
-CHECK_PROGRAMS = $(CHECK_BINARIES) ./check_mutants.sh
+CHECK_PROGRAMS = $(CHECK_BINARIES) ./check_source.sh ./check_mutants.sh
 
 all: $(CHECK_BINARIES)
 
