@@ -11,6 +11,7 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 use File::Copy;
 use IPC::Run ();
+use NxmBuild;
 use NxmTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -30,28 +31,6 @@ sub wait_for
 {
 	local $PostgreSQL::Test::Utils::timeout_default = 30;
 	return $node->poll_query_until('postgres', $_[0]);
-}
-
-# build($name, $source, $options): a copy of a module's sources, made in $dir.
-sub build
-{
-	my ($name, $source, $options) = @_;
-	mkdir "$dir/$name" or die;
-	system("cp -r $source '$dir/$name'") == 0 or die;
-	unlink glob("$dir/$name/*.o $dir/$name/src/*.o $dir/$name/src/core/*.o $dir/$name/*.so");
-	my $output = `make -j2 -C '$dir/$name' PG_CONFIG=pg_config with_llvm=no $options 2>&1`;
-	is($?, 0, "$name is built") or BAIL_OUT($output);
-	return;
-}
-
-# script($file, $library): an extension's script, as CREATE EXTENSION would run it.
-sub script
-{
-	my ($file, $library) = @_;
-	my $script = slurp_file($file);
-	$script =~ s/^\\echo.*\n//m;
-	$script =~ s/MODULE_PATHNAME/$library/g;
-	return $script;
 }
 
 sub make
@@ -178,11 +157,11 @@ sub stopped
 }
 
 # The module that all of this needs.
-system("cc --version >/dev/null 2>&1") == 0 && -e (`pg_config --pgxs` =~ s/\n//r) or plan skip_all => 'no compiler';
+may_build() or plan skip_all => 'no compiler';
 mkdir "$dir/include" or die;
 mkdir "$dir/include/nexusmem" or die;
 copy("$root/src/nexusmem_api.h", "$dir/include/nexusmem/") or die;
-build('torture', "'$root'/test/modules/nxm_torture/.", "NEXUSMEM_INCLUDE='$dir/include' COPT=-Werror");
+build("$dir/torture", "'$root'/test/modules/nxm_torture/.", "NEXUSMEM_INCLUDE='$dir/include' COPT=-Werror");
 
 make('death', "$dir/torture:\$libdir");
 $create = 'CREATE EXTENSION nexusmem;' . script("$dir/torture/nxm_torture--1.0.sql", 'nxm_torture') . $victims;
@@ -263,11 +242,9 @@ $node->stop;
 unlike(server_log($node), qr/TRAP|PANIC|terminated by signal (?!9)/, 'no other crash');
 
 # The other build.
-build('library', "'$root'/Makefile '$root'/nexusmem.control '$root'/src '$root'/sql", 'COPT=-DNXM_PAUSE_POINTS');
+build_library("$dir/library", 'COPT=-DNXM_PAUSE_POINTS');
 make('stopped', "$dir/library:$dir/torture:\$libdir");
-# the first version, and what each later one changes
-my ($base, @updates) = sort { ($a =~ tr/-//) <=> ($b =~ tr/-//) || $a cmp $b } glob("$root/sql/nexusmem--*.sql");
-q1('CREATE SCHEMA nexusmem;' . join('', map { script($_, 'nexusmem') } $base, @updates) . script("$dir/torture/nxm_torture--1.0.sql", 'nxm_torture') . $victims . q{
+q1(library_script() . script("$dir/torture/nxm_torture--1.0.sql", 'nxm_torture') . $victims . q{
 CREATE FUNCTION prepare() RETURNS void LANGUAGE sql AS $$
 	SELECT count(nexusmem.map_put('m', 'k' || k, 'old ' || k)) FROM generate_series(1, 500) k;
 	SELECT sum(CASE WHEN nexusmem.queue_push('q', 'q' || k) IS NULL THEN 0 ELSE 1 END + CASE WHEN nexusmem.stack_push('s', 's' || k) IS NULL THEN 0 ELSE 1 END) FROM generate_series(1, 100) k;
@@ -290,6 +267,18 @@ BEGIN
 		(SELECT count(*) FROM nexusmem.map_entries('m') WHERE key LIKE 'r%') <> 2500 * round THEN
 		RAISE 'entries are missing';
 	END IF;
+END $$;
+-- Values are replaced, and entries come and go, of which there are no more in the end:
+-- after others(1) the index has room for all.  The bytes of what was replaced.
+CREATE FUNCTION overwrite() RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	bytes bigint;
+BEGIN
+	SELECT sum(length(v)) FILTER (WHERE NOT nexusmem.map_put('m', 'k' || k, v)) INTO bytes
+		FROM generate_series(1, 500) k, generate_series(1, 20), repeat('new ' || k, 20) v;
+	PERFORM nexusmem.map_put('m', 'r1 ' || k, 'r1'), nexusmem.map_delete('m', 'r1 ' || k) FROM generate_series(2, 5000, 2) k;
+	PERFORM nexusmem.queue_push('q', repeat('q', 200)), nexusmem.queue_pop('q'), nexusmem.stack_push('s', repeat('s', 200)), nexusmem.stack_pop('s') FROM generate_series(1, 1000);
+	RETURN bytes;
 END $$});
 
 # Where to stop; what to do there; what that is to say; what others see meanwhile.
@@ -330,6 +319,25 @@ sub others
 	return Time::HiRes::time() - $began;
 }
 
+# overwrite($seconds, $megabytes, @sessions): all of these at once, until both are
+# over; what they said if that is no number.
+sub overwrite
+{
+	my ($seconds, $megabytes, @sessions) = @_;
+	my $began = Time::HiRes::time();
+	my $bytes = 0;
+	while (Time::HiRes::time() - $began < $seconds || $bytes < $megabytes * $MB)
+	{
+		send_query($_, 'SELECT overwrite()') foreach @sessions;
+		foreach my $said (map { answer($_) } @sessions)
+		{
+			return $said if $said !~ /^\d+$/;
+			$bytes += $said;
+		}
+	}
+	return '';
+}
+
 # all that a stopped one has held back is freed when everything is dropped
 sub all_back
 {
@@ -339,9 +347,11 @@ sub all_back
 }
 
 $session = session($node);
-ask($session, q{SET statement_timeout = '20s'});
+my @writers = ($session, session($node));
+ask($_, q{SET statement_timeout = '20s'}) foreach @writers;
 ask($session, 'SELECT prepare()');
 others($session, $_) foreach 1 .. 2;
+overwrite(0, 1, @writers);
 ask($session, 'SELECT drop_all()');
 wait_for("SELECT sum(used_bytes) < 8 * $MB FROM nexusmem.node_memory");
 $before = used();
@@ -356,10 +366,12 @@ foreach my $p (@places)
 	is(ask($session, $look), $seen, "$place: what others see");
 	my $took = others($session, 1);
 	cmp_ok($took, '<', 5 * $alone + 1, "$place: at full speed");
-	my $used = used();
 	others($session, $_) foreach 2 .. 3;
-	# the entries of two rounds take less than 1 MB
-	cmp_ok(used(), '<', $used + 4 * $MB, "$place: memory stays bounded");
+	# once to have all of their own, then by the clock for one that only reads
+	is(overwrite(0, 1, @writers), '', "$place: others overwrite what is there");
+	my $used = used();
+	is(overwrite($place eq 'get' ? 10 : 0, 20, @writers), '', "$place: more than 20 MB of it");
+	cmp_ok(used(), '<', $used + $MB, "$place: memory stays bounded");
 	is(ask($session, q{SELECT nexusmem.map_clear('m') > 0; SELECT prepare(); SELECT nexusmem.queue_drop('q')}), "t\n\nt", "$place: the map is cleared, the queue dropped");
 	ok(wait_for(qq{SELECT state = 'degraded' AND detail ~ 'process $s->{pid} is stopped' FROM nexusmem.status WHERE feature = 'structure memory'}), "$place: status names the process");
 	kill 'CONT', $s->{pid};
@@ -392,7 +404,7 @@ foreach my $p (@places)
 	all_back($place);
 }
 like(status(), qr/^active/, 'status: nothing was lost');
-close_session($session);
+close_session($_) foreach @writers;
 unlike(server_log($node), qr/terminated by signal|TRAP|PANIC/, 'the log is quiet');
 
 # by SIGKILL all structures go
@@ -424,5 +436,30 @@ ok($node->wait_for_log(qr/database system is shut down/, $from), 'the shutdown e
 $node->{_pid} = undef;
 $node->start;
 is(q1(q{SELECT nexusmem.counter_get('c')}), '5', 'what was saved is all that there was');
+
+# A shutdown while such a client is stopped in the middle of an operation: nothing is
+# saved of what it may be changing, and that is not waited for without end.
+q1('SELECT prepare()');
+my $saved = $node->data_dir . '/pg_nexusmem/structures';
+$client = stop_at(@{ $places[0] }[ 0, 1 ], replication => 'database');
+$from = -s $node->logfile;
+system('pg_ctl', '-D', $node->data_dir, '-m', 'fast', '-W', '-s', 'stop');
+{
+	local $PostgreSQL::Test::Utils::timeout_default = 60;
+	ok($node->wait_for_log(qr/WARNING:  shared structures were not saved: a process is stopped in the middle of an operation/, $from),
+		'a walsender stopped in an operation: structures are not saved, with a warning');
+	# by the checkpointer, which then waits for walsenders itself
+	ok($node->wait_for_log(qr/LOG:  shutting down/, $from), 'and the shutdown goes on');
+}
+kill 'CONT', $client->{pid};
+eval { $client->{h}->pump until $client->{out} =~ /^end-of-answer\n/m };
+close_session($client);
+ok($node->wait_for_log(qr/database system is shut down/, $from), 'to its end');
+ok(!-e $saved && !-e "$saved.tmp", 'there is no file');
+unlike(server_log($node, $from), qr/saved \d+ shared|terminated by signal|TRAP|PANIC/, 'nothing else was said');
+$node->{_pid} = undef;
+$node->start;
+is(q1('SELECT count(*) FROM nexusmem.structures'), '0', 'the next start is empty');
+is(q1(q{SELECT prepare(); SELECT others(1)}), "\n", 'and usable');
 $node->stop;
 done_testing();

@@ -1,0 +1,58 @@
+# NxmBuild: builds of a test's own, beside the library as it is installed.
+package NxmBuild;
+
+use strict;
+use warnings;
+use Exporter 'import';
+use FindBin;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+our @EXPORT = qw(may_build build script build_library library_script);
+
+my $root = "$FindBin::RealBin/../..";
+
+# Is there what it takes?
+sub may_build
+{
+	return system("cc --version >/dev/null 2>&1") == 0 && -e (`pg_config --pgxs` =~ s/\n//r);
+}
+
+# build($to, $source, $options): a copy of a module's sources, made in the directory $to.
+sub build
+{
+	my ($to, $source, $options) = @_;
+	mkdir $to or die;
+	system("cp -r $source '$to'") == 0 or die;
+	unlink glob("$to/*.o $to/src/*.o $to/src/core/*.o $to/*.so");
+	my $output = `make -j2 -C '$to' PG_CONFIG=pg_config with_llvm=no $options 2>&1`;
+	is($?, 0, ($to =~ s{.*/}{}r) . ' is built') or BAIL_OUT($output);
+	return;
+}
+
+# script($file, $library): an extension's script, as CREATE EXTENSION would run it.
+sub script
+{
+	my ($file, $library) = @_;
+	my $script = slurp_file($file);
+	$script =~ s/^\\echo.*\n//m;
+	$script =~ s/MODULE_PATHNAME/$library/g;
+	return $script;
+}
+
+# The same of nexusmem itself. Its functions are found along dynamic_library_path.
+sub build_library
+{
+	my ($to, $options) = @_;
+	build($to, "'$root/Makefile' '$root/nexusmem.control' '$root/src' '$root/sql'", $options);
+	return;
+}
+
+sub library_script
+{
+	# the first version, and what each later one changes
+	my ($base, @updates) = sort { ($a =~ tr/-//) <=> ($b =~ tr/-//) || $a cmp $b } glob("$root/sql/nexusmem--*.sql");
+	return 'CREATE SCHEMA nexusmem;' . join('', map { script($_, 'nexusmem') } $base, @updates);
+}
+
+1;
