@@ -31,9 +31,9 @@ sub session
 	my $s = { in => '', out => '', err => '' };
 	my $conn = $node->connstr($db // 'postgres');
 	$conn .= " $_='$param{$_}'" for keys %param;
+	$s->{timeout} = IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default);
 	$s->{h} = IPC::Run::start([ 'psql', '-XAtq', '-d', $conn ],
-		'<', \$s->{in}, '>', \$s->{out}, '2>', \$s->{err},
-		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+		'<', \$s->{in}, '>', \$s->{out}, '2>', \$s->{err}, $s->{timeout});
 	ask($s, 'SELECT 1');
 	$s->{pid} = ask($s, 'SELECT pg_backend_pid()');
 	return $s;
@@ -52,6 +52,8 @@ sub send_query
 {
 	my ($s, $sql) = @_;
 	$s->{out} = $s->{err} = '';
+	# of each answer, not of the session
+	$s->{timeout}->start;
 	$s->{in} .= "$sql;\n\\echo end-of-answer\n";
 	$s->{h}->pump_nb while length $s->{in};
 	return;
