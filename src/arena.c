@@ -401,22 +401,26 @@ nxm_let_signals(void)
 
 /* More memory */
 
-/*
- * What this process could free: objects that it retired or keeps, those of all that
- * wait for the epoch, pages kept for later on nodes.
- */
-static uint64
+/* What could be freed, in parts, for each may be others' as well. */
+typedef struct Reclaimable
+{
+	uint64		own;			/* objects that this process retired or keeps */
+	uint64		waiting;		/* of all, for the epoch */
+	uint64		kept;			/* pages of other nodes, for later */
+} Reclaimable;
+
+static Reclaimable
 reclaimable(NxmSpace *space, int but_node)
 {
-	uint64		n = space->local->nlimbo + space->local->nready +
-		nxm_load(&space->shared->limbo);
+	Reclaimable r = {space->local->nlimbo + space->local->nready,
+	nxm_load(&space->shared->limbo), 0};
 
 	for (int i = 0; i < (int) space->shared->nnodes; i++)
 	{
 		if (i != but_node)
-			n += nxm_load(&space->shared->nodes[i].nkept);
+			r.kept += nxm_load(&space->shared->nodes[i].nkept);
 	}
-	return n;
+	return r;
 }
 
 static void
@@ -458,11 +462,17 @@ sweep(NxmSpace *space)
 static bool
 make_room(NxmSpace *space, int node)
 {
-	uint64		before = reclaimable(space, node);
-	uint64		swept = sweep(space);
+	Reclaimable before = reclaimable(space, node);
+	Reclaimable after;
+	uint64		swept;
 
+	/* pages without objects may be in any */
+	nxm_chunk_map_all(space);
+	swept = sweep(space);
 	reclaim(space);
-	return swept > 0 || reclaimable(space, node) < before;
+	after = reclaimable(space, node);
+	return swept > 0 || after.own < before.own ||
+		after.waiting < before.waiting || after.kept < before.kept;
 }
 
 /*
