@@ -254,7 +254,11 @@ store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 		CurrentResourceOwner = owner;
 		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) !=
 			ERRCODE_INSUFFICIENT_RESOURCES)
+		{
+			/* as it was raised: nobody else lets interrupts in again */
+			InterruptHoldoffCount = 0;
 			ReThrowError(error);
+		}
 		FreeErrorData(error);
 	}
 	PG_END_TRY();

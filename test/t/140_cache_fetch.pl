@@ -347,6 +347,17 @@ is(sql(q{SELECT count(*) FROM (SELECT cache_fetch('many ' || i, 'SELECT ' || i) 
 is(key_locks(), 0, 'no lock is left');
 close_session($_) for @s, $keeper;
 
+# an error while it is stored leaves the session as it was
+sql(q{CREATE ROLE writer; GRANT USAGE ON SCHEMA nexusmem, public TO writer; SELECT cache_create('lent'); SELECT share('cache', 'lent', 'writer', 'write')});
+my $borrower = session($node);
+ask($borrower, 'SET ROLE writer');
+ask($borrower, q{SET search_path = public, nexusmem});
+sql(q{CREATE FUNCTION unshared() RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN PERFORM nexusmem.unshare('cache', 'lent', 'writer'); RETURN 'x'; END $$});
+like(ask($borrower, q{SELECT cache_fetch('k', 'SELECT unshared()', NULL, 'lent')}), qr/permission denied/, 'the privilege goes while it is computed');
+ask($borrower, q{SET statement_timeout = '100ms'});
+like(ask($borrower, 'SELECT pg_sleep(60)'), qr/canceling statement/, 'and the session can be cancelled after it');
+close_session($borrower);
+
 # on a hot standby
 $node->backup('backup');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
