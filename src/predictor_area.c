@@ -147,9 +147,9 @@ nxm_predictor_area_reset(void)
 		return;
 	if (pg_atomic_read_u32(&shared->ready) == 0)
 	{
-		if (unlink(predictor_file.path) == 0)
-			(void) fsync_fname_ext(NXM_SAVED_DIR, true, false, WARNING);
-		else if (errno != ENOENT)
+		bool		unlinked = unlink(predictor_file.path) == 0;
+
+		if (!unlinked && errno != ENOENT)
 			ereport(ERROR,
 					(errcode_for_file_access(),
 					 errmsg("could not remove file \"%s\": %m", predictor_file.path)));
@@ -159,6 +159,8 @@ nxm_predictor_area_reset(void)
 		 * count raised after it has set ready, or we see ready.
 		 */
 		pg_atomic_fetch_add_u32(&shared->resets, 1);
+		if (unlinked)
+			(void) fsync_fname_ext(NXM_SAVED_DIR, true, false, WARNING);
 		if (pg_atomic_read_u32(&shared->ready) == 0)
 			return;
 	}

@@ -92,6 +92,8 @@
 #define TRY_EVERY 16
 /* rows in a row whose blocks were all used, after which more are asked for of one */
 #define MORE_AFTER 8
+/* and rows of which nothing was used, after which nothing is */
+#define LESS_AFTER 8
 /* in a loop that may be stopped */
 #define MOST_OUTER_BUFFERS 64
 /* blocks and keys remembered, by their low bits */
@@ -132,6 +134,7 @@ typedef struct Target
 	int			most;			/* heap blocks worth asking for of one row */
 	int			rows_without;	/* while that is 0 */
 	int			rows_full;		/* in a row that used all that was asked for */
+	int			rows_empty;		/* in a row that used nothing of it */
 	BlockNumber index_blocks;	/* sizes, as last asked */
 	BlockNumber heap_blocks;
 	BlockNumber recent_leaf[RECENT_BLOCKS];
@@ -370,12 +373,13 @@ look_at_heap(LoopState *state, Target *target, Row *row, Lookup *lookup, int max
 
 	if (lookup->leaf == InvalidBlockNumber)
 		return;
-	max = Min(max, target->most);
-	if (target->most == 0 && ++target->rows_without >= TRY_EVERY)
+	if (max > 0 && target->most == 0 && ++target->rows_without >= TRY_EVERY)
 	{
 		target->rows_without = 0;
 		max = 1;
 	}
+	else
+		max = Min(max, target->most);
 	if (max == 0 || !set_keys(state, target, row, &hash))
 		return;
 	n = nxm_btree_probe_blocks(&target->probe, lookup->leaf, block,
@@ -523,14 +527,20 @@ heap_used(const Target *target, const Lookup *lookup)
 static void
 learn_most(Target *target, int asked, int used)
 {
+	target->rows_empty = used > 0 ? 0 : target->rows_empty + 1;
 	if (used < asked)
 	{
 		target->most = (Min(target->most, asked) + used) / 2;
+		/* where only some rows have none */
+		if (target->most == 0 && target->rows_empty < LESS_AFTER)
+			target->most = 1;
 		target->rows_full = 0;
 	}
+	else if (target->most == 0)
+		target->most = 1;
 	else if (asked >= target->most && ++target->rows_full >= MORE_AFTER)
 	{
-		target->most = Min(Max(1, target->most * 2), MAX_ROW_BLOCKS);
+		target->most = Min(target->most * 2, MAX_ROW_BLOCKS);
 		target->rows_full = 0;
 	}
 }
