@@ -192,6 +192,18 @@ pop_free_page(NxmSpace *space, NxmAtomic *stack, bool *unmapped)
 	}
 }
 
+/* Takes the memory of a page that was kept, and is ours, away.  false: it still is. */
+static bool
+trim_page(NxmSpace *space, NxmNodeSpace *node, uint32_t page, NxmPage *desc)
+{
+	if (!depopulate(space, page, nxm_load_relaxed(&desc->state)))
+		return false;
+	nxm_fetch_add_relaxed(&node->nkept, (uint64_t) -1);
+	nxm_fetch_and(&desc->state, ~POPULATED);
+	push_page(&node->free_pages, desc, page);
+	return true;
+}
+
 /*
  * A page with memory behind it, ours, in state FREE.  UINT32_MAX: there is
  * none.
@@ -261,13 +273,8 @@ have_page:
 			return UINT32_MAX;
 		}
 		/* of the other account, and full is ours: below it there may be one of ours */
-		if (!room && moves && depopulate(space, page, state))
-		{
-			nxm_fetch_add_relaxed(&node->nkept, (uint64_t) -1);
-			nxm_fetch_and(&desc->state, ~POPULATED);
-			push_page(&node->free_pages, desc, page);
+		if (!room && moves && trim_page(space, node, page, desc))
 			goto again;
-		}
 		if (!room)
 		{
 			push_page(populated ? &node->kept_pages : &node->free_pages, desc, page);
@@ -345,6 +352,18 @@ unlist_top(NxmSpace *space, NxmAtomic *stack, uint64_t top, uint32_t page,
 
 static void put_bits(NxmSpace *space, uint32_t page, NxmPage *desc,
 					 uint32_t word, uint64_t bits);
+
+/* Are all objects of the page free, at a glance? */
+static bool
+all_are_free(NxmPage *desc, int class)
+{
+	for (uint32_t w = 0; w < words_of(class); w++)
+	{
+		if (nxm_load_relaxed(&desc->free[w]) != full_word(class, w))
+			return false;
+	}
+	return true;
+}
 
 /*
  * All objects of the page were free a moment ago, when it had this state: gives
@@ -431,17 +450,10 @@ put_bits(NxmSpace *space, uint32_t page, NxmPage *desc, uint32_t word,
 	int			class = state_class(state);
 	uint64_t	before = nxm_fetch_or(&desc->free[word], bits);
 
-	if ((before | bits) == full_word(class, word))
+	if ((before | bits) == full_word(class, word) && all_are_free(desc, class))
 	{
-		bool		all = true;
-
-		for (uint32_t w = 0; all && w < words_of(class); w++)
-			all = nxm_load_relaxed(&desc->free[w]) == full_word(class, w);
-		if (all)
-		{
-			(void) release_page(space, page, desc, state);
-			return;
-		}
+		(void) release_page(space, page, desc, state);
+		return;
 	}
 	/* whoever finds a word of an unlisted page 0 lists it */
 	if (before == 0)
@@ -769,14 +781,10 @@ nxm_trim(NxmSpace *space)
 				break;
 			tries++;
 			desc = page_at(space, page);
-			refused = !depopulate(space, page, nxm_load_relaxed(&desc->state));
-			if (!refused)
-			{
-				nxm_fetch_add_relaxed(&node->nkept, (uint64_t) -1);
-				nxm_fetch_and(&desc->state, ~POPULATED);
-			}
+			refused = !trim_page(space, node, page, desc);
 			/* at once, for somebody may be in want of it */
-			push_page(refused ? &node->kept_pages : &node->free_pages, desc, page);
+			if (refused)
+				push_page(&node->kept_pages, desc, page);
 		}
 		more |= tries == MOST_TRIMMED && !refused;
 	}
@@ -809,11 +817,9 @@ nxm_sweep(NxmSpace *space)
 			uint32_t	page = ((uint32_t) c << NXM_CHUNK_PAGE_SHIFT) + (uint32_t) i;
 			NxmPage    *desc = page_at(space, page);
 			uint64_t	state = nxm_load(&desc->state);
-			bool		all = (state & STATUS_MASK) == STATUS_SLAB;
 
-			for (uint32_t w = 0; all && w < words_of(state_class(state)); w++)
-				all = nxm_load_relaxed(&desc->free[w]) == full_word(state_class(state), w);
-			if (all)
+			if ((state & STATUS_MASK) == STATUS_SLAB &&
+				all_are_free(desc, state_class(state)))
 				released += release_page(space, page, desc, state);
 		}
 	}
