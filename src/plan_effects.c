@@ -50,38 +50,32 @@
 static bool plan_starts_quiet(NxmEffects *effects, Plan *plan);
 static bool cte_is_quiet(NxmEffects *effects, Plan *cte, int id);
 
-static bool
-function_is_volatile(Oid function, void *context)
-{
-	(void) context;
-	return func_volatile(function) == PROVOLATILE_VOLATILE;
-}
-
-/* Or may it say something else later, when a role or a setting is another one? */
-static bool
-function_may_fail(Oid function, void *context)
-{
-	(void) context;
-	return !get_func_leakproof(function) ||
-		func_volatile(function) != PROVOLATILE_IMMUTABLE;
-}
-
-static bool
-function_is_added(Oid function, void *context)
-{
-	(void) context;
-	return function >= FirstNormalObjectId;
-}
-
-/* Of one that no expression names; InvalidOid: there is none. */
+/*
+ * InvalidOid: there is none.  One that says something else when a role or a setting is
+ * another one counts as one that may fail.
+ */
 static bool
 function_has_effect(NxmEffects *effects, Oid function)
 {
+	char		volatility;
+
 	if (!OidIsValid(function))
 		return false;
-	if (function_may_fail(function, NULL))
+	volatility = func_volatile(function);
+	if (volatility != PROVOLATILE_IMMUTABLE || !get_func_leakproof(function))
 		effects->leakproof = false;
-	return function_is_volatile(function, NULL);
+	return volatility == PROVOLATILE_VOLATILE;
+}
+
+/* The same of one that an expression names. */
+static bool
+named_function_has_effect(Oid function, void *context)
+{
+	NxmEffects *effects = context;
+
+	if (function >= FirstNormalObjectId)
+		effects->added_functions = true;
+	return function_has_effect(effects, function);
 }
 
 static bool
@@ -309,13 +303,9 @@ has_effect(Node *node, void *context)
 
 	if (node == NULL)
 		return false;
-	if (check_functions_in_node(node, function_is_volatile, NULL) ||
+	if (check_functions_in_node(node, named_function_has_effect, effects) ||
 		node_has_effect(effects, node))
 		return true;
-	if (check_functions_in_node(node, function_may_fail, NULL))
-		effects->leakproof = false;
-	if (check_functions_in_node(node, function_is_added, NULL))
-		effects->added_functions = true;
 	return expression_tree_walker(node, has_effect, context);
 }
 
