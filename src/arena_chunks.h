@@ -7,6 +7,9 @@
 
 #include "arena.h"
 
+/* the kernel's pages in one of ours, with the smallest that there are */
+#define NXM_MAX_PARTS		(NXM_PAGE_SIZE / 4096)
+
 /*
  * NxmChunk.handle, immutable:
  *
@@ -15,9 +18,6 @@
  *	| flags  | where in it pages begin |   handle of the segment |
  *	+--------+------------------------+------------------------+
  */
-/* the kernel's pages in one of ours, with the smallest that there are */
-#define NXM_MAX_PARTS		(NXM_PAGE_SIZE / 4096)
-
 #define NXM_CHUNK_DSM(h)	((dsm_handle) (h))
 #define NXM_CHUNK_OFFSET(h) ((Size) ((h) >> 32) & 0xFFFFFF)
 #define NXM_CHUNK_FLAGS(h)	((uint32) ((h) >> 56))

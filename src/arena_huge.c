@@ -20,8 +20,9 @@
  *
  * Which.  Ranges all of whose pages have memory behind them, so that no more is taken
  * than is counted.  A page given back later takes its range apart again, in the
- * kernel, or has to be given back once more (nxm_chunk_depopulate()); when the range is full once more it is put together once more: where nobody
- * saw it apart, when its turn comes to be asked for again.  One that is given back in
+ * kernel, or has to be given back once more (nxm_chunk_depopulate()).  When the range is
+ * full once more it is put together once more: where nobody saw it apart, when its turn
+ * comes to be asked for again.  One that is given back in
  * the very moment is made again, empty: 64 kB, until it is handed out the next time.
  *
  * By whom.  The memory worker, some at each pass: copying 2 MB takes it milliseconds,

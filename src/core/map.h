@@ -199,8 +199,8 @@ extern uint64_t nxm_map_bytes(NxmMap *map);
  * protected items, and moves *position to the next one; begin with 0.  begin()
  * is called before the first entry, again whenever the bucket is read anew:
  * what each() has collected is then void.  NXM_OK: go on, perhaps with the same bucket,
- * of which then nothing was collected; NXM_ABSENT: that was the last one.  each() returns NXM_OK, or what the scan shall return at once,
- * *position unchanged.
+ * of which then nothing was collected; NXM_ABSENT: that was the last one.  each()
+ * returns NXM_OK, or what the scan shall return at once, *position unchanged.
  */
 extern NxmResult nxm_map_scan(NxmSpace *space, NxmMap *map, uint64_t *position,
 							  void (*begin) (void *context),
