@@ -417,16 +417,30 @@ SELECT same('SELECT a.k, b.pad FROM few a JOIN few b ON b.k = a.k');
 SELECT same('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k');
 RESET nexusmem.debug_force_prefetch;
 
--- parallel: nothing below Gather
+-- parallel: each worker over its part of the outer side
+SET enable_seqscan = on;
 SET max_parallel_workers_per_gather = 2;
 SET parallel_setup_cost = 0;
 SET parallel_tuple_cost = 0;
 SET min_parallel_table_scan_size = 0;
 SET min_parallel_index_scan_size = 0;
-SELECT cold();
-SELECT count(*), sum(t.id), sum(length(t.pad)) FROM o JOIN t ON t.k = o.k;
-SET nexusmem.enable_nestloop_prefetch = off;
-SELECT count(*), sum(t.id), sum(length(t.pad)) FROM o JOIN t ON t.k = o.k;
+SET look.by_cursor = '{false}';
+SELECT same('SELECT count(*), sum(t.id), sum(length(t.pad)) FROM o JOIN t ON t.k = o.k', 'Gather', '{-1,0,1,1000}');
+SELECT same('SELECT o.i, t.id FROM o JOIN t ON t.k = o.k ORDER BY o.i', 'Gather');
+SELECT same('SELECT o.i, t.id FROM o JOIN t ON t.k = o.k ORDER BY o.i, t.id LIMIT 300', 'Gather');
+SELECT same('SELECT count(x.*) FROM (SELECT t.pad FROM o JOIN t ON t.k = o.k LIMIT 3) x', 'Gather');
+SELECT same('SELECT sum(t.id), sum(u.id) FROM o JOIN t ON t.k = o.k JOIN t u ON u.n = t.id', 'Gather');
+SELECT same('SELECT count(t.id) FROM o LEFT JOIN t ON t.k = o.k + 9000 WHERE o.i > (SELECT min(d) FROM dup) + 100', 'Gather');
+SELECT same('SELECT sum(t.id) FROM o JOIN t ON t.v = o.d AND t.id = o.i + (SELECT min(w) FROM dup)', 'Gather');
+SELECT same('SELECT d.g, x.n FROM generate_series(1, 3) d(g), LATERAL (SELECT count(t.pad) AS n FROM o JOIN t ON t.k = o.k + d.g) x', 'Gather');
+SELECT same('SELECT count(t.id) FROM o JOIN t ON t.k = o.k WHERE 1 / (o.i - 180) IS NOT NULL', 'Gather');
+-- by a cursor, which has no workers
+SET look.by_cursor = '{false,true}';
+SELECT same('SELECT o.i, t.id FROM o JOIN t ON t.k = o.k WHERE o.i > 100 AND 1 / (o.i - 130) IS NOT NULL ORDER BY o.i', 'Gather');
+-- a node below Gather
+SET nexusmem.enable_nestloop_prefetch = on;
+SELECT nodes('SELECT count(t.pad) FROM o JOIN t ON t.k = o.k');
+SELECT nodes('SELECT count(t.pad) FROM o JOIN t ON t.k = o.k WHERE o.i + random() > 0');
 
 -- what is counted adds up
 SELECT kind, issued = used + wasted AND issued >= 0 AND used >= 0 AND wasted >= 0 AND skipped >= 0 AS adds_up

@@ -30,8 +30,12 @@
  * for a count of rows, as a cursor or a function may do, or to a place where
  * rows in front of an error remain.
  *
- * Limits: nothing below Gather, nothing below an inner Append (it would probe
- * partitions that are pruned), no array keys.
+ * Below Gather the nodes go to the workers with the plan, which is written down and
+ * read there; each worker reads its own part of the outer side ahead.  What is known
+ * to the leader alone is written into them when the query is run.
+ *
+ * Limits: nothing below an inner Append (it would probe partitions that are pruned),
+ * no array keys.
  */
 #include "nestloop_plan.h"
 
@@ -42,7 +46,6 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_proc.h"
-#include "common/int.h"
 #include "compat.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -57,6 +60,8 @@
  * shared memory of parallel queries.  The planner counts up from 0.
  */
 #define FIRST_PLAN_NODE_ID (PG_INT32_MAX / 2)
+
+#define NO_LIMIT	(-1)
 
 typedef struct Walk
 {
@@ -301,9 +306,8 @@ targets_as_nodes(const NxmLoop *loop)
 static List *
 loop_as_nodes(const NxmLoop *loop)
 {
-	return list_make2(list_make3_int(loop->early,
-									 (int) Min(loop->bound, PG_INT32_MAX),
-									 loop->leakproof),
+	return list_make2(list_make4_int(loop->early, loop->limit,
+									 loop->leakproof, loop->in_part),
 					  targets_as_nodes(loop));
 }
 
@@ -314,8 +318,9 @@ nxm_nestloop_read(const CustomScan *scan, NxmLoop *loop)
 	ListCell   *cell;
 
 	loop->early = linitial_int(numbers);
-	loop->bound = lsecond_int(numbers);
+	loop->limit = lsecond_int(numbers);
 	loop->leakproof = lthird_int(numbers) != 0;
+	loop->in_part = lfourth_int(numbers) != 0;
 	loop->ntargets = 0;
 	foreach(cell, lsecond(scan->custom_private))
 	{
@@ -333,6 +338,12 @@ nxm_nestloop_read(const CustomScan *scan, NxmLoop *loop)
 		target->exprs = list_nth(node, 4);
 		target->params = list_nth(node, 5);
 	}
+}
+
+void
+nxm_nestloop_note_part(CustomScan *scan, bool in_part)
+{
+	lfourth_int((List *) linitial(scan->custom_private)) = in_part;
 }
 
 /* A node that returns what the outer plan does. */
@@ -448,9 +459,9 @@ statement_is_quiet(Walk *walk)
 /* Puts a node over outer, the join's outer side, if that is of use and safe. */
 static Plan *
 consider(Walk *walk, NestLoop *join, Plan *outer, NxmLoopEarly early,
-		 int64 bound)
+		 int limit)
 {
-	NxmLoop		loop = {early, bound, true, 0, {{0}}};
+	NxmLoop		loop = {early, limit, true, true, 0, {{0}}};
 	NxmEffects	effects = {.stmt = walk->stmt,.leakproof = true};
 	MemoryContext old;
 
@@ -472,29 +483,6 @@ consider(Walk *walk, NestLoop *join, Plan *outer, NxmLoopEarly early,
 	}
 	MemoryContextSwitchTo(old);
 	return outer;
-}
-
-/* LIMIT and OFFSET together, where they are constants; else 0. */
-static int64
-limit_bound(Limit *limit)
-{
-	Const	   *count = (Const *) limit->limitCount;
-	Const	   *offset = (Const *) limit->limitOffset;
-	int64		bound;
-
-	if (count == NULL || !IsA(count, Const) || count->constisnull ||
-		limit->limitOption != LIMIT_OPTION_COUNT)
-		return 0;
-	bound = DatumGetInt64(count->constvalue);
-	if (offset != NULL)
-	{
-		if (!IsA(offset, Const))
-			return 0;
-		if (!offset->constisnull &&
-			pg_add_s64_overflow(bound, DatumGetInt64(offset->constvalue), &bound))
-			return 0;
-	}
-	return Max(bound, 1);
 }
 
 /* Of the nodes below which loops are looked for; 0 for all others. */
@@ -524,6 +512,8 @@ node_size(Plan *plan)
 			SIZE_OF(Append);
 			SIZE_OF(MergeAppend);
 			SIZE_OF(RecursiveUnion);
+			SIZE_OF(Gather);
+			SIZE_OF(GatherMerge);
 		default:
 			return 0;
 	}
@@ -589,17 +579,17 @@ copy_node(Walk *walk, Plan *plan)
 	return copy;
 }
 
-static Plan *visit(Walk *walk, Plan *plan, NxmLoopEarly early, int64 bound);
+static Plan *visit(Walk *walk, Plan *plan, NxmLoopEarly early, int limit);
 
 /* The list, or a copy with the plans that visit() changed. */
 static List *
-visit_list(Walk *walk, List *plans, NxmLoopEarly early, int64 bound)
+visit_list(Walk *walk, List *plans, NxmLoopEarly early, int limit)
 {
 	List	   *changed = plans;
 
 	for (int i = 0; i < list_length(plans); i++)
 	{
-		Plan	   *plan = visit(walk, list_nth(plans, i), early, bound);
+		Plan	   *plan = visit(walk, list_nth(plans, i), early, limit);
 
 		if (plan == list_nth(plans, i))
 			continue;
@@ -620,7 +610,7 @@ visit_list(Walk *walk, List *plans, NxmLoopEarly early, int64 bound)
  * plan itself stays as it is.
  */
 static Plan *
-visit(Walk *walk, Plan *plan, NxmLoopEarly early, int64 bound)
+visit(Walk *walk, Plan *plan, NxmLoopEarly early, int limit)
 {
 	NxmLoopEarly inner_early = early;
 	Plan	   *outer;
@@ -634,28 +624,30 @@ visit(Walk *walk, Plan *plan, NxmLoopEarly early, int64 bound)
 	switch (nodeTag(plan))
 	{
 		case T_Append:
-			plans = visit_list(walk, ((Append *) plan)->appendplans, early, bound);
+			plans = visit_list(walk, ((Append *) plan)->appendplans, early, limit);
 			if (plans == ((Append *) plan)->appendplans)
 				return plan;
 			plan = copy_node(walk, plan);
 			((Append *) plan)->appendplans = plans;
 			return plan;
 		case T_MergeAppend:
-			plans = visit_list(walk, ((MergeAppend *) plan)->mergeplans, early, bound);
+			plans = visit_list(walk, ((MergeAppend *) plan)->mergeplans, early, limit);
 			if (plans == ((MergeAppend *) plan)->mergeplans)
 				return plan;
 			plan = copy_node(walk, plan);
 			((MergeAppend *) plan)->mergeplans = plans;
 			return plan;
 		case T_SubqueryScan:
-			outer = visit(walk, ((SubqueryScan *) plan)->subplan, early, bound);
+			outer = visit(walk, ((SubqueryScan *) plan)->subplan, early, limit);
 			if (outer == ((SubqueryScan *) plan)->subplan)
 				return plan;
 			plan = copy_node(walk, plan);
 			((SubqueryScan *) plan)->subplan = outer;
 			return plan;
 		case T_Limit:
-			bound = limit_bound((Limit *) plan);
+			/* WITH TIES it goes on */
+			limit = ((Limit *) plan)->limitOption == LIMIT_OPTION_COUNT ?
+				plan->plan_node_id : NO_LIMIT;
 			break;
 		case T_NestLoop:
 		case T_HashJoin:
@@ -663,14 +655,14 @@ visit(Walk *walk, Plan *plan, NxmLoopEarly early, int64 bound)
 			break;
 		default:
 			/* it may take in more rows than it gives */
-			bound = 0;
+			limit = NO_LIMIT;
 			break;
 	}
 	nxm_loop_early_below(plan, &early, &inner_early);
-	outer = visit(walk, outerPlan(plan), early, bound);
-	inner = visit(walk, innerPlan(plan), inner_early, 0);
+	outer = visit(walk, outerPlan(plan), early, limit);
+	inner = visit(walk, innerPlan(plan), inner_early, NO_LIMIT);
 	if (IsA(plan, NestLoop))
-		outer = consider(walk, (NestLoop *) plan, outer, early, bound);
+		outer = consider(walk, (NestLoop *) plan, outer, early, limit);
 	if (outer != outerPlan(plan) || inner != innerPlan(plan))
 	{
 		plan = copy_node(walk, plan);
@@ -685,8 +677,8 @@ nxm_nestloop_plan(PlannedStmt *stmt, const CustomScanMethods *methods,
 				  MemoryContext *context)
 {
 	Walk		walk = {stmt, methods, FIRST_PLAN_NODE_ID, NULL, false, false};
-	Plan	   *plan = visit(&walk, stmt->planTree, NXM_LOOP_AS_RUN, 0);
-	List	   *subplans = visit_list(&walk, stmt->subplans, NXM_LOOP_EARLY, 0);
+	Plan	   *plan = visit(&walk, stmt->planTree, NXM_LOOP_AS_RUN, NO_LIMIT);
+	List	   *subplans = visit_list(&walk, stmt->subplans, NXM_LOOP_EARLY, NO_LIMIT);
 	PlannedStmt *copy;
 
 	if (plan == stmt->planTree && subplans == stmt->subplans)

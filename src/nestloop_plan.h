@@ -46,8 +46,10 @@ typedef struct NxmLoopTarget
 typedef struct NxmLoop
 {
 	NxmLoopEarly early;
-	/* rows after which the loop is not asked for more; 0: not known */
-	int64		bound;
+	/* plan_node_id of the Limit that counts the loop's outer rows; -1: none does */
+	int			limit;
+	/* in a parallel worker: the leader runs the query for a part of its rows */
+	bool		in_part;
 	/* the outer side, and with it reading ahead of it, raises no errors */
 	bool		leakproof;
 	int			ntargets;
@@ -66,5 +68,8 @@ extern PlannedStmt *nxm_nestloop_plan(PlannedStmt *stmt,
 
 /* What nxm_nestloop_plan() wrote into a node of it; points into the plan. */
 extern void nxm_nestloop_read(const CustomScan *scan, NxmLoop *loop);
+
+/* Writes into a node how the query is run: parallel workers get the plan after that. */
+extern void nxm_nestloop_note_part(CustomScan *scan, bool in_part);
 
 #endif							/* NXM_NESTLOOP_PLAN_H */

@@ -42,8 +42,11 @@
  * A rescan empties the ring: what is in it belongs to the old parameters.
  *
  * The inner scans are found after ExecutorStart, by plan_node_id, and their
- * relations used as they have them open.  Without that (in a parallel worker)
- * the node passes rows on.
+ * relations used as they have them open; so is the LIMIT above, for what it computed.
+ *
+ * A parallel worker gets its part of the plan from the leader, with the nodes in it,
+ * and asks nothing that the leader has asked: whether the query may have them, and
+ * whether it is run for a part of its rows.  A LIMIT above Gather it does not see.
  *
  * Plans.  The copy of the plan lives in the query's own memory.  While the
  * executor starts, QueryDesc.plannedstmt is the copy, afterwards again the
@@ -65,6 +68,7 @@
 #include "btree_probe.h"
 #include "catalog/catalog.h"
 #include "common/hashfn.h"
+#include "common/int.h"
 #include "compat.h"
 #include NXM_EXPLAIN_STATE_H
 #include "executor/executor.h"
@@ -149,6 +153,7 @@ typedef struct LoopState
 	struct LoopState *next;		/* in loops */
 
 	NxmLoop		plan;
+	const LimitState *limit;	/* that counts our rows, if any does */
 	int			max_distance;	/* 0: pass rows on */
 	Oid			heap;			/* of the first inner scan */
 	bool		in_part;		/* rows of this ExecutorRun() may be all there are */
@@ -604,6 +609,20 @@ stage_2(LoopState *state, Row *row)
 	}
 }
 
+/* Rows after which no more are wanted; 0: not known. */
+static int64
+bound_of(const LoopState *state)
+{
+	const LimitState *limit = state->limit;
+	int64		bound;
+
+	/* before it has computed them it asks for nothing */
+	if (limit == NULL || limit->noCount ||
+		pg_add_s64_overflow(limit->offset, limit->count, &bound))
+		return 0;
+	return Max(bound, 1);
+}
+
 /* Rows to have in the ring behind the one at head. */
 static int
 wanted_rows(LoopState *state)
@@ -612,9 +631,11 @@ wanted_rows(LoopState *state)
 
 	if (may_stop_early(state))
 	{
+		int64		bound = bound_of(state);
+
 		wanted = Min(wanted, state->credit);
-		if (state->plan.bound > (int64) state->returned)
-			wanted = Min(wanted, state->plan.bound - (int64) state->returned - 1);
+		if (bound > (int64) state->returned)
+			wanted = Min(wanted, bound - (int64) state->returned - 1);
 	}
 	return (int) Min(wanted, state->size - 1);
 }
@@ -626,7 +647,7 @@ sample(LoopState *state)
 	Row		   *row;
 
 	state->missed = 0;
-	if (may_stop_early(state) && state->plan.bound == (int64) state->returned + 1)
+	if (may_stop_early(state) && bound_of(state) == (int64) state->returned + 1)
 		return;					/* no other is wanted */
 	if (state->credit == 0 || state->outer_is_dear ||
 		(row = take_row(state)) == NULL)
@@ -818,7 +839,7 @@ begin(CustomScanState *node, EState *estate, int eflags)
 
 	state->quiet = !nxm_debug_force_prefetch;
 	state->step = 1;
-	state->in_part = true;		/* until ExecutorRun() says more */
+	state->in_part = state->plan.in_part;	/* until ExecutorRun() says more */
 	for (int i = 0; i < state->plan.ntargets; i++)
 		begin_target(state, &state->target[i], &state->plan.target[i]);
 
@@ -898,17 +919,17 @@ explain(CustomScanState *node, List *ancestors, ExplainState *es)
 	nxm_prefetch_explain(stat, state->max_distance, es);
 }
 
-/* An inner scan, by its plan's number. */
-typedef struct FindScan
+/* A node, by its plan's number. */
+typedef struct FindNode
 {
 	int			plan_node_id;
 	PlanState  *found;
-} FindScan;
+} FindNode;
 
 static bool
-find_scan(PlanState *node, void *context)
+find_node(PlanState *node, void *context)
 {
-	FindScan   *find = context;
+	FindNode   *find = context;
 
 	if (node == NULL)
 		return false;
@@ -917,7 +938,7 @@ find_scan(PlanState *node, void *context)
 		find->found = node;
 		return true;
 	}
-	return planstate_tree_walker(node, find_scan, context);
+	return planstate_tree_walker(node, find_node, context);
 }
 
 /* Prepares looking ahead for one inner scan, now that it is open. */
@@ -925,10 +946,10 @@ static void
 link_target(LoopState *state, Target *target, const JoinState *join)
 {
 	PlanState  *inner = innerPlanState(join);
-	FindScan	find = {target->plan.plan_node_id, NULL};
+	FindNode	find = {target->plan.plan_node_id, NULL};
 	NxmProbeKey keys[INDEX_MAX_KEYS];
 
-	(void) find_scan(inner, &find);
+	(void) find_node(inner, &find);
 	if (find.found == NULL)
 		return;
 	/* it stops at the first match */
@@ -979,6 +1000,7 @@ nxm_is_nestloop_node(const PlanState *state)
 static bool
 link_loops(PlanState *node, void *context)
 {
+	PlanState  *top = context;
 	PlanState  *outer;
 
 	if (node == NULL)
@@ -987,14 +1009,18 @@ link_loops(PlanState *node, void *context)
 	if (outer != NULL && nxm_is_nestloop_node(outer))
 	{
 		LoopState  *state = (LoopState *) outer;
+		FindNode	limit = {state->plan.limit, NULL};
 
 		for (int i = 0; i < state->plan.ntargets; i++)
 			link_target(state, &state->target[i], (JoinState *) node);
+		if (limit.plan_node_id >= 0 && find_node(top, &limit) &&
+			IsA(limit.found, LimitState))
+			state->limit = (LimitState *) limit.found;
 		state->distance = state->max_distance;
 		state->reads = pgBufferUsage.shared_blks_read;
 		ExecSetExecProcNode(outer, exec_node);
 	}
-	return planstate_tree_walker(node, link_loops, context);
+	return planstate_tree_walker(node, link_loops, top);
 }
 
 MemoryContext
@@ -1030,13 +1056,17 @@ nxm_prefetch_nestloop_started(QueryDesc *query, PlannedStmt *own,
 {
 	MemoryContext old;
 
-	if (likely(context == NULL))
+	if (context != NULL)
+	{
+		if (query->plannedstmt == ours)
+			query->plannedstmt = own;
+		MemoryContextSetParent(context, query->estate->es_query_cxt);
+	}
+	/* a worker has the leader's nodes, and no queries of its own with any */
+	else if (likely(loops == NULL || !IsParallelWorker()))
 		return;
-	if (query->plannedstmt == ours)
-		query->plannedstmt = own;
-	MemoryContextSetParent(context, query->estate->es_query_cxt);
 	old = MemoryContextSwitchTo(query->estate->es_query_cxt);
-	(void) link_loops(query->planstate, NULL);
+	(void) link_loops(query->planstate, query->planstate);
 	MemoryContextSwitchTo(old);
 }
 
@@ -1051,10 +1081,14 @@ nxm_prefetch_nestloop_run(QueryDesc *query, uint64 count)
 		query->dest->mydest == DestTuplestore ||
 		query->dest->mydest == DestCopyOut;
 
+	if (IsParallelWorker())
+		return;
 	for (LoopState *state = loops; state != NULL; state = state->next)
 	{
-		if (state->css.ss.ps.state == query->estate)
-			state->in_part = in_part;
+		if (state->css.ss.ps.state != query->estate)
+			continue;
+		state->in_part = in_part;
+		nxm_nestloop_note_part((CustomScan *) state->css.ss.ps.plan, in_part);
 	}
 }
 

@@ -112,6 +112,18 @@ foreach my $limit (1, 3, 10, 50)
 	is($issued, 0, 'LIMIT 1 reads nothing ahead') if $limit == 1;
 	cmp_ok($issued, '>', $limit, "LIMIT $limit reads ahead") if $limit == 50;
 }
+# one that is not known before the query runs
+foreach my $limit (4, 50)
+{
+	cold();
+	my $got = $node->safe_psql('postgres', "$on; SET plan_cache_mode = force_generic_plan;
+		PREPARE q(int, int) AS SELECT o.n, t.pad FROM o JOIN t ON t.k = o.k WHERE o.n >= 1000 ORDER BY o.n LIMIT \$1 OFFSET \$2;
+		EXECUTE q($limit, 3); $counts");
+	my ($issued, $used, $wasted) = $got =~ /^(\d+)\|(\d+)\|(\d+)\|\d+$/m;
+	is(scalar(my @rows = $got =~ /\|x+$/mg), $limit, "LIMIT \$1 of $limit returns as many");
+	is($wasted, 0, "and wastes nothing ($issued)");
+	cmp_ok($issued, '>', 3, 'and reads ahead');
+}
 foreach my $limit (3, 10, 50)
 {
 	cold();
@@ -139,6 +151,23 @@ ask($s, "SET statement_timeout = '1ms'");
 like(ask($s, 'SELECT count(pad) FROM o JOIN t ON t.g = o.k / 5'), qr/canceling statement/, 'a cancel in the middle');
 is(ask($s, "SET statement_timeout = 0; SELECT issued = used + wasted FROM nexusmem.session_prefetch() WHERE kind = 'nestloop'"), 't', 'what was in flight counts as wasted');
 close_session($s);
+
+# parallel: workers read ahead, with the leader and without
+my $parallel = 'SET max_parallel_workers_per_gather = 2; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; SET min_parallel_index_scan_size = 0; SET enable_seqscan = on';
+my $sums = 'SELECT count(t.pad), sum(hashtext(t.pad)::bigint * o.n) FROM o JOIN t ON t.k = o.k';
+like($node->safe_psql('postgres', "$parallel; EXPLAIN $sums"), qr/Gather.*Nested Loop.*Parallel/s, 'a parallel plan');
+foreach my $leader ('on', 'off')
+{
+	cold();
+	my $rows_off = $node->safe_psql('postgres', "$off; $parallel; $sums");
+	cold();
+	my $before = $node->safe_psql('postgres', q{SELECT coalesce(sum(issued), 0) FROM nexusmem.stat_prefetch WHERE kind = 'nestloop'});
+	my $got = $node->safe_psql('postgres', "$on; $parallel; SET parallel_leader_participation = $leader; $sums; $counts");
+	like($got, qr/^\Q$rows_off\E$/m, "parallel, leader $leader: same rows");
+	like($got, qr/^0\|0\|0\|0$/m, 'the leader itself reads nothing ahead') if $leader eq 'off';
+	ok($node->poll_query_until('postgres', "SELECT sum(issued) > $before + 3000 FROM nexusmem.stat_prefetch WHERE kind = 'nestloop'"), 'the workers do');
+	is($node->safe_psql('postgres', q{SELECT sum(wasted) * 50 < sum(issued) FROM nexusmem.stat_prefetch WHERE kind = 'nestloop'}), 't', 'and use it');
+}
 
 # scans of the index are counted as without look-ahead
 my @scans;
