@@ -138,6 +138,7 @@ fi
 if has_case clients; then
 	echo "operations a second by clients, 95 % cache_get, 5 % cache_set"
 	fill
+	settle_memory
 	key="'k' || ((i::bigint * 611953 + :seed) % $ENTRIES)"
 	single_scripts
 	{

@@ -100,6 +100,19 @@ evict() {
 	fi
 }
 
+# settle_memory: waits until the memory worker has put what was filled into huge pages, as it
+# has in a server that has been up for a while.
+settle_memory() {
+	local i now last= same=0
+	for ((i = 0; i < 120 && same < 4; i++)); do
+		now=$(nxm_psql -Atc "SELECT coalesce(substring(detail FROM '([0-9]+) MB in huge pages'), '0') FROM nexusmem.status WHERE detail LIKE '%huge pages%'")
+		same=$([ "$now" = "$last" ] && echo $((same + 1)) || echo 0)
+		last=$now
+		sleep 1
+	done
+	echo "in huge pages: ${last:-0} MB"
+}
+
 # What follows measures cold runs of the cluster main, and whole clusters.
 
 COLD_CONF="shared_preload_libraries = 'nexusmem'

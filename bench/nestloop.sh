@@ -31,14 +31,14 @@ param CHUNKS 15
 param SEED $RANDOM
 param DISTANCE -1
 param IN_SCAN off
-COLD="probes_100 probes_1000 probes_10000 warm_index_10000 index_only_10000 limit_10 limit_100 orders directory"
+COLD="probes_100 probes_1000 probes_10000 warm_index_10000 index_only_10000 limit_10 limit_100 parallel_10000 orders directory"
 CASES=${CASES:-"$COLD cached cached_rows os_cached"}
 bench_begin nestloop "$@"
 
 # define CASE: QUERY, what follows SELECT, with @s for where to begin; REPEAT times
 # at other places; PLAN, which its plan must show.
 define() {
-	TARGET=() REPEAT=1 WARM='' PLAN='Index Scan using bench_k on bench'
+	TARGET=() REPEAT=1 WARM='' SET='' PLAN='Index Scan using bench_k on bench'
 	local n=${1##*_}
 	case $1 in
 		probes_* | warm_index_*)
@@ -53,6 +53,12 @@ define() {
 		index_only_*)
 			QUERY="count(b.k) FROM outside a JOIN bench b ON b.k = a.k WHERE a.n BETWEEN @s AND @s + $((n - 1))"
 			PLAN='Index Only Scan using bench_k on bench'
+			;;
+		parallel_*)
+			QUERY="count(b.pad) FROM outside a JOIN bench b ON b.k = a.k WHERE a.n BETWEEN @s AND @s + $((n - 1))"
+			SET="SET max_parallel_workers_per_gather = 2; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0;
+				SET min_parallel_index_scan_size = 0; SET min_parallel_table_scan_size = 0;"
+			PLAN='Parallel Index'
 			;;
 		limit_*)
 			REPEAT=$((3000 / n))
@@ -93,7 +99,7 @@ run() {
 		SET nexusmem.enable_nestloop_prefetch = $1;
 		SET nexusmem.enable_prefetch = $(if [ "$1" = on ]; then echo on; else echo "$IN_SCAN"; fi);
 		SET nexusmem.prefetch_distance = $DISTANCE;
-		$SETTINGS
+		$SETTINGS $SET
 		$TOUCH_BUFFERS
 		SELECT pg_prewarm(r) FROM unnest('{outside,outside_n${WARM:+,$WARM}}'::text[]) r \g /dev/null
 		SELECT setseed($2 / 100000.0) \g /dev/null
@@ -187,7 +193,7 @@ nxm_psql -Atc "SELECT format('status: %s, %s', state, detail) FROM nexusmem.stat
 for c in $CASES; do
 	define "$c"
 	nxm_psql -At <<-SQL >"$NXM_TMP/plan"
-		$SETTINGS
+		$SETTINGS $SET
 		PREPARE q(int) AS SELECT ${QUERY//@s/\$1};
 		EXPLAIN EXECUTE q(1);
 	SQL

@@ -154,6 +154,7 @@ if has_case dshash; then
 	echo "maps against dshash, $CLIENTS clients"
 	has_case map || fill >/dev/null
 	nxm_psql -Atc "SELECT count(dshash_put('k' || i, $VALUE)) FROM generate_series(0, $ENTRIES - 1) i" >/dev/null
+	settle_memory
 	for reads in 100 95 50; do
 		for which in nexusmem dshash; do
 			echo "SELECT ${which}_run(100000, $reads, $ENTRIES, (random() * 1e9)::bigint);" | as_postgres tee "$NXM_TMP/$which$reads.sql" >/dev/null
