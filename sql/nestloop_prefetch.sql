@@ -434,6 +434,15 @@ SELECT same('SELECT count(t.id) FROM o LEFT JOIN t ON t.k = o.k + 9000 WHERE o.i
 SELECT same('SELECT sum(t.id) FROM o JOIN t ON t.v = o.d AND t.id = o.i + (SELECT min(w) FROM dup)', 'Gather');
 SELECT same('SELECT d.g, x.n FROM generate_series(1, 3) d(g), LATERAL (SELECT count(t.pad) AS n FROM o JOIN t ON t.k = o.k + d.g) x', 'Gather');
 SELECT same('SELECT count(t.id) FROM o JOIN t ON t.k = o.k WHERE 1 / (o.i - 180) IS NOT NULL', 'Gather');
+-- many loops over what is disabled: the plan is written down once
+CREATE TABLE bare AS SELECT i, k FROM o WHERE i <= 100;
+ANALYZE bare;
+SET enable_seqscan = off;
+SET join_collapse_limit = 1;
+SELECT same('SELECT count(*), sum(t1.id), sum(t20.id) FROM bare' ||
+	string_agg(format(' JOIN t t%s ON t%1$s.k = bare.k', i), '' ORDER BY i), 'Nested Loop', '{-1}') FROM generate_series(1, 20) i;
+RESET join_collapse_limit;
+SET enable_seqscan = on;
 -- by a cursor, which has no workers
 SET look.by_cursor = '{false,true}';
 SELECT same('SELECT o.i, t.id FROM o JOIN t ON t.k = o.k WHERE o.i > 100 AND 1 / (o.i - 130) IS NOT NULL ORDER BY o.i', 'Gather');

@@ -63,6 +63,12 @@
 
 #define NO_LIMIT	(-1)
 
+/*
+ * Of what is written into a node: a parallel worker may have loaded another version of
+ * the library than its leader, where it is not preloaded.
+ */
+#define NODE_LAYOUT	1
+
 typedef struct Walk
 {
 	PlannedStmt *stmt;
@@ -306,7 +312,7 @@ targets_as_nodes(const NxmLoop *loop)
 static List *
 loop_as_nodes(const NxmLoop *loop)
 {
-	return list_make2(list_make4_int(loop->early, loop->limit,
+	return list_make2(list_make5_int(NODE_LAYOUT, loop->early, loop->limit,
 									 loop->leakproof, loop->in_part),
 					  targets_as_nodes(loop));
 }
@@ -317,11 +323,13 @@ nxm_nestloop_read(const CustomScan *scan, NxmLoop *loop)
 	List	   *numbers = linitial(scan->custom_private);
 	ListCell   *cell;
 
-	loop->early = linitial_int(numbers);
-	loop->limit = lsecond_int(numbers);
-	loop->leakproof = lthird_int(numbers) != 0;
-	loop->in_part = lfourth_int(numbers) != 0;
-	loop->ntargets = 0;
+	*loop = (NxmLoop) {.early = NXM_LOOP_EARLY,.limit = NO_LIMIT,.in_part = true};
+	if (linitial_int(numbers) != NODE_LAYOUT)
+		return;
+	loop->early = lsecond_int(numbers);
+	loop->limit = lthird_int(numbers);
+	loop->leakproof = lfourth_int(numbers) != 0;
+	loop->in_part = llast_int(numbers) != 0;
 	foreach(cell, lsecond(scan->custom_private))
 	{
 		NxmLoopTarget *target = &loop->target[loop->ntargets++];
@@ -343,7 +351,7 @@ nxm_nestloop_read(const CustomScan *scan, NxmLoop *loop)
 void
 nxm_nestloop_note_part(CustomScan *scan, bool in_part)
 {
-	lfourth_int((List *) linitial(scan->custom_private)) = in_part;
+	llast_int((List *) linitial(scan->custom_private)) = in_part;
 }
 
 /* A node that returns what the outer plan does. */
@@ -366,12 +374,18 @@ put_over(Walk *walk, Plan *outer, const NxmLoop *loop)
 
 	/*
 	 * What EXPLAIN marks as disabled it finds by what a node has more than those
-	 * below it, and of a custom scan these are custom_plans alone.  Only then: whoever
-	 * writes the plan down writes what is named twice twice, at each level.
+	 * below it, and of a custom scan these are custom_plans alone.  So there is a plan
+	 * of that number, which is never run: were it the outer plan, whoever writes the
+	 * plan down, as for parallel workers, would write it twice, at each level.
 	 */
 	nxm_copy_disabled_nodes(plan, outer);
 	if (nxm_disabled_nodes(outer) > 0)
-		scan->custom_plans = list_make1(outer);
+	{
+		Plan	   *same = (Plan *) makeNode(Result);
+
+		nxm_copy_disabled_nodes(same, outer);
+		scan->custom_plans = list_make1(same);
+	}
 	foreach(cell, outer->targetlist)
 	{
 		TargetEntry *entry = lfirst(cell);

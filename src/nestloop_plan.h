@@ -66,7 +66,10 @@ extern PlannedStmt *nxm_nestloop_plan(PlannedStmt *stmt,
 									  const CustomScanMethods *methods,
 									  MemoryContext *context);
 
-/* What nxm_nestloop_plan() wrote into a node of it; points into the plan. */
+/*
+ * What nxm_nestloop_plan() wrote into a node of it; points into the plan.  No targets
+ * where another version of the library did.
+ */
 extern void nxm_nestloop_read(const CustomScan *scan, NxmLoop *loop);
 
 /* Writes into a node how the query is run: parallel workers get the plan after that. */
