@@ -281,7 +281,10 @@ extern bool nxm_object_drop_info(const NxmObjectInfo *info);
  */
 extern bool nxm_object_share(NxmKind kind, const char *name, size_t len,
 							 Oid role, uint32 privileges, bool grant);
-/* Gives the object of info, if it is still there, a new owner and sharing. */
+/*
+ * Gives the object of info a new owner and sharing, if it is still there and has those
+ * of info.
+ */
 extern bool nxm_object_reassign(const NxmObjectInfo *info, Oid owner,
 								const NxmAcl *acl);
 

@@ -14,9 +14,10 @@
  *
  * Reconciling compares objects with the catalogs.  Objects are copied first: a
  * database or role that is not in the catalogs then cannot be one that came into
- * being meanwhile.  Roles are looked for with an MVCC snapshot, which finds what
- * is being changed, and with a dirty one, which finds what a transaction has made
- * and not committed yet, for it may own something already.
+ * being meanwhile.  An object that was shared meanwhile is left to the next time.
+ * Roles are looked for with an MVCC snapshot, which finds what is being changed, and
+ * with a dirty one, which finds what a transaction has made and not committed yet, for
+ * it may own something already.
  */
 #include "registry.h"
 

@@ -122,24 +122,41 @@ set_rights(NxmObject *object, Oid owner, const NxmAcl *acl)
 
 typedef struct Rights
 {
+	const NxmObjectInfo *info;
 	Oid			owner;
 	const NxmAcl *acl;
 } Rights;
+
+static bool
+same_acl(const NxmAcl *a, const NxmAcl *b)
+{
+	return a->count == b->count &&
+		memcmp(a->entry, b->entry, a->count * sizeof(a->entry[0])) == 0;
+}
 
 static NxmResult
 give_rights(const NxmNameKey *k, NxmRef ref, NxmObject *object, const void *context)
 {
 	const Rights *rights = context;
+	NxmAcl		acl;
+	Oid			owner;
+	NxmResult	result = nxm_object_copy_rights(object, &owner, &acl);
 
 	(void) k;
 	(void) ref;
-	return set_rights(object, rights->owner, rights->acl);
+	/* the new ones were made of those of info */
+	if (result == NXM_OK &&
+		(owner != rights->info->owner || !same_acl(&acl, &rights->info->acl)))
+		result = NXM_ABSENT;
+	if (result == NXM_OK)
+		result = set_rights(object, rights->owner, rights->acl);
+	return result;
 }
 
 bool
 nxm_object_reassign(const NxmObjectInfo *info, Oid owner, const NxmAcl *acl)
 {
-	Rights		rights = {owner, acl};
+	Rights		rights = {info, owner, acl};
 	bool		changed = nxm_object_change(info, give_rights, &rights);
 
 	free_retired();

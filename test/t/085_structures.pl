@@ -179,6 +179,26 @@ ask($s, 'COMMIT');
 is(sql(q{SELECT owner FROM structures WHERE name = 'early'}, 'owned'), 'young', 'which it stays');
 close_session($s);
 
+# what is shared or not any more while somebody looks who is gone stays so
+$s = session($node, 'owned');
+my $other = session($node, 'owned');
+my $worker = sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'nexusmem memory'});
+sql(q{CREATE ROLE leaver; SET ROLE leaver; SELECT counter_add('left', 4), share('counter', 'left', 'guest', 'read'), share('counter', 'left', 'guest', 'write')}, 'owned');
+ask($s, 'BEGIN; LOCK TABLE pg_authid IN ACCESS EXCLUSIVE MODE; DROP ROLE leaver');
+ask($other, 'DROP DATABASE IF EXISTS nothing');
+my $waits = '';
+for (my $i = 0; $waits ne '1' && $i < 600; $i++)
+{
+	$waits = ask($s, "SELECT count(*) FROM pg_locks, pg_sleep(0.1) WHERE relation = 'pg_authid'::regclass AND NOT granted AND pid = $worker");
+}
+is($waits, '1', 'the worker has copied what is shared, and waits for the catalog');
+is(ask($s, q{SELECT nexusmem.unshare('counter', 'left', 'guest', 'write')}), 't', 'something is not shared any more');
+ask($s, 'COMMIT');
+close_session($_) foreach $s, $other;
+wait_for(q{SELECT owner = 'boss' FROM nexusmem.structures WHERE name = 'left'}, 'its owner was dropped', 'owned');
+is(sql(q{SET ROLE guest; SELECT counter_get('left')}, 'owned'), 4, 'it may be read yet');
+like(($node->psql('owned', q{SET ROLE guest; SELECT nexusmem.counter_add('left')}))[2], qr/permission denied/, 'and not written to');
+
 # an interrupted clear is finished by somebody else
 sql(q{SELECT count(map_put('cleared', i::text, repeat('x', 1000))) FROM generate_series(1, 20000) i});
 my ($rc, $out, $err) = $node->psql('postgres', q{SET statement_timeout = 1; SELECT nexusmem.map_clear('cleared')});
