@@ -25,6 +25,7 @@
 #include <sys/stat.h>
 
 #include "caches.h"
+#include "core/pause.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "storage/lwlock.h"
@@ -440,8 +441,8 @@ try_object(Reader *reader, uint32 dropped)
 		LWLockReleaseAll();
 		if (site->object != NULL)
 			nxm_registry_scan(drop_one, site);
-		while (nxm_registry_drain_some() == NXM_DRAIN_MORE)
-			;
+		/* the next one may need its room */
+		nxm_registry_drain(reader->stop);
 		if (dropped < MAX_WARNINGS)
 			ereport(WARNING,
 					(errcode(error->sqlerrcode),
@@ -475,6 +476,7 @@ load_objects(Reader *reader, NxmLoadResult *result)
 		old = MemoryContextSwitchTo(each);
 		if (!try_object(reader, result->dropped))
 			result->dropped++;
+		NXM_PAUSE("loaded");
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(each);
 
@@ -501,7 +503,10 @@ nxm_load_file(bool again, volatile sig_atomic_t *stop, NxmLoadResult *result)
 	reader->space = nxm_space();
 	reader->stop = stop;
 	if (again)
+	{
 		nxm_registry_scan(drop_one, NULL);
+		nxm_registry_drain(stop);
+	}
 
 	reader->fd = OpenTransientFile(nxm_structures_file.path, O_RDONLY | PG_BINARY);
 	if (reader->fd < 0 || fstat(reader->fd, &st) != 0)

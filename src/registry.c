@@ -767,20 +767,7 @@ nxm_object_drop(NxmKind kind, const char *name, size_t len)
 	if (!nxm_object_drop_info(&info))
 		return false;
 
-	/*
-	 * Free it now, if no other process holds it back: each try may move the
-	 * epoch by one, and two further is enough.
-	 */
-	for (int tries = 0; tries < 4;)
-	{
-		NxmDrain	drain = nxm_registry_drain_some();
-
-		if (drain == NXM_DRAIN_NOTHING)
-			break;
-		if (drain == NXM_DRAIN_LATER)
-			tries++;
-		CHECK_FOR_INTERRUPTS();
-	}
+	nxm_registry_drain(NULL);
 	return true;
 }
 

@@ -401,6 +401,8 @@ typedef enum NxmDrain
 } NxmDrain;
 
 extern NxmDrain nxm_registry_drain_some(void);
+/* Frees all of it, unless another process holds it back, or *stop is set; NULL: never. */
+extern void nxm_registry_drain(volatile sig_atomic_t *stop);
 /* Is there anything to free?  Does not attach. */
 extern bool nxm_registry_drain_pending(void);
 /* Tells nxm_registry_drain_some() to look for a cleared map. */

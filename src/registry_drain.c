@@ -230,6 +230,22 @@ nxm_registry_drain_some(void)
 	return nxm_registry_drain_pending() ? NXM_DRAIN_LATER : NXM_DRAIN_NOTHING;
 }
 
+void
+nxm_registry_drain(volatile sig_atomic_t *stop)
+{
+	/* each try may move the epoch by one, and two further is enough */
+	for (int tries = 0; tries < 4 && (stop == NULL || !*stop);)
+	{
+		NxmDrain	drain = nxm_registry_drain_some();
+
+		if (drain == NXM_DRAIN_NOTHING)
+			break;
+		if (drain == NXM_DRAIN_LATER)
+			tries++;
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
 /* What is in a catalog: OID to owner, where there is one. */
 typedef struct CatalogEntry
 {

@@ -461,5 +461,22 @@ $node->{_pid} = undef;
 $node->start;
 is(q1('SELECT count(*) FROM nexusmem.structures'), '0', 'the next start is empty');
 is(q1(q{SELECT prepare(); SELECT others(1)}), "\n", 'and usable');
+
+# A load that is cancelled between two structures: the next one has all of the room.
+$node->append_conf('postgresql.conf', 'nexusmem.memory_limit = 8MB');
+q1('SELECT drop_all()');
+q1(q{SELECT count(nexusmem.map_put(m, k::text, repeat('x', 1000))) FROM unnest(ARRAY['one', 'two']) m, generate_series(1, 3000) k});
+$node->stop;
+# without the worker the first user loads
+$node->append_conf('postgresql.conf', 'max_worker_processes = 0');
+$from = -s $node->logfile;
+$node->start;
+$client = stop_at('loaded', q{SELECT nexusmem.map_size('one')});
+kill 'INT', $client->{pid};
+kill 'CONT', $client->{pid};
+like(answer($client), qr/canceling statement due to user request/, 'loaded: the load is cancelled');
+is(q1(q{SELECT string_agg(name || ' ' || entries, ',' ORDER BY name) FROM nexusmem.structures}), 'one 3000,two 3000', 'the next one loads all');
+unlike(server_log($node, $from), qr/not loaded/, 'without a warning');
+close_session($client);
 $node->stop;
 done_testing();
