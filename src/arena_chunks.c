@@ -177,14 +177,20 @@ nxm_chunk_map(NxmSpace *space, int chunk)
 	segment = dsm_find_mapping(NXM_CHUNK_DSM(handle));
 	if (segment == NULL)
 	{
-		/* until it is pinned an error lets go of it again */
-		segment = dsm_attach(NXM_CHUNK_DSM(handle));
+		char	   *reason;
+
+		/* which leaves nothing behind that looks like a mapping where it fails */
+		segment = nxm_segment_attach(NXM_CHUNK_DSM(handle), &reason);
+		if (segment == NULL && reason != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_SYSTEM_ERROR),
+					 errmsg("could not map a segment of nexusmem's shared memory"),
+					 errdetail_internal("%s", reason)));
 		if (segment == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("a segment of nexusmem's shared memory does not exist any more"),
 					 errhint("Restart the server.")));
-		dsm_pin_mapping(segment);
 	}
 	space->base[chunk] = aligned((NXM_CHUNK_FLAGS(handle) & NXM_CHUNK_SMALL_PAGES) != 0,
 								 segment) + NXM_CHUNK_OFFSET(handle);
