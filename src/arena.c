@@ -351,8 +351,11 @@ attach(void)
 	my_slot = nxm_slot_mine();
 	see_home();
 	before_shmem_exit(detach, 0);
+	/* what it takes over, detach() has to leave again */
+	nxm_begin_operation();
 	nxm_proc_attach(&my_space, proc, my_node, (uint64) MyProcPid);
 	attached = true;
+	nxm_end_operation();
 }
 
 NxmSpace *
