@@ -68,6 +68,13 @@ limbo_entry(const NxmItem *item, NxmRef ref, bool other_account)
 		(other_account ? LIMBO_OTHER_ACCOUNT : 0);
 }
 
+/* Of an item, whatever this process allocates from.  It is mapped. */
+static inline bool
+in_other_account(NxmSpace *space, NxmRef ref)
+{
+	return nxm_page_account(space, nxm_ref_page(ref)) != 0;
+}
+
 /* An item that nobody can read: to our ready stack, or free. */
 static inline void
 free_item(NxmSpace *space, uint64_t entry)
@@ -100,8 +107,7 @@ free_held(NxmSpace *space, NxmRef ref)
 
 	if (item != NULL && nxm_item_is_mapped(space, item))
 	{
-		free_item(space, limbo_entry(item, ref,
-									 nxm_page_account(space, nxm_ref_page(ref)) != 0));
+		free_item(space, limbo_entry(item, ref, in_other_account(space, ref)));
 		return;
 	}
 	for (int i = 0; i < n; i++)
@@ -245,11 +251,10 @@ nxm_flush(NxmSpace *space)
 	}
 }
 
-void
-nxm_retire_slow(NxmSpace *space, NxmRef ref)
+static void
+retire_entry(NxmSpace *space, uint64_t entry)
 {
 	NxmProcLocal *local = space->local;
-	uint64_t	entry = limbo_entry(nxm_at(space, ref), ref, space->account != 0);
 
 	if (local->nlimbo == NXM_LIMBO)
 		nxm_flush(space);
@@ -259,6 +264,12 @@ nxm_retire_slow(NxmSpace *space, NxmRef ref)
 		local->nbig++;
 	if (local->nlimbo == NXM_LIMBO || local->nbig > 0)
 		space->limbo_due = true;
+}
+
+void
+nxm_retire_slow(NxmSpace *space, NxmRef ref)
+{
+	retire_entry(space, limbo_entry(nxm_at(space, ref), ref, space->account != 0));
 }
 
 /* The i-th of this process's epoch limbo. */
@@ -373,8 +384,10 @@ adopt_orphans(NxmSpace *space)
 	}
 	/* release: it has been read */
 	nxm_store(&space->line->hazard, 0);
+	/* made in the account that whoever was short of room allocated from */
 	if (taken)
-		nxm_retire(space, ref);
+		retire_entry(space, limbo_entry((const NxmItem *) orphans, ref,
+										in_other_account(space, ref)));
 }
 
 /* Takes over what a process left in its epoch limbo. */

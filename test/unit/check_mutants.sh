@@ -93,6 +93,10 @@ mutant "displaced note forgotten" check_space space_reclaim.c \
 	'		if (before == 0)
 			return;' '		if (before != ref)
 			return;'
+mutant "record of orphans taken for one of the account in use" check_space space_reclaim.c \
+	'orphans, ref,
+										in_other_account(space, ref))' 'orphans, ref,
+										space->account != 0)'
 mutant "hazard withdrawn without release" check_space space.h \
 	'nxm_store(&space->line->hazard, 0);
 	nxm_store(&space->line->epoch, 0);

@@ -533,6 +533,46 @@ arrays_finish(void)
 	finish();
 }
 
+/* Bytes of a record of orphans. */
+#define RECORD	(3 * sizeof(uint64_t) + NXM_EPOCH_LIMBO * 2 * sizeof(uint64_t))
+
+static void
+setup_accounts(void)
+{
+	setup_pages(2, 8);
+	nxm_store(&check_space()->shared->account[1].page_limit, 8);
+}
+
+/*
+ * While a process allocates from one account it retires more than its list holds, so
+ * that a record is made there; a process that allocates from the other adopts it, and
+ * may not take it for memory of that one.
+ */
+static void
+accounts(int proc)
+{
+	NxmSpace   *space = check_space();
+	NxmRef		ref;
+
+	nxm_allocate_from(space, 1, -1);
+	nxm_enter(space);
+	for (int i = 0; i <= NXM_EPOCH_LIMBO; i++)
+	{
+		ref = alloc(SMALL, proc);
+		check_assert(ref != 0);
+		nxm_retire_epoch(space, ref);
+	}
+	nxm_leave(space);
+	nxm_allocate_from(space, 0, -1);
+	for (int i = 0; i < 4; i++)
+		nxm_epoch_poll(space);
+	nxm_flush(space);
+	ref = alloc(RECORD, proc);
+	check_assert(ref != 0);
+	check_assert(nxm_page_account(space, nxm_ref_page(ref)) == 0);
+	give_back(ref, RECORD);
+}
+
 #define OFTEN CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL
 #define ALL CHECK_EXHAUSTIVE
 
@@ -555,6 +595,7 @@ static const CheckCase cases[] = {
 	{"arrays and the epoch, two processes", 2, setup_arrays_two, arrays, arrays_finish, OFTEN, NULL},
 	{"arrays, and the epoch moved on by a third", 3, setup_arrays_three, arrays_three, arrays_finish, ALL, 0, 2, 2, NULL, NULL},
 	{"arrays and the epoch, all schedules", 2, setup_arrays_two, arrays_fixed, arrays_finish, ALL, 0, 2, 2, NULL, NULL},
+	{"arrays of another account", 2, setup_accounts, accounts, finish, OFTEN, NULL},
 };
 
 int
