@@ -61,6 +61,7 @@ OBJS = \
 	src/prefetch_nestloop.o \
 	src/prefetch_learned.o \
 	src/prefetch_stats.o \
+	src/prefetch_parallel.o \
 	src/prefetch_explain.o \
 	src/predictor_area.o \
 	src/single_flight.o \

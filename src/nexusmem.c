@@ -17,6 +17,7 @@
 #include "prefetch_index.h"
 #include "prefetch_learned.h"
 #include "prefetch_nestloop.h"
+#include "prefetch_parallel.h"
 #include "prefetch_stats.h"
 #include "predictor_area.h"
 #include "registry.h"
@@ -39,6 +40,8 @@ static const NxmShmemModule modules[] = {
 	{"nexusmem scheduler", nxm_scheduler_size, NULL, nxm_scheduler_shmem_init},
 	{"nexusmem prefetch", nxm_prefetch_stats_size, nxm_prefetch_stats_extra,
 	nxm_prefetch_stats_shmem_init},
+	{"nexusmem prefetch of workers", nxm_prefetch_parallel_size, NULL,
+	nxm_prefetch_parallel_shmem_init},
 	{"nexusmem arena", nxm_arena_size, NULL, nxm_arena_shmem_init},
 	{"nexusmem save", nxm_save_size, NULL, nxm_save_shmem_init},
 	{"nexusmem predictor", nxm_predictor_area_size, NULL,
@@ -68,6 +71,8 @@ executor_start(QueryDesc *query, int eflags)
 		standard_ExecutorStart(query, eflags);
 	nxm_prefetch_nestloop_started(query, own_plan, our_plan, plan_context);
 	nxm_prefetch_index_start(query, eflags);
+	if (unlikely(query->estate->es_instrument != 0))
+		nxm_prefetch_parallel_start(query);
 	nxm_flight_statement(query);
 }
 
@@ -82,6 +87,8 @@ executor_run(NXM_EXECUTOR_RUN_ARGS)
 		standard_ExecutorRun(NXM_EXECUTOR_RUN_PASS);
 	if (query->plannedstmt->parallelModeNeeded)
 		nxm_learned_parallel_ran();
+	if (unlikely(query->estate->es_instrument != 0))
+		nxm_prefetch_explain_ran(query);
 }
 
 static void

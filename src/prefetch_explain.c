@@ -24,11 +24,14 @@
 #include NXM_EXPLAIN_STATE_H
 #include "lib/stringinfo.h"
 #include "nodes/execnodes.h"
+#include "nodes/nodeFuncs.h"
 #include "prefetch_index.h"
+#include "prefetch_parallel.h"
 
 #define LABEL "Look-Ahead"
 
 static explain_per_node_hook_type prev_explain_node = NULL;
+static bool hook_taken = false;
 
 void
 nxm_prefetch_explain(const int64 stat[NXM_NUM_PREFETCH_STATS], int distance,
@@ -63,30 +66,61 @@ nxm_prefetch_explain(const int64 stat[NXM_NUM_PREFETCH_STATS], int distance,
 	pfree(buf.data);
 }
 
-/* Of a scan that look-ahead may have been in; NULL: it was not, or never began. */
-static IndexScanDesc
-scan_of(PlanState *node)
+static inline bool
+is_index_scan(const PlanState *node)
 {
-	if (IsA(node, IndexScanState))
-		return ((IndexScanState *) node)->iss_ScanDesc;
-	if (IsA(node, IndexOnlyScanState))
-		return ((IndexOnlyScanState *) node)->ioss_ScanDesc;
-	return NULL;
+	return IsA(node, IndexScanState) || IsA(node, IndexOnlyScanState);
+}
+
+/* What was counted in this process, in an index scan.  false: nothing. */
+static bool
+own_counts(const PlanState *node, int64 stat[NXM_NUM_PREFETCH_STATS],
+		   int *distance)
+{
+	/* NULL: it never began, or in workers alone */
+	IndexScanDesc scan = IsA(node, IndexScanState) ?
+		((const IndexScanState *) node)->iss_ScanDesc :
+		((const IndexOnlyScanState *) node)->ioss_ScanDesc;
+
+	return scan != NULL && nxm_prefetch_index_stats(scan, stat, distance);
 }
 
 static void
 explain_node(PlanState *node, List *ancestors, const char *relationship,
 			 const char *plan_name, struct ExplainState *es)
 {
-	IndexScanDesc scan = es->analyze && es->buffers ? scan_of(node) : NULL;
-	int64		stat[NXM_NUM_PREFETCH_STATS];
-	int			distance;
+	int64		stat[NXM_NUM_PREFETCH_STATS] = {0};
+	int			distance = 0;
 
 	if (prev_explain_node)
 		prev_explain_node(node, ancestors, relationship, plan_name, es);
-	if (scan != NULL && nxm_prefetch_index_stats(scan, stat, &distance) &&
-		stat[NXM_STAT_issued] > 0)
+	if (!es->analyze || !es->buffers || !is_index_scan(node))
+		return;
+	(void) own_counts(node, stat, &distance);
+	nxm_prefetch_parallel_add(node, stat, &distance);
+	if (stat[NXM_STAT_issued] > 0)
 		nxm_prefetch_explain(stat, distance, es);
+}
+
+static bool
+report_node(PlanState *node, void *context)
+{
+	int64		stat[NXM_NUM_PREFETCH_STATS];
+	int			distance;
+
+	if (node == NULL)
+		return false;
+	if (is_index_scan(node) && own_counts(node, stat, &distance))
+		nxm_prefetch_parallel_report(node, stat, distance);
+	return planstate_tree_walker(node, report_node, context);
+}
+
+void
+nxm_prefetch_explain_ran(QueryDesc *query)
+{
+	/* before 18 no line would tell */
+	if (hook_taken && nxm_prefetch_parallel_is_part(query))
+		(void) report_node(query->planstate, NULL);
 }
 
 void
@@ -98,4 +132,5 @@ nxm_prefetch_explain_init(void)
 		return;
 	prev_explain_node = *hook;
 	*hook = explain_node;
+	hook_taken = true;
 }

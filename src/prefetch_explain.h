@@ -7,12 +7,16 @@
 
 #include "postgres.h"
 
+#include "executor/execdesc.h"
 #include "prefetch_stats.h"
 
 struct ExplainState;
 
 /* Takes EXPLAIN's hook, where there is one: PostgreSQL 18 and newer. */
 extern void nxm_prefetch_explain_init(void);
+
+/* After ExecutorRun of an instrumented query: a parallel worker reports to its leader. */
+extern void nxm_prefetch_explain_ran(QueryDesc *query);
 
 /*
  * Prints the counts of one node of a plan, and the most blocks that it might

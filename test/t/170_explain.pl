@@ -42,6 +42,7 @@ CREATE INDEX t_k ON t (k);
 CREATE INDEX t_g ON t (g);
 CREATE TABLE o AS SELECT n::int, (n * 7919 % 100003)::int AS k, (n * 7919 % 100003 / 5)::int AS g FROM generate_series(1, 20000) n;
 CREATE INDEX o_n ON o (n);
+ALTER TABLE o SET (parallel_workers = 2);
 CREATE TABLE few AS SELECT * FROM o WHERE n <= 20;
 CREATE TABLE w AS SELECT k, k % 100 AS f, pad, point(k * 37 % 1009, k * 101 % 997) AS place FROM (SELECT * FROM t WHERE k <= 20000 ORDER BY hashint4(k)) s;
 CREATE INDEX w_f ON w USING hash (f);
@@ -116,6 +117,25 @@ sub node_of
 my $range = 'SELECT k, pad FROM t WHERE k BETWEEN 5000 AND 5500 ORDER BY k';
 my $loop = 'SELECT o.n, t.pad FROM o JOIN t ON t.g = o.g WHERE o.n BETWEEN 1000 AND 1099';
 my $nestloop = 'SET nexusmem.enable_nestloop_prefetch = on';
+
+my %shared = (
+	'index scan' => 'SELECT count(pad) FROM t WHERE k BETWEEN 70000 AND 75000',
+	'index-only scan' => 'SELECT count(k) FROM t WHERE k BETWEEN 70000 AND 75000',
+	'in order' => 'SELECT k, pad FROM t WHERE k BETWEEN 70000 AND 72000 ORDER BY k',
+	'inner side' => 'SELECT count(t.pad) FROM o JOIN t ON t.g = o.g WHERE o.n BETWEEN 1000 AND 1399',
+);
+my $parallel = 'SET max_parallel_workers_per_gather = 2; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_index_scan_size = 0; SET min_parallel_table_scan_size = 0; SET cpu_tuple_cost = 1';
+
+# parallel_plan_of($query, [$settings]): the plan, and what was counted of t in index
+# scans, by this session and by all
+sub parallel_plan_of
+{
+	my ($query, $settings) = @_;
+	$node->safe_psql('postgres', 'SELECT nexusmem.stat_prefetch_reset()');
+	my ($plan, $count) = plan_of($query, 'BUFFERS', join '; ', $parallel, $settings // ());
+	my $all = $node->safe_psql('postgres', q{SELECT issued, used, wasted, skipped FROM nexusmem.stat_prefetch WHERE kind = 'index' AND relid = 't'::regclass});
+	return ($plan, $count->{index}, [ split /\|/, $all ]);
+}
 
 SKIP:
 {
@@ -193,12 +213,57 @@ SKIP:
 	is(scalar @{ $mark[0] }, 1, 'EXPLAIN marks that');
 	is_deeply($mark[1], $mark[0], 'and nothing else');
 
-	# a parallel scan: the leader's part
+	# parallel scans: the leader and its workers
+	foreach my $name (sort keys %shared)
+	{
+		foreach my $leader ('off', 'on')
+		{
+			my $what = "$name, leader $leader";
+			cold();
+			my ($plan, $own, $all) = parallel_plan_of($shared{$name}, "SET parallel_leader_participation = $leader");
+			like($plan, qr/Workers Launched: [12]/, "$what: runs in parallel");
+			cmp_ok($all->[0], '>', 20, "$what: blocks are read ahead");
+			is_deeply($own, [ 0, 0, 0, 0 ], "$what: by workers alone") if $leader eq 'off';
+			is_deeply(sum_of($plan), $all, "$what: the line tells what all of them counted") or diag($plan);
+			like($plan, qr/distance=32$/m, "$what: and the distance");
+		}
+	}
+
+	# workers are started again for each scan, below LIMIT with another segment
+	foreach my $limit ('', 'LIMIT 300')
+	{
+		my $inside = $limit ? "SELECT pad FROM t WHERE k BETWEEN 70000 AND 75000 $limit" : $shared{'index scan'};
+		cold();
+		($plan, undef, my $all) = parallel_plan_of("SELECT count(x) FROM generate_series(1, 3) g LEFT JOIN ($inside) x ON true",
+			'SET nexusmem.debug_force_prefetch = on');
+		like($plan, qr/Gather \([^\n]*loops=3\)/, "workers started anew $limit") or diag($plan);
+		cmp_ok($all->[0], '>', 20, 'blocks are read ahead');
+		is_deeply(sum_of($plan), $all, 'all of them are told') or diag($plan);
+	}
+
+	# a query within another: each line tells its own
+	$node->safe_psql('postgres', q{CREATE FUNCTION note_plan(query text) RETURNS int LANGUAGE plpgsql PARALLEL RESTRICTED AS $$
+		DECLARE
+			line text;
+			plan text := '';
+		BEGIN
+			FOR line IN EXECUTE 'EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) ' || query LOOP
+				plan := plan || line || E'\n';
+			END LOOP;
+			RAISE LOG 'noted: %end of plan', plan;
+			RETURN 1;
+		END $$});
 	cold();
-	($plan) = plan_of('SELECT count(*), sum(length(pad)) FROM t WHERE k BETWEEN 70000 AND 75000', 'BUFFERS',
-		'SET max_parallel_workers_per_gather = 2; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_index_scan_size = 0; SET min_parallel_table_scan_size = 0; SET cpu_tuple_cost = 1');
-	like($plan, qr/Parallel Index Scan/, 'a parallel scan');
-	like($plan, qr/Workers Launched: [12]/, 'with workers');
+	my $before = -s $node->logfile;
+	($plan, undef, my $all) = parallel_plan_of("SELECT note_plan('SELECT count(pad) FROM t WHERE k BETWEEN 40000 AND 40300'), count(pad) FROM t WHERE k BETWEEN 70000 AND 75000");
+	my ($within) = server_log($node, $before) =~ /noted: (.*)end of plan/s;
+	$within =~ s/^\t//mg;
+	like($_, qr/Workers Launched: [12]/, 'a parallel query in a parallel query') foreach $plan, $within;
+	my ($outer_sum, $inner_sum) = (sum_of($plan), sum_of($within));
+	is_deeply([ map { $outer_sum->[$_] + $inner_sum->[$_] } 0 .. 3 ], $all, 'both are told');
+	cmp_ok($outer_sum->[0], '>', 500, 'the outer one its own');
+	cmp_ok($inner_sum->[0], '>', 20, 'the inner one its own');
+	cmp_ok($inner_sum->[0], '<', 320, 'and not what is the other one\'s') or diag($within);
 
 	# other extensions' hooks
 	SKIP:
