@@ -88,7 +88,10 @@ executor_run(NXM_EXECUTOR_RUN_ARGS)
 	if (query->plannedstmt->parallelModeNeeded)
 		nxm_learned_parallel_ran();
 	if (unlikely(query->estate->es_instrument != 0))
+	{
 		nxm_prefetch_explain_ran(query);
+		nxm_prefetch_nestloop_ran(query);
+	}
 }
 
 static void

@@ -12,9 +12,8 @@
  * numbers of buffers these depend on what happened to be cached.  Where it did
  * not read ahead, and with BUFFERS off, what EXPLAIN prints is PostgreSQL's own.
  *
- * Limits: of a parallel scan the leader's part alone.  What the workers count is
- * in their scan descriptors and ends with them, and what PostgreSQL brings from
- * them to the leader has no room for it.
+ * What parallel workers count is in their scan descriptors and ends with them; it
+ * comes to the leader by prefetch_parallel.c.
  */
 #include "prefetch_explain.h"
 

@@ -79,6 +79,7 @@
 #include "prefetch_explain.h"
 #include "prefetch_index.h"
 #include "prefetch_page.h"
+#include "prefetch_parallel.h"
 #include "prefetch_stats.h"
 #include "tcop/dest.h"
 #include "utils/datum.h"
@@ -893,17 +894,11 @@ rescan(CustomScanState *node)
 		ExecReScan(outer);
 }
 
+/* What was counted in this process, while the query is not ended. */
 static void
-explain(CustomScanState *node, List *ancestors, ExplainState *es)
+own_counts(LoopState *state, int64 stat[NXM_NUM_PREFETCH_STATS])
 {
-	LoopState  *state = (LoopState *) node;
-	int64		stat[NXM_NUM_PREFETCH_STATS];
-
-	(void) ancestors;
-	/* auto_explain prints the node also where no numbers were asked for */
-	if (!es->analyze)
-		return;
-	memcpy(stat, state->stat, sizeof(stat));
+	memcpy(stat, state->stat, sizeof(state->stat));
 	/* the loop got as far as the row at head: see end() */
 	if (state->head_returned)
 	{
@@ -916,7 +911,38 @@ explain(CustomScanState *node, List *ancestors, ExplainState *es)
 		}
 	}
 	stat[NXM_STAT_wasted] = stat[NXM_STAT_issued] - stat[NXM_STAT_used];
-	nxm_prefetch_explain(stat, state->max_distance, es);
+}
+
+static void
+explain(CustomScanState *node, List *ancestors, ExplainState *es)
+{
+	LoopState  *state = (LoopState *) node;
+	int64		stat[NXM_NUM_PREFETCH_STATS];
+	int			distance = state->max_distance;
+
+	(void) ancestors;
+	/* auto_explain prints the node also where no numbers were asked for */
+	if (!es->analyze)
+		return;
+	own_counts(state, stat);
+	nxm_prefetch_parallel_add(&node->ss.ps, stat, &distance);
+	nxm_prefetch_explain(stat, distance, es);
+}
+
+void
+nxm_prefetch_nestloop_ran(QueryDesc *query)
+{
+	int64		stat[NXM_NUM_PREFETCH_STATS];
+
+	if (!nxm_prefetch_parallel_is_part(query))
+		return;
+	for (LoopState *state = loops; state != NULL; state = state->next)
+	{
+		if (state->css.ss.ps.state != query->estate)
+			continue;
+		own_counts(state, stat);
+		nxm_prefetch_parallel_report(&state->css.ss.ps, stat, state->max_distance);
+	}
 }
 
 /* A node, by its plan's number. */

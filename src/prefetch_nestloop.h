@@ -29,6 +29,9 @@ extern void nxm_prefetch_nestloop_started(QueryDesc *query, PlannedStmt *own,
 /* Before ExecutorRun, with its count (0: all rows) and its destination. */
 extern void nxm_prefetch_nestloop_run(QueryDesc *query, uint64 count);
 
+/* After ExecutorRun of an instrumented query: a parallel worker reports to its leader. */
+extern void nxm_prefetch_nestloop_ran(QueryDesc *query);
+
 /* Is it one of the nodes put into plans? */
 extern bool nxm_is_nestloop_node(const PlanState *state);
 

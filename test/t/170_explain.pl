@@ -127,14 +127,14 @@ my %shared = (
 my $parallel = 'SET max_parallel_workers_per_gather = 2; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_index_scan_size = 0; SET min_parallel_table_scan_size = 0; SET cpu_tuple_cost = 1';
 
 # parallel_plan_of($query, [$settings]): the plan, and what was counted of t in index
-# scans, by this session and by all
+# scans, by this session and by all, and in nested loops by all
 sub parallel_plan_of
 {
 	my ($query, $settings) = @_;
 	$node->safe_psql('postgres', 'SELECT nexusmem.stat_prefetch_reset()');
 	my ($plan, $count) = plan_of($query, 'BUFFERS', join '; ', $parallel, $settings // ());
-	my $all = $node->safe_psql('postgres', q{SELECT issued, used, wasted, skipped FROM nexusmem.stat_prefetch WHERE kind = 'index' AND relid = 't'::regclass});
-	return ($plan, $count->{index}, [ split /\|/, $all ]);
+	my @all = map { [ split /\|/, $node->safe_psql('postgres', "SELECT issued, used, wasted, skipped FROM nexusmem.stat_prefetch WHERE kind = '$_' AND relid = 't'::regclass") ] } 'index', 'nestloop';
+	return ($plan, $count->{index}, @all);
 }
 
 SKIP:
@@ -281,6 +281,15 @@ my ($plan, $count) = plan_of($loop, 'BUFFERS OFF', $nestloop);
 is_deeply(sum_of(node_of($plan, qr/Custom Scan \(nexusmem Look-Ahead\)/)), $count->{nestloop}, 'nested loop: the node tells, without BUFFERS too') or diag($plan);
 cmp_ok($count->{nestloop}[0], '>', 20, 'blocks are read ahead');
 unlike(node_of($plan, qr/Index Scan using t_g/), qr/Look-Ahead/, 'and the inner scan does not');
+foreach my $leader ('off', 'on')
+{
+	cold();
+	($plan, undef, undef, my $all) = parallel_plan_of('SELECT count(t.pad) FROM o JOIN t ON t.k = o.k WHERE o.n BETWEEN 1000 AND 1999',
+		"$nestloop; SET enable_seqscan = on; SET parallel_leader_participation = $leader");
+	like($plan, qr/Workers Launched: [12]/, "nested loop, leader $leader: runs in parallel");
+	cmp_ok($all->[0], '>', 300, 'blocks are read ahead');
+	is_deeply(sum_of(node_of($plan, qr/Custom Scan \(nexusmem Look-Ahead\)/)), $all, 'the line tells what all of them counted') or diag($plan);
+}
 cold();
 ($plan, $count) = plan_of("$loop ORDER BY o.n LIMIT 303", 'FORMAT JSON, BUFFERS', $nestloop);
 my ($custom) = grep { $_->{'Node Type'} eq 'Custom Scan' } map { @{ $_->{Plans} // [] } } @{ decode_json($plan)->[0]{Plan}{Plans} };
