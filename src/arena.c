@@ -56,7 +56,7 @@
 #define CACHE_RETRY_MS		1000
 
 /* so often more of the memory is put into huge pages */
-#define COLLAPSE_INTERVAL_MS	900
+#define COLLAPSE_INTERVAL_MS	700
 
 #define DEFAULT_LIMIT_KB	(256 * 1024)
 #define LEAST_LIMIT_KB		1024

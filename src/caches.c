@@ -23,10 +23,9 @@
 
 /* Steps of housekeeping for one cache in a pass, of less than a millisecond each. */
 #define STEPS			256
-/* Between two passes, ms: with work left, with caches in use, with empty ones. */
+/* Between two passes, ms: with work left, with caches in use. */
 #define WAIT_BUSY		5
-#define WAIT_USED		200
-#define WAIT_EMPTY		1000
+#define WAIT_USED		(NXM_CACHE_PERIOD / 1000)
 
 /* Pages below the limit with which caches give way to each other; a value has 17. */
 #define NEAR_LIMIT		32
@@ -266,7 +265,7 @@ nxm_caches_tick(volatile sig_atomic_t *stop)
 	NxmAnchor  *anchor = nxm_anchor_if_any();
 	uint64		made;
 	const NxmObjectInfo *largest = NULL;
-	int			wait = WAIT_EMPTY;
+	int			wait = -1;
 
 	if (anchor == NULL)
 		return -1;
@@ -290,8 +289,8 @@ nxm_caches_tick(volatile sig_atomic_t *stop)
 		}
 		if (result == NXM_OK)
 			wait = WAIT_BUSY;
-		else if (info->cache_used > 0)
-			wait = Min(wait, WAIT_USED);
+		else if (info->cache_used > 0 && wait < 0)
+			wait = WAIT_USED;
 		if (largest == NULL || info->cache_used > largest->cache_used)
 			largest = info;
 	}
@@ -301,5 +300,5 @@ nxm_caches_tick(volatile sig_atomic_t *stop)
 		chosen = largest->id;
 		nxm_registry_set_largest(largest);
 	}
-	return list.count == 0 ? -1 : wait;
+	return wait;
 }

@@ -53,7 +53,7 @@ extern bool nxm_caches_choose_again(void);
 
 /*
  * For the worker: housekeeping of all caches, of all databases.  Returns how many
- * milliseconds it may wait until the next time; -1: there are no caches.
+ * milliseconds it may wait until the next time; -1: no cache has anything in it.
  */
 extern int	nxm_caches_tick(volatile sig_atomic_t *stop);
 

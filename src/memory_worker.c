@@ -13,8 +13,8 @@
  * every process to answer a barrier: so everything here that takes long looks for
  * interrupts.
  *
- * It passes once a second as long as there is any memory of ours, or more often while
- * there are caches with something in them (caches.c), and looks at the
+ * It passes every PASS_INTERVAL_MS as long as there is any memory of ours, or more often
+ * while there are caches with something in them (caches.c), and looks at the
  * catalogs every RECONCILE_INTERVAL_MS or when somebody said that a role or a
  * database may be gone.  Without memory there is nothing to look after, and it
  * sleeps until its latch is set: by whoever is about to use structures, just
@@ -49,7 +49,8 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#define PASS_INTERVAL_MS		1000
+/* less than the second in which what a cache had no time to notice is reclaimed */
+#define PASS_INTERVAL_MS		750
 #define RECONCILE_INTERVAL_MS	10000
 #define STOP_INTERVAL_MS		10
 /* passes that the worker makes after it was told to expect memory */

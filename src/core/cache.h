@@ -103,9 +103,11 @@
  * of its segments lives, and segments of the index do not shrink.
  *
  * Deadlines.  Segments with deadlines hold items of like time to live and like
- * deadline: TTLs of 2^e to 2^(e+1) microseconds, deadlines in one window of
- * 2^(e-3), at the end of which all have passed.  So a whole segment expires
- * at once, at most an eighth of the TTL late.
+ * deadline: TTLs of 2^e to 2^(e+1) microseconds beyond 2^21, deadlines in one window
+ * of 2^(e-3), at the end of which all have passed.  So a whole segment expires at
+ * once, and an eighth of the TTL less 2^18 microseconds late at most, or half a
+ * second: what lacks to an eighth of the TTL, or to a second, is for housekeeping,
+ * which comes every NXM_CACHE_PERIOD and then takes its time.
  *
  * Time is microseconds of any clock that all processes share; deadline 0: none.  An
  * operation looks at it once: one that found an entry there may take effect a
@@ -129,6 +131,9 @@
 
 /* The account of the space that all memory of caches is counted in. */
 #define NXM_CACHE_ACCOUNT	1
+
+/* How often, in microseconds, housekeeping is to look at a cache that has entries. */
+#define NXM_CACHE_PERIOD	200000
 
 /* Most keys in one nxm_cache_get_many(). */
 #define NXM_CACHE_BATCH		32

@@ -313,11 +313,9 @@ nxm_cache_is_due(NxmCacheView *view, NxmCachePartition *part)
 
 /* Makes ripe what has expired, sealing it if need be. */
 static NxmResult
-find_expired(NxmCacheView *view, NxmCachePartition *part)
+find_expired(NxmSpace *space, NxmCachePartition *part, uint64_t now)
 {
-	NxmSpace   *space = view->space;
 	uint64_t	before = nxm_load(&part->next_due);
-	uint64_t	now = (uint64_t) view->now(view->env);
 	uint64_t	least = UINT64_MAX;
 	NxmResult	result = NXM_OK;
 
@@ -375,15 +373,17 @@ find_expired(NxmCacheView *view, NxmCachePartition *part)
 	return NXM_OK;
 }
 
-/* Claims a ripe segment.  spare: what lives of it is kept in any case. */
+/*
+ * Claims a ripe segment: one that was due before now, else any.  spare: what lives of
+ * it is kept in any case.
+ */
 static NxmResult
-claim_ripe(NxmCacheView *view, NxmCachePartition *part, bool spare,
+claim_ripe(NxmSpace *space, NxmCachePartition *part, uint64_t now, bool spare,
 		   NxmVictim *victim)
 {
-	NxmSpace   *space = view->space;
-
-	for (int i = 0; i < NXM_CACHE_RIPE; i++)
+	for (int n = now == 0 ? NXM_CACHE_RIPE : 0; n < 2 * NXM_CACHE_RIPE; n++)
 	{
+		int			i = n % NXM_CACHE_RIPE;
 		uint64_t	name = nxm_load(&part->ripe[i]);
 		NxmCacheSegment *segment;
 		uint64_t	word;
@@ -399,6 +399,9 @@ claim_ripe(NxmCacheView *view, NxmCachePartition *part, bool spare,
 			(void) nxm_cas(&part->ripe[i], &name, 0);
 			continue;
 		}
+		/* without deadline: 0, which is never before */
+		if (n < NXM_CACHE_RIPE && nxm_load_relaxed(&segment->due) - 1 >= now)
+			continue;
 		if (claim(segment, name, word, SEG_SEALED, victim))
 		{
 			/* what is the oldest anyway need not be spared */
@@ -473,16 +476,18 @@ nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, NxmReach reach,
 			   NxmVictim *victim)
 {
 	NxmSpace   *space = view->space;
+	uint64_t	now = 0;
 	NxmResult	result;
 	int			first;
 
 	if (nxm_cache_is_due(view, part))
 	{
-		result = find_expired(view, part);
+		now = (uint64_t) view->now(view->env);
+		result = find_expired(space, part, now);
 		if (result != NXM_OK)
 			return result;
 	}
-	result = claim_ripe(view, part, reach == REACH_RIPE, victim);
+	result = claim_ripe(space, part, now, reach == REACH_RIPE, victim);
 	if (result != NXM_ABSENT || reach == REACH_RIPE)
 		return result;
 	if (claim_examined(space, part, victim))

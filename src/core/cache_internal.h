@@ -171,6 +171,11 @@ typedef struct NxmCacheSegment
 #define MIN_SCALE			22
 #define MAX_SCALE			45
 #define WINDOW_SHIFT(scale) ((scale) - 3)
+#define WINDOW_SLACK		(INT64_C(1) << 18)
+_Static_assert(WINDOW_SLACK >= NXM_CACHE_PERIOD * 5 / 4,
+			   "a pass of housekeeping may take a quarter of its period");
+_Static_assert((INT64_C(1) << WINDOW_SHIFT(MIN_SCALE)) + WINDOW_SLACK <= 1000000,
+			   "what expires soon is reclaimed within a second");
 
 /* The head of a segment: deadline, and by how much deadlines in items are shifted. */
 #define HEAD_SHIFT_SHIFT	58

@@ -74,8 +74,8 @@ nxm_cache_has_room(NxmCacheView *view, NxmCache *cache,
 void
 nxm_cache_window(int64_t deadline, int64_t now, uint32_t *scale, uint64_t *due)
 {
-	uint64_t	ttl = deadline > now ? (uint64_t) (deadline - now) : 1;
-	uint32_t	log = 63 - (uint32_t) __builtin_clzll(ttl);
+	int64_t		beyond = deadline - now - 8 * WINDOW_SLACK;
+	uint32_t	log = 63 - (uint32_t) __builtin_clzll(beyond > 0 ? (uint64_t) beyond : 1);
 
 	if (deadline == 0)
 	{

@@ -956,6 +956,152 @@ waiting_is_as_good_as_free(Worker *worker)
 	return ok;
 }
 
+/* When the bytes of what has this deadline are to be free. */
+static int64_t
+reclaimed_by(int64_t ttl, int64_t deadline)
+{
+	return deadline + (ttl / 8 > 1000000 ? ttl / 8 : 1000000);
+}
+
+/* A pass of the worker, which stops after as many steps. */
+static void
+pass(Filling *f, int64_t at)
+{
+	Test	   *test = f->worker->test;
+	NxmResult	r = NXM_OK;
+
+	nxm_store(&test->clock, (uint64_t) at);
+	for (int i = 0; i < 256 && r == NXM_OK; i++)
+	{
+		ENV_DO(f->view.space, r, nxm_cache_tick(&f->view, &test->cache));
+		nxm_epoch_poll(f->view.space);
+	}
+}
+
+static void
+set_with_ttl(Filling *f, int64_t ttl, int64_t deadline)
+{
+	Test	   *test = f->worker->test;
+	NxmValue	value = {f->worker->buffer2, 100, NXM_TEXT};
+	KeyText		k;
+	NxmResult	r;
+
+	nxm_store(&test->clock, (uint64_t) (deadline - ttl));
+	r = set(&f->view, &test->cache, make_key(&k, 't', 0, f->next++), &value, deadline, false);
+	CHECK(f->worker, r == NXM_OK, "set with a deadline: %d", (int) r);
+}
+
+/*
+ * With no other worker: are the bytes of one entry free in time, where the last pass
+ * before is as long before as can be?  *after: all that came before is gone.
+ */
+static bool
+one_is_in_time(Filling *f, int64_t ttl, bool aligned, int64_t *after)
+{
+	Test	   *test = f->worker->test;
+	/* no window is longer: with its first deadline an entry waits for the end of it */
+	int64_t		unit = INT64_C(1) << 43;
+	int64_t		deadline = *after + ttl;
+	int64_t		until;
+
+	if (aligned)
+		deadline = (deadline / unit + 1) * unit + 1;
+	else
+		deadline += env_below(&f->worker->random, UINT32_MAX);
+	until = reclaimed_by(ttl, deadline);
+	set_with_ttl(f, ttl, deadline);
+	for (int back = 3; back > 0; back--)
+	{
+		int64_t		at = until + 1 - back * (int64_t) NXM_CACHE_PERIOD;
+
+		if (at >= deadline - ttl)
+			pass(f, at);
+	}
+	*after = until + ttl;
+	if (nxm_cache_is_empty(&f->view, &test->cache) && bytes_of_entries(f) == 0)
+		return true;
+	printf("# a TTL of %lld: not free %lld after its end\n", (long long) ttl,
+		   (long long) (until - deadline));
+	pass(f, until + ttl);
+	return false;
+}
+
+/* Many at once, whose deadlines come one after another. */
+static bool
+all_are_in_time(Filling *f, int64_t begin)
+{
+	enum { N = 4000 };
+	Test	   *test = f->worker->test;
+	int64_t    *until = calloc(N, sizeof(int64_t));
+	int			most = 0;
+	bool		ok = true;
+
+	CHECK(f->worker, until != NULL, "no memory");
+	for (int n = 0; n < N && ok; n++)
+	{
+		int64_t		now = begin + n * (int64_t) NXM_CACHE_PERIOD / 4;
+		int64_t		ttl = 1000 + env_below(&f->worker->random,
+										   UINT32_C(1) << (10 + env_below(&f->worker->random, 17)));
+
+		until[n] = reclaimed_by(ttl, now + ttl);
+		set_with_ttl(f, ttl, now + ttl);
+		if (n % 4 == 3)
+		{
+			NxmCacheStats stats;
+			int			late = 0;
+
+			/* now, and not by this pass */
+			for (int i = 0; i <= n; i++)
+				late += until[i] < now;
+			CHECK(f->worker, nxm_cache_stats(&f->view, &test->cache, 0, &stats), "no statistics");
+			ok = stats.entries <= (uint64_t) (n + 1 - late);
+			if (!ok)
+				printf("# %llu entries are there of which %d may be\n",
+					   (unsigned long long) stats.entries, n + 1 - late);
+			if ((int) stats.entries > most)
+				most = (int) stats.entries;
+			pass(f, now);
+		}
+	}
+	printf("# at most %d entries at once\n", most);
+	free(until);
+	return ok && most > 50;
+}
+
+static bool
+expires_in_time(Worker *worker)
+{
+	static const int64_t beside[] = {-1000, -1, 0, 1, 1000, 200000, 1000000, 1600000, 3000000};
+	const int64_t year = INT64_C(366) * 86400 * 1000000;
+	Filling		f = {.worker = worker};
+	int64_t		after = (int64_t) nxm_load(&((Test *) worker->test)->clock);
+	int			late = 0;
+	bool		ok;
+
+	new_cache(worker, &((Test *) worker->test)->cache, 1, AMPLE);
+	open_view(worker, &f.view);
+	memset(worker->buffer2, 't', 100);
+	for (int log = 10; log < 45; log++)
+		for (int i = 0; i < (int) (sizeof(beside) / sizeof(beside[0])); i++)
+		{
+			int64_t		ttl = (INT64_C(1) << log) + beside[i];
+
+			if (ttl >= 1000 && ttl <= year)
+				late += !one_is_in_time(&f, ttl, true, &after);
+		}
+	for (int i = 0; i < 2000; i++)
+	{
+		/* as many of each order of magnitude */
+		int64_t		ttl = 1000 + (int64_t) (env_random(&worker->random) >>
+											(19 + env_below(&worker->random, 35)));
+
+		late += !one_is_in_time(&f, ttl < year ? ttl : year, i % 2 == 0, &after);
+	}
+	ok = all_are_in_time(&f, after) && late == 0;
+	drop_cache(worker, &((Test *) worker->test)->cache, NULL);
+	return ok;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -1020,6 +1166,7 @@ main(int argc, char **argv)
 	stress_ok(limits_hold(worker, 1, 20, false, 320, 14), "and one that the ghost is larger than");
 	stress_ok(waiting_is_as_good_as_free(worker), "an index is kept while memory waits for the epoch");
 	stress_ok(few_and_long(worker), "an index that few entries need makes room for them");
+	stress_ok(expires_in_time(worker), "what has expired is reclaimed in time, whatever its TTL");
 	printf("# %llu operations, %llu clears\n", (unsigned long long) nxm_load(&test->operations),
 		   (unsigned long long) nxm_load(&test->clears));
 	return stress_end();
