@@ -276,15 +276,25 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		big = 8 + key->len + (size_t) len > NXM_CACHE_INLINE;
 		if (big && write->big == 0)
 		{
+			uint64_t	new = (uint64_t) len << NXM_REF_BITS;
 			NxmRef		ref;
 
 			result = find_room_for(view, cache, part, len);
 			if (result != NXM_OK)
 				return result;
+			if (!nxm_cache_take(view, cache, big_bytes(new), NXM_CACHE_KEEP))
+			{
+				space->need_chunk = -1;
+				space->want = NXM_WANT_LIMIT;
+				return NXM_NEED_MEMORY;
+			}
 			result = nxm_item_new(space, NULL, write->value, 0, &ref);
 			if (result != NXM_OK)
+			{
+				nxm_cache_give(cache, big_bytes(new));
 				return result;
-			write->big = ref | (uint64_t) len << NXM_REF_BITS;
+			}
+			write->big = ref | new;
 		}
 	}
 	len = big ? 0 : len;
@@ -325,13 +335,16 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 
 /* The item is not going to be published. */
 static void
-drop_item(NxmSpace *space, Write *write)
+drop_item(NxmSpace *space, NxmCache *cache, Write *write)
 {
 	if (write->room.ref != 0)
 		nxm_cache_abandon(&write->room);
 	write->room.ref = 0;
 	if (write->big != 0 && write->deed != EXPIRE)
+	{
 		nxm_item_free(space, BIG_REF(write->big));
+		nxm_cache_give(cache, big_bytes(write->big));
+	}
 	write->big = 0;
 }
 
@@ -422,12 +435,12 @@ kind_for(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part, Write *wr
 
 /* The index names the item. */
 static void
-published(NxmSpace *space, NxmCache *cache, NxmCachePartition *part, Write *write)
+published(NxmSpace *space, NxmCachePartition *part, Write *write)
 {
 	nxm_map_count(space, &part->index, 1, (int64_t) write->bytes);
+	/* relaxed: a sum */
 	if (write->big != 0 && write->deed != EXPIRE)
-		count_big(cache, part, (int64_t) write->bytes -
-				  (int64_t) write->room.units * NXM_REF_UNIT);
+		nxm_fetch_add_relaxed(&part->big, big_bytes(write->big));
 	write->big = 0;
 	/* last: from now on the item may be evicted */
 	nxm_cache_commit(&write->room);
@@ -613,7 +626,7 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			{
 				nxm_map_complete_pending(space, &place, header);
 				if (moved)
-					drop_item(space, write);
+					drop_item(space, cache, write);
 				continue;
 			}
 			/* writing is a use, too */
@@ -625,7 +638,7 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			{
 				/* a copy is of this item, and it may be another one by now */
 				if (moved)
-					drop_item(space, write);
+					drop_item(space, cache, write);
 				continue;
 			}
 			old = item_header(found.item);
@@ -635,7 +648,7 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			if (to != EMPTY && (old & C_BIG) == 0)
 				nxm_cache_give_room(space, part, ref, item_units(old));
 			if (to != EMPTY)
-				published(space, cache, part, write);
+				published(space, part, write);
 			if (over)
 				count(space, part, NXM_CACHE_COUNTER_expirations);
 			break;
@@ -677,11 +690,11 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		}
 		if (nxm_map_insert(space, &place, slot, tag, write->room.ref))
 		{
-			published(space, cache, part, write);
+			published(space, part, write);
 			break;
 		}
 	}
-	drop_item(space, write);
+	drop_item(space, cache, write);
 	if (refused && (result == NXM_OK || result == NXM_EXISTS || result == NXM_ABSENT))
 	{
 		count(space, part, NXM_CACHE_COUNTER_refusals);
@@ -702,7 +715,7 @@ do_write(NxmCacheView *view, NxmCache *cache, Write *write)
 
 	if (part == NULL)
 		return result;
-	nxm_cache_use_memory(space, part);
+	nxm_cache_use_memory(view, cache, part);
 	if (write->deed == SET || write->deed == ADD)
 		nxm_ghost_prefetch(space, part, write->key->hash);
 	result = change_index(view, cache, part, write);
@@ -711,7 +724,7 @@ do_write(NxmCacheView *view, NxmCache *cache, Write *write)
 		!nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + NXM_CACHE_AHEAD))
 		(void) nxm_cache_make_way(view, cache, part, 2 * write->stored + LEAST_STEP,
 								  REACH_SEALED);
-	nxm_cache_leave_memory(space, cache, part);
+	nxm_cache_leave_memory(space);
 	return result;
 }
 

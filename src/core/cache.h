@@ -86,8 +86,9 @@
  * is short, a chain of the index that is full loses the entry that was read
  * least, unless its whole segment is full.
  *
- * What a partition has, index and ghosts included, is counted as it is allocated and
- * retired, in `used`, which max_bytes bounds.  The index grows with the entries.  When
+ * What a partition has, index and ghosts included, is counted in `used`, which
+ * max_bytes bounds: before it is allocated, by CAS, so that no number of writers passes
+ * the limit, and until it is retired.  The index grows with the entries.  When
  * a limit was lowered, or entries have become few and long, it may be in the way: it
  * takes more than a third of what the partition may use, and less than half of it
  * would do for the entries that fit beside it.  Then it is cut off as by a clear, and

@@ -44,7 +44,9 @@ nxm_cache_removed(NxmSpace *space, NxmCache *cache, NxmCachePartition *part,
 	{
 		uint64_t	big = item_big(item, header);
 
-		count_big(cache, part, -(int64_t) big_bytes(big));
+		/* relaxed: a sum */
+		nxm_fetch_add_relaxed(&part->big, -(uint64_t) big_bytes(big));
+		nxm_cache_give(cache, big_bytes(big));
 		nxm_retire(space, BIG_REF(big));
 	}
 	/* last: once all is dead the segment is given back, but for our hazard */
@@ -254,8 +256,6 @@ nxm_cache_drain_index(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 		}
 		result = nxm_map_drain_items(space, &part->index, &owner.items);
 	}
-	/* who waits for room in another cache looks at once */
-	nxm_cache_count_index(cache, part);
 	return result;
 }
 
@@ -278,7 +278,7 @@ give_back(NxmSpace *space, NxmCache *cache, NxmCachePartition *part,
 	/* release: who opens it again, or finds it gone, comes after */
 	nxm_store(&victim->segment->word, (SEG_LIFE(victim->word) + 1) << SEG_LIFE_SHIFT);
 	nxm_free(space, victim->page);
-	nxm_fetch_add_relaxed(&cache->used, -(uint64_t) NXM_CACHE_SEGMENT);
+	nxm_cache_give(cache, NXM_CACHE_SEGMENT);
 	if (nxm_load_relaxed(&chain->gone) > 2 * NXM_CHAIN_ENTRIES)
 		(void) nxm_chain_clean(space, chain, CLEAN_BLOCKS);
 	/* last: who closes the partition waits for it */
@@ -393,9 +393,9 @@ evict_partitions(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 
 		if (theirs == NULL)
 			break;
-		nxm_cache_use_memory(space, theirs);
+		nxm_cache_use_memory(view, cache, theirs);
 		result = nxm_cache_evict(view, cache, theirs, units, reach);
-		nxm_cache_use_memory(space, part);
+		nxm_cache_use_memory(view, cache, part);
 		/* what their node would keep is not there for us */
 		if (result == NXM_OK)
 			nxm_trim(space);
@@ -432,10 +432,10 @@ nxm_cache_make_way(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 
 				/* what the writer's limit leaves is no matter of theirs */
 				view->max_bytes = 0;
-				nxm_cache_use_memory(space, theirs);
+				nxm_cache_use_memory(view, other, theirs);
 				result = nxm_cache_evict(view, other, theirs, units, reach);
-				nxm_cache_use_memory(space, part);
 				view->max_bytes = max_bytes;
+				nxm_cache_use_memory(view, cache, part);
 			}
 			if (result != NXM_ABSENT && result != NXM_DROPPED)
 				return result;

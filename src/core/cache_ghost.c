@@ -203,16 +203,20 @@ page_count(uint64_t lines)
 	return lines <= PAGE_LINES ? 0 : (lines + PAGE_LINES - 1) / PAGE_LINES;
 }
 
-/* Memory of a table. */
+/* Memory of a table of so many lines. */
+static size_t
+table_bytes(uint64_t lines)
+{
+	uint64_t	npages = page_count(lines);
+
+	return npages == 0 ? nxm_object_size(LINE_BYTES * lines) :
+		nxm_object_size(sizeof(uint64_t) * npages) + npages * NXM_PAGE_SIZE;
+}
+
 static size_t
 ghost_bytes(uint64_t ghost)
 {
-	uint64_t	npages = page_count(GHOST_LINES(ghost));
-
-	if (GHOST_REF(ghost) == 0)
-		return 0;
-	return npages == 0 ? nxm_object_size(LINE_BYTES * GHOST_LINES(ghost)) :
-		nxm_object_size(sizeof(uint64_t) * npages) + npages * NXM_PAGE_SIZE;
+	return GHOST_REF(ghost) == 0 ? 0 : table_bytes(GHOST_LINES(ghost));
 }
 
 size_t
@@ -313,8 +317,13 @@ fit(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part, NxmGhost *ghos
 		return;
 	if (GHOST_REF(old) != 0 && !is_mapped(space, old))
 		return;
-	if (nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + page_count(lines)))
+	if (nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + page_count(lines)) &&
+		nxm_cache_take(view, cache, table_bytes(lines), NXM_CACHE_KEEP))
+	{
 		new = new_ghost(space, lines);
+		if (new == 0)
+			nxm_cache_give(cache, table_bytes(lines));
+	}
 	/* one that is too large past a lowered limit goes, without another in its place */
 	if (new == 0 && (lines >= GHOST_LINES(old) || !nxm_cache_is_over(view, cache)))
 		return;
@@ -323,9 +332,10 @@ fit(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part, NxmGhost *ghos
 	{
 		if (new != 0)
 			free_ghost(space, new, nxm_free);
+		nxm_cache_give(cache, ghost_bytes(new));
 		return;
 	}
-	nxm_fetch_add_relaxed(&cache->used, ghost_bytes(new) - ghost_bytes(old));
+	nxm_cache_give(cache, ghost_bytes(old));
 	if (GHOST_REF(old) != 0)
 		free_ghost(space, old, nxm_retire_epoch);
 }
@@ -354,7 +364,7 @@ nxm_ghost_retire(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 		} while (!nxm_cas(&part->ghost[kind].table, &table, GHOST_CLOSED));
 		if (GHOST_REF(table) == 0)
 			continue;
-		nxm_fetch_add_relaxed(&cache->used, -(uint64_t) ghost_bytes(table));
+		nxm_cache_give(cache, ghost_bytes(table));
 		free_ghost(space, table, nxm_retire_epoch);
 	}
 	return NXM_OK;

@@ -167,7 +167,10 @@ typedef struct NxmCacheSegment
 #define CELL_TAG(c)			((c) >> 48)
 #define CELL_CLOSED			UINT64_MAX
 
-/* Time to live in scales 22 to 45: windows of half a second to 51 days. */
+/*
+ * Time to live, beyond eight times the slack, in scales 22 to 45: windows of half a
+ * second to 51 days.  Window and slack are an eighth of it at most, or a second.
+ */
 #define MIN_SCALE			22
 #define MAX_SCALE			45
 #define WINDOW_SHIFT(scale) ((scale) - 3)
@@ -403,23 +406,6 @@ count(NxmSpace *space, NxmCachePartition *part, int counter)
 	nxm_fetch_add_relaxed(&part->stripe[space->proc % NXM_CACHE_STRIPES].counter[counter], 1);
 }
 
-/* A value elsewhere than in a segment has come, or goes. */
-static inline void
-count_big(NxmCache *cache, NxmCachePartition *part, int64_t bytes)
-{
-	nxm_fetch_add_relaxed(&part->big, (uint64_t) bytes);
-	nxm_fetch_add_relaxed(&cache->used, (uint64_t) bytes);
-}
-
-/* What the index has grown or shrunk by is the cache's. */
-static inline void
-nxm_cache_count_index(NxmCache *cache, NxmCachePartition *part)
-{
-	/* relaxed, here and below: sums; each change is taken by one exchange */
-	if (nxm_load_relaxed(&part->index.uncounted) != 0)
-		nxm_fetch_add_relaxed(&cache->used, nxm_exchange(&part->index.uncounted, 0));
-}
-
 /* cache.c */
 
 /*
@@ -442,11 +428,6 @@ extern NxmResult nxm_cache_copy_value(NxmSpace *space, const void *item,
 
 /* cache_segment.c */
 
-/* All that allocates for a partition does so between these two. */
-extern void nxm_cache_use_memory(NxmSpace *space, const NxmCachePartition *part);
-extern void nxm_cache_leave_memory(NxmSpace *space, NxmCache *cache,
-								   NxmCachePartition *part);
-
 /* The limit of a cache's own, 0: none. */
 static inline uint64_t
 nxm_cache_max_bytes(const NxmCacheView *view, NxmCache *cache)
@@ -457,6 +438,36 @@ nxm_cache_max_bytes(const NxmCacheView *view, NxmCache *cache)
 		return view->max_bytes;
 	return max_bytes;
 }
+
+/*
+ * Counts bytes in `used` that are to be allocated, if so many pages of the cache's own
+ * limit are left then.  What comes of it below the limit, index excepted, is counted so.
+ */
+static inline bool
+nxm_cache_take(const NxmCacheView *view, NxmCache *cache, uint64_t bytes, uint64_t beyond)
+{
+	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
+
+	beyond *= NXM_CACHE_SEGMENT;
+	return nxm_take_bytes(&cache->used, bytes, max_bytes == 0 ? UINT64_MAX :
+						  max_bytes > beyond ? max_bytes - beyond : 0);
+}
+
+/* They are given back, or were not to be had. */
+static inline void
+nxm_cache_give(NxmCache *cache, uint64_t bytes)
+{
+	/* relaxed: a sum */
+	nxm_fetch_add_relaxed(&cache->used, -bytes);
+}
+
+/*
+ * All that allocates for a partition does so between these two; its index counts in
+ * `used` what it allocates, and frees.
+ */
+extern void nxm_cache_use_memory(NxmCacheView *view, NxmCache *cache,
+								 const NxmCachePartition *part);
+extern void nxm_cache_leave_memory(NxmSpace *space);
 
 /* Pages left below the limits. */
 extern uint64_t nxm_cache_room(NxmCacheView *view, NxmCache *cache,

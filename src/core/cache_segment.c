@@ -20,16 +20,20 @@
 #define WEIGHT_PART			8
 
 void
-nxm_cache_use_memory(NxmSpace *space, const NxmCachePartition *part)
+nxm_cache_use_memory(NxmCacheView *view, NxmCache *cache, const NxmCachePartition *part)
 {
-	nxm_allocate_from(space, NXM_CACHE_ACCOUNT, part->node);
+	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
+
+	nxm_allocate_from(view->space, NXM_CACHE_ACCOUNT, part->node);
+	view->space->counted = &cache->used;
+	view->space->most = max_bytes == 0 ? UINT64_MAX : max_bytes;
 }
 
 void
-nxm_cache_leave_memory(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
+nxm_cache_leave_memory(NxmSpace *space)
 {
 	nxm_allocate_from(space, 0, -1);
-	nxm_cache_count_index(cache, part);
+	space->counted = NULL;
 }
 
 uint64_t
@@ -37,7 +41,7 @@ nxm_cache_room(NxmCacheView *view, NxmCache *cache, const NxmCachePartition *par
 {
 	NxmSpaceShared *shared = view->space->shared;
 	NxmAccount *account = &shared->account[NXM_CACHE_ACCOUNT];
-	/* relaxed, all of them: the limit itself is kept where pages are taken */
+	/* relaxed, all of them: the limits themselves are kept where memory is taken */
 	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
 	uint64_t	used = nxm_load_relaxed(&cache->used);
 	uint64_t	pages = nxm_load_relaxed(&account->pages);
@@ -337,9 +341,11 @@ open_segment(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	uint64_t	life;
 	/* so that the length of a window fits 32 bits */
 	uint32_t	shift = WINDOW_SHIFT(scale) > 32 && scale != 0 ? WINDOW_SHIFT(scale) - 31 : 0;
+	uint64_t	keep = copying ? 0 : NXM_CACHE_KEEP;
 	NxmResult	result;
 
-	if (!nxm_cache_has_room(view, cache, part, copying ? 0 : NXM_CACHE_KEEP))
+	if (!nxm_cache_has_room(view, cache, part, keep) ||
+		!nxm_cache_take(view, cache, NXM_CACHE_SEGMENT, keep))
 	{
 		space->need_chunk = -1;
 		space->want = NXM_WANT_LIMIT;
@@ -347,11 +353,15 @@ open_segment(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	}
 	page = nxm_alloc(space, NXM_PAGE_SIZE);
 	if (page == 0)
+	{
+		nxm_cache_give(cache, NXM_CACHE_SEGMENT);
 		return nxm_no_object(space);
+	}
 	result = nxm_chain_reserve(space, chain, due, &entry);
 	if (result != NXM_OK)
 	{
 		nxm_free(space, page);
+		nxm_cache_give(cache, NXM_CACHE_SEGMENT);
 		return result;
 	}
 	segment = segment_at(space, page);
@@ -366,7 +376,6 @@ open_segment(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			  (uint64_t) scale << SEG_SCALE_SHIFT |
 			  (uint64_t) kind << SEG_KIND_SHIFT | SEG_OPEN | HEAD_UNITS);
 	nxm_fetch_add(&chain->segments, 1);
-	nxm_fetch_add_relaxed(&cache->used, NXM_CACHE_SEGMENT);
 	NXM_PAUSE("opened");
 	if (!nxm_cas(cell, &c, tag << 48 | (life & CELL_LIFE_MASK) << NAME_PAGE_BITS |
 				 (nxm_ref_page(page) + UINT64_C(1))))
@@ -374,7 +383,7 @@ open_segment(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		/* nobody has seen it */
 		nxm_store(&segment->word, (life + 1) << SEG_LIFE_SHIFT);
 		nxm_free(space, page);
-		nxm_fetch_add_relaxed(&cache->used, -(uint64_t) NXM_CACHE_SEGMENT);
+		nxm_cache_give(cache, NXM_CACHE_SEGMENT);
 		nxm_store(entry, NAME_GONE);
 		nxm_fetch_add_relaxed(&chain->gone, 1);
 		/* last: who closes the partition waits for it */

@@ -96,6 +96,9 @@ nxm_cache_init(NxmCacheView *view, NxmCache *cache, int npartitions,
 
 	nxm_init(&cache->max_bytes, max_bytes);
 	cache->npartitions = (uint64_t) npartitions;
+	/* a limit that leaves no room for these is none to work below */
+	space->counted = &cache->used;
+	space->most = UINT64_MAX;
 	for (int i = 0; i < npartitions && result == NXM_OK; i++)
 	{
 		NxmRef		ref = new_partition(view, i);
@@ -117,12 +120,9 @@ nxm_cache_init(NxmCacheView *view, NxmCache *cache, int npartitions,
 		}
 		nxm_init(&cache->partition[i], 0);
 	}
-	nxm_allocate_from(space, 0, -1);
-	for (int i = 0; i < npartitions && result == NXM_OK; i++)
-	{
-		nxm_cache_count_index(cache, nxm_at(space, nxm_load_relaxed(&cache->partition[i])));
-		nxm_fetch_add_relaxed(&cache->used, PARTITION_BYTES);
-	}
+	nxm_cache_leave_memory(space);
+	if (result == NXM_OK)
+		nxm_fetch_add_relaxed(&cache->used, (uint64_t) npartitions * PARTITION_BYTES);
 	return result;
 }
 
@@ -142,7 +142,7 @@ nxm_cache_clear(NxmCacheView *view, NxmCache *cache, NxmCacheCursor *cursor,
 
 		if (part == NULL)
 			return result;
-		nxm_cache_use_memory(space, part);
+		nxm_cache_use_memory(view, cache, part);
 		for (;;)
 		{
 			result = nxm_map_clear_to(space, &part->index, NXM_CACHE_MIN_LOG,
@@ -154,7 +154,7 @@ nxm_cache_clear(NxmCacheView *view, NxmCache *cache, NxmCacheCursor *cursor,
 				nxm_cache_make_way(view, cache, part, SEGMENT_UNITS, REACH_ALL) != NXM_OK)
 				break;
 		}
-		nxm_cache_leave_memory(space, cache, part);
+		nxm_cache_leave_memory(space);
 		if (result != NXM_OK)
 			return result;
 		*removed += there;
@@ -224,7 +224,7 @@ drain_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 		return NXM_ABSENT;
 	nxm_chain_retire(space, &part->chain[0]);
 	nxm_chain_retire(space, &part->chain[1]);
-	nxm_fetch_add_relaxed(&cache->used, -(uint64_t) PARTITION_BYTES);
+	nxm_cache_give(cache, PARTITION_BYTES);
 	nxm_retire_epoch(space, ref);
 	return NXM_ABSENT;
 }
@@ -243,9 +243,9 @@ nxm_cache_drain(NxmCacheView *view, NxmCache *cache)
 			continue;
 		if (part != NULL)
 		{
-			nxm_cache_use_memory(view->space, part);
+			nxm_cache_use_memory(view, cache, part);
 			result = drain_partition(view, cache, part);
-			nxm_cache_leave_memory(view->space, cache, part);
+			nxm_cache_leave_memory(view->space);
 		}
 		if (result == NXM_EXISTS)
 			all = NXM_EXISTS;
@@ -312,17 +312,24 @@ nxm_cache_shrink_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *p
 {
 	NxmSpace   *space = view->space;
 	NxmAccount *account = &space->shared->account[NXM_CACHE_ACCOUNT];
+	uint64_t	most = space->most;
 	uint64_t	removed;
 	NxmResult	result;
 
 	if (nxm_load(&part->index.dead) != 0 || !index_is_in_the_way(view, cache, part))
 		return NXM_ABSENT;
-	/* an index larger than the limit leaves no page below it for another one */
+	/*
+	 * An index larger than a limit leaves no page below it for another one; nor, where
+	 * the limit is just above it, is there anything else to give way.
+	 */
 	space->past_limit = nxm_load_relaxed(&account->pages) >
 		nxm_load_relaxed(&account->page_limit);
+	if (nxm_load_relaxed(&cache->used) > most || nxm_cache_is_empty(view, cache))
+		space->most = UINT64_MAX;
 	result = nxm_map_clear_to(space, &part->index, NXM_CACHE_MIN_LOG, MARK_EVICTED,
 							  &removed);
 	space->past_limit = false;
+	space->most = most;
 	/* it is filled like a new one */
 	if (result == NXM_OK)
 		nxm_store_relaxed(&part->evicted, 0);
@@ -406,9 +413,9 @@ nxm_cache_tick(NxmCacheView *view, NxmCache *cache)
 			continue;
 		if (part != NULL)
 		{
-			nxm_cache_use_memory(view->space, part);
+			nxm_cache_use_memory(view, cache, part);
 			result = tick_partition(view, cache, part);
-			nxm_cache_leave_memory(view->space, cache, part);
+			nxm_cache_leave_memory(view->space);
 		}
 		if (result == NXM_OK)
 			all = NXM_OK;

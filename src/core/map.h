@@ -130,8 +130,7 @@ typedef struct NxmMap
 	NxmAtomic	drained;		/* hint: so many of its last entries are drained */
 	NxmAtomic	mark;			/* of who cut that directory off */
 	NxmAtomic	memory;			/* bytes of segments and directories */
-	NxmAtomic	uncounted;		/* of these, what its owner has not yet counted elsewhere */
-	uint64_t	unused;
+	uint64_t	unused[2];
 	struct
 	{
 		NxmAtomic	entries;

@@ -17,41 +17,46 @@ segment_size(uint32_t log)
 		sizeof(NxmOverflow) * (size_t) POOL_OF(log);
 }
 
-static void
-count_bytes(NxmMap *map, uint64_t bytes)
-{
-	/* relaxed: sums */
-	nxm_fetch_add_relaxed(&map->memory, bytes);
-	nxm_fetch_add_relaxed(&map->uncounted, bytes);
-}
-
-static void
-count_memory(NxmSpace *space, NxmMap *map, NxmRef ref, uint64_t sign)
-{
-	count_bytes(map, sign * nxm_ref_size(space, ref));
-}
-
 NxmRef
 nxm_map_alloc(NxmSpace *space, NxmMap *map, size_t size)
 {
-	NxmRef		ref = nxm_alloc(space, size);
+	uint64_t	bytes = nxm_object_size(size);
+	NxmRef		ref;
 
+	if (space->counted != NULL && !nxm_take_bytes(space->counted, bytes, space->most))
+	{
+		space->need_chunk = -1;
+		space->want = NXM_WANT_LIMIT;
+		return 0;
+	}
+	ref = nxm_alloc(space, size);
+	/* relaxed, here and below: sums */
 	if (ref != 0)
-		count_memory(space, map, ref, 1);
+		nxm_fetch_add_relaxed(&map->memory, bytes);
+	else if (space->counted != NULL)
+		nxm_fetch_add_relaxed(space->counted, -bytes);
 	return ref;
+}
+
+static void
+count_out(NxmSpace *space, NxmMap *map, uint64_t bytes)
+{
+	nxm_fetch_add_relaxed(&map->memory, -bytes);
+	if (space->counted != NULL)
+		nxm_fetch_add_relaxed(space->counted, -bytes);
 }
 
 void
 nxm_map_free(NxmSpace *space, NxmMap *map, NxmRef ref)
 {
-	count_memory(space, map, ref, UINT64_MAX);
+	count_out(space, map, nxm_ref_size(space, ref));
 	nxm_free(space, ref);
 }
 
 void
 nxm_map_retire(NxmSpace *space, NxmMap *map, NxmRef ref)
 {
-	count_memory(space, map, ref, UINT64_MAX);
+	count_out(space, map, nxm_ref_size(space, ref));
 	nxm_retire_epoch(space, ref);
 }
 
@@ -128,7 +133,7 @@ nxm_map_retire_segment(NxmSpace *space, NxmMap *map, NxmRef ref)
 		if ((extent & NXM_REF_MASK) != 0)
 		{
 			/* its chunk need not be mapped here, so its size is not asked for */
-			count_bytes(map, -(uint64_t) nxm_object_size(EXTENT_BYTES));
+			count_out(space, map, nxm_object_size(EXTENT_BYTES));
 			nxm_retire_epoch(space, extent & NXM_REF_MASK);
 		}
 	}

@@ -298,7 +298,8 @@ nxm_map_count(NxmSpace *space, NxmMap *map, int64_t entries, int64_t bytes)
 
 /*
  * As nxm_alloc(), nxm_free() and nxm_retire_epoch(), for what the index itself is made
- * of, which is counted in map->memory.
+ * of, which is counted in map->memory, and in space->counted: past whose `most` there
+ * is no memory.
  */
 extern NxmRef nxm_map_alloc(NxmSpace *space, NxmMap *map, size_t size);
 extern void nxm_map_free(NxmSpace *space, NxmMap *map, NxmRef ref);

@@ -310,6 +310,10 @@ struct NxmSpace
 	int			alloc_node;		/* -1: the process's own */
 	bool		past_limit;		/* even past page_limit: for what gives more back */
 
+	/* what the index of a map counts its memory in, beside the map; NULL: nothing */
+	NxmAtomic  *counted;
+	uint64_t	most;			/* bytes of it */
+
 	/*
 	 * Puts memory behind a page, or takes it away.  Must not raise errors.
 	 * populate: false: there is none (a full file system, no huge page).
@@ -372,6 +376,21 @@ nxm_allocate_from(NxmSpace *space, int account, int node)
 {
 	space->account = account;
 	space->alloc_node = node;
+}
+
+/* Adds bytes to a count, unless that would be more than `most` then. */
+static inline bool
+nxm_take_bytes(NxmAtomic *counted, uint64_t bytes, uint64_t most)
+{
+	uint64_t	before = nxm_load_relaxed(counted);
+
+	do
+	{
+		if (before > most || bytes > most - before)
+			return false;
+		/* a sum: it orders nothing */
+	} while (!nxm_cas(counted, &before, before + bytes));
+	return true;
 }
 
 /* Bytes of the anchor. */

@@ -305,8 +305,11 @@ mutant "cleared index not waited for" check_cache cache_evict.c \
 			cursor = begin;'
 mutant "entries of a replaced index not counted as evicted" check_cache cache_evict.c \
 	'	if (owner->evicts)' '	if (false)'
-mutant "index not counted in what a cache uses" check_cache cache_internal.h \
-	'nxm_fetch_add_relaxed(&cache->used, nxm_exchange(&part->index.uncounted, 0));' ';'
+mutant "index not counted in what a cache uses" check_cache cache_segment.c \
+	'	view->space->counted = &cache->used;' ''
+mutant "limit of a cache looked at, and then added to" check_cache space.h \
+	'while (!nxm_cas(counted, &before, before + bytes));' \
+	'while (nxm_fetch_add(counted, bytes), false);'
 mutant "deadline ignored on overwrite" check_cache cache.c \
 	'nxm_cache_window(write->deadline, write->now, &scale, &due);' \
 	'nxm_cache_window(old == NULL ? write->deadline : 0, write->now, &scale, &due);'
