@@ -39,6 +39,7 @@ static bool strict;				/* it is a map */
 static bool expiring;			/* there are deadlines */
 static bool crowded;			/* there are CROWD keys */
 static bool changing;			/* they are not those that values were set with */
+static int	ghosts_added;		/* by no eviction */
 static int64_t deadline_of[NUMBERS];	/* of the value; -1: any */
 
 /* state: is it there, its value; was it found absent, with that value */
@@ -141,6 +142,12 @@ now(void *env)
 	return (int64_t) nxm_load(clock);
 }
 
+static NxmCachePartition *
+partition(void)
+{
+	return nxm_at(check_space(), nxm_load(&cache->partition[0]));
+}
+
 static NxmKey
 key_of(int number)
 {
@@ -224,12 +231,6 @@ operate(int kind, int number, int value_number, int64_t deadline, bool is_long)
 	return result;
 }
 
-static NxmCachePartition *
-partition(void)
-{
-	return nxm_at(check_space(), nxm_load(&cache->partition[0]));
-}
-
 /* Housekeeping: a step, or all there is. */
 static void
 tick(bool all)
@@ -263,7 +264,9 @@ clear(void)
 typedef struct Scan
 {
 	int			entries;
+	NxmRef		ref[CROWD];		/* of their items; entries and bucket_entries of them */
 	size_t		bytes;
+	size_t		big;			/* of these, of values elsewhere; set at the end */
 	int			bucket_entries;
 	size_t		bucket_bytes;
 } Scan;
@@ -283,13 +286,239 @@ scan_each(NxmCacheView *v, const NxmCacheEntry *entry, void *context)
 	Scan	   *scan = context;
 	char		bytes[32];
 	NxmBuffer	buffer = {bytes, sizeof(bytes), 0, NXM_TEXT};
+	int			n = scan->entries + scan->bucket_entries;
 
+	check_assert(n < CROWD);
+	scan->ref[n] = entry->word & NXM_REF_MASK;
+	for (int i = 0; i < n; i++)
+		check_assert(scan->ref[i] != scan->ref[n]);
+	check_assert((entry->word & TAG_MASK) ==
+				 tag_of(position_of(hash(entry->key, entry->key_len))));
 	scan->bucket_entries++;
 	scan->bucket_bytes += nxm_cache_item_bytes(entry->item);
 	check_assert(nxm_cache_entry_value(v, entry, &buffer) == NXM_OK);
 	check_assert(buffer.len == entry->len);
 	check_number(bytes, buffer.len);
 	return NXM_OK;
+}
+
+static bool
+is_named(const Scan *scan, NxmRef ref)
+{
+	for (int i = 0; i < scan->entries; i++)
+		if (scan->ref[i] == ref)
+			return true;
+	return false;
+}
+
+/* A segment of a chain: as the head of cache.h has it.  Slots that name items of it. */
+static int
+check_segment(NxmCachePartition *part, NxmRef page, int kind, Scan *scan)
+{
+	NxmSpace   *space = check_space();
+	NxmCacheSegment *segment = segment_at(space, page);
+	uint64_t	word = nxm_load(&segment->word);
+	uint64_t	done = nxm_load(&segment->done);
+	uint64_t	due = nxm_load(&segment->due);
+	uint64_t	head = NXM_GET(*head_at(space, page));
+	uint64_t	values = 0;
+	uint32_t	alive = 0;
+	uint32_t	at = HEAD_UNITS;
+	int			named = 0;
+
+	check_assert(nxm_ref_size(space, page) == NXM_PAGE_SIZE);
+	/* nobody is about to do anything with it */
+	check_assert(SEG_STATE(word) == SEG_OPEN || SEG_STATE(word) == SEG_SEALED);
+	check_assert(SEG_KIND(word) == kind);
+	check_assert(SEG_USED(word) <= SEGMENT_UNITS);
+	check_assert(DONE_LIFE(done) == (uint32_t) SEG_LIFE(word));
+	check_assert(DONE_COMMITTED(done) == SEG_USED(word));
+	check_assert((uint64_t) HEAD_DUE(head) == due);
+	check_assert((due != 0) == (SEG_SCALE(word) != 0));
+	check_assert(due == 0 || nxm_load(&part->next_due) >> 16 <= due >> 16);
+	while (at < SEG_USED(word))
+	{
+		const void *item = nxm_at(space, page + at);
+		uint32_t	header = item_header(item);
+
+		if (is_named(scan, page + at))
+		{
+			named++;
+			alive += item_units(header);
+			values += nxm_cache_item_bytes(item) - (size_t) item_units(header) * NXM_REF_UNIT;
+			check_assert(((header & C_DEADLINE) != 0) == (due != 0));
+			check_assert(item_deadline(space, page + at, item, header) <= (int64_t) due);
+		}
+		at += item_units(header);
+	}
+	check_assert(at == SEG_USED(word));
+	if (alive != SEG_USED(word) - HEAD_UNITS - DONE_DEAD(done))
+		check_fail("a segment of %d units has %d dead and %d that slots name",
+				   (int) SEG_USED(word), (int) DONE_DEAD(done), (int) alive);
+	check_assert(values <= nxm_load(&segment->weight));
+	scan->big += values;
+	return named;
+}
+
+/* Does a cell name the segment, in its life? */
+static bool
+has_cell(NxmCachePartition *part, NxmRef page, uint64_t life)
+{
+	for (int i = 0; i < 2 + NXM_CACHE_WINDOWS; i++)
+	{
+		uint64_t	c = nxm_load(i < 2 ? &part->open[i] : &part->window[i - 2]);
+
+		if (c != 0 && NAME_PAGE(c) == nxm_ref_page(page) &&
+			CELL_LIFE(c) == (life & CELL_LIFE_MASK))
+			return true;
+	}
+	return false;
+}
+
+/* The bytes of an index segment, its extents, and its successors. */
+static size_t
+index_bytes(NxmRef ref)
+{
+	NxmSpace   *space = check_space();
+	NxmSegment *seg = nxm_at(space, ref);
+	uint64_t	next = nxm_load(&seg->next);
+	size_t		bytes = nxm_ref_size(space, ref);
+
+	for (int i = 0; i < NXM_EXTENTS; i++)
+		if ((nxm_load(&seg->extent[i]) & NXM_REF_MASK) != 0)
+			bytes += nxm_ref_size(space, nxm_load(&seg->extent[i]) & NXM_REF_MASK);
+	if (next != 0 && next != CUT)
+	{
+		NxmRef		sibling = NXM_GET(((NxmSegment *) nxm_at(space, next))->sibling);
+
+		bytes += index_bytes(next) + (sibling == 0 ? 0 : index_bytes(sibling));
+	}
+	return bytes;
+}
+
+/* Fingerprints in a ghost; adds its memory. */
+static int
+fingerprints(NxmGhost *ghost, size_t *bytes)
+{
+	NxmSpace   *space = check_space();
+	uint64_t	table = nxm_load(&ghost->table);
+	NxmAtomic  *words;
+	int			n = 0;
+
+	if ((table & NXM_REF_MASK) == 0)
+		return 0;
+	*bytes += nxm_ref_size(space, table & NXM_REF_MASK);
+	words = nxm_at(space, table & NXM_REF_MASK);
+	/* lines of 64 bytes, of 32 entries */
+	for (uint64_t i = 0; i < (table >> NXM_REF_BITS) * 8; i++)
+		for (int lane = 0; lane < 4; lane++)
+			n += (nxm_load(&words[i]) >> (16 * lane) & 0xFFFF) != 0;
+	return n;
+}
+
+/* With no other process, and nothing left to do: is all as cache.h says? */
+static void
+check_invariants(Scan *scan)
+{
+	NxmSpace   *space = check_space();
+	NxmCachePartition *part = partition();
+	uint64_t	directory = nxm_load(&part->index.directory);
+	NxmRef		seen[60];
+	int			nseen = 0;
+	int			named = 0;
+	int			segments = 0;
+	size_t		ghosts = 0;
+	size_t		index = nxm_ref_size(space, directory & NXM_REF_MASK);
+	NxmCacheStats stats;
+
+	check_assert(nxm_cache_stats(view(), cache, 0, &stats));
+	for (int kind = 0; kind < 2; kind++)
+	{
+		NxmChain   *chain = &part->chain[kind];
+		int			before = nseen;
+
+		check_assert(nxm_load(&chain->lock) == 0);
+		for (NxmRef ref = nxm_load(&chain->head); ref != 0;)
+		{
+			NxmChainBlock *block = nxm_at(space, ref);
+
+			for (uint64_t i = 0; i < nxm_load(&block->count) && i < NXM_CHAIN_ENTRIES; i++)
+			{
+				uint64_t	name = nxm_load(&block->entry[i]);
+				NxmRef		page = (NxmRef) NAME_PAGE(name) << NXM_PAGE_SHIFT;
+				NxmCacheSegment *segment;
+
+				check_assert(name != 0);
+				if (name == NAME_GONE)
+					continue;
+				segment = segment_at(space, page);
+				if (SEG_LIFE(nxm_load(&segment->word)) != NAME_LIFE(name))
+					continue;
+				for (int s = 0; s < nseen; s++)
+					if (seen[s] == page)
+						check_fail("a segment is in the chains twice");
+				check_assert(nseen < LENGTH(seen));
+				seen[nseen++] = page;
+				named += check_segment(part, page, kind, scan);
+				check_assert(nxm_load(&segment->due) == 0 ||
+							 nxm_load(&block->due) <= nxm_load(&segment->due));
+				check_assert(SEG_STATE(nxm_load(&segment->word)) != SEG_OPEN ||
+							 has_cell(part, page, NAME_LIFE(name)));
+			}
+			ref = nxm_load(&block->next);
+		}
+		check_assert(nxm_load(&chain->segments) == (uint64_t) (nseen - before));
+	}
+	if (named != scan->entries)
+		check_fail("of %d slots %d name an item of a segment", scan->entries, named);
+	for (uint32_t page = space->shared->chunks[0].first_page;
+		 page < nxm_load(&space->shared->chunks[0].published); page++)
+		segments += SEG_STATE(nxm_load(nxm_page_words(space, page))) != SEG_NONE;
+	if (segments != nseen)
+		check_fail("of %d segments %d are in the chains", segments, nseen);
+	check_assert(nxm_load(&part->waiting) == 0);
+
+	for (int i = 0; i < NXM_CACHE_ROOM_LISTS * NXM_CACHE_ROOMS; i++)
+	{
+		uint64_t	name = nxm_load(&part->room[i / NXM_CACHE_ROOMS][i % NXM_CACHE_ROOMS].name);
+		NxmRef		ref = name & NXM_REF_MASK;
+		uint64_t	life = name << 1 >> (NXM_REF_BITS + 1);
+
+		/* 1: somebody is at it */
+		check_assert(name != 1);
+		if (name != 0 && (SEG_LIFE(nxm_load(&segment_at(space, ref)->word)) &
+						  ((UINT64_C(1) << (63 - NXM_REF_BITS)) - 1)) == life)
+			check_assert(!is_named(scan, ref));
+	}
+
+	for (int kind = 0; kind < 2; kind++)
+	{
+		int			n = fingerprints(&part->ghost[kind], &ghosts);
+
+		if ((uint64_t) n > nxm_load(&part->ghost[kind].count))
+			check_fail("%d fingerprints of %d evictions", n, (int) nxm_load(&part->ghost[kind].count));
+	}
+	check_assert(ghosts == nxm_ghost_bytes(part));
+	check_assert(nxm_load(&part->ghost[0].count) + nxm_load(&part->ghost[1].count) <=
+				 stats.evictions + (uint64_t) ghosts_added);
+
+	check_assert(nxm_load(&part->index.dead) == 0 && nxm_load(&part->index.housekeeper) == 0);
+	for (uint64_t i = 0; i < UINT64_C(1) << directory_depth(directory); i++)
+	{
+		NxmRef		ref = nxm_load(directory_entry(space, directory, i)) & NXM_REF_MASK;
+
+		if (i == 0 || (nxm_load(directory_entry(space, directory, i - 1)) & NXM_REF_MASK) != ref)
+			index += index_bytes(ref);
+	}
+	if (nxm_load(&part->index.memory) != index)
+		check_fail("an index of %d bytes is counted as %d", (int) index,
+				   (int) nxm_load(&part->index.memory));
+	check_assert(nxm_load(&part->big) == scan->big);
+	index += ghosts + scan->big + (size_t) nseen * NXM_CACHE_SEGMENT +
+		nxm_object_size(sizeof(NxmCachePartition));
+	if (nxm_load(&cache->used) != index)
+		check_fail("%d bytes are used, %d are counted", (int) index, (int) nxm_load(&cache->used));
+	check_assert(stats.used_bytes == index);
 }
 
 static void
@@ -331,6 +560,7 @@ finish(void)
 	if (nxm_map_bytes(&part->index) != scan.bytes)
 		check_fail("%d bytes are counted, %d are there",
 				   (int) nxm_map_bytes(&part->index), (int) scan.bytes);
+	check_invariants(&scan);
 
 	DO(result, nxm_cache_drop(view(), cache));
 	check_assert(result == NXM_OK);
@@ -351,6 +581,7 @@ setup(int procs, int pages, int n)
 	memset(views, 0, sizeof(views));
 	memset(deadline_of, 0, sizeof(deadline_of));
 	strict = expiring = changing = crowded = false;
+	ghosts_added = 0;
 	cache = check_shared(sizeof(*cache), "cache");
 	clock = check_shared(sizeof(*clock), "clock");
 	nxm_init(clock, 1000000);
@@ -548,6 +779,74 @@ finish_lowered(void)
 	finish();
 }
 
+/*
+ * A limit of the cache's own, that leaves room for one segment more.  So much else is
+ * counted in what it uses that its index is not in the way.
+ */
+#define BALLAST 100000
+
+static void
+limit_one_more(int procs, int n)
+{
+	setup(procs, AMPLE, n);
+	nxm_fetch_add(&cache->used, BALLAST);
+	nxm_store(&cache->max_bytes, nxm_load(&cache->used) +
+			  (NXM_CACHE_KEEP + 1) * NXM_CACHE_SEGMENT);
+}
+
+static void
+setup_limit(void)
+{
+	limit_one_more(3, check_pick(5));
+}
+
+/* kept: what is left to copies, too. */
+static void
+check_limit(uint64_t kept)
+{
+	uint64_t	used = nxm_load(&cache->used) + kept;
+
+	if (used > nxm_load(&cache->max_bytes))
+		check_fail("%d bytes past the limit", (int) (used - nxm_load(&cache->max_bytes)));
+}
+
+static void
+body_limit(int proc)
+{
+	expiring = true;
+	for (int i = 0; i < 4; i++)
+	{
+		random_operation(proc, i, true);
+		check_limit(0);
+	}
+}
+
+/* Both have a segment to open, and none is sealed that would make up for it. */
+static void
+setup_two_segments(void)
+{
+	limit_one_more(2, 1);
+	/* what is new goes to small */
+	nxm_store(&partition()->evicted, 1);
+}
+
+static void
+open_at_the_limit(int proc)
+{
+	expiring = true;
+	operate(SET, 3 + proc, 10 * proc, proc == 1 ? 0 : now(NULL) + 400, false);
+	check_limit(NXM_CACHE_KEEP * NXM_CACHE_SEGMENT);
+}
+
+static void
+finish_limit(void)
+{
+	check_limit(0);
+	nxm_fetch_add(&cache->used, -(uint64_t) BALLAST);
+	nxm_store(&cache->max_bytes, 0);
+	finish();
+}
+
 /* Fills segments with other keys, so that those of the first keys are evicted. */
 static void
 fill(int proc, int first, int n)
@@ -655,6 +954,52 @@ expire_and_get(int proc)
 		tick(true);
 		operate(SET, 1, 40, 0, false);
 	}
+}
+
+/*
+ * A segment is mostly dead, and there is no page to copy the rest of it to; another one
+ * expires.
+ */
+static NxmRef pages[60];
+static int	npages;
+
+static void
+setup_no_pages(void)
+{
+	NxmSpace   *space;
+
+	setup(1, 1000, KEYS);
+	space = check_space();
+	operate(SET, 0, 20, now(NULL) + 400, false);
+	operate(DELETE, 1, 0, 0, false);
+	operate(DELETE, 2, 0, 0, false);
+	nxm_allocate_from(space, NXM_CACHE_ACCOUNT, 0);
+	for (npages = 0; npages < LENGTH(pages); npages++)
+		if ((pages[npages] = nxm_alloc(space, NXM_PAGE_SIZE)) == 0)
+			break;
+	nxm_allocate_from(space, 0, -1);
+	check_assert(space->want == NXM_WANT_CHUNK);
+}
+
+static void
+expire_without_pages(int proc)
+{
+	NxmCacheStats stats;
+
+	(void) proc;
+	expiring = true;
+	nxm_fetch_add(clock, 2000000);
+	tick(true);
+	check_assert(nxm_cache_stats(view(), cache, 0, &stats));
+	check_assert(stats.expirations == 1);
+}
+
+static void
+finish_no_pages(void)
+{
+	while (npages > 0)
+		nxm_free(check_space(), pages[--npages]);
+	finish();
 }
 
 static void
@@ -853,6 +1198,7 @@ setup_ghost(void)
 	told = check_shared(sizeof(*told), "told");
 	nxm_enter(check_space());
 	nxm_ghost_add(check_space(), &partition()->ghost[KIND_SMALL], hash_of(0));
+	ghosts_added = 2;
 	nxm_leave(check_space());
 }
 
@@ -1095,6 +1441,10 @@ static const char *const giving_back[] = {
 	"open_segment", NULL
 };
 
+static const char *const opening[] = {
+	"nxm_cache_room", "nxm_take_bytes", "open_segment", NULL
+};
+
 static const char *const recycling[] = {
 	"take", "clear_rooms", "nxm_hazards_on", "nxm_cache_give_room", "check_item", "look_up_fast", NULL
 };
@@ -1133,6 +1483,7 @@ static const CheckCase cases[] = {
 	{"deadlines that change", 3, setup_expire, body_expire, finish, OFTEN, NULL},
 	{"clear", 3, setup_few_pages, body_clear, finish, OFTEN, NULL},
 	{"limit below the index", 3, setup_lowered, body_lowered, finish_lowered, OFTEN, NULL},
+	{"limit of the cache's own", 3, setup_limit, body_limit, finish_limit, OFTEN, NULL},
 	{"chains cleaned", 3, setup_ample, body_chain, finish, OFTEN, NULL},
 	{"names alone", 3, setup_ample, body_names, finish, OFTEN, NULL},
 	{"drop", 3, setup_drop, body_drop, finish_drop, OFTEN, NULL},
@@ -1148,6 +1499,8 @@ static const CheckCase cases[] = {
 	{"all schedules of eviction and eviction", 2, setup_full, evict_and_evict, finish, ALL, 1, 1, NULL, NULL},
 	{"all schedules of overwriting what has a deadline", 2, setup_two, overwrite_deadline, finish, ALL, 1, 1, NULL, NULL},
 	{"all schedules of expiry and get", 2, setup_expiring, expire_and_get, finish, ALL, 2, 1, NULL, giving_back},
+	{"all schedules of segments opened at the limit", 2, setup_two_segments, open_at_the_limit, finish_limit, ALL, 2, 0, NULL, opening},
+	{"what has expired comes before what is to be copied", 1, setup_no_pages, expire_without_pages, finish_no_pages, CHECK_EXHAUSTIVE, 1, 0, 0, NULL, NULL},
 	{"all schedules of clear and eviction", 2, setup_full, clear_and_evict, finish, ALL, 1, 0, NULL, NULL},
 	{"all schedules of get and a room that is written again", 2, setup_rooms, get_while_recycled, finish, ALL, 3, 2, NULL, recycling},
 	{"all schedules of get and a room that others give and take", 3, setup_three_rooms, get_while_others_recycle, finish, ALL, 3, 2, NULL, reading},

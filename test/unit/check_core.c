@@ -163,6 +163,87 @@ check_listed(void)
 	}
 }
 
+/* Pages on a stack, of which each has this state, as far as the mask goes. */
+static int
+pages_on(NxmAtomic *stack, uint64_t mask, uint64_t state)
+{
+	int			n = 0;
+
+	for (uint64_t next = nxm_load(stack) & UINT32_MAX; next != 0; n++)
+	{
+		const NxmPage *desc = (const NxmPage *) chunk + (next - 1);
+
+		check_assert(next - 1 < npages_all && n < (int) npages_all);
+		check_assert((nxm_load(&desc->state) & mask) == state);
+		next = nxm_load(&desc->next);
+	}
+	return n;
+}
+
+/* As in space.c. */
+#define STATUS		UINT64_C(0x7)
+#define FREE		UINT64_C(0)
+#define SLAB		UINT64_C(1)
+#define EMPTY		UINT64_C(2)
+#define RAW			UINT64_C(3)
+#define LISTED		UINT64_C(0x8)
+#define POPULATED	UINT64_C(0x10)
+#define CLASS_SHIFT	8
+#define ACCOUNT_SHIFT 16
+
+static void
+check_page_lists(void)
+{
+	uint64_t	bump = nxm_load(&shared->chunks[0].bump);
+	uint64_t	nkept = 0;
+	uint64_t	used = 0;
+	int			kept = 0;
+	int			unpopulated = 0;
+	int			listed = 0;
+	int			populated[NXM_ACCOUNTS] = {0};
+	int			of_status[4] = {0};
+	int			with_list = 0;
+
+	/* of all nodes together: a page taken for one may be of another's chunk */
+	for (int n = 0; n < NXM_SPACE_NODES; n++)
+	{
+		NxmNodeSpace *node = &shared->nodes[n];
+
+		nkept += nxm_load(&node->nkept);
+		used += nxm_load(&node->used_pages);
+		kept += pages_on(&node->kept_pages, STATUS | LISTED | POPULATED, FREE | POPULATED);
+		unpopulated += pages_on(&node->free_pages, STATUS | LISTED | POPULATED, FREE);
+		for (int account = 0; account < NXM_ACCOUNTS; account++)
+			for (int class = 0; class < NXM_CLASSES; class++)
+				listed += pages_on(&node->slabs[account][class],
+								   LISTED | UINT64_C(0xFF) << CLASS_SHIFT |
+								   UINT64_C(1) << ACCOUNT_SHIFT,
+								   LISTED | (uint64_t) class << CLASS_SHIFT |
+								   (uint64_t) account << ACCOUNT_SHIFT);
+	}
+	/* who finds no page any more may have raised it past the last one */
+	if (bump > nxm_load(&shared->chunks[0].published))
+		bump = nxm_load(&shared->chunks[0].published);
+	for (uint32_t page = shared->chunks[0].first_page; page < bump; page++)
+	{
+		uint64_t	state = nxm_load(&((const NxmPage *) chunk + page)->state);
+
+		check_assert((state & STATUS) <= RAW);
+		of_status[state & STATUS]++;
+		with_list += (state & LISTED) != 0;
+		check_assert((state & LISTED) == 0 || (state & STATUS) == SLAB || (state & STATUS) == EMPTY);
+		check_assert((state & STATUS) != EMPTY || (state & (LISTED | POPULATED)) == LISTED);
+		if ((state & POPULATED) != 0)
+			populated[state >> ACCOUNT_SHIFT & 1]++;
+	}
+	check_assert(of_status[FREE] == kept + unpopulated);
+	check_assert(nkept == (uint64_t) kept);
+	check_assert(with_list == listed);
+	check_assert(used == (uint64_t) (of_status[SLAB] + of_status[RAW]));
+	for (int account = 0; account < NXM_ACCOUNTS; account++)
+		check_assert(nxm_load(&shared->account[account].pages) == (uint64_t) populated[account]);
+}
+
 void
 check_all_free(int objects_kept)
 {
@@ -185,4 +266,5 @@ check_all_free(int objects_kept)
 		check_fail("%d objects are handed out at the end, not %d", out,
 				   objects_kept);
 	check_assert(nxm_load(&shared->leaked) == 0);
+	check_page_lists();
 }

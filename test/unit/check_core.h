@@ -49,7 +49,7 @@ extern void check_listed(void);
 
 /*
  * For finish(): all processes leave, and then no more objects may be handed
- * out than these.
+ * out than these.  Each page is listed where its state says, once, and counted.
  */
 extern void check_all_free(int objects_kept);
 
