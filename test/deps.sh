@@ -4,7 +4,8 @@
 #
 # PostgreSQL is the one of $PG_CONFIG, else the newest installed server from 15
 # on, else the distribution's. Existing clusters and settings are not touched,
-# and installing PostgreSQL does not create one.
+# and installing PostgreSQL does not create one, nor does installing PgBouncer start
+# it, now or when the machine starts.
 #
 # Limits: installs on Debian and Ubuntu, as root; otherwise it names what is
 # missing and the command, and exits with 1.
@@ -16,9 +17,11 @@ build=(gcc make libc6-dev libnuma-dev)
 all=(libipc-run-perl libcmocka-dev perl util-linux
 	numactl qemu-system-x86 cpio kmod xz-utils zstd
 	debootstrap debian-archive-keyring bzip2)
+# what a test is skipped without: left out where apt has it not, or who calls is not root
+optional=(pgbouncer)
 case $what in
 	build) want=("${build[@]}") ;;
-	all) want=("${build[@]}" "${all[@]}") ;;
+	all) want=("${build[@]}" "${all[@]}" "${optional[@]}") ;;
 	*) nxm_die "usage: $0 [build|all]" ;;
 esac
 # virtual machines are run on amd64 alone
@@ -103,8 +106,25 @@ pin() {
 	done
 }
 
+is_missing() { [[ " ${missing[*]} " == *" $1 "* ]]; }
+
+drop_optional() {
+	local i p
+	for p in "${optional[@]}"; do
+		for i in "${!missing[@]}"; do
+			if [ "${missing[i]}" = "$p" ] &&
+				{ [ "$(id -u)" != 0 ] || ! apt-cache show "$p" >/dev/null 2>&1; }; then
+				unset "missing[i]"
+			fi
+		done
+	done
+}
+
 if [ ${#missing[@]} != 0 ]; then
 	if [ "$(id -u)" = 0 ]; then update; fi
+	drop_optional
+fi
+if [ ${#missing[@]} != 0 ]; then
 	pin
 	install=(apt-get install -y --no-install-recommends "${missing[@]}")
 	if [ "$(id -u)" != 0 ]; then
@@ -119,12 +139,20 @@ if [ ${#missing[@]} != 0 ]; then
 	for d in /etc/postgresql-common /etc/postgresql-common/createcluster.d; do
 		[ -d $d ] || { mkdir $d; new="$d $new"; }
 	done
-	trap 'rm -f $dropin; [ -z "$new" ] || rmdir --ignore-fail-on-non-empty $new 2>/dev/null' EXIT
+	policy=
+	trap 'rm -f $dropin $policy; [ -z "$new" ] || rmdir --ignore-fail-on-non-empty $new 2>/dev/null' EXIT
 	printf 'create_main_cluster = false\n' >$dropin
+	# asked before a package starts its services
+	if is_missing pgbouncer && [ ! -e /usr/sbin/policy-rc.d ]; then
+		policy=/usr/sbin/policy-rc.d
+		printf '#!/bin/sh\ncase $1 in pgbouncer*) exit 101 ;; esac\n' >$policy
+		chmod +x $policy
+	fi
 	if ! DEBIAN_FRONTEND=noninteractive "${install[@]}" -qq -o Dpkg::Use-Pty=0 >>"$log" 2>&1 </dev/null; then
 		nxm_tail "$log"
 		nxm_die "could not install: ${missing[*]}"
 	fi
+	if is_missing pgbouncer; then update-rc.d pgbouncer disable >>"$log" 2>&1 || true; fi
 	rm -f "$log"
 elif [ -n "$updated" ]; then
 	rm -f "$log"
