@@ -10,6 +10,7 @@ OBJS = \
 	src/core/cache.o \
 	src/core/cache_batch.o \
 	src/core/cache_chain.o \
+	src/core/cache_counts.o \
 	src/core/cache_evict.o \
 	src/core/cache_ghost.o \
 	src/core/cache_recycle.o \

@@ -86,7 +86,7 @@
  * is short, a chain of the index that is full loses the entry that was read
  * least, unless its whole segment is full.
  *
- * What a partition has, index and ghosts included, is counted in `used`, which
+ * What a partition has, index, ghosts and counts included, is counted in `used`, which
  * max_bytes bounds: before it is allocated, by CAS, so that no number of writers passes
  * the limit, and until it is retired.  The index grows with the entries.  When
  * a limit was lowered, or entries have become few and long, it may be in the way: it
@@ -345,12 +345,18 @@ extern NxmResult nxm_cache_drain(NxmCacheView *view, NxmCache *cache);
  */
 extern NxmResult nxm_cache_tick(NxmCacheView *view, NxmCache *cache);
 
-/* Of a partition, 0 to npartitions - 1.  false: it is dropped, or not mapped. */
-extern bool nxm_cache_stats(NxmCacheView *view, NxmCache *cache, int partition,
-							NxmCacheStats *stats);
 /* Has it no segments, and so no entries? */
 extern bool nxm_cache_is_empty(NxmCacheView *view, NxmCache *cache);
-/* Counters begin at 0 again. */
+
+/* cache_counts.c */
+
+/*
+ * Of a partition, 0 to npartitions - 1.  false: it is dropped, or not all of it is
+ * mapped: then the space's need_chunk is set.
+ */
+extern bool nxm_cache_stats(NxmCacheView *view, NxmCache *cache, int partition,
+							NxmCacheStats *stats);
+/* Counters begin at 0 again; where need_chunk was set not all of them, yet. */
 extern void nxm_cache_stats_reset(NxmCacheView *view, NxmCache *cache);
 
 #endif							/* NXM_CACHE_H */

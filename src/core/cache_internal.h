@@ -11,7 +11,8 @@
  *	cache_evict.c	taking items out of a segment, giving it back
  *	cache_recycle.c	writing again where an item was overwritten
  *	cache_ghost.c	fingerprints of what was evicted
- *	cache_tick.c	making, clearing, dropping, housekeeping, statistics
+ *	cache_counts.c	statistics
+ *	cache_tick.c	making, clearing, dropping, housekeeping
  */
 #ifndef NXM_CACHE_INTERNAL_H
 #define NXM_CACHE_INTERNAL_H
@@ -36,9 +37,18 @@
 #ifndef NXM_CACHE_WINDOWS
 #define NXM_CACHE_WINDOWS	64
 #endif
-/* Lines of counters: processes below as many write to lines of their own. */
+/*
+ * Lines of counters: of the first processes, in the partition; in a block; and blocks
+ * of a partition, see cache_counts.c.
+ */
 #ifndef NXM_CACHE_STRIPES
 #define NXM_CACHE_STRIPES	32
+#endif
+#ifndef NXM_CACHE_COUNT_LINES
+#define NXM_CACHE_COUNT_LINES	64
+#endif
+#ifndef NXM_CACHE_COUNT_BLOCKS
+#define NXM_CACHE_COUNT_BLOCKS	32
 #endif
 /*
  * Rooms of overwritten items: lists, of which processes below as many have each one
@@ -238,6 +248,19 @@ typedef struct NxmGhost
 	uint64_t	time_bits;		/* of an entry; immutable */
 } NxmGhost;
 
+/* What one process has counted: a line. */
+#define NXM_CACHE_LINE_COUNTERS (NXM_CACHE_LINE / (int) sizeof(NxmAtomic))
+typedef struct NxmCacheCounts
+{
+	NxmAtomic	counter[NXM_CACHE_LINE_COUNTERS];
+} NxmCacheCounts;
+
+_Static_assert(NXM_CACHE_NCOUNTERS <= NXM_CACHE_LINE_COUNTERS, "counts are a line");
+
+/* In place of a block of lines: there will be none; a process has asked for it. */
+#define COUNTS_CLOSED		UINT64_C(1)
+#define COUNTS_WANTED		UINT64_C(2)
+
 /* A cache's share of a node. */
 typedef struct NxmCachePartition
 {
@@ -257,13 +280,13 @@ typedef struct NxmCachePartition
 	NxmAtomic	window[NXM_CACHE_WINDOWS];	/* cells of segments with deadlines */
 	NxmAtomic	ripe[NXM_CACHE_RIPE];	/* names; 0: free */
 	NxmFreeRoom room[NXM_CACHE_ROOM_LISTS][NXM_CACHE_ROOMS];
-	struct
-	{
-		NxmAtomic	counter[8];
-	}			stripe[NXM_CACHE_STRIPES];
+	/* blocks of lines: references; 0: none; or one of the above.  Seldom written */
+	NxmAtomic	counts[NXM_CACHE_COUNT_BLOCKS];
+	NxmCacheCounts stripe[NXM_CACHE_STRIPES];
 } NxmCachePartition;
 
-_Static_assert(NXM_CACHE_NCOUNTERS <= 8, "a stripe is a line");
+/* Memory of a partition itself. */
+#define PARTITION_BYTES		nxm_object_size(sizeof(NxmCachePartition))
 
 /* Where a new item is going to be. */
 typedef struct NxmRoom
@@ -399,11 +422,39 @@ partition_at(NxmSpace *space, NxmCache *cache, int number, NxmResult *result)
 	return part;
 }
 
+/* The line that a process beyond the first ones counts in. */
+static inline NxmCacheCounts *
+counts_beyond(NxmSpace *space, NxmCachePartition *part)
+{
+	int			line = space->proc - NXM_CACHE_STRIPES;
+	int			block = line / NXM_CACHE_COUNT_LINES;
+	uint64_t	ref = block < NXM_CACHE_COUNT_BLOCKS ? nxm_load(&part->counts[block]) :
+		COUNTS_CLOSED;
+	NxmCacheCounts *lines = ref > COUNTS_WANTED ? nxm_at(space, ref) : NULL;
+
+	if (lines != NULL)
+		return &lines[line % NXM_CACHE_COUNT_LINES];
+	if (ref == 0)
+		(void) nxm_cas(&part->counts[block], &ref, COUNTS_WANTED);
+	return &part->stripe[space->proc % NXM_CACHE_STRIPES];
+}
+
 static inline void
 count(NxmSpace *space, NxmCachePartition *part, int counter)
 {
+	NxmCacheCounts *counts = space->proc < NXM_CACHE_STRIPES ?
+		&part->stripe[space->proc] : counts_beyond(space, part);
+
 	/* relaxed: nobody concludes anything from it */
-	nxm_fetch_add_relaxed(&part->stripe[space->proc % NXM_CACHE_STRIPES].counter[counter], 1);
+	nxm_fetch_add_relaxed(&counts->counter[counter], 1);
+}
+
+/* Bytes of items in the segments of a partition, dead ones included, about. */
+static inline uint64_t
+nxm_cache_segment_bytes(NxmCachePartition *part)
+{
+	return (nxm_load_relaxed(&part->chain[0].segments) +
+			nxm_load_relaxed(&part->chain[1].segments)) * NXM_CACHE_SEGMENT;
 }
 
 /* cache.c */
@@ -642,6 +693,20 @@ extern NxmResult nxm_ghost_retire(NxmSpace *space, NxmCache *cache,
 								  NxmCachePartition *part);
 /* Memory that they take. */
 extern size_t nxm_ghost_bytes(NxmCachePartition *part);
+
+/* cache_counts.c */
+
+/* Sees to it that there are the blocks of lines that are wanted, as memory allows. */
+extern void nxm_counts_fit(NxmCacheView *view, NxmCache *cache,
+						   NxmCachePartition *part);
+/* Makes blocks that are wanted up to so many, and removes some of more than `keep`. */
+extern void nxm_counts_set(NxmCacheView *view, NxmCache *cache,
+						   NxmCachePartition *part, uint64_t make, uint64_t keep);
+/* For good.  NXM_NEED_CHUNK: to be called again. */
+extern NxmResult nxm_counts_retire(NxmSpace *space, NxmCache *cache,
+								   NxmCachePartition *part);
+/* Memory that blocks take. */
+extern uint64_t nxm_counts_bytes(NxmCachePartition *part);
 
 /* cache_tick.c */
 

@@ -395,7 +395,10 @@ open_segment(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		nxm_cache_due(part, due);
 	nxm_fetch_add(&segment->done, HEAD_UNITS);
 	if (!copying)
+	{
 		nxm_ghost_fit(view, cache, part);
+		nxm_counts_fit(view, cache, part);
+	}
 	return NXM_OK;
 }
 

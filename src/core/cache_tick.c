@@ -1,7 +1,6 @@
 /*
  * cache_tick.c
- *	  The cache: making, clearing, dropping, housekeeping, statistics.  cache.h has
- *	  the design.
+ *	  The cache: making, clearing, dropping, housekeeping.  cache.h has the design.
  *
  * Dropping.  The index is cut off and drained; the cells of open segments are
  * closed, after which no segment can be opened; segments are given back until the
@@ -30,9 +29,6 @@
  */
 #define INDEX_SHARE			3
 #define INDEX_SPARSE		2
-
-/* Memory of a partition itself. */
-#define PARTITION_BYTES		nxm_object_size(sizeof(NxmCachePartition))
 
 static void
 free_partition(NxmSpace *space, NxmRef ref)
@@ -216,6 +212,8 @@ drain_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 	if (result != NXM_OK)
 		return result;
 	result = nxm_ghost_retire(space, cache, part);
+	if (result == NXM_OK)
+		result = nxm_counts_retire(space, cache, part);
 	if (result != NXM_OK)
 		return result;
 	/* of several who come here one alone retires it */
@@ -253,14 +251,6 @@ nxm_cache_drain(NxmCacheView *view, NxmCache *cache)
 			return result;
 	}
 	return all;
-}
-
-/* Bytes of items in the segments of a partition, dead ones included, about. */
-static uint64_t
-segment_bytes(NxmCachePartition *part)
-{
-	return (nxm_load_relaxed(&part->chain[0].segments) +
-			nxm_load_relaxed(&part->chain[1].segments)) * NXM_CACHE_SEGMENT;
 }
 
 /*
@@ -374,7 +364,7 @@ tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 	if (result != NXM_ABSENT)
 		return result;
 
-	used = segment_bytes(part);
+	used = nxm_cache_segment_bytes(part);
 	live = nxm_map_bytes(&part->index) - nxm_load_relaxed(&part->big);
 	if (used > (uint64_t) NXM_CACHE_SEGMENT * DEAD_SHARE && live < used - used / DEAD_SHARE)
 	{
@@ -396,6 +386,7 @@ tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 			return result;
 	}
 	nxm_ghost_fit(view, cache, part);
+	nxm_counts_fit(view, cache, part);
 	return NXM_ABSENT;
 }
 
@@ -426,32 +417,6 @@ nxm_cache_tick(NxmCacheView *view, NxmCache *cache)
 }
 
 bool
-nxm_cache_stats(NxmCacheView *view, NxmCache *cache, int partition,
-				NxmCacheStats *stats)
-{
-	NxmResult	result;
-	NxmCachePartition *part = partition_at(view->space, cache, partition, &result);
-
-	memset(stats, 0, sizeof(*stats));
-	if (part == NULL)
-		return false;
-	for (int i = 0; i < NXM_CACHE_STRIPES; i++)
-	{
-#define X(name, text) \
-		stats->name += nxm_load_relaxed(&part->stripe[i].counter[NXM_CACHE_COUNTER_##name]);
-		NXM_CACHE_COUNTERS(X)
-#undef X
-	}
-	stats->entries = nxm_map_entries(&part->index);
-	stats->bytes = nxm_map_bytes(&part->index);
-	stats->used_bytes = segment_bytes(part) + nxm_ghost_bytes(part) +
-		nxm_load_relaxed(&part->index.memory) + PARTITION_BYTES +
-		nxm_load_relaxed(&part->big);
-	stats->node = part->node;
-	return true;
-}
-
-bool
 nxm_cache_is_empty(NxmCacheView *view, NxmCache *cache)
 {
 	for (int p = 0; p < (int) cache->npartitions; p++)
@@ -459,22 +424,8 @@ nxm_cache_is_empty(NxmCacheView *view, NxmCache *cache)
 		NxmResult	result;
 		NxmCachePartition *part = partition_at(view->space, cache, p, &result);
 
-		if (part == NULL ? result != NXM_DROPPED : segment_bytes(part) != 0)
+		if (part == NULL ? result != NXM_DROPPED : nxm_cache_segment_bytes(part) != 0)
 			return false;
 	}
 	return true;
-}
-
-void
-nxm_cache_stats_reset(NxmCacheView *view, NxmCache *cache)
-{
-	for (int p = 0; p < (int) cache->npartitions; p++)
-	{
-		NxmResult	result;
-		NxmCachePartition *part = partition_at(view->space, cache, p, &result);
-
-		for (int i = 0; part != NULL && i < NXM_CACHE_STRIPES; i++)
-			for (int c = 0; c < NXM_CACHE_NCOUNTERS; c++)
-				nxm_store_relaxed(&part->stripe[i].counter[c], 0);
-	}
 }

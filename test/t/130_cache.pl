@@ -81,6 +81,7 @@ shared_preload_libraries = 'nexusmem'
 autovacuum = off
 log_statement = none
 restart_after_crash = on
+max_connections = 60
 nexusmem.num_nodes = 4
 nexusmem.enable_numa_caching = on
 nexusmem.cache_size = 32MB
@@ -102,6 +103,11 @@ sql('SELECT stat_cache_reset()');
 is(ask($s[2], q{SELECT count(nexusmem.cache_get('k' || i)) FROM generate_series(1, 10000) i}), 10000, 'a session of node 2 reads all');
 is(sql(q{SELECT sum(local_hits) + sum(remote_hits), sum(local_hits) FILTER (WHERE node = 2) = sum(local_hits),
 	sum(local_hits) BETWEEN 2000 AND 3000, sum(misses), sum(hits) FROM stat_cache}), '10000|t|t|0|10000', 'local are those of its node');
+
+# more sessions than there are lines of counts in a partition; pgbench, for it is quick
+sql('SELECT stat_cache_reset()');
+end_bench(begin_bench([ '-c', 40, '-t', 25, '-j', 2 ], 0, "\\set i random(9901, 10100)\nSELECT nexusmem.cache_get('k' || :i);\n"), '40 sessions read');
+is(sql(q{SELECT sum(hits) + sum(misses), sum(hits) > 0, sum(misses) > 0 FROM stat_cache}), '1000|t|t', 'each read is counted once');
 
 # who reads after a write returned sees it, on whichever node
 my $stale = 0;

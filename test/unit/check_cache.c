@@ -1234,6 +1234,72 @@ finish_ghost(void)
 	finish();
 }
 
+/*
+ * Lines of counts come, and go if `removing`, while others count in them.  The second
+ * process and the third have lines of their own when there are both.
+ */
+static NxmAtomic *gets;
+static bool removing;
+
+static void
+set_counts(int make, int keep)
+{
+	NxmResult	result;
+	NxmCachePartition *part;
+
+	nxm_enter(check_space());
+	part = partition_at(check_space(), cache, 0, &result);
+	if (part != NULL)
+	{
+		nxm_cache_use_memory(check_space(), part);
+		nxm_counts_set(view(), cache, part, (uint64_t) make, (uint64_t) keep);
+		nxm_cache_leave_memory(check_space(), cache, part);
+	}
+	nxm_leave(check_space());
+}
+
+static void
+setup_counts(void)
+{
+	setup(3, AMPLE, 3);
+	gets = check_shared(sizeof(*gets), "gets");
+	removing = check_pick(2) == 0;
+}
+
+static void
+body_counts(int proc)
+{
+	for (int i = 0; i < 4; i++)
+	{
+		if (proc == 3 || check_pick(2) == 0)
+		{
+			operate(GET, check_pick(4), 0, 0, false);
+			nxm_fetch_add(gets, 1);
+		}
+		else
+			set_counts(1 + check_pick(2), removing ? check_pick(3) : 2);
+	}
+}
+
+static void
+finish_counts(void)
+{
+	NxmCacheStats stats;
+	uint64_t	counted;
+
+	set_counts(0, 0);
+	check_assert(nxm_counts_bytes(partition()) == 0);
+	nxm_enter(check_space());
+	check_assert(nxm_cache_stats(view(), cache, 0, &stats));
+	nxm_leave(check_space());
+	counted = stats.local_hits + stats.remote_hits + stats.misses;
+	/* what is counted in a block that has just gone is lost */
+	if (counted > nxm_load(gets) || (!removing && counted != nxm_load(gets)))
+		check_fail("%d hits and misses are counted of %d", (int) counted, (int) nxm_load(gets));
+	check_assert(stats.used_bytes == nxm_load(&cache->used));
+	finish();
+}
+
 /* The chain alone: cleaned while names come, of which nothing is left. */
 static void
 body_names(int proc)
@@ -1306,6 +1372,24 @@ body_drop(int proc)
 		check_assert(result == NXM_OK || result == NXM_EXISTS || result == NXM_DROPPED);
 		key = key_of(proc + 3);
 	}
+}
+
+static void
+setup_counts_drop(void)
+{
+	setup_drop();
+	for (int i = 0; i < NXM_CACHE_COUNT_BLOCKS; i++)
+		nxm_store(&partition()->counts[i], COUNTS_WANTED);
+}
+
+static void
+body_counts_drop(int proc)
+{
+	if (proc == 1)
+		body_drop(proc);
+	else
+		for (int i = 0; i < 3; i++)
+			set_counts(2, 2);
 }
 
 static void
@@ -1492,6 +1576,8 @@ static const CheckCase cases[] = {
 	{"crowded buckets", 3, setup_crowd, body_crowd, finish, OFTEN, NULL},
 	{"crowded buckets and few pages", 3, setup_crowd_few_pages, body_crowd, finish, OFTEN, NULL},
 	{"crowded buckets cleared", 3, setup_crowd, body_crowd_clear, finish, OFTEN, NULL},
+	{"counts", 3, setup_counts, body_counts, finish_counts, OFTEN, NULL},
+	{"counts of a dropped cache", 3, setup_counts_drop, body_counts_drop, finish_drop, OFTEN, NULL},
 	{"ghost", 3, setup_ghost, take_ghost, finish_ghost, OFTEN, NULL},
 	{"all schedules of get and a segment that is reused", 2, setup_two, get_while_reused, finish, ALL, 3, 1, NULL, giving_back},
 	{"all schedules of get and eviction", 2, setup_full, get_while_evicted, finish, ALL, 1, 1, NULL, NULL},
