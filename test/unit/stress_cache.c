@@ -2,11 +2,14 @@
  * stress_cache.c
  *	  The cache under many workers, against what a model says.
  *
- * A value has in it whose key it is of, the number of its write and its deadline.
- * One worker alone writes its keys and so knows what each result has to be, but
- * for absence where memory is short; who reads them never sees an older write
- * after a newer one, nor a value whose deadline had passed before it asked.  Time
- * is a word that one worker moves on.
+ * A value has in it whose key it is of, the number of its write and its deadline, and
+ * a checksum.  One worker alone writes its keys and so knows what each result has to be,
+ * but for absence where memory is short.  It tells the others which write it begins, and
+ * which has returned: who reads a key, alone or in a batch, sees no write before the last
+ * one that had returned when it asked, and none that had not begun when it was answered,
+ * but may see either of two that a write lies between; nor an older write after a newer
+ * one, nor a value whose deadline had passed before it asked.  Where several write the
+ * same keys, that is so of the writes of each.  Time is a word that one worker moves on.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,7 +30,14 @@ typedef struct Test
 	NxmAtomic	largest;		/* for the views */
 	NxmAtomic	clears;
 	NxmAtomic	operations;
+	NxmAtomic	gets[STRESS_MAX_WORKERS + 1];	/* of the cache, by who did them */
+	/* serials of a worker's writes of a key, deletes too: last begun, last returned */
+	NxmAtomic	begun[STRESS_MAX_WORKERS][OWN_KEYS];
+	NxmAtomic	returned[STRESS_MAX_WORKERS][OWN_KEYS];
 } Test;
+
+/* In `returned`: it left the key there. */
+#define LEFT_IT (UINT64_C(1) << 32)
 
 /* What the phases differ in; set before their workers begin. */
 static bool ample;				/* nothing is evicted */
@@ -108,8 +118,21 @@ set(NxmCacheView *view, NxmCache *cache, const NxmKey *key, const NxmValue *valu
 	return r;
 }
 
-/* Checks a value that was got; its version. */
-static uint64_t
+/* What was got: version of the value, 0: absent; and whose write it was. */
+typedef struct Got
+{
+	uint64_t	version;
+	uint32_t	by;
+} Got;
+
+#define WHO(worker, n) ((uint64_t) (worker) << 32 | (n))
+/* Of a key that all write. */
+#define ANYBODY UINT32_MAX
+/* The answer did not say the deadline. */
+#define UNTOLD INT64_C(-1)
+
+/* Checks a value that was got. */
+static Got
 check_value(Worker *worker, const char *data, size_t len, NxmType type,
 			uint64_t who, int64_t asked, int64_t deadline)
 {
@@ -119,19 +142,22 @@ check_value(Worker *worker, const char *data, size_t len, NxmType type,
 
 	stress_verify(worker, data, (uint32_t) len, &seen, &version);
 	ends = (int64_t) (version >> 24);
-	CHECK(worker, seen == who, "key of %llx has the value of %llx",
+	CHECK(worker, seen == who || (who >> 32 == ANYBODY && (uint32_t) seen == (uint32_t) who &&
+								  seen >> 32 < STRESS_MAX_WORKERS), "key of %llx has the value of %llx",
 		  (unsigned long long) who, (unsigned long long) seen);
 	CHECK(worker, type == (NxmType) (version % 3), "a value has type %d", (int) type);
+	if (deadline == UNTOLD)
+		deadline = ends == FREE ? 0 : ends;
 	CHECK(worker, deadline == 0 || deadline > asked, "a value %lld after its deadline",
 		  (long long) (asked - deadline));
-	if (ends != FREE && deadline >= 0)
+	if (ends != FREE)
 		CHECK(worker, deadline == ends, "deadline %lld and not %lld", (long long) deadline,
 			  (long long) ends);
-	return version;
+	return (Got) {version, (uint32_t) (seen >> 32)};
 }
 
-/* Gets a key and checks the value; its version, or 0: absent. */
-static uint64_t
+/* Gets a key and checks the value. */
+static Got
 get(Worker *worker, NxmCacheView *view, const NxmKey *key, uint64_t who)
 {
 	Test	   *test = worker->test;
@@ -145,17 +171,60 @@ get(Worker *worker, NxmCacheView *view, const NxmKey *key, uint64_t who)
 		buffer.size = 20;
 		ENV_DO(view->space, r, nxm_cache_get(view, &test->cache, key, &buffer, NULL));
 		CHECK(worker, r == NXM_NEED_BUFFER || r == NXM_ABSENT, "a short buffer: %d", (int) r);
+		nxm_fetch_add_relaxed(&test->gets[worker->id], r == NXM_ABSENT);
 		buffer.size = NXM_MAX_VALUE;
 		asked = now(test);
 	}
 	ENV_DO(view->space, r, nxm_cache_get(view, &test->cache, key, &buffer, &deadline));
+	nxm_fetch_add_relaxed(&test->gets[worker->id], 1);
 	if (r == NXM_ABSENT)
-		return 0;
+		return (Got) {0, 0};
 	CHECK(worker, r == NXM_OK, "get: %d", (int) r);
 	return check_value(worker, buffer.data, buffer.len, buffer.type, who, asked, deadline);
 }
 
-#define WHO(worker, n) ((uint64_t) (worker) << 32 | (n))
+/* Keys of a batch, whose they are, and what was got. */
+typedef struct Batch
+{
+	KeyText		text[NXM_CACHE_BATCH];
+	uint64_t	who[NXM_CACHE_BATCH];
+	Got			got[NXM_CACHE_BATCH];
+} Batch;
+
+static void
+get_batch(Worker *worker, NxmCacheView *view, Batch *batch)
+{
+	Test	   *test = worker->test;
+	NxmKey		keys[NXM_CACHE_BATCH];
+	NxmCacheAnswer answers[NXM_CACHE_BATCH];
+	NxmBuffer	buffer = {worker->buffer, NXM_MAX_VALUE, 0, NXM_TEXT};
+	int			from = 0;
+	int			first = 0;
+	NxmResult	r;
+
+	for (int i = 0; i < NXM_CACHE_BATCH; i++)
+		keys[i] = batch->text[i].key;
+	do
+	{
+		int64_t		asked = now(test);
+
+		ENV_DO(view->space, r, nxm_cache_get_many(view, &test->cache, keys,
+												  NXM_CACHE_BATCH, answers, &from, &buffer));
+		for (; first < from; first++)
+		{
+			const NxmCacheAnswer *a = &answers[first];
+
+			CHECK(worker, a->result == NXM_OK || a->result == NXM_ABSENT,
+				  "an answer of a batch: %d", (int) a->result);
+			batch->got[first] = a->result == NXM_ABSENT ? (Got) {0, 0} :
+				check_value(worker, buffer.data + a->at, a->len, a->type,
+							batch->who[first], asked, UNTOLD);
+		}
+		buffer.len = 0;
+	} while (r == NXM_NEED_BUFFER);
+	CHECK(worker, r == NXM_OK && from == NXM_CACHE_BATCH, "batch: %d", (int) r);
+	nxm_fetch_add_relaxed(&test->gets[worker->id], NXM_CACHE_BATCH);
+}
 
 /* A time to live: from a millisecond to some minutes, seldom for ever. */
 static int64_t
@@ -211,6 +280,44 @@ go_on(Worker *worker, NxmCacheView *view)
 		(void) nxm_load(&test->largest);
 }
 
+/*
+ * Checks what was read of a key that `whose` wrote: the version, and which of its writes
+ * had returned before the key was asked for.  seen: the newest that this worker has seen.
+ */
+static void
+check_order(Worker *worker, const NxmKey *key, uint32_t whose, uint32_t n,
+			uint64_t returned, uint64_t is, uint64_t *seen)
+{
+	Test	   *test = worker->test;
+	uint64_t	begun = nxm_load(&test->begun[whose][n]);
+
+	if (is == 0)
+	{
+		CHECK(worker, !ample || with_deadlines || with_clears || returned != (begun | LEFT_IT),
+			  "%.20s is missing, write %llu had returned", key->data, (unsigned long long) begun);
+		return;
+	}
+	CHECK(worker, SERIAL(is) >= SERIAL(returned), "%.20s is of write %llu, %llu had returned",
+		  key->data, (unsigned long long) SERIAL(is), (unsigned long long) SERIAL(returned));
+	CHECK(worker, SERIAL(is) <= SERIAL(begun), "%.20s is of write %llu, %llu had begun",
+		  key->data, (unsigned long long) SERIAL(is), (unsigned long long) SERIAL(begun));
+	CHECK(worker, SERIAL(is) >= *seen, "%.20s went back from %llu to %llu",
+		  key->data, (unsigned long long) *seen, (unsigned long long) SERIAL(is));
+	*seen = SERIAL(is);
+}
+
+/* The next of a worker's writes, after those of phases before. */
+static uint64_t
+first_serial(NxmAtomic *begun, uint32_t nkeys)
+{
+	uint64_t	last = 0;
+
+	for (uint32_t n = 0; n < nkeys; n++)
+		if (nxm_load(&begun[n]) > last)
+			last = nxm_load(&begun[n]);
+	return last + 1;
+}
+
 /* Each writes its own keys and knows what is there; and reads those of the others. */
 static void
 own_keys(Worker *worker)
@@ -220,11 +327,15 @@ own_keys(Worker *worker)
 	uint64_t   *version = calloc(OWN_KEYS, sizeof(uint64_t));
 	int64_t    *deadlines = calloc(OWN_KEYS, sizeof(int64_t));
 	uint64_t   *last = calloc((size_t) OWN_KEYS * (size_t) worker->nworkers, sizeof(uint64_t));
-	uint64_t	next = 1;
+	Batch	   *batch = malloc(sizeof(Batch));
+	NxmAtomic  *begun = test->begun[worker->id];
+	NxmAtomic  *returned = test->returned[worker->id];
+	uint64_t	next = first_serial(begun, OWN_KEYS);
 	uint64_t	done = 0;
 	KeyText		k;
 
-	CHECK(worker, version != NULL && deadlines != NULL && last != NULL, "no memory");
+	CHECK(worker, version != NULL && deadlines != NULL && last != NULL && batch != NULL,
+		  "no memory");
 	open_view(worker, &view);
 	for (; stress_go(worker); done++)
 	{
@@ -244,7 +355,10 @@ own_keys(Worker *worker)
 			uint64_t	v = VERSION(dice % 2 == 0 ? deadline : FREE, next++);
 			NxmValue	value = make_value(worker, stress_length(worker), WHO(worker->id, n), v);
 
+			nxm_store(&begun[n], SERIAL(v));
 			r = set(&view, &test->cache, key, &value, deadline, add);
+			if (!add || r != NXM_EXISTS)
+				nxm_store(&returned[n], SERIAL(v) | (r == NXM_ABSENT ? 0 : LEFT_IT));
 			if (ample && !with_deadlines)
 				CHECK(worker, r == (there ? NXM_EXISTS : NXM_OK), "%s of %.20s: %d",
 					  add ? "add" : "set", key->data, (int) r);
@@ -260,7 +374,10 @@ own_keys(Worker *worker)
 		}
 		else if (dice < 50)
 		{
+			nxm_store(&begun[n], SERIAL(next));
 			ENV_DO(&worker->space, r, nxm_cache_delete(&view, &test->cache, key));
+			nxm_store(&returned[n], SERIAL(next));
+			next++;
 			if (ample && !with_deadlines)
 				CHECK(worker, r == (there ? NXM_OK : NXM_ABSENT), "delete of %.20s: %d",
 					  key->data, (int) r);
@@ -289,7 +406,7 @@ own_keys(Worker *worker)
 		}
 		else if (dice < 75)
 		{
-			uint64_t	is = get(worker, &view, key, WHO(worker->id, n));
+			uint64_t	is = get(worker, &view, key, WHO(worker->id, n)).version;
 
 			if (ample && !with_deadlines)
 				CHECK(worker, is == version[n], "get of %.20s: version %llx for %llx",
@@ -300,18 +417,35 @@ own_keys(Worker *worker)
 				CHECK(worker, deadlines[n] != 0 && deadlines[n] <= now(test),
 					  "%.20s is missing", key->data);
 		}
-		else
+		else if (dice < 97)
 		{
 			uint32_t	other = env_below(&worker->random, (uint32_t) worker->nworkers);
-			uint64_t   *seen = &last[(size_t) other * OWN_KEYS + n];
-			uint64_t	is;
+			uint64_t	before_it = nxm_load(&test->returned[other][n]);
 
 			key = make_key(&k, 'o', other, n);
-			is = get(worker, &view, key, WHO(other, n));
-			CHECK(worker, is == 0 || SERIAL(is) >= *seen, "%.20s went back from %llu to %llu",
-				  key->data, (unsigned long long) *seen, (unsigned long long) SERIAL(is));
-			if (is != 0)
-				*seen = SERIAL(is);
+			check_order(worker, key, other, n, before_it,
+						get(worker, &view, key, WHO(other, n)).version,
+						&last[(size_t) other * OWN_KEYS + n]);
+		}
+		else
+		{
+			/* neighbours, of all workers */
+			uint64_t	before_it[NXM_CACHE_BATCH];
+			uint32_t	whose[NXM_CACHE_BATCH];
+			uint32_t	which[NXM_CACHE_BATCH];
+
+			for (uint32_t i = 0; i < NXM_CACHE_BATCH; i++)
+			{
+				whose[i] = i % (uint32_t) worker->nworkers;
+				which[i] = (n + i) % OWN_KEYS;
+				batch->who[i] = WHO(whose[i], which[i]);
+				make_key(&batch->text[i], 'o', whose[i], which[i]);
+				before_it[i] = nxm_load(&test->returned[whose[i]][which[i]]);
+			}
+			get_batch(worker, &view, batch);
+			for (uint32_t i = 0; i < NXM_CACHE_BATCH; i++)
+				check_order(worker, &batch->text[i].key, whose[i], which[i], before_it[i],
+							batch->got[i].version, &last[(size_t) whose[i] * OWN_KEYS + which[i]]);
 		}
 		go_on(worker, &view);
 	}
@@ -320,30 +454,45 @@ own_keys(Worker *worker)
 	for (uint32_t n = 0; n < OWN_KEYS; n++)
 	{
 		const NxmKey *key = make_key(&k, 'o', (uint64_t) worker->id, n);
-		uint64_t	is = get(worker, &view, key, WHO(worker->id, n));
+		uint64_t	is = get(worker, &view, key, WHO(worker->id, n)).version;
 		NxmResult	r;
 
 		CHECK(worker, is == 0 || is == version[n], "at the end %.20s has version %llx for %llx",
 			  key->data, (unsigned long long) is, (unsigned long long) version[n]);
+		/* others may still read it */
+		nxm_store(&begun[n], SERIAL(next));
 		ENV_DO(&worker->space, r, nxm_cache_delete(&view, &test->cache, key));
+		nxm_store(&returned[n], SERIAL(next));
 		CHECK(worker, r == NXM_OK || r == NXM_ABSENT, "delete at the end: %d", (int) r);
 	}
 	free(version);
 	free(deadlines);
 	free(last);
+	free(batch);
 }
 
-/* All write the same keys, in batches too. */
+/*
+ * All write the same keys, and read them in batches too.  Every other key keeps the
+ * deadline that it was written with, so that who reads it knows it.
+ */
 static void
 shared_keys(Worker *worker)
 {
 	Test	   *test = worker->test;
 	NxmCacheView view;
-	uint64_t	next = 1;
+	Batch	   *batch = malloc(sizeof(Batch));
+	/* of each key, by whose write it is */
+	uint64_t	(*before)[STRESS_MAX_WORKERS] = calloc(SHARED_KEYS, sizeof(*before));
+	uint64_t	(*last)[STRESS_MAX_WORKERS] = calloc(SHARED_KEYS, sizeof(*last));
+	NxmAtomic  *begun = test->begun[worker->id];
+	NxmAtomic  *returned = test->returned[worker->id];
+	uint64_t	next;
 	uint64_t	done = 0;
 	KeyText		k;
 
+	CHECK(worker, batch != NULL && before != NULL && last != NULL, "no memory");
 	open_view(worker, &view);
+	next = first_serial(begun, SHARED_KEYS);
 	for (; stress_go(worker); done++)
 	{
 		uint32_t	n = env_below(&worker->random, SHARED_KEYS);
@@ -354,51 +503,62 @@ shared_keys(Worker *worker)
 		if (dice < 40)
 		{
 			int64_t		deadline = some_deadline(worker);
-			NxmValue	value = make_value(worker, stress_length(worker), WHO(0, n),
-										   VERSION(FREE, next++));
+			NxmValue	value = make_value(worker, stress_length(worker), WHO(worker->id, n),
+										   VERSION(n % 2 == 0 ? deadline : FREE, next));
 
+			nxm_store(&begun[n], SERIAL(next));
 			r = set(&view, &test->cache, key, &value, deadline, dice < 15);
+			if (dice >= 15 || r != NXM_EXISTS)
+				nxm_store(&returned[n], SERIAL(next));
+			next++;
 			CHECK(worker, r == NXM_OK || r == NXM_EXISTS || (r == NXM_ABSENT && !ample),
 				  "set: %d", (int) r);
 		}
 		else if (dice < 50)
 		{
+			nxm_store(&begun[n], SERIAL(next));
 			ENV_DO(view.space, r, nxm_cache_delete(&view, &test->cache, key));
+			nxm_store(&returned[n], SERIAL(next));
+			next++;
 			CHECK(worker, r == NXM_OK || r == NXM_ABSENT, "delete: %d", (int) r);
 		}
-		else if (dice < 60)
+		else if (dice < 60 && n % 2 != 0)
 		{
 			ENV_DO(view.space, r, nxm_cache_expire(&view, &test->cache, key, some_deadline(worker)));
 			CHECK(worker, r == NXM_OK || r == NXM_ABSENT, "expire: %d", (int) r);
 		}
 		else if (dice < 95)
-			get(worker, &view, key, WHO(0, n));
+		{
+			Got			got;
+
+			for (int w = 0; w < worker->nworkers; w++)
+				before[n][w] = nxm_load(&test->returned[w][n]);
+			got = get(worker, &view, key, WHO(ANYBODY, n));
+			if (got.version != 0)
+				check_order(worker, key, got.by, n, before[n][got.by], got.version,
+							&last[n][got.by]);
+		}
 		else
 		{
-			NxmKey		keys[NXM_CACHE_BATCH];
-			KeyText    *texts = malloc(sizeof(KeyText) * NXM_CACHE_BATCH);
-			NxmCacheAnswer answers[NXM_CACHE_BATCH];
-			NxmBuffer	buffer = {worker->buffer, NXM_MAX_VALUE, 0, NXM_TEXT};
-			int			from = 0;
-			int			first = 0;
-			int64_t		asked = now(test);
-
-			CHECK(worker, texts != NULL, "no memory");
 			for (uint32_t i = 0; i < NXM_CACHE_BATCH; i++)
-				keys[i] = *make_key(&texts[i], 's', 0, (n + i) % SHARED_KEYS);
-			do
 			{
-				ENV_DO(view.space, r, nxm_cache_get_many(&view, &test->cache, keys,
-														 NXM_CACHE_BATCH, answers, &from, &buffer));
-				for (; first < from; first++)
-					if (answers[first].result == NXM_OK)
-						check_value(worker, buffer.data + answers[first].at, answers[first].len,
-									answers[first].type, WHO(0, (n + (uint32_t) first) % SHARED_KEYS),
-									asked, -1 + INT64_MAX / 2);
-				buffer.len = 0;
-			} while (r == NXM_NEED_BUFFER);
-			CHECK(worker, r == NXM_OK && from == NXM_CACHE_BATCH, "batch: %d", (int) r);
-			free(texts);
+				uint32_t	which = (n + i) % SHARED_KEYS;
+
+				batch->who[i] = WHO(ANYBODY, which);
+				make_key(&batch->text[i], 's', 0, which);
+				for (int w = 0; w < worker->nworkers; w++)
+					before[which][w] = nxm_load(&test->returned[w][which]);
+			}
+			get_batch(worker, &view, batch);
+			for (uint32_t i = 0; i < NXM_CACHE_BATCH; i++)
+			{
+				uint32_t	which = (n + i) % SHARED_KEYS;
+				Got			got = batch->got[i];
+
+				if (got.version != 0)
+					check_order(worker, &batch->text[i].key, got.by, which,
+								before[which][got.by], got.version, &last[which][got.by]);
+			}
 		}
 		/* others, so that there is something to evict */
 		if (dice % 2 == 0)
@@ -414,6 +574,9 @@ shared_keys(Worker *worker)
 		go_on(worker, &view);
 	}
 	nxm_fetch_add(&test->operations, done);
+	free(batch);
+	free(before);
+	free(last);
 }
 
 /* Two caches, one of which is larger and gives way to the other. */
@@ -487,6 +650,7 @@ counts_agree(Worker *worker)
 	Sum			sum = {.worker = worker};
 	NxmCacheStats all = {0};
 	uint64_t	used = 0;
+	uint64_t	gets = 0;
 	uint64_t	clock;
 	NxmResult	r;
 	bool		ok;
@@ -554,9 +718,19 @@ counts_agree(Worker *worker)
 		CHECK(worker, alive == stats.bytes - nxm_load(&part->big),
 			  "segments have %llu bytes that live, %llu are counted",
 			  (unsigned long long) alive, (unsigned long long) stats.bytes);
-		used += nxm_ghost_bytes(part) + nxm_load(&part->big) + nxm_load(&part->index.memory) +
+		CHECK(worker, !ample || worker->nworkers < 3 || nxm_counts_bytes(part) > 0,
+			  "no lines for the counts of further processes");
+		used += nxm_ghost_bytes(part) + nxm_counts_bytes(part) + nxm_load(&part->big) + nxm_load(&part->index.memory) +
 			nxm_object_size(sizeof(NxmCachePartition));
 	}
+	for (int i = 0; i <= STRESS_MAX_WORKERS; i++)
+		gets += nxm_load(&test->gets[i]);
+	/* where memory is short lines of counts come and go, and what is counted then may be lost */
+	CHECK(worker, all.local_hits + all.remote_hits + all.misses == gets ||
+		  (!ample && all.local_hits + all.remote_hits + all.misses < gets),
+		  "%llu hits and %llu misses of %llu reads",
+		  (unsigned long long) (all.local_hits + all.remote_hits),
+		  (unsigned long long) all.misses, (unsigned long long) gets);
 	ok = sum.entries == all.entries && sum.bytes == all.bytes &&
 		nxm_load(&test->cache.used) == used;
 	printf("# %llu entries of %llu bytes; %llu hits, %llu misses, %llu sets, %llu evictions, "
@@ -583,6 +757,14 @@ new_cache(Worker *worker, NxmCache *cache, int partitions, uint64_t pages)
 	open_view(worker, &view);
 	memset((void *) cache, 0, sizeof(*cache));
 	nxm_store(&test->largest, 0);
+	for (int i = 0; i <= STRESS_MAX_WORKERS; i++)
+		nxm_store(&test->gets[i], 0);
+	for (int w = 0; w < STRESS_MAX_WORKERS; w++)
+		for (int n = 0; n < OWN_KEYS; n++)
+		{
+			nxm_store(&test->begun[w][n], 0);
+			nxm_store(&test->returned[w][n], 0);
+		}
 	nxm_store(&worker->space.shared->account[NXM_CACHE_ACCOUNT].page_limit, pages);
 	ENV_DO(&worker->space, r, nxm_cache_init(&view, cache, partitions, 0));
 	CHECK(worker, r == NXM_OK, "making a cache: %d", (int) r);
@@ -642,7 +824,7 @@ long_values_stay(Worker *worker, int partitions, uint64_t pages)
 			continue;
 		r = set(&view, &test->cache, key, &value, 0, false);
 		CHECK(worker, r == NXM_OK, "set of value %llu: %d", (unsigned long long) n, (int) r);
-		if (get(worker, &view, key, WHO(0, n)) == 0)
+		if (get(worker, &view, key, WHO(0, n)).version == 0)
 			lost++;
 	}
 	if (lost != 0)
