@@ -19,8 +19,12 @@
  * that does not end.  Exhaustive: all schedules of at most so many preemptions
  * and stale loads.
  *
- * Environment: CHECK_SECONDS=n runs the cases of a program for n seconds rather
- * than a fixed number of schedules.  CHECK_SEED=n changes the base seed.
+ * A search that stops at its limit before its end is a failure, unless the case says
+ * CHECK_BOUNDED: then its line says how many schedules were tried.
+ *
+ * Environment: CHECK_SECONDS=n runs random and PCT schedules of a program's cases for n
+ * seconds altogether rather than a fixed number of them; exhaustive searches are as
+ * ever, and their time is not counted.  CHECK_SEED=n changes the base seed.
  * CHECK_CASE=name runs that case alone.  CHECK_REPLAY=mode:seed with it runs
  * that one schedule, and prints its trace.
  *
@@ -43,6 +47,7 @@
 #define CHECK_RANDOM		1
 #define CHECK_PCT			2
 #define CHECK_EXHAUSTIVE	4
+#define CHECK_BOUNDED		8		/* the search is not expected to come to its end */
 
 typedef struct CheckCase
 {

@@ -4,6 +4,9 @@
 # A program NAME is made of NAME.c, the checker, and the files of src/core that
 # NAME_CORE names.  check_source.sh looks whether core uses no other operations;
 # check_mutants.sh compiles it with errors put in.
+#
+# CHECK_SECONDS=60 bin/check_map: a minute of random and of priority-based schedules of
+# maps, told in the last line; make check-long: of each structure.
 
 CHECKS = check_self check_space check_counter check_stack check_queue check_map check_cache check_predictor
 
@@ -68,4 +71,7 @@ export CC CHECK_CFLAGS check_cache_FLAGS $(foreach check,$(CHECKS),$(check)_CORE
 check-mutants: $(CHECK_BINARIES)
 	./check_mutants.sh
 
-.PHONY: check-mutants
+check-long: $(CHECK_BINARIES)
+	@status=0; for program in $^; do CHECK_SECONDS=$${CHECK_SECONDS:-60} $$program || status=1; done; exit $$status
+
+.PHONY: check-mutants check-long

@@ -46,6 +46,9 @@
 #define EXHAUSTIVE_MAX	300000	/* runs, of a fixed-length check */
 #define MUTANT_MAX		6400	/* random ones of a mutant in the last round */
 
+/* those that CHECK_SECONDS is for */
+#define RANDOM_MODES	(CHECK_RANDOM | CHECK_PCT)
+
 typedef struct Fiber
 {
 #ifdef BY_HAND
@@ -569,6 +572,7 @@ typedef struct Outcome
 	uint64_t	runs[5];		/* by mode */
 	uint64_t	stale;			/* runs with stale loads */
 	bool		complete;		/* the exhaustive search came to its end */
+	double		seconds[5];		/* by mode */
 	uint64_t	seed;			/* of the failure; exhaustive: number of the run */
 } Outcome;
 
@@ -583,7 +587,8 @@ random_runs(Outcome *outcome, uint64_t base, uint64_t max, double until)
 	first = mix(first ^ (uint64_t) mode) >> 16;
 	for (uint64_t i = outcome->runs[mode], end = i + max; i < end; i++)
 	{
-		if (until > 0 && (i & 63) == 0 && seconds() > until)
+		/* late already: some all the same */
+		if (until > 0 && i > 0 && (i & 63) == 0 && seconds() > until)
 			return;
 		outcome->runs[mode]++;
 		if (!run_seed(first + i))
@@ -598,7 +603,7 @@ random_runs(Outcome *outcome, uint64_t base, uint64_t max, double until)
 }
 
 static void
-exhaustive_runs(Outcome *outcome, uint64_t max, double until)
+exhaustive_runs(Outcome *outcome, uint64_t max)
 {
 	uint64_t   *runs = &outcome->runs[CHECK_EXHAUSTIVE];
 
@@ -609,8 +614,7 @@ exhaustive_runs(Outcome *outcome, uint64_t max, double until)
 	found_shared = false;
 	for (;;)
 	{
-		if (*runs == max || (until > 0 && (*runs & 63) == 0 &&
-							 seconds() > until))
+		if (*runs == max)
 			return;
 		++*runs;
 		if (!run_once())
@@ -655,11 +659,14 @@ print_failure(const Outcome *outcome, bool trace)
 static void
 run_mode(Outcome *outcome, int m, uint64_t base, uint64_t max, double until)
 {
+	double		start = seconds();
+
 	mode = m;
 	if (m == CHECK_EXHAUSTIVE)
-		exhaustive_runs(outcome, max, until);
+		exhaustive_runs(outcome, max);
 	else
 		random_runs(outcome, base, max, until);
+	outcome->seconds[m] += seconds() - start;
 }
 
 static int
@@ -670,34 +677,59 @@ test_number(void)
 	return ++n;
 }
 
-/* One case, its TAP line.  true: well. */
+/* What the cases so far came to, by mode. */
+static uint64_t total_runs[5];
+static double total_seconds[5];
+
+/*
+ * One case, its TAP line; random and PCT schedules for so long, 0: a number of them.
+ * true: well.
+ */
 static bool
 check_case(const char *program, uint64_t base, double for_seconds)
 {
 	Outcome		outcome = {0};
-	int			nmodes = __builtin_popcount((unsigned) running->modes);
+	int			nrandom = __builtin_popcount((unsigned) running->modes & RANDOM_MODES);
 	char		result[256];
+	char		extent[64] = "";
 	bool		well;
+	bool		cut_short;
 	const int	modes[] = {CHECK_EXHAUSTIVE, CHECK_RANDOM, CHECK_PCT};
 
 	longest = 0;
 	for (size_t i = 0; i < 3 && !outcome.failed; i++)
 	{
 		uint64_t	max = running->schedules > 0 ? (uint64_t) running->schedules :
-			SCHEDULES;
+			modes[i] == CHECK_EXHAUSTIVE ? EXHAUSTIVE_MAX : SCHEDULES;
+		double		until = 0;
 
 		if ((running->modes & modes[i]) == 0)
 			continue;
-		if (modes[i] == CHECK_EXHAUSTIVE && running->schedules == 0)
-			max = EXHAUSTIVE_MAX;
-		if (for_seconds > 0)
+		if (for_seconds > 0 && modes[i] != CHECK_EXHAUSTIVE)
+		{
 			max = UINT64_MAX;
-		run_mode(&outcome, modes[i], base, max,
-				 for_seconds > 0 ? seconds() + for_seconds / nmodes : 0);
+			until = seconds() + for_seconds / nrandom;
+		}
+		run_mode(&outcome, modes[i], base, max, until);
+		total_runs[modes[i]] += outcome.runs[modes[i]];
+		total_seconds[modes[i]] += outcome.seconds[modes[i]];
 	}
 
-	well = running->expect == NULL ? !outcome.failed :
-		outcome.failed && strstr(message, running->expect) != NULL;
+	cut_short = (running->modes & CHECK_EXHAUSTIVE) != 0 && !outcome.failed &&
+		!outcome.complete;
+	if (cut_short && (running->modes & CHECK_BOUNDED) != 0)
+	{
+		cut_short = false;
+		snprintf(extent, sizeof(extent), ", the first %" PRIu64 " schedules",
+				 outcome.runs[CHECK_EXHAUSTIVE]);
+	}
+	else if (cut_short)
+		snprintf(message, sizeof(message),
+				 "the search stopped before its end: raise the case's limit, or say that it is bounded");
+
+	well = running->expect == NULL ? !outcome.failed && !cut_short :
+		(outcome.failed || cut_short) &&
+		strstr(message, running->expect) != NULL;
 	if (running->expect != NULL && outcome.failed)
 		snprintf(result, sizeof(result), "found by %s schedule %" PRIu64,
 				 mode_name(mode), outcome.runs[mode]);
@@ -724,11 +756,13 @@ check_case(const char *program, uint64_t base, double for_seconds)
 		snprintf(result, sizeof(result), "no run came to the function %s",
 				 focus_missed());
 	}
-	printf("%s %d - %s: %s\n", well ? "ok" : "not ok", test_number(), program,
-		   running->name);
+	printf("%s %d - %s: %s%s\n", well ? "ok" : "not ok", test_number(), program,
+		   running->name, extent);
 	printf("# %s\n", result);
 	if (!well && outcome.failed)
 		print_failure(&outcome, true);
+	else if (!well && cut_short)
+		printf("# %s\n", message);
 	else if (!well && running->expect != NULL)
 		printf("# it should have failed: %s\n", running->expect);
 	return well;
@@ -809,7 +843,7 @@ replay(const char *which)
 	outcome.seed = seed;
 	if (mode == CHECK_EXHAUSTIVE)
 	{
-		exhaustive_runs(&outcome, seed, 0);
+		exhaustive_runs(&outcome, seed);
 		outcome.seed = seed;
 	}
 	else
@@ -831,9 +865,8 @@ check_main(int argc, char **argv, const char *program, const CheckCase *cases,
 		strtoull(getenv("CHECK_SEED"), NULL, 0) : 1;
 	bool		mutant = argc > 1 && strcmp(argv[1], "mutant") == 0;
 	int			status = 0;
-	double		until;
 	int			n = 0;
-	int			left;
+	int			left = 0;		/* cases that time is to be left for */
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	self = HOST;
@@ -860,10 +893,13 @@ check_main(int argc, char **argv, const char *program, const CheckCase *cases,
 	if (mutant)
 		return check_mutant(cases, ncases, base);
 	for (int i = 0; i < ncases; i++)
-		n += only == NULL || strcmp(only, cases[i].name) == 0;
-	left = n;
-	until = seconds() + for_seconds;
-	/* exhaustive ones first: the time that they leave is for the others */
+	{
+		if (only != NULL && strcmp(only, cases[i].name) != 0)
+			continue;
+		n++;
+		left += (cases[i].modes & RANDOM_MODES) != 0;
+	}
+	/* exhaustive ones first: one that ends early leaves its time to others */
 	for (int pass = 0; pass < 2; pass++)
 	{
 		for (int i = 0; i < ncases; i++)
@@ -876,10 +912,10 @@ check_main(int argc, char **argv, const char *program, const CheckCase *cases,
 			running = &cases[i];
 			if (only != NULL && getenv("CHECK_REPLAY") != NULL)
 				return replay(getenv("CHECK_REPLAY"));
-			if (for_seconds > 0)
+			if (for_seconds > 0 && (cases[i].modes & RANDOM_MODES) != 0)
 			{
-				share = (until - seconds()) / left--;
-				/* late already: one of each kind, for a line of each case */
+				share = (for_seconds - total_seconds[CHECK_RANDOM] -
+						 total_seconds[CHECK_PCT]) / left--;
 				if (share <= 0)
 					share = 0.001;
 			}
@@ -887,6 +923,10 @@ check_main(int argc, char **argv, const char *program, const CheckCase *cases,
 				status = 1;
 		}
 	}
+	printf("# %s: %" PRIu64 " random and %" PRIu64 " pct schedules in %.1f s, %" PRIu64 " exhaustive in %.1f s\n",
+		   program, total_runs[CHECK_RANDOM], total_runs[CHECK_PCT],
+		   total_seconds[CHECK_RANDOM] + total_seconds[CHECK_PCT],
+		   total_runs[CHECK_EXHAUSTIVE], total_seconds[CHECK_EXHAUSTIVE]);
 	printf("1..%d\n", n);
 	return status;
 }

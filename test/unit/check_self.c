@@ -612,6 +612,8 @@ register_finish(void)
 }
 
 #define RUN CHECK_RANDOM | CHECK_PCT | CHECK_EXHAUSTIVE, 2000, 4, 3
+/* of more than a test has time for */
+#define SOME CHECK_RANDOM | CHECK_PCT | CHECK_EXHAUSTIVE | CHECK_BOUNDED, 2000, 4, 3
 
 static const CheckCase cases[] = {
 	{"message passing", 2, message_setup, message_body, NULL, RUN, NULL, NULL},
@@ -630,7 +632,8 @@ static const CheckCase cases[] = {
 	{"updates", 2, words_setup, update, updates_finish, RUN, NULL, NULL},
 	{"lost update", 2, words_setup, lost_update, updates_finish, RUN, "not so", NULL},
 	{"waiting for another process", 2, words_setup, spinning, NULL, CHECK_PCT, 200, 0, 0, "no end", NULL},
-	{"stack with tags", 2, tagged_setup, stack_classic, stack_finish, RUN, NULL, NULL},
+	{"stack with tags", 2, tagged_setup, stack_classic, stack_finish, SOME, NULL, NULL},
+	{"a search that is not complete", 2, tagged_setup, stack_classic, stack_finish, CHECK_EXHAUSTIVE, 100, 4, 3, "stopped before its end", NULL},
 	{"stack with tags, three processes", 3, tagged_setup, stack_body, stack_finish, CHECK_RANDOM | CHECK_PCT, 2000, 0, 0, NULL, NULL},
 	{"stack without tags", 2, untagged_setup, stack_classic, stack_finish, RUN, "not linearizable", NULL},
 	{"stack without tags, three processes", 3, untagged_setup, stack_body, stack_finish, CHECK_RANDOM | CHECK_PCT, 2000, 0, 0, "not linearizable", NULL},
