@@ -1,0 +1,141 @@
+# Saves that fail: the shutdown is a clean one all the same, the log has a WARNING, and
+# a file that was there before is whole. What a save that was cut short has left is not
+# taken for a file.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use File::Copy;
+use NxmTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = PostgreSQL::Test::Cluster->new('save_fails');
+$node->init;
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'nexusmem'\nautovacuum = off\n");
+my $dir = $node->data_dir . '/pg_nexusmem';
+my $file = "$dir/structures";
+my $tmp = "$file.tmp";
+my $from = 0;
+
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+sub counter { return sql(q{SELECT coalesce(nexusmem.counter_get('c')::text, 'none')}); }
+# The part of the log since this was called last.
+sub news
+{
+	my $text = server_log($node, $from);
+	$from += length $text;
+	return $text;
+}
+sub state_of_cluster
+{
+	my ($state) = `pg_controldata '@{[$node->data_dir]}'` =~ /^Database cluster state: +(.*)$/m;
+	return $state;
+}
+# fails($name, $what): a fast shutdown that cannot save, and says so.
+sub fails
+{
+	my ($name, $what) = @_;
+	news();
+	$node->stop('fast');
+	my $log = news();
+	like($log, qr/WARNING:  shared structures were not saved: $what/, "$name: a warning");
+	unlike($log, qr/ saved \d+ shared structure|FATAL:  (?!terminating)|PANIC|terminated by signal/, "$name: no more than that");
+	is(state_of_cluster(), 'shut down', "$name: the shutdown is clean");
+	return;
+}
+# starts_with($value, $name): the counter after a start.
+sub starts_with
+{
+	my ($value, $name) = @_;
+	news();
+	$node->start;
+	is(counter(), $value, $name);
+	unlike(news(), qr/WARNING/, "$name: without a warning");
+	return;
+}
+
+$node->start;
+sql(q{CREATE EXTENSION nexusmem; SELECT nexusmem.counter_set('c', 1)});
+
+# no place for the file
+mkdir $dir or die "$dir: $!";
+mkdir $file or die "$file: $!";
+fails('a directory of that name', 'could not rename the file');
+ok(-d $file && !-e $tmp, 'a directory of that name: nothing else is there');
+rmdir $file;
+starts_with('none', 'a directory of that name: nothing was saved');
+sql(q{SELECT nexusmem.counter_set('c', 2)});
+rmdir $dir;
+append_to_file($dir, '');
+fails('no directory', 'could not create the file');
+starts_with('none', 'no directory: nothing was saved');
+unlink $dir;
+
+# a file that was there before
+sql(q{SELECT nexusmem.counter_set('c', 3)});
+$node->stop;
+ok(-s $file && !-e $tmp, 'saved, when it can be');
+copy($file, "$dir/older");
+starts_with('3', 'and loaded');
+sql(q{SELECT nexusmem.counter_set('c', 4)});
+SKIP:
+{
+	skip 'root may write to any file', 7 if $> == 0;
+	copy("$dir/older", $file);
+	chmod 0400, $file;
+	fails('an older file that cannot be replaced', 'could not rename the file');
+	ok(slurp_file($file) eq slurp_file("$dir/older"), 'an older file that cannot be replaced: it is whole');
+	ok(!-e $tmp, 'an older file that cannot be replaced: nothing else is there');
+	unlink $file;
+	starts_with('none', 'an older file that cannot be replaced: nothing was saved');
+	sql(q{SELECT nexusmem.counter_set('c', 4)});
+}
+
+# what a save has left that was cut short: by a crash, as a crash of the machine
+$node->stop;
+copy($file, $tmp);
+truncate $tmp, (-s $file) / 2;
+starts_with('4', 'a part of a file besides a whole one: the whole one is loaded');
+ok(!-e $tmp, 'and the part removed');
+$node->stop;
+rename $file, $tmp;
+starts_with('none', 'a file that was not renamed yet: not loaded');
+ok(!-e $tmp && !-e $file, 'and removed');
+sql(q{SELECT nexusmem.counter_set('c', 5)});
+mkdir $tmp or die "$tmp: $!";
+fails('no name for it while it is written', 'could not create the file');
+starts_with('none', 'no name for it while it is written: nothing was saved');
+rmdir $tmp;
+sql(q{SELECT nexusmem.counter_set('c', 6)});
+$node->restart;
+is(counter(), '6', 'and the next shutdown saves');
+
+# learned sequences, of which an older file is there while the server runs
+SKIP:
+{
+	skip 'root may write to any file', 4 if $> == 0;
+	my $learned = "$dir/learned";
+	my $state = q{SELECT state || ': ' || detail FROM nexusmem.status WHERE feature = 'learned look-ahead'};
+	$node->append_conf('postgresql.conf', 'nexusmem.enable_learned_prefetch = on');
+	$node->reload;
+	$node->poll_query_until('postgres', "SELECT ($state) LIKE 'active: %'") or die sql($state);
+	# which the worker saves at once
+	sql('SELECT nexusmem.predictor_reset()');
+	$node->poll_query_until('postgres', "SELECT ($state) LIKE '%; saved at %'") or die sql($state);
+	copy($learned, "$dir/older");
+	chmod 0400, $learned;
+	sql('SELECT nexusmem.predictor_reset()');
+	ok($node->poll_query_until('postgres', "SELECT ($state) LIKE 'degraded: %were not saved: could not rename the file%'"), 'learned sequences that cannot be saved: status') or diag(sql($state));
+	$node->stop;
+	is(state_of_cluster(), 'shut down', 'learned sequences that cannot be saved: the shutdown is clean');
+	ok(slurp_file($learned) eq slurp_file("$dir/older") && !-e "$learned.tmp", 'the older file is whole, and nothing else is there');
+	chmod 0600, $learned;
+	append_to_file("$learned.tmp", 'half');
+	$node->start;
+	ok($node->poll_query_until('postgres', "SELECT ($state) LIKE 'active: %'"), 'and it is loaded, not the part of another one') or diag(sql($state));
+}
+$node->stop;
+unlike(server_log($node), qr/TRAP|PANIC|terminated by signal|leak/, 'the log is quiet');
+done_testing();
