@@ -480,21 +480,29 @@ make_room(NxmSpace *space, int node)
 
 /*
  * Where this process's own node cannot have another chunk, it goes on in the
- * memory of one that has room.
+ * memory of one that has room.  A node that had too little for what is wanted, which may
+ * be many pages, is tried again only when it has more: else two of them could have the
+ * process come and go for ever.
  */
 static bool
 borrow(NxmSpace *space, int node)
 {
+	static uint64 too_few[NXM_SPACE_NODES];	/* pages that nodes had, and one; 0: enough */
+
 	if (node != (int) space->local->node)
 		return false;
+	too_few[node] = nxm_chunk_free_pages(space, node) + 1;
 	for (int i = 0; i < (int) space->shared->nnodes; i++)
 	{
-		if (i != node && nxm_chunk_room(space, i))
+		if (i != node && nxm_chunk_room(space, i) &&
+			nxm_chunk_free_pages(space, i) >= too_few[i])
 		{
 			space->local->node = (uint32) i;
 			return true;
 		}
 	}
+	/* an error; what comes next may want less */
+	memset(too_few, 0, sizeof(too_few));
 	return false;
 }
 

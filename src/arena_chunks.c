@@ -223,6 +223,25 @@ nxm_chunk_room(NxmSpace *space, int node)
 	return nxm_load(&chunk->bump) < nxm_load(&chunk->published);
 }
 
+uint64
+nxm_chunk_free_pages(NxmSpace *space, int node)
+{
+	NxmSpaceShared *shared = space->shared;
+	int			nchunks = (int) nxm_load(&shared->nchunks);
+	uint64		used = nxm_load(&shared->nodes[node].used_pages);
+	uint64		all = 0;
+
+	for (int i = 0; i < nchunks; i++)
+	{
+		NxmChunk   *chunk = &shared->chunks[i];
+
+		if ((int) chunk->node == node)
+			all += nxm_load(&chunk->published) - chunk->first_page;
+	}
+	/* read at another moment */
+	return all > used ? all - used : 0;
+}
+
 /* Bytes for the next chunk of a node.  Under the lock, with room in the table. */
 static uint64
 chunk_bytes(NxmSpace *space, int node)

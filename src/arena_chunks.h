@@ -54,6 +54,9 @@ extern void nxm_chunk_map_all(NxmSpace *space);
 /* Could a page be handed out on the node without another chunk? */
 extern bool nxm_chunk_room(NxmSpace *space, int node);
 
+/* How many could, about. */
+extern uint64 nxm_chunk_free_pages(NxmSpace *space, int node);
+
 /*
  * Adds a chunk on the node that space wants one on, unless somebody has done so
  * since.  Raises no error; for NXM_GROW_NO_MEMORY *reason, in the current memory
