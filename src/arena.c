@@ -34,6 +34,7 @@
 #include <signal.h>
 
 #include "access/parallel.h"
+#include "access/xact.h"
 #include "arena_chunks.h"
 #include "compat.h"
 #include "core/cache.h"
@@ -46,6 +47,7 @@
 #include "storage/dsm_impl.h"
 #include "storage/ipc.h"
 #include "utils/guc.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #define ANCHOR_MAGIC	0x4E584D41
@@ -265,6 +267,56 @@ nxm_arena_state(void)
 		return NXM_ARENA_READY;
 	return NXM_HAVE_DSM_REGISTRY ? find_anchor(find_root(), false) :
 		NXM_ARENA_NONE;
+}
+
+/*
+ * PostgreSQL has no way to ask the registry for what may not be there, so its error is
+ * caught, in a subtransaction: it is raised with locks held.
+ */
+NxmArenaState
+nxm_arena_look(const char **reason)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	uint32		holdoff = InterruptHoldoffCount;
+	volatile NxmArenaState state = NXM_ARENA_NO_MEMORY;
+
+	*reason = NULL;
+	if (anchor != NULL || !NXM_HAVE_DSM_REGISTRY)
+		return nxm_arena_state();
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		state = nxm_arena_state();
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		InterruptHoldoffCount = holdoff;
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) !=
+			ERRCODE_INSUFFICIENT_RESOURCES)
+		{
+			/* as it was raised: nobody else lets interrupts in again */
+			InterruptHoldoffCount = 0;
+			ReThrowError(error);
+		}
+		*reason = pstrdup(error->message);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	return state;
 }
 
 NxmAnchor *

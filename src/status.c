@@ -280,8 +280,14 @@ unbound_hint(const NxmArenaReport *report)
 
 /* Why there is no memory of ours. */
 static StatusRow
-no_arena(NxmArenaState state)
+no_arena(NxmArenaState state, const NxmArenaReport *report)
 {
+	if (state == NXM_ARENA_NO_MEMORY)
+		return row("degraded", dynamic_shared_memory_type == DSM_IMPL_POSIX ?
+				   "Enlarge /dev/shm (in a container with --shm-size)." :
+				   "Give the server more shared memory.",
+				   psprintf("not preloaded, and there is no memory to look for it, or to make it: %s",
+							report->no_memory));
 	if (state == NXM_ARENA_OTHER_VERSION)
 		return row("off", "Restart the server.",
 				   "made by another version of the library");
@@ -302,7 +308,7 @@ structure_memory_status(void)
 	const char *detail;
 
 	if (state != NXM_ARENA_READY)
-		return no_arena(state);
+		return no_arena(state, &report);
 	detail = psprintf("%.1f of %.1f MB in %d %s of %.1f MB",
 					  report.used[0] / 1048576.0, report.limit[0] / 1048576.0,
 					  report.chunks, report.chunks == 1 ? "segment" : "segments",
@@ -362,7 +368,7 @@ cache_status(void)
 	const char *detail;
 
 	if (state != NXM_ARENA_READY)
-		return no_arena(state);
+		return no_arena(state, &report);
 	detail = psprintf("%.1f of %.1f MB, %s",
 					  report.used[NXM_CACHE_ACCOUNT] / 1048576.0,
 					  report.limit[NXM_CACHE_ACCOUNT] / 1048576.0,

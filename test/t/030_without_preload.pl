@@ -1,4 +1,5 @@
-# Not in shared_preload_libraries: everything answers, nothing ends a session.
+# Not in shared_preload_libraries: everything answers, nothing ends a session, also where
+# there is no shared memory to be had.
 use strict;
 use warnings;
 use FindBin;
@@ -83,5 +84,34 @@ close_session($s);
 
 is($node->safe_psql('postgres', 'DROP EXTENSION nexusmem; CREATE EXTENSION nexusmem; SELECT 1'), 1, 'DROP and CREATE EXTENSION');
 unlike(server_log($node), qr/FATAL|TRAP|PANIC/, 'no FATAL in the log');
+
+# From 17 on structures begin with the DSM registry, which is not there yet. A backend
+# that may make no file of its size is one that finds /dev/shm full.
+$node->restart;
+$s = session($node);
+my $from = -s $node->logfile;
+sub most_bytes { return system('prlimit', "--pid=$s->{pid}", "--fsize=$_[0]:") == 0; }
+SKIP:
+{
+	skip 'no DSM registry before PostgreSQL 17', 9 if $node->pg_version < 17;
+	skip 'no prlimit', 9 if !most_bytes(900000);
+	my $rows = q{SELECT feature, state, hint FROM nexusmem.status WHERE feature IN ('structure memory', 'cache') ORDER BY feature DESC};
+	my $full = 'degraded|Enlarge /dev/shm (in a container with --shm-size).';
+	is(ask($s, $rows), "structure memory|$full\ncache|$full", 'no memory for the registry: status says so');
+	like(ask($s, q{SELECT detail FROM nexusmem.status WHERE feature = 'structure memory'}), qr/^not preloaded, and there is no memory .*: could not resize shared memory segment .*: File too large$/, 'and why');
+	like(ask($s, 'SELECT count(*) FROM nexusmem.status'), qr/^\d\d$/, 'all rows are there');
+	is(ask($s, "BEGIN; $rows; SELECT 1; COMMIT"), "structure memory|$full\ncache|$full\n1", 'also in a transaction, which goes on');
+	like(ask($s, q{SELECT nexusmem.counter_add('c')}), qr/ERROR: .*File too large/, 'a structure is an error');
+	most_bytes('unlimited');
+	is(ask($s, q{SELECT nexusmem.counter_add('c')}), '1', 'and works when there is memory');
+	is(ask($s, $rows), "structure memory|active|\ncache|degraded|Add nexusmem to shared_preload_libraries and restart the server.", 'as status tells');
+	is($node->safe_psql('postgres', $rows), ask($s, $rows), 'in other sessions too');
+	close_session($s);
+	$s = session($node);
+	most_bytes(900000);
+	is(ask($s, $rows), $node->safe_psql('postgres', $rows), 'and in one that may make none, for that is not needed');
+}
+close_session($s);
+unlike(server_log($node, $from), qr/FATAL|TRAP|PANIC|terminated by signal|leak/, 'the log is quiet');
 $node->stop;
 done_testing();
