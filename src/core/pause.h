@@ -6,7 +6,7 @@
  * to the place whose name is in nxm_pause_at, a private variable of the process,
  * stops as if by SIGSTOP, once; the model checker may go on with another process
  * there.  test/modules/nxm_torture sets the variable;
- * test/t/120_structures_death.pl makes the build.
+ * test/t/120_structures_death.pl and test/numa/run.sh make the build.
  */
 #ifndef NXM_PAUSE_H
 #define NXM_PAUSE_H

@@ -10,7 +10,7 @@
 # machine except below /out. Emulation is slow: few statements, little data.
 set -uo pipefail
 machine=$1
-. /out/env # PG_BIN PG_MAJOR NXM_USER NXM_BUILD DATA
+. /out/env # PG_CONFIG PG_BIN PG_MAJOR NXM_USER NXM_BUILD DATA PAUSED
 bad=0
 
 diag() { sed 's/^/# /' <<<"$*"; }
@@ -214,6 +214,190 @@ nexusmem.memory_limit = 64MB" || return
 	show "SELECT * FROM nexusmem.node_memory"
 	close_session a
 	close_session b
+}
+
+# wait_for SQL: until the session `watch` sees that it is true; what it saw last.
+wait_for() {
+	local i seen
+	for ((i = 0; i < 100; i++)); do
+		seen=$(tell watch "$1")
+		[ "$seen" != t ] || break
+		sleep 0.2
+	done
+	echo "$seen"
+}
+
+# all SQL: said by one session on each node at once; what each answers, in lines.
+all() {
+	local n
+	for n in "${names[@]}"; do begin_tell "$n" "$1"; done
+	for n in "${names[@]}"; do end_tell "$n"; done
+}
+
+# set_limit MB: and waits until it is in force.
+set_limit() {
+	echo "nexusmem.memory_limit = $1MB" >>"$DATA/guest.conf"
+	tell watch "SELECT pg_reload_conf()" >/dev/null
+	is "$(wait_for "SELECT detail ~ ' of $1.0 MB' FROM nexusmem.status WHERE feature = 'structure memory'")" t "the limit is $1 MB"
+}
+
+# refused: are writers of all nodes, from now on?
+refused() {
+	tell watch "SELECT nexusmem.counter_set('refused ' || n, 0) FROM generate_series(0, 3) n" >/dev/null
+	wait_for "SELECT bool_and(nexusmem.counter_get('refused ' || n) > 0) FROM generate_series(0, 3) n"
+}
+
+# A server of which everything is asked at once, with a library that has places to
+# stop at.
+check_strain() {
+	local n pid log most short conf seen
+	install -m 755 "$PAUSED/nexusmem.so" "$("$PG_CONFIG" --pkglibdir)/nexusmem.so"
+	server_stop
+	log=$(stat -c %s /out/server.log)
+	server_start "$on
+$small
+nexusmem.memory_limit = 32MB" || return
+	is "$(q "CREATE FUNCTION torture_pause_at(place text) RETURNS boolean AS '$PAUSED/test/modules/nxm_torture/nxm_torture' LANGUAGE C STRICT;
+$(cat <<-'SQL'
+	-- what each node has, and what the kernel says of it
+	CREATE VIEW own AS SELECT * FROM nexusmem.node_memory WHERE owner = 'structures' AND node IS NOT NULL;
+	CREATE FUNCTION used() RETURNS bigint LANGUAGE sql AS 'SELECT sum(used_bytes)::bigint FROM own';
+	-- bytes of what was replaced
+	CREATE FUNCTION overwrite(n int) RETURNS bigint LANGUAGE sql AS $$
+		SELECT sum(length(v)) FILTER (WHERE NOT nexusmem.map_put('m', 'k' || k, v))
+		FROM generate_series(1, 200) k, generate_series(1, n), repeat('new ' || k, 30) v
+	$$;
+	-- stores until it is over, whatever the limit is; how many there were
+	CREATE FUNCTION store() RETURNS int LANGUAGE plpgsql AS $$
+	DECLARE
+		node text := nexusmem.my_node();
+		n int := 0;
+	BEGIN
+		WHILE nexusmem.counter_get('over') = 0 LOOP
+			BEGIN
+				PERFORM nexusmem.map_put('limited ' || node, 'k' || n, repeat('x', 1000)), nexusmem.counter_add('stored');
+				n := n + 1;
+			EXCEPTION WHEN configuration_limit_exceeded THEN
+				PERFORM nexusmem.counter_add('refused ' || node);
+			END;
+		END LOOP;
+		RETURN n;
+	END $$;
+	CREATE FUNCTION fill(map text, n int) RETURNS bigint LANGUAGE sql AS $$
+		SELECT count(nexusmem.map_put(map || ' ' || nexusmem.my_node(), 'f' || k, repeat('y', 1000))) FROM generate_series(1, n) k
+	$$;
+	CREATE FUNCTION discard(map text) RETURNS bigint LANGUAGE sql AS $$
+		SELECT count(*) FILTER (WHERE nexusmem.map_drop(map || ' ' || n)) FROM generate_series(0, 3) n
+	$$;
+	-- the entries of these maps of all nodes, if each is there and as it was stored
+	CREATE FUNCTION whole(map text, filler text) RETURNS bigint LANGUAGE sql AS $$
+		SELECT CASE WHEN bool_and(e.n = nexusmem.map_size(map || ' ' || node)) THEN sum(e.n) END
+		FROM generate_series(0, 3) node,
+			LATERAL (SELECT count(*) FILTER (WHERE value = repeat(filler, 1000)) AS n FROM nexusmem.map_entries(map || ' ' || node)) e
+	$$;
+SQL
+)")" "" "functions"
+	session watch
+
+	# 61 structures, and 40 backends that attach, write to all and leave
+	cat >/tmp/wave.sql <<-'SQL'
+		SELECT nexusmem.map_add('nodes', nexusmem.my_node()::text, 1), count(nexusmem.map_put('map ' || k % 20, pg_backend_pid() || ' ' || k, repeat('w', 100))),
+			count(nexusmem.counter_add('counter ' || k % 20)), count(nexusmem.queue_push('queue ' || k % 10, 'v')::text), count(nexusmem.stack_push('stack ' || k % 10, 'v')::text)
+		FROM generate_series(1, 60) k;
+	SQL
+	like "$(as_postgres "$PG_BIN/pgbench" -n -C -h /tmp -U postgres -c 8 -j 4 -t 5 -f /tmp/wave.sql postgres 2>&1)" 'processed: 40/40' "40 backends attach and leave"
+	is "$(tell watch "SELECT count(*), sum(entries) FILTER (WHERE name LIKE 'map %'), sum(entries) FILTER (WHERE kind IN ('stack', 'queue')), (SELECT sum(nexusmem.counter_get('counter ' || k)) FROM generate_series(0, 19) k) FROM nexusmem.structures")" \
+		"61|2400|4800|2400" "61 structures have all that they wrote"
+	is "$(tell watch "SELECT string_agg(key, ',' ORDER BY key), sum(value::int) FROM nexusmem.map_entries('nodes')")" "0,1,2,3|40" "from all nodes"
+	is "$(tell watch "SELECT bool_and(CASE kind WHEN 'map' THEN nexusmem.map_drop(name) WHEN 'counter' THEN nexusmem.counter_drop(name)
+		WHEN 'stack' THEN nexusmem.stack_drop(name) ELSE nexusmem.queue_drop(name) END), count(*) FROM nexusmem.structures")" "t|61" "all are dropped"
+	is "$(wait_for "SELECT max(used_bytes) <= 10 * 65536 FROM own")" t "and leave next to nothing on any node"
+
+	# a reader stopped in the middle, on another node than what it reads
+	for n in 0 1 2 3; do
+		session "${names[n]}" $n
+		tell "${names[n]}" "SET statement_timeout = '60s'" >/dev/null
+	done
+	session reader 3
+	pid=$(tell reader "SELECT pg_backend_pid()")
+	tell a "SELECT count(nexusmem.map_put('m', 'k' || k, '')) FROM generate_series(1, 200) k" >/dev/null
+	all "SELECT overwrite(2)" >/dev/null
+	tell a "SELECT count(nexusmem.map_put('m', 'k' || k, 'old ' || k)) FROM generate_series(1, 200) k" >/dev/null
+	# the name is found by such an operation, too: for the first one
+	begin_tell reader "SELECT string_agg(nexusmem.map_get('m', 'k' || x), ',') FROM generate_series(6, 7) x WHERE x < 7 OR torture_pause_at('get')"
+	is "$(wait_for "SELECT pg_read_file('/proc/$pid/stat') ~ '^[0-9]+ [(].*[)] T '")" t "a reader is stopped in an operation"
+	all "SELECT overwrite(2)" >/dev/null
+	most=$(tell watch "SELECT used() + 1048576")
+	is "$(all "SELECT overwrite(60) > 2000000")" $'t\nt\nt\nt' "writers on all nodes replace 2 MB each"
+	is "$(tell watch "SELECT CASE WHEN used() <= $most THEN 'bounded' ELSE used()::text END")" bounded "memory stays bounded"
+	is "$(wait_for "SELECT state = 'degraded' AND detail ~ 'process $pid is stopped' FROM nexusmem.status WHERE feature = 'structure memory'")" t "status names the process"
+	kill -CONT "$pid"
+	is "$(end_tell reader)" "old 6,old 7" "it goes on, and has what was there"
+	close_session reader
+	like "$(status 'structure memory')" '^active: ' "status: active again"
+
+	# the limit, with writers on all nodes
+	tell watch "SELECT nexusmem.counter_create(c) FROM unnest('{over,stored,refused 0,refused 1,refused 2,refused 3}'::text[]) c; SELECT nexusmem.map_drop('m')" >/dev/null
+	set_limit 16
+	for n in "${names[@]}"; do begin_tell "$n" "SET statement_timeout = 0; SELECT store()"; done
+	is "$(refused)" t "a limit is reached on all nodes"
+	set_limit 24
+	is "$(wait_for "SELECT used() > 20 * 1048576")" t "raised while they write: there is more"
+	is "$(refused)" t "up to the limit"
+	set_limit 8
+	most=$(tell watch "SELECT used()")
+	is "$(refused)" t "lowered below what is used: no more"
+	is "$(tell watch "SELECT used() BETWEEN 16 * 1048576 AND $most")" t "which stays"
+	like "$(tell watch "SELECT discard('limited')")" '^[1-4]$' "their maps are dropped while they write"
+	is "$(wait_for "SELECT sum(resident_bytes) <= 8 * 1048576 FROM own")" t "the kernel has the rest again"
+	seen=$(tell watch "SELECT nexusmem.counter_get('stored')")
+	tell watch "SELECT discard('limited')" >/dev/null
+	is "$(wait_for "SELECT nexusmem.counter_get('stored') > $seen + 1000")" t "and they have room again"
+	is "$(tell watch "SELECT nexusmem.counter_add('over')")" 1 "over"
+	is "$(for n in "${names[@]}"; do end_tell "$n"; done | awk '$1 > 0' | wc -l)" 4 "each node has stored, and met no other error"
+	is "$(tell watch "SELECT whole('limited', 'x') > 0")" t "what is there is whole"
+	tell watch "SELECT discard('limited')" >/dev/null
+	is "$(wait_for "SELECT max(resident_bytes) <= 16 * 65536 FROM own")" t "dropped: each node has its memory again"
+	set_limit 64
+	is "$(all "SELECT fill('filled', 2500)")" $'2500\n2500\n2500\n2500' "raised: filled again on all nodes"
+	is "$(wait_for "SELECT count(*) = 4 FROM own WHERE on_node_bytes = used_bytes AND resident_bytes = used_bytes AND used_bytes > 2500000")" t "the kernel says that all of it is on its node"
+
+	# /dev/shm with room for 6 MB more
+	short=$(df -k --output=used /dev/shm | tail -n 1)
+	setpriv --no-new-privs mount -o "remount,size=$((short + 6144))k" /dev/shm
+	is "$(all "SELECT fill('short', 8000)" | grep -c '^ERROR:  the operating system has no more shared memory')" 4 "/dev/shm is full: an error on all nodes"
+	is "$(tell watch "SELECT whole('filled', 'y')")" 10000 "what is there is whole"
+	setpriv --no-new-privs mount -o remount,size=50% /dev/shm
+	is "$(all "SELECT fill('short', 2500)")" $'2500\n2500\n2500\n2500' "made larger: there is more on all nodes"
+	is "$(tell watch "SELECT whole('short', 'y') >= 10000 AND whole('filled', 'y') = 10000")" t "what is there is whole"
+	is "$(wait_for "SELECT count(*) = 4 FROM own WHERE on_node_bytes = used_bytes AND resident_bytes = used_bytes AND used_bytes > 5000000")" t "all of it on its node"
+	like "$(status 'structure memory')" '^active: ' "status: active"
+	show "SELECT * FROM own"
+	for n in "${names[@]}" watch; do close_session "$n"; done
+	is "$(tail -c "+$((log + 1))" /out/server.log | grep -c 'terminated by signal\|TRAP\|PANIC')" 0 "nothing crashed"
+
+	# other kinds of memory
+	for conf in "dynamic_shared_memory_type = mmap" "dynamic_shared_memory_type = sysv" "min_dynamic_shared_memory = 64MB"; do
+		server_stop
+		server_start "$on
+$small
+nexusmem.memory_limit = 32MB
+$conf" || return
+		session watch
+		for n in 0 1 2 3; do
+			tell watch "SELECT nexusmem.pin_backend(pg_backend_pid(), $n)" >/dev/null
+			is "$(tell watch "SELECT fill('kind', 1200)")" 1200 "$conf: node $n writes"
+		done
+		is "$(q "SELECT nexusmem.counter_create('s', true); SELECT nexusmem.queue_push('q', 'v'); SELECT nexusmem.counter_add('s', 2); SELECT nexusmem.counter_get('s'), nexusmem.queue_pop('q'), whole('kind', 'y')")" $'t\n\n\n2|v|4800' "$conf: others read"
+		case $conf in
+			*mmap) like "$(status 'structure memory')" '^degraded: .*; [4-9] not bound to their nodes: dynamic_shared_memory_type is mmap$' "$conf: status says that it is not bound" ;;
+			*sysv) is "$(tell watch "SELECT count(*) FROM own WHERE on_node_bytes = used_bytes AND used_bytes > 1200000")" 4 "$conf: all of it is on its node" ;;
+			*64MB) like "$(status 'structure memory')" '^degraded: .*; [4-9] not bound to their nodes: they are in min_dynamic_shared_memory$' "$conf: status says that it is not bound" ;;
+		esac
+		tell watch "SELECT discard('kind')" >/dev/null
+		is "$(wait_for "SELECT max(used_bytes) <= 16 * 65536 FROM own")" t "$conf: dropped"
+		close_session watch
+	done
 }
 
 # Caches on four nodes: a partition on each, one cache for all.

@@ -14,6 +14,7 @@ set -euo pipefail
 MACHINES="
 asymmetric | -m '512 512 512 512' -c '0 1 2 3'
 structures | -m '512 512 512 512' -c '0 1 2 3'
+strain     | -m '512 512 512 512' -c '0 1 2 3'
 caches     | -m '512 512 512 512' -c '0 1 2 3'
 holes      | -m '512 512 0 512' -c '0 1 2 -'
 huge       | -m '512 512 512 512' -c '0 1 2 3' -a 'hugepages=0:50,1:50,2:50,3:50'
@@ -27,6 +28,20 @@ nxm_build
 DATA=$NXM_TMP/data
 nxm_log initdb as_postgres "$PG_BIN/initdb" -N -A trust -U postgres -E UTF8 --no-locale -D "$DATA"
 
+# The library once more, with the places to stop at of src/core/pause.h, and the module
+# that names one: only what has such places is compiled again.
+PAUSED=$NXM_TMP/paused
+build_paused() {
+	local f
+	as_postgres mkdir -p "$PAUSED/test/modules"
+	cp -a "$NXM_BUILD"/{Makefile,nexusmem.control,sql,src} "$PAUSED"
+	cp -a "$NXM_BUILD/test/modules/nxm_torture" "$PAUSED/test/modules"
+	grep -l NXM_PAUSE -r "$PAUSED/src" --include='*.c' | while read -r f; do rm -f "${f%.c}.o"; done
+	nxm_log paused as_postgres make -C "$PAUSED" PG_CONFIG="$PG_CONFIG" with_llvm=no COPT=-DNXM_PAUSE_POINTS -j2
+	nxm_log paused as_postgres make -C "$PAUSED/test/modules/nxm_torture" PG_CONFIG="$PG_CONFIG" with_llvm=no
+}
+if [ $# = 0 ] || [[ " $* " = *" strain "* ]]; then build_paused; fi
+
 bad=0
 while IFS='|' read -r name options; do
 	name=${name// /}
@@ -38,7 +53,7 @@ while IFS='|' read -r name options; do
 	mkdir -p "$out"
 	# what guest.sh is told
 	{
-		for v in PG_BIN PG_MAJOR NXM_USER NXM_BUILD DATA; do printf '%s=%q\n' $v "${!v}"; done
+		for v in PG_CONFIG PG_BIN PG_MAJOR NXM_USER NXM_BUILD DATA PAUSED; do printf '%s=%q\n' $v "${!v}"; done
 	} >"$out/env"
 	SECONDS=0
 	rc=0
