@@ -5,7 +5,7 @@
  * What look-ahead counts in a node of a plan ends with the process that ran it,
  * and among what PostgreSQL brings from a worker to its leader there is no room
  * for it.  So a worker that has run its part of an instrumented query adds it to
- * a table in shared memory, where the leader takes it out.
+ * a table in shared memory, where the leader looks.
  *
  * An entry is found by the node's plan_node_id and by the handle of the dynamic
  * shared memory segment through which leader and workers work together.  No two
@@ -14,21 +14,20 @@
  *
  * - A worker is told the handle when it is started (bgw_main_arg).
  * - The leader's segment is made by the first call of a Gather or Gather Merge node
- *   and gone when the query has run, so its function is wrapped by ours, which
- *   looks after each row.  Only in a query that is instrumented.  A node that is
- *   shut down and scanned again (below LIMIT) makes another segment: then, and
- *   when somebody asks, the reports of the last one are taken to memory of the
- *   query's.  Several launches with one segment add up in the table.
+ *   and gone when the query has run, before anything is printed.  So the node's
+ *   function is wrapped by ours, which looks after each row: in a query that is
+ *   instrumented, and in no other.  Scans of the node after the first start
+ *   workers with the same segment; what those report is added.
  *
- * A leader has waited for its workers when a node is shut down and when a
- * query has run, and a worker reports before it says that it is done.
+ * A leader has waited for its workers when a query has run, and a worker reports
+ * before it says that it is done.
  *
- * What nobody asked for leaves the table with the query.  What one that failed
- * leaves behind, before the leader knew of the segment, gives way when the table is
+ * A query's entries leave the table with the query.  What one that failed leaves
+ * behind, before the leader knew of the segment, gives way when the table is
  * full: the oldest does.
  *
  * One LWLock, taken in instrumented queries with a Gather alone: by a worker once
- * for each node that read ahead, by the leader where it takes entries.
+ * for each node that read ahead, by the leader once for each that it prints.
  *
  * Limits: MAX_REPORTS entries; where more are needed at once, counts are
  * missing.  Without preloading none are brought.
@@ -49,25 +48,20 @@
 /* What workers counted in one node. */
 typedef struct Report
 {
-	int			plan_node_id;
-	int			distance;
-	int64		stat[NXM_NUM_PREFETCH_STATS];
-} Report;
-
-typedef struct Entry
-{
 	dsm_handle	segment;
-	uint64		serial;			/* in the order in which entries were made */
-	Report		report;
-} Entry;
+	int			plan_node_id;
+	uint64		serial;			/* in the order in which they were made */
+	int64		stat[NXM_NUM_PREFETCH_STATS];
+	int			distance;
+} Report;
 
 typedef struct Reports
 {
 	LWLock		lock;
 	/* under the lock */
 	uint64		next_serial;
-	int			nentries;
-	Entry		entry[MAX_REPORTS];
+	int			n;
+	Report		report[MAX_REPORTS];
 } Reports;
 
 /* Of a query: a Gather or Gather Merge node. */
@@ -76,15 +70,8 @@ typedef struct Gathering
 	struct Gathering *next;
 	PlanState  *node;
 	ExecProcNodeMtd exec;		/* its own */
-	dsm_handle	segment;		/* its last; DSM_HANDLE_INVALID: none yet */
+	dsm_handle	segment;		/* DSM_HANDLE_INVALID: none yet */
 } Gathering;
-
-/* What was taken out of the table. */
-typedef struct Taken
-{
-	struct Taken *next;
-	Report		report;
-} Taken;
 
 /* An instrumented query with such nodes, in that query's memory. */
 typedef struct Leader
@@ -92,65 +79,61 @@ typedef struct Leader
 	struct Leader *next;
 	EState	   *estate;
 	Gathering  *gatherings;
-	Taken	   *taken;
 } Leader;
 
 static Reports *reports = NULL;
 static Leader *leaders = NULL;	/* the innermost first */
 
-static void
-add_up(Report *to, const int64 stat[NXM_NUM_PREFETCH_STATS], int distance)
-{
-	for (int i = 0; i < NXM_NUM_PREFETCH_STATS; i++)
-		to->stat[i] += stat[i];
-	to->distance = Max(to->distance, distance);
-}
-
-/* Makes one where there is none.  Lock exclusive. */
+/* NULL: there is none.  Lock held. */
 static Report *
-report_of(dsm_handle segment, int plan_node_id)
+find_report(dsm_handle segment, int plan_node_id)
 {
-	Entry	   *entry;
-	Entry	   *oldest = &reports->entry[0];
-
-	for (int i = 0; i < reports->nentries; i++)
+	for (int i = 0; i < reports->n; i++)
 	{
-		entry = &reports->entry[i];
-		if (entry->segment == segment &&
-			entry->report.plan_node_id == plan_node_id)
-			return &entry->report;
-		if (entry->serial < oldest->serial)
-			oldest = entry;
+		Report	   *report = &reports->report[i];
+
+		if (report->segment == segment && report->plan_node_id == plan_node_id)
+			return report;
 	}
-	entry = reports->nentries < MAX_REPORTS ?
-		&reports->entry[reports->nentries++] : oldest;
-	memset(entry, 0, sizeof(*entry));
-	entry->segment = segment;
-	entry->serial = reports->next_serial++;
-	entry->report.plan_node_id = plan_node_id;
-	return &entry->report;
+	return NULL;
 }
 
-/* Takes one of a segment's entries out of the table.  false: there is none. */
-static bool
-take_report(dsm_handle segment, Report *report)
+/* An empty one; where the table is full, in place of the oldest.  Lock exclusive. */
+static Report *
+new_report(dsm_handle segment, int plan_node_id)
 {
-	bool		found = false;
+	Report	   *report = &reports->report[0];
 
-	LWLockAcquire(&reports->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < reports->nentries && !found; i++)
+	if (reports->n < MAX_REPORTS)
+		report = &reports->report[reports->n++];
+	else
 	{
-		Entry	   *entry = &reports->entry[i];
-
-		if (entry->segment == segment)
+		for (int i = 1; i < reports->n; i++)
 		{
-			found = true;
-			*report = entry->report;
-			*entry = reports->entry[--reports->nentries];
+			if (reports->report[i].serial < report->serial)
+				report = &reports->report[i];
 		}
 	}
+	memset(report, 0, sizeof(*report));
+	report->segment = segment;
+	report->plan_node_id = plan_node_id;
+	report->serial = reports->next_serial++;
+	return report;
+}
+
+static void
+forget_reports(dsm_handle segment)
+{
+	int			kept = 0;
+
+	LWLockAcquire(&reports->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < reports->n; i++)
+	{
+		if (reports->report[i].segment != segment)
+			reports->report[kept++] = reports->report[i];
+	}
+	reports->n = kept;
 	LWLockRelease(&reports->lock);
-	return found;
 }
 
 static Leader *
@@ -164,47 +147,11 @@ leader_of(const EState *estate)
 	return NULL;
 }
 
-static Taken *
-taken_of(Leader *leader, int plan_node_id)
-{
-	for (Taken *taken = leader->taken; taken != NULL; taken = taken->next)
-	{
-		if (taken->report.plan_node_id == plan_node_id)
-			return taken;
-	}
-	return NULL;
-}
-
-/* Takes what the workers of a node have reported to the query's memory. */
-static void
-take_reports(Leader *leader, const Gathering *gathering)
-{
-	Report		report;
-
-	if (gathering->segment == DSM_HANDLE_INVALID)
-		return;
-	while (take_report(gathering->segment, &report))
-	{
-		Taken	   *taken = taken_of(leader, report.plan_node_id);
-
-		if (taken == NULL)
-		{
-			taken = MemoryContextAllocZero(leader->estate->es_query_cxt,
-										   sizeof(Taken));
-			taken->report.plan_node_id = report.plan_node_id;
-			taken->next = leader->taken;
-			leader->taken = taken;
-		}
-		add_up(&taken->report, report.stat, report.distance);
-	}
-}
-
 /* At the query's end, be it an error: raises none. */
 static void
 forget_leader(void *arg)
 {
 	Leader	   *leader = arg;
-	Report		report;
 
 	for (Leader **link = &leaders; *link != NULL; link = &(*link)->next)
 	{
@@ -216,9 +163,8 @@ forget_leader(void *arg)
 	}
 	for (Gathering *g = leader->gatherings; g != NULL; g = g->next)
 	{
-		while (g->segment != DSM_HANDLE_INVALID &&
-			   take_report(g->segment, &report))
-			;
+		if (g->segment != DSM_HANDLE_INVALID)
+			forget_reports(g->segment);
 	}
 }
 
@@ -226,8 +172,7 @@ forget_leader(void *arg)
 static TupleTableSlot *
 exec_gathering(PlanState *node)
 {
-	Leader	   *leader = leader_of(node->state);
-	Gathering  *gathering = leader->gatherings;
+	Gathering  *gathering = leader_of(node->state)->gatherings;
 	TupleTableSlot *slot;
 	ParallelExecutorInfo *info;
 
@@ -238,15 +183,7 @@ exec_gathering(PlanState *node)
 		((GatherMergeState *) node)->pei;
 	/* without a segment no worker was started */
 	if (info != NULL && info->pcxt->seg != NULL)
-	{
-		dsm_handle	segment = dsm_segment_handle(info->pcxt->seg);
-
-		if (segment != gathering->segment)
-		{
-			take_reports(leader, gathering);
-			gathering->segment = segment;
-		}
-	}
+		gathering->segment = dsm_segment_handle(info->pcxt->seg);
 	return slot;
 }
 
@@ -286,7 +223,6 @@ nxm_prefetch_parallel_start(QueryDesc *query)
 	callback = palloc(sizeof(MemoryContextCallback));
 	leader->estate = estate;
 	leader->gatherings = NULL;
-	leader->taken = NULL;
 	callback->func = forget_leader;
 	callback->arg = leader;
 	MemoryContextRegisterResetCallback(estate->es_query_cxt, callback);
@@ -310,9 +246,16 @@ nxm_prefetch_parallel_report(const PlanState *node,
 							 int distance)
 {
 	dsm_handle	segment = DatumGetUInt32(MyBgworkerEntry->bgw_main_arg);
+	int			id = node->plan->plan_node_id;
+	Report	   *report;
 
 	LWLockAcquire(&reports->lock, LW_EXCLUSIVE);
-	add_up(report_of(segment, node->plan->plan_node_id), stat, distance);
+	report = find_report(segment, id);
+	if (report == NULL)
+		report = new_report(segment, id);
+	for (int i = 0; i < NXM_NUM_PREFETCH_STATS; i++)
+		report->stat[i] += stat[i];
+	report->distance = Max(report->distance, distance);
 	LWLockRelease(&reports->lock);
 }
 
@@ -321,18 +264,22 @@ nxm_prefetch_parallel_add(const PlanState *node,
 						  int64 stat[NXM_NUM_PREFETCH_STATS], int *distance)
 {
 	Leader	   *leader = leader_of(node->state);
-	Taken	   *taken;
 
 	if (leader == NULL)
 		return;
+	LWLockAcquire(&reports->lock, LW_SHARED);
 	for (Gathering *g = leader->gatherings; g != NULL; g = g->next)
-		take_reports(leader, g);
-	taken = taken_of(leader, node->plan->plan_node_id);
-	if (taken == NULL)
-		return;
-	for (int i = 0; i < NXM_NUM_PREFETCH_STATS; i++)
-		stat[i] += taken->report.stat[i];
-	*distance = Max(*distance, taken->report.distance);
+	{
+		const Report *report = find_report(g->segment,
+										   node->plan->plan_node_id);
+
+		if (report == NULL)
+			continue;
+		for (int i = 0; i < NXM_NUM_PREFETCH_STATS; i++)
+			stat[i] += report->stat[i];
+		*distance = Max(*distance, report->distance);
+	}
+	LWLockRelease(&reports->lock);
 }
 
 Size
@@ -350,5 +297,5 @@ nxm_prefetch_parallel_shmem_init(void *ptr, bool found)
 	LWLockInitialize(&reports->lock,
 					 nxm_new_lwlock_tranche("nexusmem_prefetch_parallel"));
 	reports->next_serial = 0;
-	reports->nentries = 0;
+	reports->n = 0;
 }
