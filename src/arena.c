@@ -636,6 +636,8 @@ nxm_again_slow(NxmSpace *space, NxmResult result)
 		space->need_chunk = -1;
 		if (chunk >= 0)
 			nxm_chunk_map(space, chunk);
+		else
+			CHECK_FOR_INTERRUPTS();
 		return true;
 	}
 

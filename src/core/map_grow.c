@@ -626,9 +626,8 @@ keep_house(NxmSpace *space, NxmMap *map, uint64_t position)
 	nxm_store(&map->housekeeper, 0);
 }
 
-/* What a writer does for a growth that it met. */
-void
-nxm_map_help_growth(NxmSpace *space, NxmMap *map, NxmSegment *seg, uint64_t position)
+static void
+help_growth(NxmSpace *space, NxmMap *map, NxmSegment *seg, uint64_t position)
 {
 	uint32_t	n = UINT32_C(1) << NXM_GET(seg->log);
 
@@ -648,6 +647,19 @@ nxm_map_help_growth(NxmSpace *space, NxmMap *map, NxmSegment *seg, uint64_t posi
 	}
 	if (has_migrated(seg))
 		keep_house(space, map, position);
+}
+
+/* What a writer does for a growth that it met. */
+void
+nxm_map_help_growth(NxmSpace *space, NxmMap *map, NxmSegment *seg, uint64_t position)
+{
+	int			need_chunk = space->need_chunk;
+	NxmWant		want = space->want;
+
+	help_growth(space, map, seg, position);
+	/* what the write itself is in need of, and not its help */
+	space->need_chunk = need_chunk;
+	space->want = want;
 }
 
 /* Are all keys of a chain of one hash, as far as tags tell, and as many as may be? */

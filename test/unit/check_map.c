@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 #include "check_core.h"
-#include "map.h"
+#include "map_internal.h"
 
 #define KEYS 12
 
@@ -724,6 +724,93 @@ clear_growth(int proc)
 	}
 }
 
+/*
+ * A write that is in need of a chunk meets a growth: a segment as deep as the directory
+ * has migrated, and there is no memory to double that.
+ */
+#define FOREIGN_CHUNK 5
+
+static NxmRef held[200];
+static int	nheld;
+
+/* All that there is for a directory of 2^depth entries. */
+static void
+hold(uint32_t depth)
+{
+	NxmRef		ref;
+
+	while ((ref = nxm_alloc(check_space(), sizeof(uint64_t) << depth)) != 0)
+	{
+		check_assert(nheld < LENGTH(held));
+		held[nheld++] = ref;
+	}
+}
+
+static void
+setup_undoubled(void)
+{
+	NxmSpace   *space;
+	NxmAtomic  *limit;
+
+	setup(2, 5);
+	space = check_space();
+	limit = &space->shared->account[0].page_limit;
+	/* there is memory for segments */
+	for (nheld = 0; nheld <= NXM_MAX_LOG; nheld++)
+		held[nheld] = nxm_alloc(space, sizeof(NxmSegment) + (sizeof(NxmBucket) << nheld) +
+								sizeof(NxmOverflow));
+	for (int i = 0; i < 4; i++)
+		nxm_epoch_poll(space);
+	nxm_flush(space);
+	nxm_give_back(space);
+	while (nxm_trim(space))
+		;
+	nxm_store(limit, nxm_load(&space->shared->account[0].pages));
+	/* of a size that nothing else has */
+	hold(3);
+	operate(PUT, 5, 5, 0);
+	check_assert(directory_depth(nxm_load(&map->directory)) == 2);
+}
+
+static NxmAction
+decide_foreign(NxmSpace *space, NxmWrite *write, const NxmItem *item)
+{
+	(void) item;
+	space->need_chunk = FOREIGN_CHUNK;
+	write->result = NXM_NEED_CHUNK;
+	return NXM_KEEP;
+}
+
+static void
+write_foreign(int proc)
+{
+	NxmSpace   *space = check_space();
+
+	if (proc != 2)
+		return;
+	for (int i = 0; i < KEYS; i++)
+	{
+		NxmWrite	write = {.decide = decide_foreign};
+		NxmKey		key = key_of(i);
+
+		nxm_enter(space);
+		check_assert(nxm_map_write(space, map, &key, &write) == NXM_NEED_CHUNK);
+		nxm_leave(space);
+		check_assert(space->need_chunk == FOREIGN_CHUNK);
+	}
+}
+
+static void
+finish_undoubled(void)
+{
+	NxmSpace   *space = check_space();
+
+	nxm_store(&space->shared->account[0].page_limit, 40);
+	while (nheld > 0)
+		nxm_free(space, held[--nheld]);
+	finish();
+}
+
 #define OFTEN CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL
 #define ALL CHECK_EXHAUSTIVE, 0
 /* of more than a test has time for */
@@ -745,6 +832,7 @@ static const CheckCase cases[] = {
 	{"schedules of inserts into the same slot", 3, setup_bucket, pending_again, finish, SOME, 40000, 3, 0, NULL, insertion},
 	{"all schedules of iteration and an entry that moves", 2, setup_one, scan_moved, finish, ALL, 2, 1, NULL, NULL},
 	{"all schedules of clear and drain, get", 2, setup_one, clear_get, finish, ALL, 1, 1, NULL, NULL},
+	{"a chunk needed where the directory cannot be doubled", 2, setup_undoubled, write_foreign, finish_undoubled, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"all schedules of clear and growth", 2, setup_crowded, clear_growth, finish, CHECK_EXHAUSTIVE, 40000, 3, 0, NULL, housekeeping},
 	{"all schedules of insert and insert", 2, setup_one, insert_insert, finish, ALL, 2, 1, NULL, NULL},
 	{"all schedules of insert and delete, insert", 2, setup_one, insert_delete, finish, ALL, 2, 1, NULL, NULL},

@@ -232,6 +232,8 @@ mutant "cleared map drained before the new one is there" check_map map_drain.c \
 	do' '	directory = nxm_load(&map->directory);
 	nxm_store(&map->dead, directory);
 	do'
+mutant "helping with growth forgets what the write is in need of" check_map map_grow.c \
+	'	space->need_chunk = need_chunk;' ''
 mutant "directory changed after it was cut off" check_map map_grow.c \
 	'if (!nxm_cas(directory_entry(space, directory, from + i), &old, new))
 			return false;' 'nxm_store(directory_entry(space, directory, from + i), new);'
