@@ -433,7 +433,8 @@ nxm_cache_examine(NxmSpace *space, NxmCachePartition *part, uint64_t since)
 	NxmCacheSegment *segment;
 	uint64_t	word;
 
-	if (nxm_cache_main_has_share(part, 0))
+	/* of no segments main has its share, though there may be some by now */
+	if (small + main == 0 || nxm_cache_main_has_share(part, 0))
 		return true;
 	name = oldest(space, &part->chain[KIND_MAIN]);
 	if (name == 0)

@@ -1251,9 +1251,9 @@ set_counts(int make, int keep)
 	part = partition_at(check_space(), cache, 0, &result);
 	if (part != NULL)
 	{
-		nxm_cache_use_memory(check_space(), part);
+		nxm_cache_use_memory(view(), cache, part);
 		nxm_counts_set(view(), cache, part, (uint64_t) make, (uint64_t) keep);
-		nxm_cache_leave_memory(check_space(), cache, part);
+		nxm_cache_leave_memory(check_space());
 	}
 	nxm_leave(check_space());
 }
@@ -1298,6 +1298,29 @@ finish_counts(void)
 		check_fail("%d hits and misses are counted of %d", (int) counted, (int) nxm_load(gets));
 	check_assert(stats.used_bytes == nxm_load(&cache->used));
 	finish();
+}
+
+/*
+ * Is a key worth more than the oldest segment of main?  There was none, and then there
+ * is one, which is full.
+ */
+static void
+setup_no_segments(void)
+{
+	setup(2, AMPLE, 0);
+}
+
+static void
+examine_while_filled(int proc)
+{
+	if (proc == 1)
+	{
+		nxm_enter(check_space());
+		(void) nxm_cache_examine(check_space(), partition(), 0);
+		nxm_leave(check_space());
+	}
+	else
+		fill(proc, 0, 5);
 }
 
 /* The chain alone: cleaned while names come, of which nothing is left. */
@@ -1535,6 +1558,10 @@ static const char *const recycling[] = {
 	"take", "clear_rooms", "nxm_hazards_on", "nxm_cache_give_room", "check_item", "look_up_fast", NULL
 };
 
+static const char *const examining[] = {
+	"nxm_cache_examine", "nxm_cache_main_has_share", "open_segment", NULL
+};
+
 static const char *const reading[] = {
 	"check_item", "read_entry", "clear_rooms", "nxm_hazards_on", NULL
 };
@@ -1581,6 +1608,7 @@ static const CheckCase cases[] = {
 	{"counts", 3, setup_counts, body_counts, finish_counts, OFTEN, NULL},
 	{"counts of a dropped cache", 3, setup_counts_drop, body_counts_drop, finish_drop, OFTEN, NULL},
 	{"ghost", 3, setup_ghost, take_ghost, finish_ghost, OFTEN, NULL},
+	{"all schedules of a key that is examined and the first segments", 2, setup_no_segments, examine_while_filled, finish, ALL, 1, 0, NULL, examining},
 	{"all schedules of get and a segment that is reused", 2, setup_two, get_while_reused, finish, ALL, 3, 1, NULL, giving_back},
 	{"all schedules of get and eviction", 2, setup_full, get_while_evicted, finish, ALL, 1, 1, NULL, NULL},
 	{"schedules of set and eviction", 2, setup_full, set_while_evicted, finish, SOME, 1, 1, NULL, NULL},

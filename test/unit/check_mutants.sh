@@ -320,6 +320,8 @@ mutant "deadline not looked at" check_cache cache.c \
 mutant "copy in another window of deadlines" check_cache cache_evict.c \
 	'nxm_load_relaxed(&victim->segment->due), units,' \
 	'nxm_load_relaxed(&victim->segment->due) + (scale != 0) * (UINT64_C(1) << WINDOW_SHIFT(scale)), units,'
+mutant "age of the oldest segment by no segments" check_cache cache_chain.c \
+	'small + main == 0 || ' ''
 mutant "ghost counted twice" check_cache cache_ghost.c \
 	'if (nxm_cas(&line[lane / 4], &word, word & ~(UINT64_C(0xFFFF) << shift)))' \
 	'if (nxm_store(&line[lane / 4], word & ~(UINT64_C(0xFFFF) << shift)), true)'
