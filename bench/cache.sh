@@ -6,11 +6,13 @@
 #	ENTRIES=1000000	of cache and table, with values of 100 bytes
 #	ROWS=100000	operations of a run in a statement or loop
 #	SECONDS_A_RUN=3	of pgbench
-#	CASES=table,bytes,clients,latency
+#	CASES=table,mset,bytes,clients,latency
 #
 # One session's figures are its CPU time (/proc/self/schedstat): nanoseconds of one
 # operation, in a statement over generate_series or in a loop in PL/pgSQL. The
-# "floor" is the same statement that only makes the keys. The session has touched
+# "floor" is the same statement that only makes the keys. Of mset they are nanoseconds of
+# a key, which A sets by 32 in one call of cache_mset and B one by one; both read their keys
+# in random order, with values of 100 bytes, from a table. The session has touched
 # all memory before. Figures of several clients are operations a second by the
 # clock. Latencies are of statements over the socket, with one client a core; those
 # of the operations alone: bench/core_cache.sh.
@@ -21,7 +23,7 @@ param PAIRS 5
 param ENTRIES 1000000
 param ROWS 100000
 param SECONDS_A_RUN 3
-param CASES table,bytes,clients,latency
+param CASES table,mset,bytes,clients,latency
 bench_begin cache "$@"
 
 nxm_cluster_start main "shared_preload_libraries = 'nexusmem'
@@ -80,6 +82,32 @@ if has_case table; then
 	report "cache_get with a TTL, loop" B/A ns
 	report "cache_set, loop" B/A ns '>=' 10
 	report "cache_set with a TTL, loop" B/A ns '>=' 10
+	echo
+fi
+
+if has_case mset; then
+	echo "cache_mset of 32 keys against single sets: $ENTRIES values of 100 bytes"
+	nxm_psql <<-SQL
+		CREATE TABLE single AS SELECT i, 'k' || (i::bigint * 611953 % $ENTRIES) AS k, $VALUE AS v FROM generate_series(0, $ENTRIES - 1) i;
+		CREATE TABLE batch (i int, k text[], v text[]);
+		-- not compressed
+		ALTER TABLE batch ALTER k SET STORAGE PLAIN, ALTER v SET STORAGE PLAIN;
+		INSERT INTO batch SELECT s.i / 32, array_agg(k ORDER BY s.i), array_agg(v) FROM single s GROUP BY s.i / 32;
+		CREATE INDEX ON single (i);
+		CREATE INDEX ON batch (i);
+		VACUUM (ANALYZE) single, batch;
+		CHECKPOINT;
+	SQL
+	fill
+	batches=$((ROWS / 32)) places=$((ENTRIES / 32 - ROWS / 32))
+	[ "$places" -gt 0 ] || nxm_die "ROWS must be less than ENTRIES"
+	WARM="SELECT count(nexusmem.cache_get(k)) FROM single; SELECT sum(nexusmem.cache_mset(k, v)) FROM batch; SELECT count(*) FROM (SELECT nexusmem.cache_set(k, v) FROM single OFFSET 0) s;"
+	ALL=("cache_mset of 32 / cache_set"
+		"SELECT sum(nexusmem.cache_mset(k, v)) FROM batch WHERE i BETWEEN @ % $places AND @ % $places + $((batches - 1))" $((batches * 32))
+		"SELECT count(*) FROM (SELECT nexusmem.cache_set(k, v) FROM single WHERE i BETWEEN @ % $places * 32 AND @ % $places * 32 + $((batches * 32 - 1)) OFFSET 0) s" $((batches * 32)))
+	in_one_session
+	report "cache_mset of 32 / cache_set" B/A ns '>=' 1
+	nxm_psql -c 'DROP TABLE single, batch'
 	echo
 fi
 

@@ -8,6 +8,8 @@
 #	REQUESTS=	so many of each trace at most
 #	PLOT=		a file: an SVG plot is written there
 #	ENGINE=		another tree, the cache of whose src/core is replayed
+#	SEGMENT=16384	bytes of a segment of the engine. The server's have 65536: a capacity in
+#			bytes is then fewer of them, as it is there
 #
 # A TRACE is a file (.lis: ARC's, .csv, .bin: oracleGeneral, others: a key a line;
 # compressed by gzip, xz, bzip2 or zstd or not), or makes one: see
@@ -27,6 +29,7 @@ param CAPACITIES 1%,5%,10%,25%,50%
 param EQUAL ""
 param REQUESTS ""
 param ENGINE ""
+param SEGMENT 16384
 : "${PLOT:=}"
 
 if [ -n "$PLOT" ] && ! type -P gnuplot >/dev/null; then
@@ -36,7 +39,7 @@ if [ -n "$PLOT" ] && ! type -P gnuplot >/dev/null; then
 fi
 
 nxm_init bench-cache_sim "${BENCH_DIR:-/var/tmp}"
-nxm_log build make -C "$NXM_ROOT/bench/cache_sim" BIN="$NXM_TMP/bin" ${ENGINE:+"ENGINE=$ENGINE"} all "$NXM_TMP/bin/cache_sim_check"
+nxm_log build make -C "$NXM_ROOT/bench/cache_sim" BIN="$NXM_TMP/bin" SEGMENT="$SEGMENT" ${ENGINE:+"ENGINE=$ENGINE"} all "$NXM_TMP/bin/cache_sim_check"
 nxm_log check "$NXM_TMP/bin/cache_sim_check"
 
 traces=()

@@ -21,7 +21,9 @@
 #
 # Cached: all in shared_buffers, or, with 4 MB of these, all in the operating system's
 # cache. The figure is the backend's CPU time; chunks of A and B take turns in one
-# session, and of each the least one counts (see cached.sh).
+# session, and of each the least one counts (see cached.sh). cached_rows is many joins of
+# one outer row each, with nothing to look ahead to: it tells, without a target, what it
+# costs that the plan is another one.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 

@@ -6,13 +6,13 @@
  * Capacities of the others are those of what they hold; the engine's limit is on
  * all of its memory.  So for entries of equal size a limit is looked for first at
  * which it holds as many of them as the capacity says, and lowered where it later
- * holds more.  Their size is such that the capacity is "segments" (250) segments;
- * segments are small here (the Makefile says how small), so that this can be with
- * few entries.
+ * holds more.  Their size is such that the capacity is "segments" (250) segments,
+ * whatever the size of these is: with fewer it is like a smaller cache of the server.
  *
  * Entries of other sizes have these, key and value together, and the limit is the
  * capacity: what the engine needs beside them is paid from it, other than with the
- * other policies.
+ * other policies.  How many segments there are then depends on their size, which the
+ * Makefile has: SEGMENT.
  *
  * Housekeeping is done every "tick" (64) requests.
  */
