@@ -40,8 +40,9 @@ nxm_queue_push(NxmSpace *space, NxmQueue *queue, const NxmValue *value)
 
 	if (result != NXM_OK)
 		return result;
-	/* not to be read any more once it can be popped */
 	bytes = nxm_item_bytes(nxm_at(space, ref));
+	/* before it can be popped, and its bytes be taken off */
+	nxm_fetch_add_relaxed(&queue->bytes, bytes);
 	for (;;)
 	{
 		uint64_t	tail = nxm_load(&queue->tail);
@@ -50,6 +51,7 @@ nxm_queue_push(NxmSpace *space, NxmQueue *queue, const NxmValue *value)
 
 		if (last == NULL)
 		{
+			nxm_fetch_add_relaxed(&queue->bytes, -bytes);
 			nxm_item_free(space, ref);
 			return NXM_NEED_CHUNK;
 		}
@@ -59,6 +61,7 @@ nxm_queue_push(NxmSpace *space, NxmQueue *queue, const NxmValue *value)
 			continue;
 		if (nxm_queue_length(queue) >= MAX_LENGTH)
 		{
+			nxm_fetch_add_relaxed(&queue->bytes, -bytes);
 			nxm_item_free(space, ref);
 			space->need_chunk = -1;
 			space->want = NXM_WANT_NOTHING;
@@ -67,7 +70,6 @@ nxm_queue_push(NxmSpace *space, NxmQueue *queue, const NxmValue *value)
 		/* release: publishes the item.  Pairs with the loads of links */
 		if (nxm_cas(NXM_ITEM_LINK(last), &link, ref))
 		{
-			nxm_fetch_add_relaxed(&queue->bytes, bytes);
 			NXM_PAUSE("linked");
 			(void) nxm_cas(&queue->tail, &tail, advance(tail, ref));
 			return NXM_OK;

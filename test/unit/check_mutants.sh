@@ -166,8 +166,15 @@ mutant "no second look after the second hazard, queue" check_queue queue.c \
 			if (nxm_load(&queue->head) != head)' 'nxm_protect(space, link);
 			if (false)'
 mutant "item read after it was published" check_queue queue.c \
-	'nxm_fetch_add_relaxed(&queue->bytes, bytes);' \
-	'nxm_fetch_add_relaxed(&queue->bytes, nxm_item_bytes(nxm_at(space, ref)));'
+	'NXM_PAUSE("linked");' '(void) nxm_item_bytes(nxm_at(space, ref));'
+mutant "bytes of an item counted after it was published" check_queue queue.c \
+	'		if (nxm_cas(NXM_ITEM_LINK(last), &link, ref))
+		{' '		nxm_fetch_add_relaxed(&queue->bytes, -bytes);
+		if (!nxm_cas(NXM_ITEM_LINK(last), &link, ref))
+			nxm_fetch_add_relaxed(&queue->bytes, bytes);
+		else
+		{
+			nxm_fetch_add_relaxed(&queue->bytes, bytes);'
 
 # The map.
 mutant "UNINIT = EMPTY" check_map map_internal.h \

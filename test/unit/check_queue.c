@@ -104,6 +104,8 @@ pop(void)
 	else
 		check_assert(result == NXM_ABSENT);
 	check_end(op, result, number);
+	/* at least the dummy's */
+	check_assert((int64_t) nxm_load(&queue->bytes) > 0);
 	return result;
 }
 
@@ -115,6 +117,12 @@ setup(int procs, int n)
 	check_assert(nxm_queue_init(check_space(), queue) == NXM_OK);
 	for (int i = 1; i <= n; i++)
 		push(i);
+}
+
+static void
+setup_empty(void)
+{
+	setup(2, 0);
 }
 
 static void
@@ -206,6 +214,20 @@ fixed_overtaken(int proc)
 	}
 }
 
+/* The one that is overtaken is the longer one. */
+static void
+fixed_bytes(int proc)
+{
+	if (proc == 1)
+		push(12);
+	else
+	{
+		pop();
+		push(21);
+		pop();
+	}
+}
+
 /* Too short a buffer, or another type, takes nothing. */
 static void
 refused(int proc)
@@ -286,6 +308,7 @@ static const CheckCase cases[] = {
 	{"drain", 3, setup_drain, drain, drain_finish, OFTEN, NULL},
 	{"all schedules of pop and pop, push", 2, setup_two, fixed, finish, CHECK_EXHAUSTIVE, 0, 2, 2, NULL, NULL},
 	{"all schedules of a push and one that overtakes it", 2, setup_two, fixed_overtaken, finish, CHECK_EXHAUSTIVE, 0, 1, 1, NULL, NULL},
+	{"all schedules of a push and pops that overtake it", 2, setup_empty, fixed_bytes, finish, CHECK_EXHAUSTIVE, 0, 2, 1, NULL, NULL},
 	{"all schedules of push, pop and push", 2, setup_two, fixed_pushes, finish, CHECK_EXHAUSTIVE, 0, 2, 1, NULL, NULL},
 };
 
