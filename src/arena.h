@@ -46,6 +46,7 @@ typedef struct NxmAnchor
 	NxmAtomic	huge_bytes;		/* of chunks, in huge pages; by the worker */
 	NxmAtomic	deletes[NXM_FLIGHT_COUNTS]; /* see single_flight.c, as for these: */
 	NxmAtomic	fruitless[NXM_FLIGHT_COUNTS];
+	NxmAtomic	flights[NXM_FLIGHT_COUNTS];
 	NxmMap		names;			/* the registry: (database, kind, name) to object */
 	NxmSpaceShared *unused;		/* NULL: the space follows the anchor, aligned */
 } NxmAnchor;

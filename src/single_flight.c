@@ -46,6 +46,16 @@
  * finds the count raised.  If it was raised before the first look, the snapshot
  * was taken after the commit that came before it.
  *
+ * Setting a key is like deleting it, for what was set may have expired or been evicted
+ * when an older value is stored.  Most keys are not being computed, so who sets one
+ * raises the count only where it finds that somebody computes one of that hash:
+ *
+ *	who computes: raise number of flights, fence, count, snapshot
+ *	who sets: (commit), number of flights; if not 0 raise count, fence; store
+ *
+ * Commits end with barriers.  So who finds no flight has committed before the
+ * snapshots of those that come.
+ *
  * Counts are words in the anchor, by hash, that many keys share: one that was
  * raised for another key costs a computation or a stored value, and no more.
  *
@@ -61,6 +71,7 @@
 #include "compat.h"
 #include "mb/pg_wchar.h"
 #include "parser/parse_relation.h"
+#include "storage/ipc.h"
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
@@ -117,6 +128,14 @@ void
 nxm_flight_note_delete(const NxmKey *key)
 {
 	note(key->hash);
+}
+
+void
+nxm_flight_note_set(const NxmKey *key)
+{
+	/* acquire; pairs with the increment in nxm_flight_enter() */
+	if (unlikely(nxm_load(count_of(nxm_registry_anchor->flights, key->hash)) != 0))
+		note(key->hash);
 }
 
 void
@@ -265,11 +284,28 @@ nxm_flight_look_again(NxmFlight *flight)
 	return false;
 }
 
+/* Of a session that is terminated in its query, on whose stack the flights still are. */
+static void
+leave_all(int code, Datum arg)
+{
+	(void) code;
+	(void) arg;
+	while (nxm_flight_innermost != NULL)
+		nxm_flight_leave(nxm_flight_innermost);
+}
+
 void
 nxm_flight_enter(NxmFlight *flight)
 {
+	static bool watching = false;
 	NxmAnchor  *anchor = nxm_registry_anchor;
 
+	if (!watching)
+		before_shmem_exit(leave_all, (Datum) 0);
+	watching = true;
+	(void) nxm_fetch_add(count_of(anchor->flights, flight->key.hash), 1);
+	/* pairs with the load in nxm_flight_note_set(): it sees us, or we its commit */
+	nxm_fence();
 	/* acquire; pair with note(): a snapshot taken from here on is newer */
 	flight->cache_hash = hash_of(flight->owner, flight->cache,
 								 flight->cache_len, NULL);
@@ -285,6 +321,8 @@ void
 nxm_flight_leave(NxmFlight *flight)
 {
 	nxm_flight_innermost = flight->outer;
+	(void) nxm_fetch_add(count_of(nxm_registry_anchor->flights, flight->key.hash),
+						 (uint64) -1);
 	if (flight->outer != NULL)
 		flight->outer->private |= flight->private;
 }

@@ -86,6 +86,9 @@ extern void nxm_flight_end(NxmFlight *flight, bool fruitless);
 extern void nxm_flight_note_delete(const NxmKey *key);
 extern void nxm_flight_note_clear(const char *cache, size_t len);
 
+/* Before a key is set or added by who does not compute it.  As above. */
+extern void nxm_flight_note_set(const NxmKey *key);
+
 /* To be called after each ExecutorStart. */
 extern void nxm_flight_statement_slow(QueryDesc *query);
 extern NxmFlight *nxm_flight_innermost;

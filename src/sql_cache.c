@@ -83,7 +83,7 @@ nxm_cache_remove(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key, bool
 
 NxmStored
 nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
-				const NxmValue *value, const Interval *ttl, bool if_absent)
+				const NxmValue *value, const Interval *ttl, bool if_absent, bool note)
 {
 	NxmCacheView *view;
 	NxmSite    *site;
@@ -99,6 +99,8 @@ nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 		deadline = nxm_cache_deadline_for(site, ttl);
 		if (deadline == LONG_AGO && !if_absent)
 			nxm_flight_note_delete(key);
+		else if (note)
+			nxm_flight_note_set(key);
 		do
 			NXM_OPERATE(site, r, if_absent ?
 						nxm_cache_add(view, &site->object->u.c.cache, key, value,
@@ -128,7 +130,7 @@ store(FunctionCallInfo fcinfo, NxmType type, bool if_absent)
 									  "Use cache_delete() to remove a key.");
 	const Interval *ttl = PG_ARGISNULL(2) ? NULL : PG_GETARG_INTERVAL_P(2);
 
-	return nxm_cache_store(fcinfo, name, &key, &value, ttl, if_absent);
+	return nxm_cache_store(fcinfo, name, &key, &value, ttl, if_absent, true);
 }
 
 Datum

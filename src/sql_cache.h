@@ -50,11 +50,12 @@ typedef enum NxmStored
 
 /*
  * Stores a value, in a cache that is made if need be.  ttl NULL: the cache's
- * default.  if_absent: only if the key is.  Raises no error for want of memory.
+ * default.  if_absent: only if the key is.  note: so that nobody stores a value after
+ * it whose computing has begun before.  Raises no error for want of memory.
  */
 extern NxmStored nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name,
 								 const NxmKey *key, const NxmValue *value,
-								 const Interval *ttl, bool if_absent);
+								 const Interval *ttl, bool if_absent, bool note);
 
 /*
  * Deletes a key; note: so that nobody stores a value that is being computed of it.

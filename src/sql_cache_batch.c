@@ -206,7 +206,7 @@ nxm_sql_cache_mset(PG_FUNCTION_ARGS)
 			NxmBytes	bytes = bytes_of(values.element[first + i]);
 			NxmValue	value = {bytes.data, (uint32) bytes.len, NXM_TEXT};
 
-			stored += nxm_cache_store(fcinfo, name, &key[i], &value, ttl, false) ==
+			stored += nxm_cache_store(fcinfo, name, &key[i], &value, ttl, false, true) ==
 				NXM_STORED;
 		}
 	}

@@ -236,7 +236,7 @@ store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		stored = nxm_cache_store(fcinfo, name, key, &value, ttl, true);
+		stored = nxm_cache_store(fcinfo, name, key, &value, ttl, true, false);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;

@@ -330,6 +330,20 @@ open_gate(1);
 is(answer($s[0]), 'old', 'a key is set meanwhile');
 is(sql(q{SELECT cache_get('set')}), 'new', 'and stays');
 
+# one that is set meanwhile, and expires, is not followed by an older one
+foreach my $how (q{cache_set('brief', 'new', '1 us')}, q{cache_add('brief', 'new', '1 us')}, q{cache_mset('{brief}', '{new}', '1 us')})
+{
+	close_gate(1);
+	fetch_slowly($s[0], 'brief', 'old');
+	wait_at_gate(1, 1);
+	sql("SELECT $how");
+	wait_for(q{SELECT nexusmem.cache_get('brief') IS NULL}, 'which expires');
+	open_gate(1);
+	is(answer($s[0]), 'old', "$how meanwhile");
+	is(sql(q{SELECT cache_get('brief') IS NULL}), 't', 'and nothing older comes after it');
+}
+is(sql(q{SELECT cache_fetch('brief', 'SELECT 2'), cache_get('brief')}), '2|2', 'a later one does');
+
 # time to live, caches by name, limits, types
 is(sql(q{SELECT cache_fetch('hour', 'SELECT 1', '1 hour'), cache_ttl('hour') BETWEEN '59 min' AND '1 hour', cache_fetch('ever', 'SELECT 1'), cache_ttl('ever') IS NULL}), '1|t|1|t', 'time to live');
 is(sql(q{SELECT cache_fetch('over', 'SELECT 1', '0'), cache_get('over') IS NULL, cache_fetch('over', 'SELECT 2', '-1 day'), cache_get('over') IS NULL}), '1|t|2|t', 'of nothing: computed, not stored');
