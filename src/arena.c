@@ -624,6 +624,19 @@ grow(NxmSpace *space)
 			 errhint("Remove entries, or restart the server with a higher nexusmem.memory_limit, for which segments are larger.")));
 }
 
+/* Tries to move the epoch on, and where a section holds it waits for a moment. */
+static void
+wait_for_epoch(NxmSpace *space)
+{
+	uint64		before = nxm_load(&space->shared->epoch);
+
+	nxm_begin_operation();
+	nxm_epoch_poll(space);
+	nxm_end_operation();
+	if (nxm_load(&space->shared->epoch) == before)
+		pg_usleep(1000L);
+}
+
 bool
 nxm_again_slow(NxmSpace *space, NxmResult result)
 {
@@ -643,6 +656,11 @@ nxm_again_slow(NxmSpace *space, NxmResult result)
 
 	/* every turn frees or adds something, and others may use it up */
 	CHECK_FOR_INTERRUPTS();
+	if (result == NXM_NEED_EPOCH)
+	{
+		wait_for_epoch(space);
+		return true;
+	}
 	space->want = NXM_WANT_NOTHING;
 	switch (want)
 	{

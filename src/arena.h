@@ -112,7 +112,8 @@ extern bool nxm_cache_again_slow(NxmSpace *space, NxmResult result);
 static inline bool
 nxm_again(NxmSpace *space, NxmResult result)
 {
-	return unlikely(result == NXM_NEED_CHUNK || result == NXM_NEED_MEMORY) &&
+	return unlikely(result == NXM_NEED_CHUNK || result == NXM_NEED_MEMORY ||
+					result == NXM_NEED_EPOCH) &&
 		nxm_again_slow(space, result);
 }
 

@@ -7,27 +7,64 @@
 #include "counter.h"
 
 #define SAFE_VALUE (INT64_C(1) << 62)
-#define SAFE_DELTA (INT64_C(1) << 40)
+/* The checker makes these small. */
+#ifndef NXM_SAFE_DELTA
+#define NXM_SAFE_DELTA (INT64_C(1) << 40)
+/* all that processes can be about to add */
+#define NXM_MOST_PENDING (INT64_C(1) << 58)
+#endif
 
-static NxmResult
-add_to(NxmAtomic *word, int64_t delta, int64_t *result)
+/* May the word be this value, whatever is about to be added? */
+static bool
+may_be(NxmSpace *space, NxmStripe *stripe, int64_t value)
 {
-	uint64_t	old = nxm_load_relaxed(word);
+	NxmAtomic  *epoch = &space->shared->epoch;
+	uint64_t	since = 0;
+
+	if (value <= INT64_MAX - NXM_MOST_PENDING && value >= INT64_MIN + NXM_MOST_PENDING)
+		return true;
+	if (nxm_cas(&stripe->slow, &since, 1))
+		since = 1;
+	if (since == 1)
+	{
+		/* slow comes before the epoch is read: pairs with nxm_enter() */
+		nxm_fence();
+		if (nxm_cas(&stripe->slow, &since, nxm_load(epoch)))
+			return false;
+	}
+	/* acquire: sections that began before are over, and what they added is seen */
+	return nxm_load(epoch) >= since + 2;
+}
+
+/* Not inlined, so that the registers that it takes are not saved in the common case. */
+static __attribute__((noinline)) NxmResult
+add_slow(NxmSpace *space, NxmStripe *stripe, int64_t delta, int64_t *result)
+{
+	uint64_t	old = nxm_load_relaxed(&stripe->value);
 	int64_t		sum;
 
-	if ((int64_t) old < SAFE_VALUE && (int64_t) old > -SAFE_VALUE &&
-		delta < SAFE_DELTA && delta > -SAFE_DELTA)
-	{
-		*result = (int64_t) (nxm_fetch_add_relaxed(word, (uint64_t) delta) +
-							 (uint64_t) delta);
-		return NXM_OK;
-	}
 	do
 	{
 		if (__builtin_add_overflow((int64_t) old, delta, &sum))
 			return NXM_OVERFLOW;
-	} while (!nxm_cas(word, &old, (uint64_t) sum));
+		if (!may_be(space, stripe, sum))
+			return NXM_NEED_EPOCH;
+	} while (!nxm_cas(&stripe->value, &old, (uint64_t) sum));
 	*result = sum;
+	return NXM_OK;
+}
+
+static NxmResult
+add_to(NxmSpace *space, NxmStripe *stripe, int64_t delta, int64_t *result)
+{
+	int64_t		old = (int64_t) nxm_load_relaxed(&stripe->value);
+
+	if (old >= SAFE_VALUE || old <= -SAFE_VALUE ||
+		delta >= NXM_SAFE_DELTA || delta <= -NXM_SAFE_DELTA ||
+		nxm_load_relaxed(&stripe->slow) != 0)
+		return add_slow(space, stripe, delta, result);
+	*result = (int64_t) (nxm_fetch_add_relaxed(&stripe->value, (uint64_t) delta) +
+						 (uint64_t) delta);
 	return NXM_OK;
 }
 
@@ -40,6 +77,7 @@ nxm_counter_init(NxmSpace *space, NxmCounter *counter, bool striped,
 	counter->nstripes = 0;
 	counter->nnodes = (uint32_t) nnodes;
 	nxm_init(&counter->exact.value, 0);
+	nxm_init(&counter->exact.slow, 0);
 	if (!striped)
 		return NXM_OK;
 	if (stripes_per_node < 1)
@@ -51,6 +89,7 @@ nxm_counter_init(NxmSpace *space, NxmCounter *counter, bool striped,
 	for (int i = 0; i < n; i++)
 	{
 		NxmRef		ref = nxm_alloc_on(space, i % nnodes, sizeof(NxmStripe));
+		NxmStripe  *stripe;
 
 		if (ref == 0)
 		{
@@ -60,7 +99,9 @@ nxm_counter_init(NxmSpace *space, NxmCounter *counter, bool striped,
 			return why;
 		}
 		counter->stripes[counter->nstripes++] = ref;
-		nxm_init(&((NxmStripe *) nxm_at(space, ref))->value, 0);
+		stripe = nxm_at(space, ref);
+		nxm_init(&stripe->value, 0);
+		nxm_init(&stripe->slow, 0);
 	}
 	return NXM_OK;
 }
@@ -82,7 +123,7 @@ nxm_counter_add(NxmSpace *space, NxmCounter *counter, int node, int64_t delta,
 	uint32_t	i;
 
 	if (counter->nstripes == 0)
-		return add_to(&counter->exact.value, delta, result);
+		return add_to(space, &counter->exact, delta, result);
 
 	per_node = counter->nstripes / nnodes;
 	i = per_node == 0 ? (uint32_t) space->proc % counter->nstripes :
@@ -90,7 +131,7 @@ nxm_counter_add(NxmSpace *space, NxmCounter *counter, int node, int64_t delta,
 	stripe = nxm_at(space, counter->stripes[i]);
 	if (stripe == NULL)
 		return NXM_NEED_CHUNK;
-	return add_to(&stripe->value, delta, result);
+	return add_to(space, stripe, delta, result);
 }
 
 NxmResult
@@ -123,14 +164,20 @@ nxm_counter_set(NxmSpace *space, NxmCounter *counter, int64_t value,
 
 	if (counter->nstripes == 0)
 	{
+		if (!may_be(space, &counter->exact, value))
+			return NXM_NEED_EPOCH;
 		*old = (int64_t) nxm_exchange(&counter->exact.value, (uint64_t) value);
 		return NXM_OK;
 	}
 	/* first all that could fail */
 	for (uint32_t i = 0; i < counter->nstripes; i++)
 	{
-		if (nxm_at(space, counter->stripes[i]) == NULL)
+		NxmStripe  *stripe = nxm_at(space, counter->stripes[i]);
+
+		if (stripe == NULL)
 			return NXM_NEED_CHUNK;
+		if (i == 0 && !may_be(space, stripe, value))
+			return NXM_NEED_EPOCH;
 	}
 	for (uint32_t i = 0; i < counter->nstripes; i++)
 	{

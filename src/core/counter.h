@@ -9,10 +9,14 @@
  * never had while others add; what was added before the sum began is in it.
  *
  * Overflow.  Adding is one fetch-and-add as long as the word is within 2^62 and
- * the delta within 2^40: the processes, fewer than 2^18, that have looked and
- * not yet added cannot then take it past 2^63.  Beyond, it is a CAS loop that
- * refuses to overflow.  A striped counter that overflows as a sum says so when
- * read.
+ * the delta within 2^40.  Beyond, it is a CAS loop that refuses to overflow.  The
+ * processes, fewer than 2^18, that have looked and not yet added move the word by
+ * less than 2^58, whatever has become of it meanwhile: so it is safe up to that far
+ * from the ends.  What would set it, or add to it, so that it is nearer puts an end to
+ * the fetch-and-adds first, by `slow`, for good, and then waits for two epochs, after
+ * which nobody is about to do one: it says NXM_NEED_EPOCH.  (To take an addition back
+ * that has overflowed would not do: others may have read, added to, or replaced what
+ * it left.)  A striped counter that overflows as a sum says so when read.
  *
  * Every operation runs in a section that its caller entered.
  */
@@ -26,7 +30,9 @@
 typedef struct NxmStripe
 {
 	NxmAtomic	value;
-	uint64_t	unused[7];
+	NxmAtomic	slow;			/* 0: fetch-and-add; else no more, since this epoch; 1:
+								 * since one that is to be noted */
+	uint64_t	unused[6];
 } NxmStripe;
 
 typedef struct NxmCounter
@@ -47,7 +53,7 @@ extern NxmResult nxm_counter_init(NxmSpace *space, NxmCounter *counter,
 extern void nxm_counter_fini(NxmSpace *space, NxmCounter *counter);
 
 /*
- * NXM_OVERFLOW: nothing was added.  result: the new value, of an exact one.
+ * NXM_OVERFLOW: nothing was added; nor was or is set at NXM_NEED_EPOCH.  result: the new value, of an exact one.
  * node: the caller's, from which it takes a stripe.
  */
 extern NxmResult nxm_counter_add(NxmSpace *space, NxmCounter *counter, int node,

@@ -145,6 +145,7 @@ typedef enum NxmResult
 	NXM_DROPPED,				/* the structure was dropped: look its name up anew */
 	NXM_NEED_CHUNK,				/* map space->need_chunk and repeat */
 	NXM_NEED_MEMORY,			/* grow space->need_node and repeat, or give up */
+	NXM_NEED_EPOCH,				/* nxm_epoch_poll(), and repeat until the epoch has moved */
 	NXM_NEED_BUFFER,			/* the caller's buffer is short: see the result's length */
 	NXM_TOO_LONG,				/* key or value past its limit */
 	NXM_OVERFLOW				/* a 64-bit integer would overflow */

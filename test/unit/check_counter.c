@@ -29,6 +29,8 @@ apply(int64_t *state, const CheckOp *op)
 		case ADD:
 			if (op->result[0] == NXM_OVERFLOW)
 				return __builtin_add_overflow(value, op->arg[0], &value);
+			if (op->result[0] == NXM_NEED_EPOCH)
+				return true;
 			if (__builtin_add_overflow(value, op->arg[0], &value))
 				return false;
 			state[0] = value - start;
@@ -36,7 +38,9 @@ apply(int64_t *state, const CheckOp *op)
 		case GET:
 			return op->result[1] == value;
 		default:
-			state[0] = op->arg[0] - start;
+			if (op->result[0] == NXM_NEED_EPOCH)
+				return true;
+			state[0] = (int64_t) ((uint64_t) op->arg[0] - (uint64_t) start);
 			return op->result[1] == value;
 	}
 }
@@ -55,6 +59,21 @@ describe(const CheckOp *op)
 
 static const CheckSpec spec = {"counter", apply, describe};
 
+/* Where another process holds the epoch, it is given up after a few times. */
+#define TRIES 5
+#define DO(result, operation) \
+	do { \
+		int			tries = 0; \
+		do \
+		{ \
+			nxm_enter(check_space()); \
+			(result) = (operation); \
+			nxm_leave(check_space()); \
+			if ((result) == NXM_NEED_EPOCH) \
+				nxm_epoch_poll(check_space()); \
+		} while (check_again(result) || ((result) == NXM_NEED_EPOCH && ++tries < TRIES)); \
+	} while (0)
+
 static NxmResult
 add(int64_t delta)
 {
@@ -62,9 +81,7 @@ add(int64_t delta)
 	int64_t		value = 0;
 	NxmResult	result;
 
-	do
-		result = nxm_counter_add(check_space(), counter, 0, delta, &value);
-	while (check_again(result));
+	DO(result, nxm_counter_add(check_space(), counter, 0, delta, &value));
 	check_end(op, result, value);
 	return result;
 }
@@ -84,23 +101,26 @@ set(int64_t to)
 {
 	CheckOp    *op = check_begin(SET, 0, to, 0);
 	int64_t		value = 0;
+	NxmResult	result;
 
-	check_assert(nxm_counter_set(check_space(), counter, to, &value) == NXM_OK);
-	check_end(op, NXM_OK, value);
+	DO(result, nxm_counter_set(check_space(), counter, to, &value));
+	check_assert(result == NXM_OK || result == NXM_NEED_EPOCH);
+	check_end(op, result, value);
 }
 
 static void
 setup(bool striped, int64_t value)
 {
 	int64_t		old;
+	NxmResult	result;
 
 	start = value;
 	memset(added, 0, sizeof(added));
 	counter = check_shared(sizeof(*counter), "counter");
 	check_core_setup(3, 4);
 	check_assert(nxm_counter_init(check_space(), counter, striped, 1, 2) == NXM_OK);
-	check_assert(nxm_counter_set(check_space(), counter, value, &old) == NXM_OK);
-	check_assert(old == 0);
+	DO(result, nxm_counter_set(check_space(), counter, value, &old));
+	check_assert(result == NXM_OK && old == 0);
 }
 
 static void
@@ -112,7 +132,8 @@ setup_exact(void)
 static void
 setup_brink(void)
 {
-	setup(false, INT64_MAX - 2);
+	/* no addition has to be waited for yet */
+	setup(false, INT64_MAX - NXM_MOST_PENDING);
 }
 
 static void
@@ -146,7 +167,7 @@ brink(int proc)
 {
 	(void) proc;
 	for (int i = 0; i < 3; i++)
-		add(check_pick(3) == 0 ? -1 : 1);
+		add(check_pick(4) == 0 ? -1 : NXM_SAFE_DELTA - 1);
 }
 
 static void
@@ -165,10 +186,24 @@ fixed(int proc)
 	}
 }
 
+/* Taken to the brink while others are about to add. */
+static void
+to_the_brink(int proc)
+{
+	if (proc == 1)
+		add(2);
+	else if (check_pick(2) == 0)
+		set(INT64_MAX - 1);
+	else
+		add(INT64_MAX - 1);
+	add(1);
+}
+
 static void
 brink_fixed(int proc)
 {
-	add(2);
+	/* a large one first: what is added below cannot be added twice */
+	add(NXM_MOST_PENDING - 2);
 	add(proc == 1 ? -1 : 1);
 }
 
@@ -295,6 +330,8 @@ static const CheckCase cases[] = {
 	{"exact, all schedules", 2, setup_exact, fixed, exact_finish, CHECK_EXHAUSTIVE, 0, 4, 2, NULL, NULL},
 	{"on the brink of overflow", 3, setup_brink, brink, exact_finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 	{"on the brink of overflow, all schedules", 2, setup_brink, brink_fixed, exact_finish, CHECK_EXHAUSTIVE, 0, 4, 2, NULL, NULL},
+	{"taken to the brink of overflow", 3, setup_exact, to_the_brink, exact_finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
+	{"taken to the brink of overflow, all schedules", 2, setup_exact, to_the_brink, exact_finish, CHECK_EXHAUSTIVE, 20000, 2, 1, NULL, NULL},
 	{"striped", 3, setup_striped, striped, striped_finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 	{"striped, spread", 3, setup_spread, spread, spread_finish, CHECK_RANDOM, 0, 0, 0, NULL, NULL},
 };

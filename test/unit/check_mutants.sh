@@ -127,10 +127,16 @@ mutant "page whose memory stayed is not counted" check_space space.c \
 
 # Counters.
 mutant "add without a read-modify-write" check_counter counter.c \
-	'nxm_fetch_add_relaxed(word, (uint64_t) delta)' \
-	'(old = nxm_load_relaxed(word), nxm_store_relaxed(word, old + (uint64_t) delta), old)'
+	'nxm_fetch_add_relaxed(&stripe->value, (uint64_t) delta)' \
+	'(nxm_store_relaxed(&stripe->value, (uint64_t) (old + delta)), (uint64_t) old)'
 mutant "overflow not looked for" check_counter counter.c \
-	'(int64_t) old < SAFE_VALUE && (int64_t) old > -SAFE_VALUE' 'true'
+	'old >= SAFE_VALUE || old <= -SAFE_VALUE' 'false'
+mutant "additions under way not waited for" check_counter counter.c \
+	'return nxm_load(epoch) >= since + 2;' 'return true;'
+mutant "additions under way waited for by one epoch" check_counter counter.c \
+	'since + 2' 'since + 1'
+mutant "fetch-and-add after its end" check_counter counter.c \
+	'nxm_load_relaxed(&stripe->slow) != 0' 'false'
 mutant "all additions to the first stripe" check_counter counter.c \
 	'	stripe = nxm_at(space, counter->stripes[i]);' '	stripe = nxm_at(space, counter->stripes[0]);'
 mutant "processes of a node on one stripe" check_counter counter.c \

@@ -260,6 +260,11 @@ env_again_slow(NxmSpace *space, NxmResult result)
 		space->need_chunk = -1;
 		return true;
 	}
+	if (result == NXM_NEED_EPOCH)
+	{
+		nxm_epoch_poll(space);
+		return true;
+	}
 	if (result != NXM_NEED_MEMORY)
 		return false;
 	space->want = NXM_WANT_NOTHING;

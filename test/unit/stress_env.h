@@ -74,7 +74,8 @@ static inline bool
 env_again(NxmSpace *space, NxmResult result)
 {
 	return __builtin_expect(result == NXM_NEED_CHUNK ||
-							result == NXM_NEED_MEMORY, 0) &&
+							result == NXM_NEED_MEMORY ||
+							result == NXM_NEED_EPOCH, 0) &&
 		env_again_slow(space, result);
 }
 
