@@ -490,6 +490,24 @@ free_directory(NxmSpace *space, NxmMap *map, uint64_t directory)
 	nxm_map_free(space, map, ref);
 }
 
+/*
+ * Would there be memory for a directory of several pages?  Else each write that wants it
+ * doubled would take what there is, and give it back.
+ */
+static bool
+directory_fits(NxmSpace *space, uint32_t depth)
+{
+	NxmAccount *account = &space->shared->account[space->account];
+	uint32_t	node = space->alloc_node < 0 ? space->local->node : (uint32_t) space->alloc_node;
+	uint64_t	npages = directory_pages(depth);
+
+	/* relaxed: a hint.  One for the object that names them; what is kept is counted already */
+	return npages <= 1 || space->past_limit ||
+		nxm_load_relaxed(&account->pages) + npages + 1 <=
+		nxm_load_relaxed(&account->page_limit) +
+		nxm_load_relaxed(&space->shared->nodes[node].nkept);
+}
+
 /* Doubles the directory.  The housekeeper. */
 static bool
 double_directory(NxmSpace *space, NxmMap *map, uint64_t directory)
@@ -498,7 +516,7 @@ double_directory(NxmSpace *space, NxmMap *map, uint64_t directory)
 	NxmRef		ref;
 	uint64_t	doubled;
 
-	if (depth == MAX_DEPTH)
+	if (depth == MAX_DEPTH || !directory_fits(space, depth + 1))
 		return false;
 	ref = new_directory(space, map, depth + 1);
 	if (ref == 0)
