@@ -130,11 +130,21 @@ nxm_flight_note_delete(const NxmKey *key)
 	note(key->hash);
 }
 
+/*
+ * What a flight adds to the word of its hash: one, and above that the rest of the hash, so
+ * that the word tells of which hash a flight is that is the only one there.
+ */
+#define FLIGHT_COUNT		UINT64CONST(0xFFFFF)
+#define FLIGHT_OF(hash)		(((hash) & ~FLIGHT_COUNT) | 1)
+
 void
 nxm_flight_note_set(const NxmKey *key)
 {
-	/* acquire; pairs with the increment in nxm_flight_enter() */
-	if (unlikely(nxm_load(count_of(nxm_registry_anchor->flights, key->hash)) != 0))
+	/* acquire; pairs with the addition in nxm_flight_enter() */
+	uint64		flights = nxm_load(count_of(nxm_registry_anchor->flights, key->hash));
+
+	/* most keys are not being computed, and a count that is raised costs others */
+	if (unlikely((flights & FLIGHT_COUNT) > 1 || flights == FLIGHT_OF(key->hash)))
 		note(key->hash);
 }
 
@@ -303,7 +313,13 @@ nxm_flight_enter(NxmFlight *flight)
 	if (!watching)
 		before_shmem_exit(leave_all, (Datum) 0);
 	watching = true;
-	(void) nxm_fetch_add(count_of(anchor->flights, flight->key.hash), 1);
+	/* a background worker that is ended between the two would be counted for ever */
+	nxm_begin_operation();
+	(void) nxm_fetch_add(count_of(anchor->flights, flight->key.hash),
+						 FLIGHT_OF(flight->key.hash));
+	flight->outer = nxm_flight_innermost;
+	nxm_flight_innermost = flight;
+	nxm_end_operation();
 	/* pairs with the load in nxm_flight_note_set(): it sees us, or we its commit */
 	nxm_fence();
 	/* acquire; pair with note(): a snapshot taken from here on is newer */
@@ -313,16 +329,16 @@ nxm_flight_enter(NxmFlight *flight)
 											flight->key.hash));
 	flight->cache_deletes = nxm_load(count_of(anchor->deletes,
 											  flight->cache_hash));
-	flight->outer = nxm_flight_innermost;
-	nxm_flight_innermost = flight;
 }
 
 void
 nxm_flight_leave(NxmFlight *flight)
 {
+	nxm_begin_operation();
 	nxm_flight_innermost = flight->outer;
 	(void) nxm_fetch_add(count_of(nxm_registry_anchor->flights, flight->key.hash),
-						 (uint64) -1);
+						 -FLIGHT_OF(flight->key.hash));
+	nxm_end_operation();
 	if (flight->outer != NULL)
 		flight->outer->private |= flight->private;
 }

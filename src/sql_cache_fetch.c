@@ -175,24 +175,6 @@ run(NxmFlight *flight, const char *query)
 	return receiver.value;
 }
 
-static text *
-compute(NxmFlight *flight, const char *query)
-{
-	text	   *volatile value = NULL;
-
-	nxm_flight_enter(flight);
-	PG_TRY();
-	{
-		value = run(flight, query);
-	}
-	PG_FINALLY();
-	{
-		nxm_flight_leave(flight);
-	}
-	PG_END_TRY();
-	return value;
-}
-
 /* Is there a value?  Unlike reading it, this is not counted as a hit or miss. */
 static bool
 is_there(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key)
@@ -253,7 +235,8 @@ store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
 		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) !=
-			ERRCODE_INSUFFICIENT_RESOURCES)
+			ERRCODE_INSUFFICIENT_RESOURCES &&
+			error->sqlerrcode != ERRCODE_SYSTEM_ERROR)
 		{
 			/* as it was raised: nobody else lets interrupts in again */
 			InterruptHoldoffCount = 0;
@@ -263,6 +246,38 @@ store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 	}
 	PG_END_TRY();
 	return stored;
+}
+
+/*
+ * Computes the value, and stores it.  Both in the flight: whoever sets the key before it
+ * is stored has to see that it is being computed.
+ */
+static text *
+compute(FunctionCallInfo fcinfo, NxmFlight *flight, NxmBytes name, const NxmKey *key,
+		const Interval *ttl, NxmStored *stored)
+{
+	text	   *volatile value = NULL;
+	const char *query = text_to_cstring(PG_GETARG_TEXT_PP(1));
+
+	nxm_flight_enter(flight);
+	PG_TRY();
+	{
+		value = run(flight, query);
+		/* what is stored and outdated must go */
+		HOLD_INTERRUPTS();
+		if (value != NULL && (ttl == NULL || nxm_ttl_of(ttl) >= 0) &&
+			nxm_flight_shareable(flight))
+			*stored = store(fcinfo, name, key, value, ttl);
+		if (*stored == NXM_STORED && nxm_flight_outdated(flight))
+			(void) nxm_cache_remove(fcinfo, name, key, false);
+		RESUME_INTERRUPTS();
+	}
+	PG_FINALLY();
+	{
+		nxm_flight_leave(flight);
+	}
+	PG_END_TRY();
+	return value;
 }
 
 Datum
@@ -296,15 +311,7 @@ nxm_sql_cache_fetch(PG_FUNCTION_ARGS)
 		PG_RETURN_TEXT_P(value);
 	}
 
-	value = compute(&flight, text_to_cstring(PG_GETARG_TEXT_PP(1)));
-	/* what is stored and outdated must go */
-	HOLD_INTERRUPTS();
-	if (value != NULL && (ttl == NULL || nxm_ttl_of(ttl) >= 0) &&
-		nxm_flight_shareable(&flight))
-		stored = store(fcinfo, name, &key, value, ttl);
-	if (stored == NXM_STORED && nxm_flight_outdated(&flight))
-		(void) nxm_cache_remove(fcinfo, name, &key, false);
-	RESUME_INTERRUPTS();
+	value = compute(fcinfo, &flight, name, &key, ttl, &stored);
 	nxm_flight_end(&flight, stored == NXM_NOT_STORED);
 	if (value == NULL)
 		PG_RETURN_NULL();
