@@ -96,6 +96,8 @@ static bool attached = false;
  */
 static bool limit_changed = false;
 static int	my_node = 0;		/* of the space */
+/* start of the statement that went on in another node's memory; 0: at home */
+static TimestampTz borrowed = 0;
 static NxmSlot *my_slot = NULL;
 static NxmHome seen_home = 0;
 
@@ -348,10 +350,11 @@ put_limits_into_force(NxmAnchor *a, bool wait)
 	nxm_end_operation();
 }
 
-/* Takes over what is new of this process's home. */
+/* Takes over what is new of this process's home, and has it there. */
 static void
 see_home(void)
 {
+	borrowed = 0;
 	seen_home = my_slot == NULL ? 0 : pg_atomic_read_u64(&my_slot->home);
 	my_node = nxm_space_node_of(nxm_scheduler_my_node());
 	if (attached)
@@ -419,6 +422,9 @@ nxm_space(void)
 		put_limits_into_force(anchor, false);
 	if (my_slot != NULL &&
 		unlikely(pg_atomic_read_u64(&my_slot->home) != seen_home))
+		see_home();
+	if (unlikely(borrowed != 0) &&
+		GetCurrentStatementStartTimestamp() > borrowed + USECS_PER_SEC)
 		see_home();
 	return &my_space;
 }
@@ -534,15 +540,22 @@ make_room(NxmSpace *space, int node)
  * Where this process's own node cannot have another chunk, it goes on in the
  * memory of one that has room.  A node that had too little for what is wanted, which may
  * be many pages, is tried again only when it has more: else two of them could have the
- * process come and go for ever.
+ * process come and go for ever.  After a second it is forgotten.  A statement that
+ * begins a second later is at home again.
  */
 static bool
 borrow(NxmSpace *space, int node)
 {
 	static uint64 too_few[NXM_SPACE_NODES];	/* pages that nodes had, and one; 0: enough */
+	static TimestampTz marked = 0;
+	TimestampTz now = GetCurrentTimestamp();
 
 	if (node != (int) space->local->node)
 		return false;
+	/* what is wanted now is not what was wanted then */
+	if (now > marked + USECS_PER_SEC)
+		memset(too_few, 0, sizeof(too_few));
+	marked = now;
 	too_few[node] = nxm_chunk_free_pages(space, node) + 1;
 	for (int i = 0; i < (int) space->shared->nnodes; i++)
 	{
@@ -550,6 +563,7 @@ borrow(NxmSpace *space, int node)
 			nxm_chunk_free_pages(space, i) >= too_few[i])
 		{
 			space->local->node = (uint32) i;
+			borrowed = GetCurrentStatementStartTimestamp();
 			return true;
 		}
 	}
