@@ -31,6 +31,9 @@ PG_FUNCTION_INFO_V1(nxm_sql_counter_create);
 PG_FUNCTION_INFO_V1(nxm_sql_counter_drop);
 PG_FUNCTION_INFO_V1(nxm_sql_counter_drain);
 
+/* of a millisecond each, to add something back: see core/counter.h */
+#define MOST_EPOCH_WAITS 1000
+
 #define NAME_ARG() nxm_bytes_arg(fcinfo, 0, "name of a counter", NULL)
 
 /* What a transaction took of a counter. */
@@ -160,6 +163,7 @@ add_back(const Taken *t)
 {
 	NxmObjectInfo info;
 	NxmResult	r;
+	int			waits = 0;
 
 	nxm_registry_use();			/* detached already, if the process ends */
 	info.object = NULL;
@@ -182,6 +186,9 @@ add_back(const Taken *t)
 			r = add(object, t->amount, &value, &striped);
 		nxm_leave(nxm_registry_space);
 		nxm_end_operation();
+		/* nobody could interrupt it */
+		if (r == NXM_NEED_EPOCH && ++waits > MOST_EPOCH_WAITS)
+			break;
 	} while (nxm_again(nxm_registry_space, r));
 	if (r == NXM_DROPPED)
 		nxm_registry_use();		/* raises the error if it was closed */

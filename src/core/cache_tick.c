@@ -141,6 +141,8 @@ nxm_cache_clear(NxmCacheView *view, NxmCache *cache, NxmCacheCursor *cursor,
 		nxm_cache_use_memory(view, cache, part);
 		for (;;)
 		{
+			/* past the cache's own limit, until all else of it is drained */
+			space->most = UINT64_MAX;
 			result = nxm_map_clear_to(space, &part->index, NXM_CACHE_MIN_LOG,
 									  MARK_CLEARED, &there);
 			/* the new body's memory may have to be made room for */

@@ -58,13 +58,17 @@ NxmResult
 nxm_map_clear_to(NxmSpace *space, NxmMap *map, uint32_t log, uint64_t mark,
 				 uint64_t *removed)
 {
+	bool		past_limit = space->past_limit;
 	uint64_t	body;
 	NxmResult	result;
 
 	*removed = nxm_map_entries(map);
 	if (nxm_load(&map->dead) != 0)
 		return NXM_EXISTS;
+	/* it gives back more than it takes */
+	space->past_limit |= space->account == 0;
 	body = nxm_map_new_body(space, map, log);
+	space->past_limit = past_limit;
 	if (body == 0)
 		return nxm_no_object(space);
 	result = cut_off(map, body, mark);

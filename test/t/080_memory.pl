@@ -81,8 +81,10 @@ is(q1(qq{SELECT count(*) FROM generate_series(1, $size) k WHERE nexusmem.map_get
 like(sql(q{SET statement_timeout = '20s'; SELECT count(nexusmem.map_put('m', 'long', repeat('y', 1000000)))}), qr/ERROR:  53400/, 'a value of many pages');
 set_limit('96MB');
 is(fill('m', 90001, 90100), '100', 'raised while the server runs');
+is(fill('n', 1, 1000), '1000', 'another map');
 set_limit('32MB');
 like(fill('m', 90101, 95000), qr/ERROR:  53400/, 'lowered below what is used: no more');
+is(sql(q{SELECT nexusmem.map_clear('n')}), '1000', 'but a map is cleared');
 is(q1(q{SELECT nexusmem.map_get('m', '90100') = repeat('x', 1000)}), 't', 'and what is stored stays');
 q1(qq{SELECT count(nexusmem.map_delete('m', k::text)) FROM generate_series(1, $size) k});
 ok(wait_for("SELECT sum(resident_bytes) < 16 * $MB FROM nexusmem.node_memory"), 'deleted: the kernel has the memory again')
