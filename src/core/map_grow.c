@@ -501,8 +501,14 @@ directory_fits(NxmSpace *space, uint32_t depth)
 	uint32_t	node = space->alloc_node < 0 ? space->local->node : (uint32_t) space->alloc_node;
 	uint64_t	npages = directory_pages(depth);
 
-	/* relaxed: a hint.  One for the object that names them; what is kept is counted already */
-	return npages <= 1 || space->past_limit ||
+	if (npages <= 1)
+		return true;
+	/* relaxed, both: a hint */
+	if (space->counted != NULL && space->most != UINT64_MAX &&
+		nxm_load_relaxed(space->counted) + (npages + 1) * NXM_PAGE_SIZE > space->most)
+		return false;
+	/* one for the object that names them; what is kept is counted already */
+	return space->past_limit ||
 		nxm_load_relaxed(&account->pages) + npages + 1 <=
 		nxm_load_relaxed(&account->page_limit) +
 		nxm_load_relaxed(&space->shared->nodes[node].nkept);
