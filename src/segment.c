@@ -51,11 +51,14 @@ create_or_attach(Size size, dsm_handle handle, char **reason)
 	}
 	PG_END_TRY();
 
-	/* what a failure left behind; a mapping that was pinned is not among it */
+	/*
+	 * What a failure left behind; a mapping that was pinned is not among it.  As of a
+	 * top level: a worker has no owner that could be the parent of ours.
+	 */
 	CurrentResourceOwner = ours;
-	ResourceOwnerRelease(ours, RESOURCE_RELEASE_BEFORE_LOCKS, false, false);
-	ResourceOwnerRelease(ours, RESOURCE_RELEASE_LOCKS, false, false);
-	ResourceOwnerRelease(ours, RESOURCE_RELEASE_AFTER_LOCKS, false, false);
+	ResourceOwnerRelease(ours, RESOURCE_RELEASE_BEFORE_LOCKS, false, true);
+	ResourceOwnerRelease(ours, RESOURCE_RELEASE_LOCKS, false, true);
+	ResourceOwnerRelease(ours, RESOURCE_RELEASE_AFTER_LOCKS, false, true);
 	CurrentResourceOwner = owner;
 	ResourceOwnerDelete(ours);
 	return segment;
