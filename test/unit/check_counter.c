@@ -329,7 +329,7 @@ static const CheckCase cases[] = {
 	{"exact", 3, setup_exact, exact, exact_finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 	{"exact, all schedules", 2, setup_exact, fixed, exact_finish, CHECK_EXHAUSTIVE, 0, 4, 2, NULL, NULL},
 	{"on the brink of overflow", 3, setup_brink, brink, exact_finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
-	{"on the brink of overflow, all schedules", 2, setup_brink, brink_fixed, exact_finish, CHECK_EXHAUSTIVE, 0, 4, 2, NULL, NULL},
+	{"on the brink of overflow, all schedules", 2, setup_brink, brink_fixed, exact_finish, CHECK_EXHAUSTIVE, 0, 2, 1, NULL, NULL},
 	{"taken to the brink of overflow", 3, setup_exact, to_the_brink, exact_finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 	{"taken to the brink of overflow, all schedules", 2, setup_exact, to_the_brink, exact_finish, CHECK_EXHAUSTIVE, 20000, 2, 1, NULL, NULL},
 	{"striped", 3, setup_striped, striped, striped_finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},

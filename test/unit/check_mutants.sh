@@ -412,9 +412,7 @@ mutant "segment opened in a dropped cache" check_cache cache_segment.c \
 mutant "counts freed at once" check_cache cache_counts.c \
 	'nxm_retire_epoch(space, ref);' 'nxm_free(space, ref);'
 mutant "block of counts made by two" check_cache cache_counts.c \
-	'if (nxm_cas(&part->counts[i], &wanted, ref))' 'if (nxm_store(&part->counts[i], ref), true)'
-mutant "block of counts removed by two" check_cache cache_counts.c \
-	'!nxm_cas(&part->counts[i], &ref, 0)' '(nxm_store(&part->counts[i], 0), false)'
+	'if (!nxm_cas(&part->counts[i], &wanted, ref))' 'if (nxm_store(&part->counts[i], ref), false)'
 mutant "counts lost with their block" check_cache cache_counts.c \
 	'nxm_fetch_add_relaxed(&to->counter[c],' '(void) (to,'
 mutant "block of counts made in a dropped cache" check_cache cache_counts.c \
