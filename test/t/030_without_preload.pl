@@ -88,6 +88,10 @@ unlike(server_log($node), qr/FATAL|TRAP|PANIC/, 'no FATAL in the log');
 # From 17 on structures begin with the DSM registry, which is not there yet. A backend
 # that may make no file of its size is one that finds /dev/shm full.
 $node->restart;
+# nor may it write past there in a file of WAL, or of a table
+$node->safe_psql('postgres', 'VACUUM');
+$node->safe_psql('postgres', 'CHECKPOINT');
+$node->safe_psql('postgres', 'SELECT pg_switch_wal()');
 $s = session($node);
 my $from = -s $node->logfile;
 sub most_bytes { return system('prlimit', "--pid=$s->{pid}", "--fsize=$_[0]:") == 0; }
