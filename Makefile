@@ -36,6 +36,7 @@ OBJS = \
 	src/shmem.o \
 	src/slot.o \
 	src/segment.o \
+	src/subtransaction.o \
 	src/saved_file.o \
 	src/arena.o \
 	src/arena_chunks.o \

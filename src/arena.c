@@ -46,8 +46,8 @@
 #include "storage/dsm.h"
 #include "storage/dsm_impl.h"
 #include "storage/ipc.h"
+#include "subtransaction.h"
 #include "utils/guc.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #define ANCHOR_MAGIC	0x4E584D41
@@ -271,6 +271,12 @@ nxm_arena_state(void)
 		NXM_ARENA_NONE;
 }
 
+static void
+look(void *arg)
+{
+	*(NxmArenaState *) arg = nxm_arena_state();
+}
+
 /*
  * PostgreSQL has no way to ask the registry for what may not be there, so its error is
  * caught, in a subtransaction: it is raised with locks held.
@@ -278,47 +284,20 @@ nxm_arena_state(void)
 NxmArenaState
 nxm_arena_look(const char **reason)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	uint32		holdoff = InterruptHoldoffCount;
-	volatile NxmArenaState state = NXM_ARENA_NO_MEMORY;
+	NxmArenaState state;
+	ErrorData  *error;
 
 	*reason = NULL;
 	if (anchor != NULL || !NXM_HAVE_DSM_REGISTRY)
 		return nxm_arena_state();
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		state = nxm_arena_state();
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		InterruptHoldoffCount = holdoff;
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) !=
-			ERRCODE_INSUFFICIENT_RESOURCES)
-		{
-			/* as it was raised: nobody else lets interrupts in again */
-			InterruptHoldoffCount = 0;
-			ReThrowError(error);
-		}
-		*reason = pstrdup(error->message);
-		FreeErrorData(error);
-	}
-	PG_END_TRY();
-	return state;
+	error = nxm_catch(look, &state);
+	if (error == NULL)
+		return state;
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INSUFFICIENT_RESOURCES)
+		nxm_rethrow(error);
+	*reason = pstrdup(error->message);
+	FreeErrorData(error);
+	return NXM_ARENA_NO_MEMORY;
 }
 
 NxmAnchor *
@@ -548,10 +527,11 @@ borrow(NxmSpace *space, int node)
 {
 	static uint64 too_few[NXM_SPACE_NODES];	/* pages that nodes had, and one; 0: enough */
 	static TimestampTz marked = 0;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now;
 
 	if (node != (int) space->local->node)
 		return false;
+	now = GetCurrentTimestamp();
 	/* what is wanted now is not what was wanted then */
 	if (now > marked + USECS_PER_SEC)
 		memset(too_few, 0, sizeof(too_few));

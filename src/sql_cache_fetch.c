@@ -18,18 +18,16 @@
  */
 #include "sql_structures.h"
 
-#include "access/xact.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "single_flight.h"
 #include "sql_cache.h"
+#include "subtransaction.h"
 #include "tcop/dest.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/plancache.h"
-#include "utils/resowner.h"
 #include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(nxm_sql_cache_fetch);
@@ -195,57 +193,47 @@ is_there(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key)
 	return r == NXM_OK;
 }
 
+typedef struct Store
+{
+	FunctionCallInfo fcinfo;
+	NxmBytes	name;
+	const NxmKey *key;
+	NxmValue	value;
+	const Interval *ttl;
+	NxmStored	stored;
+} Store;
+
+static void
+do_store(void *arg)
+{
+	Store	   *s = arg;
+
+	s->stored = nxm_cache_store(s->fcinfo, s->name, s->key, &s->value, s->ttl, true, false);
+}
+
 /*
  * Stores the value unless there is one.  A role's limit and the like raise errors,
- * which must not cost the caller a value that is there already: they are caught,
- * and so there is a subtransaction to roll back.
+ * which must not cost the caller a value that is there already.
  */
 static NxmStored
 store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 	  text *text_value, const Interval *ttl)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	uint32		holdoff = InterruptHoldoffCount;
-	NxmValue	value = {VARDATA(text_value),
-		(uint32) (VARSIZE(text_value) - VARHDRSZ), NXM_TEXT};
-	volatile NxmStored stored = NXM_NOT_STORED;
+	Store		s = {fcinfo, name, key,
+		{VARDATA(text_value), (uint32) (VARSIZE(text_value) - VARHDRSZ), NXM_TEXT},
+	ttl, NXM_NOT_STORED};
+	ErrorData  *error;
 
-	if (value.len > NXM_MAX_VALUE)
+	if (s.value.len > NXM_MAX_VALUE)
 		return NXM_NOT_STORED;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		stored = nxm_cache_store(fcinfo, name, key, &value, ttl, true, false);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		InterruptHoldoffCount = holdoff;
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) !=
-			ERRCODE_INSUFFICIENT_RESOURCES &&
-			error->sqlerrcode != ERRCODE_SYSTEM_ERROR)
-		{
-			/* as it was raised: nobody else lets interrupts in again */
-			InterruptHoldoffCount = 0;
-			ReThrowError(error);
-		}
-		FreeErrorData(error);
-	}
-	PG_END_TRY();
-	return stored;
+	error = nxm_catch(do_store, &s);
+	if (error == NULL)
+		return s.stored;
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INSUFFICIENT_RESOURCES &&
+		error->sqlerrcode != ERRCODE_SYSTEM_ERROR)
+		nxm_rethrow(error);
+	FreeErrorData(error);
+	return NXM_NOT_STORED;
 }
 
 /*
