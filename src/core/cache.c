@@ -283,11 +283,7 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			if (result != NXM_OK)
 				return result;
 			if (!nxm_cache_take(view, cache, big_bytes(new), NXM_CACHE_KEEP))
-			{
-				space->need_chunk = -1;
-				space->want = NXM_WANT_LIMIT;
-				return NXM_NEED_MEMORY;
-			}
+				return nxm_limit_reached(space);
 			result = nxm_item_new(space, NULL, write->value, 0, &ref);
 			if (result != NXM_OK)
 			{
@@ -672,9 +668,7 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			else
 			{
 				/* the index, too, grows below the cache's own limit alone */
-				space->need_chunk = -1;
-				space->want = NXM_WANT_LIMIT;
-				made = NXM_NEED_MEMORY;
+				made = nxm_limit_reached(space);
 			}
 			if (made != NXM_OK)
 			{

@@ -346,11 +346,7 @@ open_segment(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 
 	if (!nxm_cache_has_room(view, cache, part, keep) ||
 		!nxm_cache_take(view, cache, NXM_CACHE_SEGMENT, keep))
-	{
-		space->need_chunk = -1;
-		space->want = NXM_WANT_LIMIT;
-		return NXM_NEED_MEMORY;
-	}
+		return nxm_limit_reached(space);
 	page = nxm_alloc(space, NXM_PAGE_SIZE);
 	if (page == 0)
 	{

@@ -25,8 +25,7 @@ nxm_map_alloc(NxmSpace *space, NxmMap *map, size_t size)
 
 	if (space->counted != NULL && !nxm_take_bytes(space->counted, bytes, space->most))
 	{
-		space->need_chunk = -1;
-		space->want = NXM_WANT_LIMIT;
+		(void) nxm_limit_reached(space);
 		return 0;
 	}
 	ref = nxm_alloc(space, size);

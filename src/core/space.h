@@ -531,6 +531,15 @@ nxm_no_object(const NxmSpace *space)
 	return space->need_chunk >= 0 ? NXM_NEED_CHUNK : NXM_NEED_MEMORY;
 }
 
+/* An owner's limit is in the way, which the space does not know. */
+static inline NxmResult
+nxm_limit_reached(NxmSpace *space)
+{
+	space->need_chunk = -1;
+	space->want = NXM_WANT_LIMIT;
+	return NXM_NEED_MEMORY;
+}
+
 /* An object that no other process can have seen. */
 extern void nxm_free(NxmSpace *space, NxmRef ref);
 
