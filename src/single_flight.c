@@ -51,7 +51,7 @@
  * raises the count only where it finds that somebody computes one of that hash:
  *
  *	who computes: raise number of flights, fence, count, snapshot
- *	who sets: (commit), number of flights; if not 0 raise count, fence; store
+ *	who sets: (commit), flights; if one may be of this hash raise count, fence; store
  *
  * Commits end with barriers.  So who finds no flight has committed before the
  * snapshots of those that come.

@@ -60,7 +60,7 @@ extern void nxm_flight_begin(NxmFlight *flight, const char *cache,
  */
 extern bool nxm_flight_look_again(NxmFlight *flight);
 
-/* Before and after the value is computed, also after an error. */
+/* Before the value is computed, and after it was stored; also after an error. */
 extern void nxm_flight_enter(NxmFlight *flight);
 extern void nxm_flight_leave(NxmFlight *flight);
 
