@@ -8,7 +8,7 @@ use IPC::Run ();
 use PostgreSQL::Test::Utils;
 
 our @EXPORT = qw(session ask send_query answer close_session evict on_disk server_log
-	$nested_loops may_mount start_in_small_shm);
+	$nested_loops $parallel_plans may_mount start_in_small_shm);
 
 # Settings that leave the planner nested loops over index scans.
 our $nested_loops = q{
@@ -22,6 +22,10 @@ enable_material = off
 enable_memoize = off
 jit = off
 };
+
+# Settings of a session that has the planner use workers wherever it can.
+our $parallel_plans = join '; ', map { "SET $_" } 'max_parallel_workers_per_gather = 2', 'parallel_setup_cost = 0', 'parallel_tuple_cost = 0',
+	'min_parallel_index_scan_size = 0', 'min_parallel_table_scan_size = 0';
 
 # session($node, [$dbname], [%connection parameters]): a psql that stays open.
 # Our own, since background_psql() differs between PostgreSQL 15 and 16.

@@ -255,7 +255,7 @@ is($issued, 0, 'in shared_buffers: nothing is asked for');
 
 # parallel
 cold($node);
-my $parallel = 'SET max_parallel_workers_per_gather = 2; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_index_scan_size = 0; SET min_parallel_table_scan_size = 0; SET cpu_tuple_cost = 1';
+my $parallel = "$parallel_plans; SET cpu_tuple_cost = 1";
 my $count = 'SELECT count(*), sum(length(pad)) FROM t WHERE k BETWEEN 70000 AND 75000';
 like($node->safe_psql('postgres', "$parallel; EXPLAIN $count"), qr/Parallel Index Scan/, 'a parallel index scan');
 $node->safe_psql('postgres', 'SELECT nexusmem.stat_prefetch_reset()');

@@ -153,7 +153,7 @@ is(ask($s, "SET statement_timeout = 0; SELECT issued = used + wasted FROM nexusm
 close_session($s);
 
 # parallel: workers read ahead, with the leader and without
-my $parallel = 'SET max_parallel_workers_per_gather = 2; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; SET min_parallel_index_scan_size = 0; SET enable_seqscan = on';
+my $parallel = "$parallel_plans; SET enable_seqscan = on";
 my $sums = 'SELECT count(t.pad), sum(hashtext(t.pad)::bigint * o.n) FROM o JOIN t ON t.k = o.k';
 like($node->safe_psql('postgres', "$parallel; EXPLAIN $sums"), qr/Gather.*Nested Loop.*Parallel/s, 'a parallel plan');
 foreach my $leader ('on', 'off')

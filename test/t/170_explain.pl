@@ -124,7 +124,7 @@ my %shared = (
 	'in order' => 'SELECT k, pad FROM t WHERE k BETWEEN 70000 AND 72000 ORDER BY k',
 	'inner side' => 'SELECT count(t.pad) FROM o JOIN t ON t.g = o.g WHERE o.n BETWEEN 1000 AND 1399',
 );
-my $parallel = 'SET max_parallel_workers_per_gather = 2; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_index_scan_size = 0; SET min_parallel_table_scan_size = 0; SET cpu_tuple_cost = 1';
+my $parallel = "$parallel_plans; SET cpu_tuple_cost = 1";
 
 # parallel_plan_of($query, [$settings]): the plan, and what was counted of t in index
 # scans, by this session and by all, and in nested loops by all
