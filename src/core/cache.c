@@ -389,15 +389,15 @@ adapt(NxmCachePartition *part, int direction, const Write *write)
 	int64_t		all = (int64_t) (nxm_load_relaxed(&part->chain[KIND_SMALL].segments) +
 								 nxm_load_relaxed(&part->chain[KIND_MAIN].segments) + 1) *
 		NXM_CACHE_SEGMENT;
-	int64_t		share = (int64_t) nxm_load_relaxed(&part->share);
 	int64_t		more = direction * ADAPT * bytes * SHARE_ALL / all;
+	uint64_t	before = nxm_load_relaxed(&part->share);
+	int64_t		share;
 
-	if (share + more < MIN_SHARE)
-		more = MIN_SHARE - share;
-	if (share + more > MAX_SHARE)
-		more = MAX_SHARE - share;
-	/* relaxed: where two come together the limits may be passed by as much */
-	nxm_fetch_add_relaxed(&part->share, (uint64_t) more);
+	do
+	{
+		share = (int64_t) before + more;
+		share = share < MIN_SHARE ? MIN_SHARE : share > MAX_SHARE ? MAX_SHARE : share;
+	} while (!nxm_cas(&part->share, &before, (uint64_t) share));
 }
 
 /* The kind of segment that an item goes to: that of the one it replaces, if any. */

@@ -59,7 +59,9 @@
  *	   has claimed the segment; who claims it looks at `committed` after that.
  *
  * A stopped writer or evictor holds back one segment, a stopped reader likewise;
- * others pass it by.
+ * others pass it by.  Drained segments that hazards hold back are noted by their names,
+ * so that they are found when the hazard is gone; those for which there was no place, by
+ * going through the chains.
  *
  * Overwriting.  The item of a key that is there already is written to the room of
  * one that was overwritten a moment ago, of about the same size and the same kind and
@@ -105,8 +107,9 @@
  *
  * Deadlines.  Segments with deadlines hold items of like time to live and like
  * deadline: TTLs of 2^e to 2^(e+1) microseconds beyond 2^21, deadlines in one window
- * of 2^(e-3), at the end of which all have passed.  So a whole segment expires at
- * once, and an eighth of the TTL less 2^18 microseconds late at most, or half a
+ * of 2^(e-3), at the end of which all have passed.  (Writers find a window's segment by a
+ * hash of 15 bits, and pass by the one that another window with the same hash has open.)
+ * So a whole segment expires at once, and an eighth of the TTL less 2^18 microseconds late at most, or half a
  * second: what lacks to an eighth of the TTL, or to a second, is for housekeeping,
  * which comes every NXM_CACHE_PERIOD and then takes its time.
  *

@@ -214,7 +214,19 @@ claim(NxmCacheSegment *segment, uint64_t name, uint64_t word, uint64_t state,
 	return true;
 }
 
-/* Claims the oldest segment in this state.  NXM_ABSENT: none can be. */
+/* Claims a segment that is drained, unless somebody still reads in it. */
+static bool
+claim_drained(NxmSpace *space, NxmCacheSegment *segment, uint64_t name, uint64_t word,
+			  NxmVictim *victim)
+{
+	return SEG_STATE(word) == SEG_DRAINED && !nxm_page_is_read(space, NAME_PAGE(name)) &&
+		claim(segment, name, word, SEG_DRAINED, victim);
+}
+
+/*
+ * Claims the oldest segment in this state; of those that are drained in the whole chain.
+ * NXM_ABSENT: none can be.
+ */
 static NxmResult
 claim_oldest(NxmSpace *space, NxmChain *chain, uint64_t state, NxmVictim *victim)
 {
@@ -238,6 +250,12 @@ claim_oldest(NxmSpace *space, NxmChain *chain, uint64_t state, NxmVictim *victim
 
 			if (segment == NULL)
 				continue;
+			if (state == SEG_DRAINED)
+			{
+				if (claim_drained(space, segment, name, word, victim))
+					return NXM_OK;
+				continue;
+			}
 			if (claim(segment, name, word, state, victim))
 				return NXM_OK;
 			looked++;
@@ -273,20 +291,33 @@ oldest(NxmSpace *space, NxmChain *chain)
 	return 0;
 }
 
-void
+/* Notes a segment in one of n places.  false: all are taken. */
+static bool
+note(NxmAtomic *places, int n, uint64_t name)
+{
+	for (int i = 0; i < n; i++)
+		if (nxm_load_relaxed(&places[i]) == name)
+			return true;
+	for (int i = 0; i < n; i++)
+	{
+		uint64_t	none = nxm_load_relaxed(&places[i]);
+
+		if (none == 0 && nxm_cas(&places[i], &none, name))
+			return true;
+	}
+	return false;
+}
+
+bool
 nxm_cache_ripen(NxmCachePartition *part, uint64_t name)
 {
-	for (int i = 0; i < NXM_CACHE_RIPE; i++)
-		if (nxm_load_relaxed(&part->ripe[i]) == name)
-			return;
-	for (int i = 0; i < NXM_CACHE_RIPE; i++)
-	{
-		uint64_t	none = nxm_load_relaxed(&part->ripe[i]);
+	return note(part->ripe, NXM_CACHE_RIPE, name);
+}
 
-		/* where all are taken it is found by nxm_cache_find_sparse() */
-		if (none == 0 && nxm_cas(&part->ripe[i], &none, name))
-			return;
-	}
+void
+nxm_cache_hold(NxmCachePartition *part, uint64_t name)
+{
+	(void) note(part->held, NXM_CACHE_HELD, name);
 }
 
 void
@@ -311,7 +342,10 @@ nxm_cache_is_due(NxmCacheView *view, NxmCachePartition *part)
 	return unit != DUE_NONE && (int64_t) (unit << 16) <= view->now(view->env);
 }
 
-/* Makes ripe what has expired, sealing it if need be. */
+/*
+ * Makes ripe what has expired, sealing it if need be: as much as there are places for,
+ * which is to be taken before more is looked for.
+ */
 static NxmResult
 find_expired(NxmSpace *space, NxmCachePartition *part, uint64_t now)
 {
@@ -347,7 +381,8 @@ find_expired(NxmSpace *space, NxmCachePartition *part, uint64_t now)
 				if (result != NXM_OK)
 					return result;
 				complete = complete && name != 0;
-				if (segment == NULL)
+				/* of one that is drained nothing can expire any more */
+				if (segment == NULL || SEG_STATE(word) == SEG_DRAINED)
 					continue;
 				theirs = nxm_load_relaxed(&segment->due);
 				if (theirs != 0 && theirs < least_here)
@@ -355,7 +390,8 @@ find_expired(NxmSpace *space, NxmCachePartition *part, uint64_t now)
 				if (theirs == 0 || theirs > now)
 					continue;
 				nxm_segment_seal(part, segment, NAME_PAGE(name), NAME_LIFE(name));
-				nxm_cache_ripen(part, name);
+				if (!nxm_cache_ripen(part, name))
+					return NXM_OK;
 			}
 			if (due <= now && complete)
 				(void) nxm_cas(&block->due, &due, least_here);
@@ -374,16 +410,15 @@ find_expired(NxmSpace *space, NxmCachePartition *part, uint64_t now)
 }
 
 /*
- * Claims a ripe segment: one that was due before now, else any.  spare: what lives of
- * it is kept in any case.
+ * Claims a ripe segment: one that was due before now, or with now 0 any.  spare: what
+ * lives of it is kept in any case.
  */
 static NxmResult
 claim_ripe(NxmSpace *space, NxmCachePartition *part, uint64_t now, bool spare,
 		   NxmVictim *victim)
 {
-	for (int n = now == 0 ? NXM_CACHE_RIPE : 0; n < 2 * NXM_CACHE_RIPE; n++)
+	for (int i = 0; i < NXM_CACHE_RIPE; i++)
 	{
-		int			i = n % NXM_CACHE_RIPE;
 		uint64_t	name = nxm_load(&part->ripe[i]);
 		NxmCacheSegment *segment;
 		uint64_t	word;
@@ -400,7 +435,7 @@ claim_ripe(NxmSpace *space, NxmCachePartition *part, uint64_t now, bool spare,
 			continue;
 		}
 		/* without deadline: 0, which is never before */
-		if (n < NXM_CACHE_RIPE && nxm_load_relaxed(&segment->due) - 1 >= now)
+		if (now != 0 && nxm_load_relaxed(&segment->due) - 1 >= now)
 			continue;
 		if (claim(segment, name, word, SEG_SEALED, victim))
 		{
@@ -477,18 +512,26 @@ nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, NxmReach reach,
 			   NxmVictim *victim)
 {
 	NxmSpace   *space = view->space;
-	uint64_t	now = 0;
+	bool		spare = reach == REACH_RIPE;
 	NxmResult	result;
 	int			first;
 
 	if (nxm_cache_is_due(view, part))
 	{
-		now = (uint64_t) view->now(view->env);
-		result = find_expired(space, part, now);
-		if (result != NXM_OK)
+		uint64_t	now = (uint64_t) view->now(view->env);
+
+		/* those found before first: looking goes through all that is due */
+		result = claim_ripe(space, part, now, spare, victim);
+		if (result == NXM_ABSENT)
+			result = find_expired(space, part, now);
+		else
+			return result;
+		if (result == NXM_OK)
+			result = claim_ripe(space, part, now, spare, victim);
+		if (result != NXM_ABSENT)
 			return result;
 	}
-	result = claim_ripe(space, part, now, reach == REACH_RIPE, victim);
+	result = claim_ripe(space, part, 0, spare, victim);
 	if (result != NXM_ABSENT || reach == REACH_RIPE)
 		return result;
 	if (claim_examined(space, part, victim))
@@ -512,9 +555,34 @@ nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, NxmReach reach,
 NxmResult
 nxm_cache_pick_drained(NxmSpace *space, NxmCachePartition *part, NxmVictim *victim)
 {
-	NxmResult	result = claim_oldest(space, &part->chain[KIND_SMALL], SEG_DRAINED,
-									  victim);
+	uint64_t	noted = 0;
+	NxmResult	result;
 
+	for (int i = 0; i < NXM_CACHE_HELD; i++)
+	{
+		uint64_t	name = nxm_load(&part->held[i]);
+		NxmCacheSegment *segment;
+		uint64_t	word;
+
+		if (name == 0)
+			continue;
+		segment = segment_at(space, (NxmRef) NAME_PAGE(name) << NXM_PAGE_SHIFT);
+		if (segment == NULL)
+			return NXM_NEED_CHUNK;
+		word = nxm_load(&segment->word);
+		if (SEG_LIFE(word) != NAME_LIFE(name))
+		{
+			(void) nxm_cas(&part->held[i], &name, 0);
+			continue;
+		}
+		noted += SEG_STATE(word) == SEG_DRAINED;
+		if (claim_drained(space, segment, name, word, victim))
+			return NXM_OK;
+	}
+	/* more than there are places for */
+	if (nxm_load_relaxed(&part->waiting) <= noted)
+		return NXM_ABSENT;
+	result = claim_oldest(space, &part->chain[KIND_SMALL], SEG_DRAINED, victim);
 	if (result == NXM_ABSENT)
 		result = claim_oldest(space, &part->chain[KIND_MAIN], SEG_DRAINED, victim);
 	return result;

@@ -272,6 +272,7 @@ give_back(NxmSpace *space, NxmCache *cache, NxmCachePartition *part,
 	if (nxm_page_is_read(space, nxm_ref_page(victim->page)))
 	{
 		nxm_fetch_add_relaxed(&part->waiting, 1);
+		nxm_cache_hold(part, NAME_OF(nxm_ref_page(victim->page), SEG_LIFE(victim->word)));
 		nxm_store(&victim->segment->word, victim->word - SEG_EVICTING + SEG_DRAINED);
 		return NXM_EXISTS;
 	}
@@ -369,8 +370,11 @@ NxmResult
 nxm_cache_give_back(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 {
 	NxmVictim	victim;
-	NxmResult	result = nxm_cache_pick_drained(view->space, part, &victim);
+	NxmResult	result;
 
+	/* ours may be in one, from what we did before */
+	nxm_unprotect(view->space);
+	result = nxm_cache_pick_drained(view->space, part, &victim);
 	if (result != NXM_OK)
 		return result;
 	nxm_fetch_add_relaxed(&part->waiting, (uint64_t) -1);

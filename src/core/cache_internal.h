@@ -64,6 +64,10 @@
 #ifndef NXM_CACHE_RIPE
 #define NXM_CACHE_RIPE		16
 #endif
+/* Drained segments that hazards hold back, of which it is known where they are. */
+#ifndef NXM_CACHE_HELD
+#define NXM_CACHE_HELD		64
+#endif
 /* Entries of a block of a chain: 256 bytes. */
 #ifndef NXM_CHAIN_ENTRIES
 #define NXM_CHAIN_ENTRIES	29
@@ -279,6 +283,7 @@ typedef struct NxmCachePartition
 	uint64_t	unused;
 	NxmAtomic	window[NXM_CACHE_WINDOWS];	/* cells of segments with deadlines */
 	NxmAtomic	ripe[NXM_CACHE_RIPE];	/* names; 0: free */
+	NxmAtomic	held[NXM_CACHE_HELD];	/* likewise, of some that are DRAINED */
 	NxmFreeRoom room[NXM_CACHE_ROOM_LISTS][NXM_CACHE_ROOMS];
 	/* blocks of lines: references; 0: none; or one of the above.  Seldom written */
 	NxmAtomic	counts[NXM_CACHE_COUNT_BLOCKS];
@@ -601,8 +606,10 @@ typedef struct NxmVictim
 	bool		drop;			/* else copy nothing, not even what was read */
 } NxmVictim;
 
-/* Is worth taking first. */
-extern void nxm_cache_ripen(NxmCachePartition *part, uint64_t name);
+/* Is worth taking first.  false: there is no place to note it in. */
+extern bool nxm_cache_ripen(NxmCachePartition *part, uint64_t name);
+/* Is about to be DRAINED and to wait for a hazard. */
+extern void nxm_cache_hold(NxmCachePartition *part, uint64_t name);
 /* A segment with this deadline was put into a chain. */
 extern void nxm_cache_due(NxmCachePartition *part, uint64_t due);
 /*
@@ -631,7 +638,7 @@ typedef enum NxmReach
  */
 extern NxmResult nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part,
 								NxmReach reach, NxmVictim *victim);
-/* Claims a DRAINED segment. */
+/* Claims a DRAINED segment that nobody reads in. */
 extern NxmResult nxm_cache_pick_drained(NxmSpace *space, NxmCachePartition *part,
 										NxmVictim *victim);
 /* Makes the sparsest segments ripe, of those that are dead for a sixteenth. */

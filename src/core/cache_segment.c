@@ -202,31 +202,60 @@ window_tag(int kind, uint32_t scale, uint64_t due)
 	return (mixed * UINT64_C(0x9E3779B97F4A7C15) >> 49) + 1;
 }
 
+typedef enum CellOwner
+{
+	CELL_OURS,					/* or not mapped: who reserves there is told */
+	CELL_LEFT,					/* nobody's, or its segment is not open any more */
+	CELL_OF_OTHERS				/* another window's */
+} CellOwner;
+
+/* Whose a cell with the tag of a window is, which other windows may have, too. */
+static CellOwner
+owner_of(NxmSpace *space, uint64_t c, int kind, uint32_t scale, uint64_t due)
+{
+	NxmCacheSegment *segment = segment_at(space, (NxmRef) NAME_PAGE(c) << NXM_PAGE_SHIFT);
+	uint64_t	word;
+
+	if (segment == NULL)
+		return CELL_OURS;
+	word = nxm_load(&segment->word);
+	if ((SEG_LIFE(word) & CELL_LIFE_MASK) != CELL_LIFE(c) || SEG_STATE(word) != SEG_OPEN)
+		return CELL_LEFT;
+	return SEG_KIND(word) == kind && SEG_SCALE(word) == scale &&
+		nxm_load_relaxed(&segment->due) == due ? CELL_OURS : CELL_OF_OTHERS;
+}
+
 /*
  * The cell of a window: the one that has it, else one that it can have.  *c: what
  * is in it.
  */
 static NxmAtomic *
-find_cell(NxmSpace *space, NxmCachePartition *part, uint64_t tag, uint64_t *c)
+find_cell(NxmSpace *space, NxmCachePartition *part, uint64_t tag, int kind, uint32_t scale,
+		  uint64_t due, uint64_t *c)
 {
 	NxmAtomic  *best = NULL;
 	uint32_t	most = 0;
 
+	*c = 0;
 	for (uint64_t i = 0; i < NXM_CACHE_WINDOWS; i++)
 	{
 		NxmAtomic  *cell = &part->window[(tag + i) % NXM_CACHE_WINDOWS];
 		uint64_t	word = nxm_load(cell);
+		CellOwner	owner = word == CELL_CLOSED ? CELL_OURS : CELL_LEFT;
 
-		if (CELL_TAG(word) == tag || word == CELL_CLOSED)
+		if (word != 0 && word != CELL_CLOSED)
+			/* passing another's by: the two would else seal each other's at every write */
+			owner = CELL_TAG(word) == tag ? owner_of(space, word, kind, scale, due) :
+				CELL_OF_OTHERS;
+		if (owner == CELL_OURS)
 		{
 			*c = word;
 			return cell;
 		}
-		if (word == 0 && most != UINT32_MAX)
+		if (owner == CELL_LEFT && best == NULL)
 		{
-			most = UINT32_MAX;
 			best = cell;
-			*c = 0;
+			*c = word;
 		}
 	}
 	if (best != NULL)
@@ -414,7 +443,7 @@ nxm_cache_reserve(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		if (scale == 0)
 			c = nxm_load(cell);
 		else
-			cell = find_cell(view->space, part, tag, &c);
+			cell = find_cell(view->space, part, tag, kind, scale, due, &c);
 		if (c == CELL_CLOSED)
 			return NXM_DROPPED;
 		if (c != 0)

@@ -405,6 +405,8 @@ mutant "more entries of a side than its successor has slots" check_cache map_loo
 mutant "overflow buckets of a header before" check_cache map_grow.c \
 	'if (!nxm_map_find_overflows(space, &place, header))' \
 	'if (place.overflow[0] == NULL && !nxm_map_find_overflows(space, &place, header))'
+mutant "held segment forgotten" check_cache cache_chain.c \
+	'if (nxm_load_relaxed(&part->waiting) <= noted)' 'if (true)'
 mutant "segment opened in a dropped cache" check_cache cache_segment.c \
 	'		if (c == CELL_CLOSED)
 			return NXM_DROPPED;
