@@ -66,6 +66,7 @@ SELECT try($$SELECT cache_mset(ARRAY['a', 'b'], ARRAY['x', repeat('x', 1048577)]
 -- of these nothing was stored
 SELECT cache_get('a') IS NULL, cache_get('k') IS NULL;
 SELECT split_part(try($$SELECT cache_set('k', 1)$$), ' | ', 1);
+SELECT split_part(try($$SELECT cache_set('k', 'v', '1 hour'::varchar)$$), ' | ', 1);
 
 -- types
 SELECT cache_set('t', 'x'), cache_set('b', '\x01'::bytea), cache_set('j', '1'::jsonb);

@@ -148,11 +148,27 @@ check_result(const NxmHandle *handle, NxmResult result)
 }
 
 _Noreturn static void
-raise_bad_value(void)
+raise_bad_value(const NxmApiValue *value)
+{
+	if (value == NULL)
+		nxm_null_argument("value", NULL);
+	if ((unsigned) value->type > NXM_API_JSONB)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unrecognized type of value: %d", (int) value->type),
+				 errhint("Types are NXM_API_TEXT, NXM_API_BYTEA and NXM_API_JSONB.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("value of %zu bytes has no data", value->len)));
+}
+
+_Noreturn static void
+raise_bad_kind(NxmApiKind kind)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("invalid value for a shared structure")));
+			 errmsg("unrecognized kind of structure: %d", (int) kind),
+			 errhint("Kinds are NXM_API_COUNTER, NXM_API_MAP, NXM_API_STACK and NXM_API_QUEUE.")));
 }
 
 static inline void
@@ -160,7 +176,7 @@ take_value(const NxmApiValue *from, NxmValue *to)
 {
 	if (unlikely(from == NULL || (from->data == NULL && from->len > 0) ||
 				 (unsigned) from->type > NXM_API_JSONB))
-		raise_bad_value();
+		raise_bad_value(from);
 	if (unlikely(from->len > NXM_MAX_VALUE))
 		nxm_value_too_long(from->len);
 	to->data = from->data;
@@ -197,13 +213,16 @@ api_open(NxmApiKind kind, const char *name, int flags)
 	NxmHandle  *handle;
 	size_t		len = name == NULL ? 0 : strlen(name);
 
-	if ((unsigned) kind > NXM_API_QUEUE ||
-		(flags & (NXM_API_READ | NXM_API_WRITE)) == 0 ||
+	if ((unsigned) kind > NXM_API_QUEUE)
+		raise_bad_kind(kind);
+	nxm_check_name((NxmKind) kind, len);
+	if ((flags & (NXM_API_READ | NXM_API_WRITE)) == 0 ||
 		((flags & NXM_API_STRIPED) != 0 && kind != NXM_API_COUNTER))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid kind or flags for a shared structure")));
-	nxm_check_name((NxmKind) kind, len);
+				 errmsg("invalid flags for %s \"%s\": 0x%02x",
+						nxm_kind_name((NxmKind) kind), name, (unsigned) flags),
+				 errdetail("NXM_API_READ or NXM_API_WRITE is needed; NXM_API_STRIPED is for counters.")));
 	handle = palloc0(sizeof(NxmHandle));
 	handle->kind = (NxmKind) kind;
 	handle->flags = flags;
@@ -231,9 +250,7 @@ static bool
 api_drop(NxmApiKind kind, const char *name)
 {
 	if ((unsigned) kind > NXM_API_QUEUE)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid kind of a shared structure")));
+		raise_bad_kind(kind);
 	return nxm_object_drop((NxmKind) kind, name, name == NULL ? 0 : strlen(name));
 }
 

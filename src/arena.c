@@ -252,7 +252,7 @@ nxm_anchor(void)
 	if (anchor == NULL)
 	{
 		if (!NXM_HAVE_DSM_REGISTRY)
-			nxm_shmem_require("this function");
+			nxm_shmem_require("this function or view");
 		if (find_anchor(find_root(), true) != NXM_ARENA_READY)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -676,6 +676,7 @@ nxm_again_slow(NxmSpace *space, NxmResult result)
 			ereport(ERROR,
 					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 					 errmsg("the structure cannot have more entries"),
+					 errdetail("A stack or a queue has room for about 2^30 values, a map for few keys that have the same hash."),
 					 errhint("Divide them among several structures.")));
 	}
 	return true;

@@ -12,6 +12,7 @@
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 #include "utils/wait_event.h"
@@ -43,8 +44,12 @@ nxm_sql_cache_create(PG_FUNCTION_ARGS)
 		if (max_bytes < least)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("max_bytes must be at least %lld",
-							(long long) least),
+					 errmsg("max_bytes is too small: %lld",
+							(long long) max_bytes),
+					 errdetail_plural("A cache of %d partition takes at least %lld bytes.",
+									  "A cache of %d partitions takes at least %lld bytes.",
+									  nxm_cache_partitions(),
+									  nxm_cache_partitions(), (long long) least),
 					 errhint("NULL means that nexusmem.cache_size alone limits the cache.")));
 		options.max_bytes = (uint64) max_bytes;
 	}
@@ -54,7 +59,9 @@ nxm_sql_cache_create(PG_FUNCTION_ARGS)
 		if (options.default_ttl < 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("default_ttl must be greater than zero"),
+					 errmsg("default_ttl must be greater than zero, not \"%s\"",
+							DatumGetCString(DirectFunctionCall1(interval_out,
+																PG_GETARG_DATUM(2)))),
 					 errhint("NULL means that entries do not expire by default.")));
 	}
 	PG_RETURN_BOOL(nxm_object_create(NXM_KIND_CACHE, name.data, name.len, &options));

@@ -142,7 +142,7 @@ change_sharing(FunctionCallInfo fcinfo, bool grant)
 	if (kind < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("there is no kind of structure \"%.*s\"",
+				 errmsg("unrecognized kind of structure \"%.*s\"",
 						(int) kind_name.len, kind_name.data),
 				 errhint("Kinds are counter, map, stack, queue and cache.")));
 	if (!PG_ARGISNULL(2))
@@ -166,7 +166,7 @@ change_sharing(FunctionCallInfo fcinfo, bool grant)
 		else
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("there is no privilege \"%.*s\"",
+					 errmsg("unrecognized privilege \"%.*s\"",
 							(int) privilege.len, privilege.data),
 					 errhint("Privileges are read and write.")));
 	}

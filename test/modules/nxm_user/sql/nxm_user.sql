@@ -50,7 +50,9 @@ SELECT length((user_get('big', repeat('k', 1024))).value), entries FROM user_sca
 SELECT user_put('big', repeat('k', 1025), 'v');
 SELECT user_put('big', 'k', repeat('v', 1048577));
 SELECT user_put('big', '', 'v');
+\set VERBOSITY terse
 SELECT user_put('big', 'k', 'v', 7);
+\set VERBOSITY sqlstate
 SELECT bool_and((user_get('big', 'key ' || i)).value = repeat('v', i)) FROM generate_series(1, 3000) i;
 
 -- stacks and queues
@@ -63,9 +65,11 @@ SELECT user_pop(3, 'q'), nexusmem.queue_pop('q'), length(user_pop(3, 'q')), user
 -- names and kinds
 SELECT user_exists(0, '');
 SELECT user_exists(0, repeat('n', 63)), user_exists(0, repeat('n', 64));
+\set VERBOSITY terse
 SELECT user_exists(4, 'n');
 SELECT user_drop(-1, 'n');
 SELECT user_add('n', 1, 0);
+\set VERBOSITY sqlstate
 SELECT user_exists(0, 'm'), user_exists(1, 'm');
 
 -- privileges are the current role's
