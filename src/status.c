@@ -38,6 +38,7 @@ PG_FUNCTION_INFO_V1(nxm_status);
 #define HINT_PRELOAD "Add nexusmem to shared_preload_libraries and restart the server."
 #define HINT_KERNEL "Use a kernel with CONFIG_NUMA."
 #define HINT_LIBNUMA "Build nexusmem with libnuma's headers installed."
+#define HINT_REBUILD "Rebuild nexusmem for this PostgreSQL."
 #define HINT_CONTAINER "In a container, grant the capability SYS_NICE or a seccomp profile that allows these calls."
 
 /* of the structures' memory, when status is asked */
@@ -103,8 +104,8 @@ shared_memory_status(void)
 		return row("active", NULL, "the library was preloaded");
 	return row("off", HINT_PRELOAD,
 			   NXM_HAVE_DSM_REGISTRY ?
-			   "the library was loaded by this session alone: nexusmem.num_nodes, node_source, enable_numa_caching and shared_buffers_placement do not exist, and nothing but structures and caches is shared" :
-			   "the library was loaded by this session alone: nexusmem.num_nodes, node_source, enable_numa_caching and shared_buffers_placement do not exist, and nothing is shared");
+			   "the library was loaded by this session alone: nexusmem.num_nodes, node_source, enable_numa_caching, shared_buffers_placement and predictor_memory do not exist, and nothing but structures and caches is shared" :
+			   "the library was loaded by this session alone: nexusmem.num_nodes, node_source, enable_numa_caching, shared_buffers_placement and predictor_memory do not exist, and nothing is shared");
 }
 
 static StatusRow
@@ -363,7 +364,8 @@ cache_status(void)
 {
 	NxmArenaReport report;
 	NxmArenaState state = nxm_arena_report(&report);
-	int			nodes = nxm_enable_numa_caching ? nxm_space_node_count() : 1;
+	int			partitions = nxm_enable_numa_caching ? nxm_space_node_count() : 1;
+	int			nodes = nxm_topology()->nnodes;
 	TimestampTz short_at;
 	const char *detail;
 
@@ -372,8 +374,10 @@ cache_status(void)
 	detail = psprintf("%.1f of %.1f MB, %s",
 					  report.used[NXM_CACHE_ACCOUNT] / 1048576.0,
 					  report.limit[NXM_CACHE_ACCOUNT] / 1048576.0,
-					  nodes > 1 ? psprintf("a partition on each of %d nodes", nodes) :
-					  "not partitioned");
+					  partitions == 1 ? "not partitioned" :
+					  partitions < nodes ?
+					  psprintf("%d partitions for %d nodes", partitions, nodes) :
+					  psprintf("a partition on each of %d nodes", nodes));
 	short_at = (TimestampTz) nxm_load(&nxm_anchor()->cache_short);
 	if (!TimestampDifferenceExceeds(short_at, GetCurrentTimestamp(), SHORT_MS))
 		return row("degraded", dynamic_shared_memory_type == DSM_IMPL_POSIX ?
@@ -426,7 +430,7 @@ prefetch_status(void)
 	if (reason[0] != '\0')
 	{
 		off = psprintf("switched off by its self-check: %s", reason);
-		hint = "Rebuild nexusmem for this PostgreSQL.";
+		hint = HINT_REBUILD;
 	}
 	else if (!nxm_enable_prefetch)
 	{
@@ -472,7 +476,8 @@ learned_status(void)
 		return row("off", "Set nexusmem.enable_learned_prefetch = on and reload.",
 				   "nexusmem.enable_learned_prefetch is off");
 	if (nxm_prefetch_off_reason()[0] != '\0')
-		return row("off", NULL, "index look-ahead, which it needs, is off");
+		return row("off", HINT_REBUILD,
+				   "index look-ahead, which it needs, is off");
 	nxm_predictor_area_report(&report);
 	if (nxm_memory_worker_pid() == 0)
 		return row("degraded", "Raise max_worker_processes and restart the server.",

@@ -76,7 +76,12 @@ $node->append_conf('postgresql.conf', "nexusmem.scheduling_policy = 'best'");
 $node->reload;
 is($node->safe_psql('postgres', 'SHOW nexusmem.scheduling_policy'), 'least_loaded', 'a bad value on reload changes nothing');
 $node->stop;
+# more nodes than memory is told apart for
+$node->append_conf('postgresql.conf', "nexusmem.num_nodes = 64\nnexusmem.enable_numa_caching = on");
 $node->start;
 is($node->safe_psql('postgres', 'SHOW nexusmem.scheduling_policy'), 'least_loaded', 'nor does it keep the server from starting');
+is($node->safe_psql('postgres', q{SELECT nexusmem.cache_set('k', 'v'); SELECT count(*), bool_and(node % 2 = 0) FROM nexusmem.stat_cache}), "\n32|t",
+	'of 64 nodes, neighbours share a partition, shown as the first');
+like($node->safe_psql('postgres', q{SELECT detail FROM nexusmem.status WHERE feature = 'cache'}), qr/, 32 partitions for 64 nodes$/, 'status says so');
 $node->stop;
 done_testing();
