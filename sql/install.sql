@@ -27,6 +27,7 @@ WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
 	AND coalesce(obj_description(objid, classid::regclass::name), '') = '';
 SELECT obj_description(oid, 'pg_extension') IS NOT NULL AS extension_has_comment
 FROM pg_extension WHERE extname = 'nexusmem';
+SELECT obj_description('nexusmem'::regnamespace, 'pg_namespace') IS NOT NULL AS schema_has_comment;
 
 -- the views of the surface: columns in their order; more may follow
 SELECT c.relname AS view,

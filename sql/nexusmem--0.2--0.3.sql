@@ -10,7 +10,7 @@ RETURNS TABLE (relid oid, block bigint, confidence real)
 AS 'MODULE_PATHNAME', 'nxm_sql_predictor_predict'
 LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION nexusmem.predictor_predict(regclass, bigint) IS
-'blocks that were missed after this one, of any relation, the likeliest first';
+'blocks of this database that were missed after this one, of relations that one may read, the likeliest first';
 
 CREATE FUNCTION nexusmem.predictor_reset()
 RETURNS void
@@ -26,3 +26,14 @@ COMMENT ON VIEW nexusmem.node_memory IS
 
 COMMENT ON VIEW nexusmem.stat_prefetch IS
 'blocks read ahead, by table and kind of look-ahead: asked for, reached by the scan, never reached, and passed over since they were there; of kind learned by index too';
+
+-- What was not told before
+
+COMMENT ON SCHEMA nexusmem IS
+'nexusmem: NUMA placement, index look-ahead, shared-memory structures and caches';
+
+COMMENT ON FUNCTION nexusmem.pin_backend(int, int) IS
+'pins a server process to a node, until unpin_backend() or its end; false: it could not be, and a warning says why, or it has just ended';
+
+COMMENT ON FUNCTION nexusmem.unpin_backend(int) IS
+'gives a server process the CPUs of the postmaster, until it is pinned again or ends; false: it was on no node';
