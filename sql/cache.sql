@@ -11,6 +11,12 @@ SELECT cache_get_bytea('b'), cache_get_jsonb('j'), cache_get('v'), cache_get_jso
 SELECT cache_get('nothing'), cache_get_bytea('nothing'), cache_get_jsonb('nothing');
 -- another type may take its place
 SELECT cache_set('b', 'text'), cache_get('b');
+-- parameters without a type
+PREPARE untyped AS SELECT cache_set($1, $2, $3);
+PREPARE typed AS SELECT cache_set($1, $2::jsonb, $3::interval);
+SELECT name, parameter_types FROM pg_prepared_statements WHERE name ~ 'typed$' ORDER BY name DESC;
+DEALLOCATE untyped;
+DEALLOCATE typed;
 
 -- only when absent
 SELECT cache_add('a', 'three'), cache_get('a'), cache_add('new', 'first'), cache_add('new', 'second'), cache_get('new');
