@@ -69,7 +69,7 @@ typedef struct NxmObject
 	NxmAtomic	dropped;		/* 0, or the epoch it was dropped in; likewise */
 	NxmAtomic	buried;			/* NxmRef of the one dropped before; likewise */
 	NxmAtomic	draining;		/* a process is freeing a part of it; likewise */
-	uint32		node;			/* it was made on; immutable */
+	uint32		node;			/* of the space, it was made on; immutable */
 	uint32		name_len;		/* immutable */
 	char		name[NXM_MAX_NAME + 1]; /* immutable, with a 0 at its end */
 	union
@@ -124,7 +124,7 @@ typedef struct NxmObjectInfo
 	NxmKind		kind;
 	Oid			database;
 	Oid			owner;
-	int			node;			/* -1: none, of a cache */
+	int			node;			/* of the space; -1: none, of a cache */
 	NxmObjectOptions options;
 	uint64		entries;
 	uint64		bytes;			/* its own ones included */

@@ -5,6 +5,7 @@
  */
 #include "sql_structures.h"
 
+#include "arena_chunks.h"
 #include "catalog/pg_authid.h"
 #include "compat.h"
 #include "funcapi.h"
@@ -207,7 +208,7 @@ put_structure(const NxmObjectInfo *info, void *context)
 	values[1] = PointerGetDatum(cstring_to_text_with_len(info->name,
 														 (int) info->name_len));
 	values[2] = ObjectIdGetDatum(info->owner);
-	values[3] = Int32GetDatum(info->node);
+	values[3] = Int32GetDatum(nulls[3] ? 0 : nxm_space_node_first(info->node));
 	values[4] = Int64GetDatum((int64) info->entries);
 	values[5] = Int64GetDatum((int64) info->bytes);
 	tuplestore_putvalues(c->rsinfo->setResult, c->rsinfo->setDesc, values,
