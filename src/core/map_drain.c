@@ -236,7 +236,7 @@ nxm_map_drain_items(NxmSpace *space, NxmMap *map, const NxmMapItems *items)
 	/* cutting: it is for whoever does it to come here after */
 	if (dead == 0 || dead == CUTTING)
 		return NXM_ABSENT;
-	if (!nxm_map_directory_is_mapped(space, dead))
+	if (!nxm_map_directory_is_mapped(space, dead) || !nxm_can_retire(space))
 		return NXM_NEED_CHUNK;
 
 again:

@@ -709,6 +709,9 @@ nxm_give_back(NxmSpace *space)
 {
 	NxmProcLocal *local = space->local;
 
+	if (space->record != 0)
+		nxm_free(space, space->record);
+	space->record = 0;
 	while (local->nready > 0)
 	{
 		NxmRef		ref = local->ready[--local->nready];

@@ -212,8 +212,8 @@ typedef struct NxmRetired
 
 /*
  * Objects in its epoch limbo from which on a process should put off what retires many at
- * once: the limbo is moved to an object when it is full, for which there may be no
- * memory, and then they are lost.
+ * once, or ask nxm_can_retire() before: the limbo is moved to an object when it is full,
+ * for which there may be no memory, and then they are lost.
  */
 #define NXM_EPOCH_LIMBO_HIGH (NXM_EPOCH_LIMBO / 4 * 3)
 
@@ -305,6 +305,7 @@ struct NxmSpace
 	bool		limbo_due;		/* nxm_leave() has a limbo to empty */
 	NxmWant		want;			/* reset by whoever acts on it */
 	int			need_account;	/* that the memory was to be counted in */
+	NxmRef		record;			/* for the epoch limbo when that is full; 0: none yet */
 
 	/* what nxm_alloc() takes, see nxm_allocate_from() */
 	int			account;
@@ -548,6 +549,11 @@ extern void nxm_flush(NxmSpace *space);
 
 /* An index array or descriptor that can no longer be found. */
 extern void nxm_retire_epoch(NxmSpace *space, NxmRef ref);
+/*
+ * Sees to it that there is an object for the epoch limbo when that is full, if that is
+ * near.  false: need_chunk is set; without any memory for it true, as nothing helps.
+ */
+extern bool nxm_can_retire(NxmSpace *space);
 /* Tries to advance the epoch and frees what it lets.  Not in a section. */
 extern void nxm_epoch_poll(NxmSpace *space);
 

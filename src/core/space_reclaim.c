@@ -10,7 +10,9 @@
  * An object that waits for the epoch and finds its process's list full goes
  * with the others to an orphan record, an object of its own, on a stack that
  * any process takes from when it polls.  Where there is no memory for the record
- * the objects are lost until the server restarts, and counted as leaked.
+ * the objects are lost until the server restarts, and counted as leaked.  Nor can a
+ * chunk be mapped here, in the middle of an operation: whoever retires many has a
+ * record made ahead, see nxm_can_retire().
  *
  * A list that its process left with others in it may be wanted by several, one of
  * which may be the new process in that place, who then writes to it.  So who
@@ -305,20 +307,41 @@ count_limbo(NxmSpace *space, NxmRef ref, uint64_t sign)
 						  sign * nxm_ref_size(space, ref));
 }
 
-/* Moves the whole epoch limbo to an orphan record. */
-static void
-orphan_retired(NxmSpace *space)
+/* An object for an orphan record.  0: nxm_no_object() tells why. */
+static NxmRef
+new_record(NxmSpace *space)
 {
-	NxmProcLocal *local = space->local;
 	bool		past_limit = space->past_limit;
 	NxmRef		ref;
-	NxmOrphans *orphans;
-	uint64_t	top;
 
 	/* a lowered limit is reached by what is retired here, up to 128 pages */
 	space->past_limit = true;
 	ref = nxm_alloc(space, sizeof(NxmOrphans));
 	space->past_limit = past_limit;
+	return ref;
+}
+
+bool
+nxm_can_retire(NxmSpace *space)
+{
+	if (space->local->nretired < NXM_EPOCH_LIMBO_HIGH || space->record != 0)
+		return true;
+	space->record = new_record(space);
+	return space->record != 0 || space->need_chunk < 0;
+}
+
+/* Moves the whole epoch limbo to an orphan record. */
+static void
+orphan_retired(NxmSpace *space)
+{
+	NxmProcLocal *local = space->local;
+	NxmRef		ref = space->record;
+	NxmOrphans *orphans;
+	uint64_t	top;
+
+	space->record = 0;
+	if (ref == 0)
+		ref = new_record(space);
 	if (ref == 0)
 	{
 		nxm_fetch_add_relaxed(&space->shared->leaked, local->nretired);

@@ -733,13 +733,13 @@ clear_growth(int proc)
 static NxmRef held[200];
 static int	nheld;
 
-/* All that there is for a directory of 2^depth entries. */
+/* All that there is for objects of this size. */
 static void
-hold(uint32_t depth)
+hold(size_t size)
 {
 	NxmRef		ref;
 
-	while ((ref = nxm_alloc(check_space(), sizeof(uint64_t) << depth)) != 0)
+	while ((ref = nxm_alloc(check_space(), size)) != 0)
 	{
 		check_assert(nheld < LENGTH(held));
 		held[nheld++] = ref;
@@ -766,8 +766,8 @@ setup_undoubled(void)
 	while (nxm_trim(space))
 		;
 	nxm_store(limit, nxm_load(&space->shared->account[0].pages));
-	/* of a size that nothing else has */
-	hold(3);
+	/* for a directory of 8 entries: of a size that nothing else has */
+	hold(sizeof(uint64_t) << 3);
 	operate(PUT, 5, 5, 0);
 	check_assert(directory_depth(nxm_load(&map->directory)) == 2);
 }
@@ -811,6 +811,102 @@ finish_undoubled(void)
 	finish();
 }
 
+/*
+ * More is retired than the list of the process holds while another one is stopped in a
+ * section, and the only memory for a record of it is in a chunk that is not mapped.  A
+ * drain has it mapped first.
+ */
+#define FAR_PAGES 4
+
+static char *far_chunk;
+
+static void
+far_record(void)
+{
+	NxmSpace   *space = check_space();
+
+	for (int i = 0; i < NXM_EPOCH_LIMBO - 1; i++)
+		nxm_retire_epoch(space, nxm_alloc(space, NXM_MIN_OBJECT));
+	nheld = 0;
+	hold(NXM_PAGE_SIZE);
+	far_chunk = check_shared((size_t) FAR_PAGES * NXM_PAGE_SIZE, "far chunk");
+	check_assert(nxm_chunk_add(space, far_chunk, FAR_PAGES, 0, 0) == 1);
+	space->base[1] = NULL;
+	/* process 2 */
+	nxm_store(&space->lines[1].epoch, nxm_load(&space->shared->epoch));
+}
+
+static void
+setup_far_record(void)
+{
+	setup(2, KEYS);
+	clear();
+	far_record();
+}
+
+static void
+drain_far_record(int proc)
+{
+	NxmSpace   *space = check_space();
+	NxmResult	result;
+
+	if (proc != 1)
+		return;
+	do
+	{
+		nxm_enter(space);
+		result = nxm_map_drain(space, map);
+		nxm_leave(space);
+		if (result == NXM_NEED_CHUNK)
+		{
+			check_assert(space->need_chunk == 1 && space->base[1] == NULL);
+			space->base[1] = far_chunk;
+		}
+	} while (result != NXM_ABSENT);
+	check_assert(nxm_load(&space->shared->orphans) != 0);
+	check_assert(nxm_load(&space->shared->leaked) == 0);
+}
+
+/* A segment that has migrated is left where it is. */
+static void
+setup_far_growth(void)
+{
+	setup(2, 0);
+	nxm_store(&map->housekeeper, CHECK_MAX_PROCS);
+	for (int i = 0; i < KEYS; i++)
+		operate(PUT, i, i, 0);
+	nxm_store(&map->housekeeper, 0);
+	far_record();
+}
+
+static void
+keep_far_growth(int proc)
+{
+	if (proc != 1)
+		return;
+	operate(DELETE, 0, 0, 0);
+	check_assert(nxm_load(&map->housekeeper) == 0);
+	check_assert(nxm_load(&check_space()->shared->leaked) == 0);
+}
+
+static void
+finish_far_record(void)
+{
+	NxmSpace   *space = check_space();
+
+	nxm_store(&space->lines[1].epoch, 0);
+	while (nheld > 0)
+		nxm_free(space, held[--nheld]);
+	check_assert(nxm_map_drop(map) == NXM_OK);
+	drain(true);
+	for (int i = 0; i < 100 && nxm_load(&space->shared->limbo) != 0; i++)
+		nxm_epoch_poll(space);
+	nxm_flush(space);
+	nxm_give_back(space);
+	check_assert(nxm_load(&space->shared->limbo) == 0);
+	check_assert(nxm_load(&space->shared->nodes[0].used_pages) == 0);
+}
+
 #define OFTEN CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL
 #define ALL CHECK_EXHAUSTIVE, 0
 /* of more than a test has time for */
@@ -833,6 +929,8 @@ static const CheckCase cases[] = {
 	{"all schedules of iteration and an entry that moves", 2, setup_one, scan_moved, finish, ALL, 2, 1, NULL, NULL},
 	{"all schedules of clear and drain, get", 2, setup_one, clear_get, finish, ALL, 1, 1, NULL, NULL},
 	{"a chunk needed where the directory cannot be doubled", 2, setup_undoubled, write_foreign, finish_undoubled, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
+	{"a chunk needed for what a drain retires", 2, setup_far_record, drain_far_record, finish_far_record, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
+	{"a chunk needed for what a growth retires", 2, setup_far_growth, keep_far_growth, finish_far_record, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"all schedules of clear and growth", 2, setup_crowded, clear_growth, finish, CHECK_EXHAUSTIVE, 40000, 3, 0, NULL, housekeeping},
 	{"all schedules of insert and insert", 2, setup_one, insert_insert, finish, ALL, 2, 1, NULL, NULL},
 	{"all schedules of insert and delete, insert", 2, setup_one, insert_delete, finish, ALL, 2, 1, NULL, NULL},

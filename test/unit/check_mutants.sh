@@ -250,6 +250,10 @@ mutant "helping with growth forgets what the write is in need of" check_map map_
 mutant "directory changed after it was cut off" check_map map_grow.c \
 	'if (!nxm_cas(directory_entry(space, directory, from + i), &old, new))
 			return false;' 'nxm_store(directory_entry(space, directory, from + i), new);'
+mutant "drain that may lose what it retires" check_map map_drain.c \
+	' || !nxm_can_retire(space)' ''
+mutant "growth that may lose what it retires" check_map map_grow.c \
+	' || !nxm_can_retire(space)' ''
 mutant "entry drained while it may change" check_map map_drain.c \
 	'nxm_fetch_or(entry, ENTRY_DEAD) | ENTRY_DEAD' 'nxm_load(entry)'
 mutant "directory doubled after it was cut off" check_map map_grow.c \
