@@ -18,6 +18,9 @@
  */
 #include "map_internal.h"
 
+/* An index of more bytes has grown: this is more than the first one takes. */
+#define GROWN_BYTES (16 * sizeof(NxmBucket))
+
 /* Puts another body, or none, in place of the present one.  mark: as nxm_map_clear_to(). */
 static NxmResult
 cut_off(NxmMap *map, uint64_t body, uint64_t mark)
@@ -65,8 +68,9 @@ nxm_map_clear_to(NxmSpace *space, NxmMap *map, uint32_t log, uint64_t mark,
 	*removed = nxm_map_entries(map);
 	if (nxm_load(&map->dead) != 0)
 		return NXM_EXISTS;
-	/* it gives back more than it takes */
-	space->past_limit |= space->account == 0;
+	/* not where it takes more than it gives back: then a loop would, without end */
+	space->past_limit |= space->account == 0 &&
+		(*removed != 0 || nxm_load_relaxed(&map->memory) > GROWN_BYTES);
 	body = nxm_map_new_body(space, map, log);
 	space->past_limit = past_limit;
 	if (body == 0)

@@ -730,7 +730,7 @@ clear_growth(int proc)
  */
 #define FOREIGN_CHUNK 5
 
-static NxmRef held[200];
+static NxmRef held[400];
 static int	nheld;
 
 /* All that there is for objects of this size. */
@@ -805,6 +805,70 @@ finish_undoubled(void)
 {
 	NxmSpace   *space = check_space();
 
+	nxm_store(&space->shared->account[0].page_limit, 40);
+	while (nheld > 0)
+		nxm_free(space, held[--nheld]);
+	finish();
+}
+
+/*
+ * A map is cleared past the limit where that gives back entries, or a larger index; not
+ * where it has neither, for while the epoch stands still each such call takes memory.
+ */
+static void
+hold_bodies(void)
+{
+	nxm_store(&check_space()->shared->account[0].page_limit, 0);
+	hold(sizeof(NxmSegment) + sizeof(NxmBucket) + sizeof(NxmOverflow));
+	hold(sizeof(uint64_t));
+}
+
+static void
+setup_at_limit(void)
+{
+	NxmSpace   *space;
+
+	setup(2, KEYS);
+	space = check_space();
+	nheld = 0;
+	hold_bodies();
+	/* process 2 is in a section */
+	nxm_store(&space->lines[1].epoch, nxm_load(&space->shared->epoch));
+}
+
+static void
+clear_at_limit(int proc)
+{
+	NxmSpace   *space = check_space();
+	uint64_t	removed;
+
+	if (proc != 1)
+		return;
+	for (int i = 0; i < KEYS; i++)
+		operate(DELETE, i, 0, 0);
+	clear();
+	drain(true);
+	for (int i = 0; i < 2; i++)
+	{
+		hold_bodies();
+		nxm_enter(space);
+		check_assert(nxm_map_clear(space, map, &removed) == NXM_NEED_MEMORY);
+		check_assert(space->want == NXM_WANT_LIMIT);
+		nxm_leave(space);
+		nxm_store(&space->shared->account[0].page_limit, 40);
+		operate(PUT, 0, 0, 0);
+		hold_bodies();
+		clear();
+		drain(true);
+	}
+}
+
+static void
+finish_at_limit(void)
+{
+	NxmSpace   *space = check_space();
+
+	nxm_store(&space->lines[1].epoch, 0);
 	nxm_store(&space->shared->account[0].page_limit, 40);
 	while (nheld > 0)
 		nxm_free(space, held[--nheld]);
@@ -931,6 +995,7 @@ static const CheckCase cases[] = {
 	{"a chunk needed where the directory cannot be doubled", 2, setup_undoubled, write_foreign, finish_undoubled, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"a chunk needed for what a drain retires", 2, setup_far_record, drain_far_record, finish_far_record, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"a chunk needed for what a growth retires", 2, setup_far_growth, keep_far_growth, finish_far_record, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
+	{"clearing at the limit", 2, setup_at_limit, clear_at_limit, finish_at_limit, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"all schedules of clear and growth", 2, setup_crowded, clear_growth, finish, CHECK_EXHAUSTIVE, 40000, 3, 0, NULL, housekeeping},
 	{"all schedules of insert and insert", 2, setup_one, insert_insert, finish, ALL, 2, 1, NULL, NULL},
 	{"all schedules of insert and delete, insert", 2, setup_one, insert_delete, finish, ALL, 2, 1, NULL, NULL},

@@ -254,6 +254,12 @@ mutant "drain that may lose what it retires" check_map map_drain.c \
 	' || !nxm_can_retire(space)' ''
 mutant "growth that may lose what it retires" check_map map_grow.c \
 	' || !nxm_can_retire(space)' ''
+mutant "empty map cleared past the limit" check_map map_drain.c \
+	'(*removed != 0 || nxm_load_relaxed(&map->memory) > GROWN_BYTES)' 'true'
+mutant "large index not cleared past the limit" check_map map_drain.c \
+	'(*removed != 0 || nxm_load_relaxed(&map->memory) > GROWN_BYTES)' '*removed != 0'
+mutant "entries not cleared past the limit" check_map map_drain.c \
+	'(*removed != 0 || nxm_load_relaxed(&map->memory) > GROWN_BYTES)' 'nxm_load_relaxed(&map->memory) > GROWN_BYTES'
 mutant "entry drained while it may change" check_map map_drain.c \
 	'nxm_fetch_or(entry, ENTRY_DEAD) | ENTRY_DEAD' 'nxm_load(entry)'
 mutant "directory doubled after it was cut off" check_map map_grow.c \
