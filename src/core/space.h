@@ -228,7 +228,7 @@ typedef struct NxmProcLocal
 	uint32_t	nretired;
 	uint32_t	node;			/* that it allocates on */
 	uint32_t	nbig;			/* items with pieces in limbo */
-	uint32_t	unused;
+	uint32_t	nunmapped;		/* of nretired: free, but their chunk is not mapped */
 	uint64_t	limbo[NXM_LIMBO];	/* references, and bits of space_reclaim.c */
 	NxmRef		ready[NXM_READY];
 	uint8_t		ready_class[NXM_READY];

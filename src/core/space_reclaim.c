@@ -286,10 +286,17 @@ set_retired(NxmProcLocal *local, uint32_t i, NxmRef ref, uint64_t epoch)
 /* Objects in its epoch limbo that a process polls for. */
 #define POLLED_FOR (NXM_EPOCH_LIMBO / 16)
 
+/* Of those in it: not the ones that polling does not free, for want of their chunk. */
+static inline uint32_t
+waiting(const NxmProcLocal *local)
+{
+	return local->nretired - local->nunmapped;
+}
+
 static inline void
 see_if_due(NxmSpace *space)
 {
-	if (space->local->nretired >= POLLED_FOR)
+	if (waiting(space->local) >= POLLED_FOR)
 		space->limbo_due = true;
 }
 
@@ -352,7 +359,7 @@ orphan_retired(NxmSpace *space)
 			if ((lost & RETIRED_COUNTED) != 0 && nxm_at(space, lost & NXM_REF_MASK) != NULL)
 				count_limbo(space, lost & NXM_REF_MASK, UINT64_MAX);
 		}
-		local->nretired = 0;
+		local->nretired = local->nunmapped = 0;
 		return;
 	}
 	orphans = nxm_at(space, ref);
@@ -365,7 +372,7 @@ orphan_retired(NxmSpace *space)
 		orphans->retired[i].ref = nxm_load_relaxed(&local->retired[i].ref);
 		orphans->retired[i].epoch = nxm_load_relaxed(&local->retired[i].epoch);
 	}
-	local->nretired = 0;
+	local->nretired = local->nunmapped = 0;
 	top = nxm_load_relaxed(&space->shared->orphans);
 	do
 		NXM_SET(orphans->next, top & NXM_REF_MASK);
@@ -467,6 +474,7 @@ nxm_epoch_poll(NxmSpace *space)
 	uint64_t	epoch = nxm_load(&space->shared->epoch);
 	int			nprocs;
 	uint32_t	kept = 0;
+	uint32_t	nunmapped = 0;
 	bool		all = true;
 
 	if (local->nretired == 0)
@@ -495,8 +503,13 @@ nxm_epoch_poll(NxmSpace *space)
 
 		retired.ref = nxm_load_relaxed(&local->retired[i].ref);
 		retired.epoch = nxm_load_relaxed(&local->retired[i].epoch);
-		if (retired.epoch + 2 > epoch || nxm_at(space, retired.ref & NXM_REF_MASK) == NULL)
+		if (retired.epoch + 2 > epoch)
 			set_retired(local, kept++, retired.ref, retired.epoch);
+		else if (nxm_at(space, retired.ref & NXM_REF_MASK) == NULL)
+		{
+			set_retired(local, kept++, retired.ref, retired.epoch);
+			nunmapped++;
+		}
 		else
 		{
 			nxm_fetch_add_relaxed(&space->shared->limbo, (uint64_t) -1);
@@ -506,6 +519,7 @@ nxm_epoch_poll(NxmSpace *space)
 		}
 	}
 	local->nretired = kept;
+	local->nunmapped = nunmapped;
 	see_if_due(space);
 }
 
@@ -518,10 +532,10 @@ nxm_leave_slow(NxmSpace *space)
 	if (local->nlimbo == NXM_LIMBO || local->nbig > 0)
 		nxm_flush(space);
 	/* not at every leaving while a stopped process holds the epoch */
-	if (local->nretired >= POLLED_FOR && local->nretired % 4 == 0)
+	if (waiting(local) >= POLLED_FOR && waiting(local) % 4 == 0)
 		nxm_epoch_poll(space);
 	/* unless it is urgent; alone, three are enough for all */
-	for (int i = 0; i < 3 && local->nretired >= NXM_EPOCH_LIMBO_HIGH; i++)
+	for (int i = 0; i < 3 && waiting(local) >= NXM_EPOCH_LIMBO_HIGH; i++)
 		nxm_epoch_poll(space);
 	see_if_due(space);
 }
@@ -544,6 +558,7 @@ nxm_proc_attach(NxmSpace *space, int proc, int node, uint64_t owner)
 	/* what the one before left is ours now, unless it was taken already */
 	space->local->nretired = (uint32_t)
 		(nxm_fetch_and(&space->line->left, ~LEFT_COUNT) & LEFT_COUNT);
+	space->local->nunmapped = 0;
 	see_if_due(space);
 	/* before our first hazard or epoch: pairs with the loads of procs_used */
 	while (used < (uint64_t) proc + 1 &&

@@ -93,6 +93,10 @@ mutant "displaced note forgotten" check_space space_reclaim.c \
 	'		if (before == 0)
 			return;' '		if (before != ref)
 			return;'
+mutant "polled for what is not mapped" check_space space_reclaim.c \
+	'return local->nretired - local->nunmapped;' 'return local->nretired;'
+mutant "what was not mapped never polled for" check_space space_reclaim.c \
+	'local->nunmapped = nunmapped;' 'local->nunmapped = kept;'
 mutant "record of orphans taken for one of the account in use" check_space space_reclaim.c \
 	'orphans, ref,
 										in_other_account(space, ref))' 'orphans, ref,

@@ -533,6 +533,46 @@ arrays_finish(void)
 	finish();
 }
 
+/* Retired by a process that has not mapped them, which does not look again and again. */
+#define FAR_ARRAYS (NXM_EPOCH_LIMBO / 4 * 3)
+
+static NxmRef far_arrays[FAR_ARRAYS];
+
+static void
+setup_far_arrays(void)
+{
+	setup_arrays(2);
+	for (int i = 0; i < FAR_ARRAYS; i++)
+		far_arrays[i] = alloc(SMALL, 1);
+	check_unmap();
+}
+
+static void
+retire_far_arrays(int proc)
+{
+	NxmSpace   *space = check_space();
+
+	if (proc != 2)
+		return;
+	nxm_enter(space);
+	for (int i = 0; i < FAR_ARRAYS; i++)
+		nxm_retire_epoch(space, far_arrays[i]);
+	nxm_leave(space);
+	for (int i = 0; i < 3; i++)
+	{
+		nxm_enter(space);
+		nxm_leave(space);
+	}
+	check_assert(!space->limbo_due);
+	check_assert(space->local->nretired == FAR_ARRAYS);
+	check_assert(check_again(NXM_NEED_CHUNK));
+	replace_array(2);
+	check_assert(space->limbo_due);
+	for (int i = 0; i < 3; i++)
+		nxm_epoch_poll(space);
+	check_assert(space->local->nretired == 0);
+}
+
 /* Bytes of a record of orphans. */
 #define RECORD	(3 * sizeof(uint64_t) + NXM_EPOCH_LIMBO * 2 * sizeof(uint64_t))
 
@@ -595,6 +635,7 @@ static const CheckCase cases[] = {
 	{"arrays and the epoch, two processes", 2, setup_arrays_two, arrays, arrays_finish, OFTEN, NULL},
 	{"arrays, and the epoch moved on by a third", 3, setup_arrays_three, arrays_three, arrays_finish, ALL, 0, 2, 2, NULL, NULL},
 	{"arrays and the epoch, all schedules", 2, setup_arrays_two, arrays_fixed, arrays_finish, ALL, 0, 2, 2, NULL, NULL},
+	{"arrays that are not mapped", 2, setup_far_arrays, retire_far_arrays, arrays_finish, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"arrays of another account", 2, setup_accounts, accounts, finish, OFTEN, NULL},
 };
 
