@@ -570,7 +570,7 @@ raise_limit_reached(NxmSpace *space)
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("shared structures have reached their memory limit"),
 			 errdetail("The limit is " UINT64_FORMAT " kB.", kb),
-			 errhint("Remove entries, or raise nexusmem.memory_limit and reload the configuration.")));
+			 errhint("Remove entries, drop structures, or raise nexusmem.memory_limit and reload the configuration.")));
 }
 
 /* reason: what the operating system said, or NULL. */
@@ -585,8 +585,8 @@ raise_no_memory(const char *reason)
 			 reason ? errdetail_internal("%s", reason) :
 			 posix ? errdetail("The file system /dev/shm is full.") : 0,
 			 posix ?
-			 errhint("Enlarge /dev/shm (in a container with --shm-size), or lower nexusmem.memory_limit and nexusmem.cache_size.") :
-			 errhint("Give the server more shared memory, or lower nexusmem.memory_limit and nexusmem.cache_size.")));
+			 errhint("Drop structures, enlarge /dev/shm (in a container with --shm-size), or lower nexusmem.memory_limit and nexusmem.cache_size.") :
+			 errhint("Drop structures, give the server more shared memory, or lower nexusmem.memory_limit and nexusmem.cache_size.")));
 }
 
 static void
@@ -615,7 +615,7 @@ grow(NxmSpace *space)
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("shared structures cannot have more than %d segments of memory",
 					NXM_MAX_CHUNKS),
-			 errhint("Remove entries, or restart the server with a higher nexusmem.memory_limit, for which segments are larger.")));
+			 errhint("Remove entries, drop structures, or restart the server with a higher nexusmem.memory_limit, for which segments are larger.")));
 }
 
 /* Tries to move the epoch on, and where a section holds it waits for a moment. */
