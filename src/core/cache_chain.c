@@ -25,6 +25,7 @@
 #define LEAST_SPARSE		16
 
 /* `next_due`: in units of 2^16 microseconds, and a serial. */
+#define DUE_UNIT			(UINT64_C(1) << 16)
 #define DUE_SERIAL			UINT64_C(0xFFFF)
 #define DUE_NONE			(UINT64_MAX >> 16)
 
@@ -228,8 +229,10 @@ claim_drained(NxmSpace *space, NxmCacheSegment *segment, uint64_t name, uint64_t
  * NXM_ABSENT: none can be.
  */
 static NxmResult
-claim_oldest(NxmSpace *space, NxmChain *chain, uint64_t state, NxmVictim *victim)
+claim_oldest(NxmSpace *space, NxmCachePartition *part, int kind, uint64_t state,
+			 NxmVictim *victim)
 {
+	NxmChain   *chain = &part->chain[kind];
 	NxmResult	result = NXM_ABSENT;
 	int			looked = 0;
 
@@ -254,6 +257,9 @@ claim_oldest(NxmSpace *space, NxmChain *chain, uint64_t state, NxmVictim *victim
 			{
 				if (claim_drained(space, segment, name, word, victim))
 					return NXM_OK;
+				/* there may be a place by now */
+				if (SEG_STATE(word) == SEG_DRAINED)
+					nxm_cache_hold(part, name);
 				continue;
 			}
 			if (claim(segment, name, word, state, victim))
@@ -343,6 +349,29 @@ nxm_cache_is_due(NxmCacheView *view, NxmCachePartition *part)
 }
 
 /*
+ * Makes a segment that is due ripe in place of one that is not, and that is found again
+ * by nxm_cache_find_sparse().  false: there is none.
+ */
+static bool
+displace(NxmSpace *space, NxmCachePartition *part, uint64_t now, uint64_t name)
+{
+	for (int i = 0; i < NXM_CACHE_RIPE; i++)
+	{
+		uint64_t	other = nxm_load(&part->ripe[i]);
+		NxmCacheSegment *segment;
+
+		if (other == 0)
+			continue;
+		segment = segment_at(space, (NxmRef) NAME_PAGE(other) << NXM_PAGE_SHIFT);
+		/* without deadline: 0, which is never before */
+		if (segment != NULL && nxm_load_relaxed(&segment->due) - 1 >= now &&
+			nxm_cas(&part->ripe[i], &other, name))
+			return true;
+	}
+	return false;
+}
+
+/*
  * Makes ripe what has expired, sealing it if need be: as much as there are places for,
  * which is to be taken before more is looked for.
  */
@@ -390,18 +419,22 @@ find_expired(NxmSpace *space, NxmCachePartition *part, uint64_t now)
 				if (theirs == 0 || theirs > now)
 					continue;
 				nxm_segment_seal(part, segment, NAME_PAGE(name), NAME_LIFE(name));
-				if (!nxm_cache_ripen(part, name))
+				if (!nxm_cache_ripen(part, name) && !displace(space, part, now, name))
 					return NXM_OK;
 			}
 			if (due <= now && complete)
 				(void) nxm_cas(&block->due, &due, least_here);
-			if (due > now || !complete)
+			/* what is not written yet changes next_due when it is */
+			if (due > now)
 				least_here = due;
 			if (least_here < least)
 				least = least_here;
 			ref = nxm_load(&block->next);
 		}
 	}
+	/* ripe, but in somebody's hands: there is nothing more to look for */
+	if (least <= now)
+		least = now + DUE_UNIT;
 	/* not if any was added meanwhile, for that might be missing from `least` */
 	(void) nxm_cas(&part->next_due, &before,
 				   (least == UINT64_MAX ? DUE_NONE : least >> 16) << 16 |
@@ -539,9 +572,9 @@ nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, NxmReach reach,
 	for (int tries = 0; tries < 2; tries++)
 	{
 		first = nxm_cache_main_has_share(part, 0) ? KIND_SMALL : KIND_MAIN;
-		result = claim_oldest(space, &part->chain[first], SEG_SEALED, victim);
+		result = claim_oldest(space, part, first, SEG_SEALED, victim);
 		if (result == NXM_ABSENT)
-			result = claim_oldest(space, &part->chain[1 - first], SEG_SEALED, victim);
+			result = claim_oldest(space, part, 1 - first, SEG_SEALED, victim);
 		if (result != NXM_ABSENT || reach < REACH_ALL)
 			return result;
 		/* a cache of a few segments that are all open */
@@ -575,16 +608,17 @@ nxm_cache_pick_drained(NxmSpace *space, NxmCachePartition *part, NxmVictim *vict
 			(void) nxm_cas(&part->held[i], &name, 0);
 			continue;
 		}
-		noted += SEG_STATE(word) == SEG_DRAINED;
+		/* one that is EVICTING, too, for `waiting` counts it a moment longer */
+		noted++;
 		if (claim_drained(space, segment, name, word, victim))
 			return NXM_OK;
 	}
 	/* more than there are places for */
 	if (nxm_load_relaxed(&part->waiting) <= noted)
 		return NXM_ABSENT;
-	result = claim_oldest(space, &part->chain[KIND_SMALL], SEG_DRAINED, victim);
+	result = claim_oldest(space, part, KIND_SMALL, SEG_DRAINED, victim);
 	if (result == NXM_ABSENT)
-		result = claim_oldest(space, &part->chain[KIND_MAIN], SEG_DRAINED, victim);
+		result = claim_oldest(space, part, KIND_MAIN, SEG_DRAINED, victim);
 	return result;
 }
 

@@ -271,8 +271,8 @@ give_back(NxmSpace *space, NxmCache *cache, NxmCachePartition *part,
 	/* pairs with nxm_protect(): we see the hazard, or they the slot changed */
 	if (nxm_page_is_read(space, nxm_ref_page(victim->page)))
 	{
-		nxm_fetch_add_relaxed(&part->waiting, 1);
 		nxm_cache_hold(part, NAME_OF(nxm_ref_page(victim->page), SEG_LIFE(victim->word)));
+		nxm_fetch_add_relaxed(&part->waiting, 1);
 		nxm_store(&victim->segment->word, victim->word - SEG_EVICTING + SEG_DRAINED);
 		return NXM_EXISTS;
 	}
