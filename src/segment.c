@@ -52,13 +52,19 @@ create_or_attach(Size size, dsm_handle handle, char **reason)
 	PG_END_TRY();
 
 	/*
-	 * What a failure left behind; a mapping that was pinned is not among it.  As of a
-	 * top level: a worker has no owner that could be the parent of ours.
+	 * What a failure left behind; else there is nothing, as the mapping is pinned.  Other
+	 * extensions are told of it as of the end of a subtransaction, or of a transaction
+	 * where there is none: a worker has no owner that could be the parent of ours.
 	 */
 	CurrentResourceOwner = ours;
-	ResourceOwnerRelease(ours, RESOURCE_RELEASE_BEFORE_LOCKS, false, true);
-	ResourceOwnerRelease(ours, RESOURCE_RELEASE_LOCKS, false, true);
-	ResourceOwnerRelease(ours, RESOURCE_RELEASE_AFTER_LOCKS, false, true);
+	if (*reason != NULL)
+	{
+		bool		top_level = owner == NULL;
+
+		ResourceOwnerRelease(ours, RESOURCE_RELEASE_BEFORE_LOCKS, false, top_level);
+		ResourceOwnerRelease(ours, RESOURCE_RELEASE_LOCKS, false, top_level);
+		ResourceOwnerRelease(ours, RESOURCE_RELEASE_AFTER_LOCKS, false, top_level);
+	}
 	CurrentResourceOwner = owner;
 	ResourceOwnerDelete(ours);
 	return segment;

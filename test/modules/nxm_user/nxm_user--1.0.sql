@@ -21,3 +21,5 @@ CREATE FUNCTION user_scan(map text, most bigint, OUT entries bigint, OUT bytes b
 CREATE FUNCTION user_push(kind int, name text, value text) RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C STRICT;
 CREATE FUNCTION user_pop(kind int, name text) RETURNS text AS 'MODULE_PATHNAME' LANGUAGE C STRICT;
 CREATE FUNCTION user_length(kind int, name text) RETURNS bigint AS 'MODULE_PATHNAME' LANGUAGE C STRICT;
+
+CREATE FUNCTION user_ends() RETURNS int AS 'MODULE_PATHNAME' LANGUAGE C;

@@ -13,6 +13,7 @@
 #include "nexusmem/nexusmem_api.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 
 PG_MODULE_MAGIC;
 
@@ -33,6 +34,7 @@ PG_FUNCTION_INFO_V1(user_scan);
 PG_FUNCTION_INFO_V1(user_push);
 PG_FUNCTION_INFO_V1(user_pop);
 PG_FUNCTION_INFO_V1(user_length);
+PG_FUNCTION_INFO_V1(user_ends);
 
 #define WRITER (NXM_API_WRITE | NXM_API_CREATE)
 
@@ -298,4 +300,27 @@ user_length(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64((int64) (kind == NXM_API_STACK ?
 							 nxm_api()->stack_depth(list) :
 							 nxm_api()->queue_length(list)));
+}
+
+static int32 ends = 0;
+
+static void
+count_ends(ResourceReleasePhase phase, bool commit, bool top_level, void *arg)
+{
+	(void) commit;
+	(void) arg;
+	ends += top_level && phase == RESOURCE_RELEASE_BEFORE_LOCKS;
+}
+
+/* Ends of transactions that this extension was told of since the first call. */
+Datum
+user_ends(PG_FUNCTION_ARGS)
+{
+	static bool counting = false;
+
+	(void) fcinfo;
+	if (!counting)
+		RegisterResourceReleaseCallback(count_ends, NULL);
+	counting = true;
+	PG_RETURN_INT32(ends);
 }

@@ -3,6 +3,10 @@
 \set VERBOSITY sqlstate
 SELECT user_version();
 
+-- a statement that makes shared memory does not end for other extensions
+SELECT user_ends(), user_add('first', 1, 2 | 4), user_ends();
+SELECT user_drop(0, 'first');
+
 -- counters
 SELECT user_value('hits');
 SELECT user_exists(0, 'hits');
