@@ -52,6 +52,7 @@
 /* less than the second in which what a cache had no time to notice is reclaimed */
 #define PASS_INTERVAL_MS		750
 #define RECONCILE_INTERVAL_MS	10000
+#define COMPLAINT_INTERVAL_MS	60000
 #define STOP_INTERVAL_MS		10
 /* passes that the worker makes after it was told to expect memory */
 #define PASSES_TO_EXPECT		10
@@ -144,15 +145,42 @@ leave(int code, Datum arg)
 	pg_atomic_write_u32(&shared->pid, 0);
 }
 
+/* An error is no reason to end: it is tried again, and all else goes on. */
 static void
 reconcile(void)
 {
+	static TimestampTz complained = 0;
+	MemoryContext context = CurrentMemoryContext;
+
 	pgstat_report_activity(STATE_RUNNING, "reconciling shared structures");
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	(void) nxm_registry_reconcile();
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	PG_TRY();
+	{
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		(void) nxm_registry_reconcile();
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		TimestampTz now = GetCurrentTimestamp();
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		if (TimestampDifferenceExceeds(complained, now, COMPLAINT_INTERVAL_MS))
+		{
+			complained = now;
+			ereport(WARNING,
+					(errcode(error->sqlerrcode),
+					 errmsg("nexusmem could not look for structures of dropped databases and roles: %s",
+							error->message)));
+		}
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 

@@ -45,10 +45,7 @@ typedef enum NxmPrivilege
 	NXM_OWN = 4					/* dropping, sharing */
 } NxmPrivilege;
 
-/*
- * Whom an object is shared with: in the space, immutable there (a change makes
- * a new one), or a private copy.
- */
+/* Whom an object is shared with: a private copy. */
 typedef struct NxmAcl
 {
 	uint32		count;
@@ -65,7 +62,7 @@ typedef struct NxmObject
 	uint32		kind;			/* immutable */
 	Oid			database;		/* immutable */
 	NxmAtomic	owner;			/* Oid; changed under the registry lock */
-	NxmAtomic	acl;			/* NxmRef of an NxmAcl, 0: none; likewise */
+	NxmAtomic	acl;			/* NxmRef of what registry_rights.c knows, 0: none; likewise */
 	NxmAtomic	dropped;		/* 0, or the epoch it was dropped in; likewise */
 	NxmAtomic	buried;			/* NxmRef of the one dropped before; likewise */
 	NxmAtomic	draining;		/* a process is freeing a part of it; likewise */

@@ -89,7 +89,7 @@ extern bool nxm_name_look_up(const NxmNameKey *k, NxmObjectInfo *info);
 /* In a section: owner and sharing.  NXM_OK or NXM_NEED_CHUNK. */
 extern NxmResult nxm_object_copy_rights(NxmObject *object, Oid *owner, NxmAcl *acl);
 
-/* An unpublished NxmAcl; *ref 0: of nobody.  NXM_OK, or why there is none. */
+/* An unpublished sharing; *ref 0: with nobody.  NXM_OK, or why there is none. */
 extern NxmResult nxm_acl_new(const NxmAcl *acl, NxmRef *ref);
 
 /* Raises insufficient_privilege. */

@@ -6,9 +6,12 @@
  * shared for.  The result is remembered together with a count of this process's
  * invalidations of roles and memberships.
  *
- * Both are read in a section, without a lock: the sharing is an immutable array that a
- * change replaces as a whole, and retires.  Changes are made under the registry lock,
- * and raise the generation (registry.c).
+ * Both are read in a section, without a lock.  The sharing is an array of words, each a
+ * role and its privileges, that a change replaces as a whole, and retires, where there
+ * is a new role.  Else the words are overwritten, a role without privileges keeping its
+ * own: a right can be taken back, and a role that is gone left out, where there is no
+ * memory.  Changes are made under the registry lock, and raise the generation
+ * (registry.c).
  *
  * Limits: an object is shared with at most NXM_MAX_ACL roles.
  */
@@ -17,6 +20,13 @@
 #include "miscadmin.h"
 #include "registry_internal.h"
 #include "utils/acl.h"
+
+/* An NxmAcl in the space.  With privileges 0 a role has none. */
+typedef struct SharedAcl
+{
+	uint64		count;			/* immutable */
+	NxmAtomic	entry[FLEXIBLE_ARRAY_MEMBER];	/* role 63..32, privileges 31..0 */
+} SharedAcl;
 
 NxmResult
 nxm_object_copy_rights(NxmObject *object, Oid *owner, NxmAcl *acl)
@@ -28,13 +38,20 @@ nxm_object_copy_rights(NxmObject *object, Oid *owner, NxmAcl *acl)
 	acl->count = 0;
 	if (ref != 0)
 	{
-		const NxmAcl *shared = nxm_at(nxm_registry_space, ref);
+		SharedAcl  *shared = nxm_at(nxm_registry_space, ref);
 
 		if (shared == NULL)
 			return NXM_NEED_CHUNK;
-		/* immutable, and kept by our epoch */
-		acl->count = shared->count;
-		memcpy(acl->entry, shared->entry, shared->count * sizeof(acl->entry[0]));
+		/* kept by our epoch; the generation tells of a change */
+		for (uint64 i = 0; i < shared->count; i++)
+		{
+			uint64		entry = nxm_load_relaxed(&shared->entry[i]);
+
+			if ((uint32) entry == 0)
+				continue;
+			acl->entry[acl->count].role = (Oid) (entry >> 32);
+			acl->entry[acl->count++].privileges = (uint32) entry;
+		}
 	}
 	return NXM_OK;
 }
@@ -73,20 +90,60 @@ nxm_deny(NxmKind kind, const char *name, size_t len, NxmPrivilege privilege)
 					(int) len, name)));
 }
 
+static uint64
+shared_entry(const NxmAcl *acl, uint32 i)
+{
+	return (uint64) acl->entry[i].role << 32 | acl->entry[i].privileges;
+}
+
 NxmResult
 nxm_acl_new(const NxmAcl *acl, NxmRef *ref)
 {
-	size_t		size = offsetof(NxmAcl, entry) +
-		acl->count * sizeof(acl->entry[0]);
+	SharedAcl  *shared;
 
 	*ref = 0;
 	if (acl->count == 0)
 		return NXM_OK;
-	*ref = nxm_alloc(nxm_registry_space, size);
+	*ref = nxm_alloc(nxm_registry_space,
+					 offsetof(SharedAcl, entry) + acl->count * sizeof(NxmAtomic));
 	if (*ref == 0)
 		return nxm_no_object(nxm_registry_space);
-	memcpy(nxm_at(nxm_registry_space, *ref), acl, size);
+	shared = nxm_at(nxm_registry_space, *ref);
+	shared->count = acl->count;
+	for (uint32 i = 0; i < acl->count; i++)
+		nxm_init(&shared->entry[i], shared_entry(acl, i));
 	return NXM_OK;
+}
+
+/*
+ * Under the lock: makes a sharing in the space say what acl does.  false: there is a role
+ * that it has no word of, and nothing is changed.
+ */
+static bool
+overwrite(SharedAcl *shared, const NxmAcl *acl)
+{
+	uint64		new[NXM_MAX_ACL];
+	uint32		found = 0;
+
+	for (uint64 i = 0; i < shared->count; i++)
+	{
+		uint64		role = nxm_load_relaxed(&shared->entry[i]) >> 32;
+
+		new[i] = role << 32;
+		for (uint32 j = 0; j < acl->count; j++)
+		{
+			if (acl->entry[j].role != role)
+				continue;
+			new[i] = shared_entry(acl, j);
+			found++;
+		}
+	}
+	if (found < acl->count)
+		return false;
+	/* the generation is raised next */
+	for (uint64 i = 0; i < shared->count; i++)
+		nxm_store_relaxed(&shared->entry[i], new[i]);
+	return true;
 }
 
 /* A sharing that was replaced, or one before it. */
@@ -106,16 +163,23 @@ static NxmResult
 set_rights(NxmObject *object, Oid owner, const NxmAcl *acl)
 {
 	NxmRef		old = nxm_load_relaxed(&object->acl);
-	NxmRef		new;
-	NxmResult	result = nxm_acl_new(acl, &new);
+	NxmRef		new = old;
+	SharedAcl  *shared = NULL;
 
-	if (result != NXM_OK)
-		return result;
+	if (old != 0 && (shared = nxm_at(nxm_registry_space, old)) == NULL)
+		return NXM_NEED_CHUNK;
+	if (acl->count == 0 || shared == NULL || !overwrite(shared, acl))
+	{
+		NxmResult	result = nxm_acl_new(acl, &new);
+
+		if (result != NXM_OK)
+			return result;
+	}
 	nxm_store_relaxed(&object->owner, owner);
 	/* release: the bytes before the reference; pairs with nxm_object_copy_rights() */
 	nxm_store(&object->acl, new);
 	nxm_fetch_add(&nxm_registry_anchor->generation, 1);
-	if (old != 0)
+	if (old != new && old != 0)
 		nxm_retire_epoch(nxm_registry_space, old);
 	return NXM_OK;
 }

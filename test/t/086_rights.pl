@@ -1,0 +1,81 @@
+# Sharing where memory is full, and the memory worker when it cannot look at the catalogs.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use NxmTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = PostgreSQL::Test::Cluster->new('rights');
+$node->init;
+$node->append_conf('postgresql.conf', q{
+shared_preload_libraries = 'nexusmem'
+autovacuum = off
+lock_timeout = 100ms
+nexusmem.num_nodes = 1
+nexusmem.memory_limit = 4MB
+});
+$node->start;
+
+sub q1 { return $node->safe_psql('postgres', "SET search_path = nexusmem; $_[0]"); }
+# sql($sql): what psql says to it, errors with their SQLSTATE.
+sub sql
+{
+	my ($rc, $out, $err) = $node->psql('postgres', "SET search_path = nexusmem; $_[0]", extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+	return "$out$err";
+}
+sub worker { return q1(q{SELECT pid FROM pg_stat_get_activity(NULL) WHERE backend_type = 'nexusmem memory'}); }
+
+# shared with as many roles as may be, and no room for another sharing
+q1(q{CREATE EXTENSION nexusmem; GRANT USAGE ON SCHEMA nexusmem TO PUBLIC; CREATE ROLE other; CREATE ROLE leaver;
+	SELECT format('CREATE ROLE r%s', i) FROM generate_series(1, 63) i \gexec
+	SELECT map_put('lent', 'k', 'v'), share('map', 'lent', 'leaver', 'read');
+	SELECT count(share('map', 'lent', ('r' || i)::regrole, p)) FROM generate_series(1, 63) i, unnest('{read,write}'::text[]) p;
+	SET ROLE leaver; SELECT counter_add('left')});
+my $worker = worker();
+# by a session that stays: one that ends gives back what it keeps for later
+my $filler = session($node);
+ok($node->poll_query_until('postgres', q{SELECT count(*) = 2 FROM pg_stat_activity WHERE backend_type = 'client backend'}), 'no other session is there');
+like(ask($filler, "SELECT nexusmem.map_put('$_', k::text, repeat('x', 1000)) FROM generate_series(1, 10000) k"), qr/ERROR: .* memory limit/, "$_: full")
+  foreach 'full', 'nothing more';
+like(sql(q{SELECT share('map', 'lent', 'other', 'read')}), qr/ERROR:  54000: .*shared with too many roles/, 'shared with as many as may be');
+
+is(sql(q{SELECT unshare('map', 'lent', 'r1', 'write')}), 't', 'a right is taken back where there is no memory');
+is(sql(q{SET ROLE r1; SELECT map_get('lent', 'k')}), 'v', 'it may be read yet');
+like(sql(q{SET ROLE r1; SELECT map_put('lent', 'k', 'w')}), qr/ERROR:  42501: permission denied/, 'and not written to');
+is(sql(q{SELECT unshare('map', 'lent', 'r1'), unshare('map', 'lent', 'r1'), unshare('map', 'lent', 'r2')}), 't|f|t', 'all rights');
+like(sql(qq{SET ROLE $_; SELECT map_get('lent', 'k')}), qr/ERROR:  42501: permission denied/, "$_ does not read any more") foreach 'r1', 'r2';
+is(sql(q{SET ROLE r3; SELECT map_put('lent', 'k', 'w')}), 'f', 'and another one writes');
+like(sql(q{SELECT share('map', 'lent', 'other', 'read')}), qr/ERROR:  53400/, 'for a new role there is no memory');
+is(sql(q{SELECT share('map', 'lent', 'r1', 'read'), share('map', 'lent', 'r1', 'read'), share('map', 'lent', 'r2', 'read')}), 't|f|t', 'for those that were there it needs none');
+is(sql(q{SET ROLE r1; SELECT map_get('lent', 'k')}), 'w', 'and they read');
+
+# a role is gone
+like(sql(q{SELECT share('map', 'lent', 'other', 'read')}), qr/ERROR:  54000/, 'they are as many as before');
+q1('DROP ROLE leaver');
+ok($node->poll_query_until('postgres', q{SELECT owner = 'postgres' FROM nexusmem.structures WHERE name = 'left'}), 'what a dropped role owned has a new owner');
+is(worker(), $worker, 'the memory worker goes on');
+q1(q{SELECT map_drop('full')});
+ok($node->poll_query_until('postgres', q{SELECT nexusmem.share('map', 'lent', 'other', 'read')}), 'and what was shared with the role can be shared with another one');
+is(sql(q{SET ROLE other; SELECT map_get('lent', 'k')}), 'w', 'which reads');
+is(sql(q{SET ROLE r63; SELECT map_put('lent', 'k', 'x')}), 'f', 'as do the ones before');
+
+# the catalogs cannot be read
+my $s = session($node);
+my $other = session($node);
+my $from = -s $node->logfile;
+ask($s, 'SET lock_timeout = 0; BEGIN; LOCK TABLE pg_authid IN ACCESS EXCLUSIVE MODE');
+ask($other, 'DROP DATABASE IF EXISTS nothing');
+ok($node->wait_for_log(qr/WARNING:  nexusmem could not look for structures of dropped databases and roles: canceling statement due to lock timeout/, $from),
+	'the worker cannot look at the catalogs, and says so');
+is(ask($other, q{SELECT pid FROM pg_stat_get_activity(NULL) WHERE backend_type = 'nexusmem memory'}), $worker, 'and goes on');
+$node->stop;
+close_session($_) foreach $s, $other, $filler;
+$node->start;
+is(q1(q{SELECT map_get('lent', 'k'), counter_get('left')}), 'x|1', 'a shutdown then saves all');
+is(sql(q{SET ROLE other; SELECT map_get('lent', 'k')}), 'x', 'with whom it is shared');
+$node->stop;
+unlike(server_log($node), qr/terminated by signal|TRAP|PANIC|leak/, 'the log is quiet');
+done_testing();
