@@ -18,8 +18,8 @@
  * root's lock: making the anchor.  All else of the space is lock-free.
  *
  * The limits in force, of structures and of caches, are words of the space.
- * Whoever learns of a new nexusmem.memory_limit or nexusmem.cache_size stores it;
- * they all learn the same.
+ * Whoever learns of a new nexusmem.memory_limit or nexusmem.cache_size stores it, unless
+ * somebody who read the configuration later did; they all learn the same in the end.
  *
  * Signals.  A background worker that has not said otherwise dies from within
  * its SIGTERM handler, at any instruction.  Operations keep that away.  All
@@ -132,9 +132,18 @@ limit_pages(NxmSpaceShared *shared, int account)
 	return pages > descriptors ? pages - descriptors : 0;
 }
 
+/* Under the lock. */
 static void
-store_limits(NxmSpaceShared *shared)
+store_limits(NxmAnchor *a)
 {
+	NxmSpaceShared *shared = nxm_arena_shared(a);
+	/* a parallel worker has the settings of its leader, which may be old */
+	TimestampTz as_of = IsParallelWorker() ? 0 : PgReloadTime;
+
+	/* one that is yet to come: the clock was set back */
+	if (as_of < a->limits_as_of && a->limits_as_of <= GetCurrentTimestamp())
+		return;
+	a->limits_as_of = as_of;
 	for (int i = 0; i < NXM_ACCOUNTS; i++)
 		nxm_store_relaxed(&shared->account[i].page_limit, limit_pages(shared, i));
 }
@@ -156,7 +165,7 @@ init_anchor(NxmAnchor *a, uint32 tranche)
 	nxm_init(&a->generation, 1);
 	nxm_init(&a->next_id, 1);
 	nxm_space_init(shared, process_count(), nxm_space_nodes(), 0);
-	store_limits(shared);
+	store_limits(a);
 }
 
 void
@@ -315,15 +324,13 @@ nxm_anchor_if_any(void)
 static void
 put_limits_into_force(NxmAnchor *a, bool wait)
 {
-	NxmSpaceShared *shared = nxm_arena_shared(a);
-
 	nxm_begin_operation();
 	if (wait)
 		LWLockAcquire(&a->grow_lock, LW_EXCLUSIVE);
 	if (wait || LWLockConditionalAcquire(&a->grow_lock, LW_EXCLUSIVE))
 	{
 		limit_changed = false;
-		store_limits(shared);
+		store_limits(a);
 		LWLockRelease(&a->grow_lock);
 	}
 	nxm_end_operation();
@@ -519,23 +526,21 @@ make_room(NxmSpace *space, int node)
  * Where this process's own node cannot have another chunk, it goes on in the
  * memory of one that has room.  A node that had too little for what is wanted, which may
  * be many pages, is tried again only when it has more: else two of them could have the
- * process come and go for ever.  After a second it is forgotten.  A statement that
- * begins a second later is at home again.
+ * process come and go for ever.  It is forgotten a second after the last search for memory,
+ * when the next one begins, which is `now`.  A statement that begins a second later is at
+ * home again.
  */
 static bool
-borrow(NxmSpace *space, int node)
+borrow(NxmSpace *space, int node, TimestampTz now)
 {
 	static uint64 too_few[NXM_SPACE_NODES];	/* pages that nodes had, and one; 0: enough */
 	static TimestampTz marked = 0;
-	TimestampTz now;
 
 	if (node != (int) space->local->node)
 		return false;
-	now = GetCurrentTimestamp();
 	/* what is wanted now is not what was wanted then */
 	if (now > marked + USECS_PER_SEC)
 		memset(too_few, 0, sizeof(too_few));
-	marked = now;
 	too_few[node] = nxm_chunk_free_pages(space, node) + 1;
 	for (int i = 0; i < (int) space->shared->nnodes; i++)
 	{
@@ -543,6 +548,7 @@ borrow(NxmSpace *space, int node)
 			nxm_chunk_free_pages(space, i) >= too_few[i])
 		{
 			space->local->node = (uint32) i;
+			marked = GetCurrentTimestamp();
 			borrowed = GetCurrentStatementStartTimestamp();
 			return true;
 		}
@@ -593,6 +599,7 @@ static void
 grow(NxmSpace *space)
 {
 	int			node = space->need_node;
+	TimestampTz now = GetCurrentTimestamp();
 	NxmGrowth	growth;
 	char	   *reason;
 
@@ -600,7 +607,7 @@ grow(NxmSpace *space)
 	growth = nxm_chunk_grow(space, &anchor->grow_lock, &reason);
 	nxm_end_operation();
 
-	if (growth == NXM_GROWN || make_room(space, node) || borrow(space, node))
+	if (growth == NXM_GROWN || make_room(space, node) || borrow(space, node, now))
 		return;
 	if (growth == NXM_GROW_LIMIT)
 		raise_limit_reached(space);

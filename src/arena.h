@@ -15,7 +15,7 @@
 
 /* Bumped with every change of what is in the anchor or in a space, or of nxm_hash(). */
 #ifndef NXM_LAYOUT_VERSION		/* a test raises it */
-#define NXM_LAYOUT_VERSION 7
+#define NXM_LAYOUT_VERSION 8
 #endif
 
 /* Words that count what happens to keys of caches: see single_flight.c. */
@@ -31,7 +31,8 @@ typedef struct NxmAnchor
 	uint32		version;		/* NXM_LAYOUT_VERSION of who made it; immutable */
 	uint64		size;			/* of the anchor with its space; immutable */
 	uint32		tranche;		/* of the locks; immutable */
-	LWLock		grow_lock;		/* who adds chunks, or changes the limit in force */
+	LWLock		grow_lock;		/* who adds chunks, or changes the limits in force */
+	int64		limits_as_of;	/* when these were read by who stored them; the lock's */
 	LWLock		registry_lock;	/* creating, dropping and sharing; see registry.c */
 	NxmAtomic	generation;		/* of names and privileges: a change voids what call
 								 * sites remember; and NXM_CLOSED of registry.h */

@@ -102,6 +102,27 @@ like(sql('SET nexusmem.memory_limit = 1'), qr/55P02|cannot be changed now/, 'onl
 like(sql("ALTER SYSTEM SET nexusmem.memory_limit = '100kB'"), qr/22023/, 'a limit too small');
 set_limit('64MB');
 
+# a statement that began before a reload, with its workers, puts no old limit into force; nor
+# does anybody put that right for the seconds that the memory worker needs to start again
+q1('CREATE TABLE few AS SELECT generate_series(1, 1000) k');
+my ($holder, $late) = (session($node), session($node));
+ask($holder, 'SELECT pg_advisory_lock(1)');
+ask($late, "$parallel_plans; SET parallel_leader_participation = off");
+send_query($late, q{DO $$ BEGIN
+	PERFORM pg_advisory_lock(1);
+	PERFORM sum(length(nexusmem.map_get('m', k::text))) FROM few;
+	RAISE NOTICE '%', (SELECT detail FROM nexusmem.status WHERE feature = 'structure memory');
+END $$});
+ok(wait_for("SELECT wait_event = 'advisory' FROM pg_stat_activity WHERE pid = $late->{pid}"), 'a statement has begun');
+set_limit('48MB');
+ok(wait_for(q{SELECT detail LIKE '% of 48.0 MB%' FROM nexusmem.status WHERE feature = 'structure memory'}), 'the limit is lowered');
+q1(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'nexusmem memory'});
+ok(wait_for(q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'nexusmem memory'}), 'the memory worker is gone');
+ask($holder, 'SELECT pg_advisory_unlock(1)');
+like(answer($late), qr/ of 48\.0 MB/, 'and stays lowered in a parallel worker of that statement');
+close_session($_) foreach $holder, $late;
+set_limit('64MB');
+
 # many come and go
 my $before = used();
 foreach my $round (1 .. 3)
