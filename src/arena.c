@@ -238,6 +238,7 @@ find_anchor(Root *root, bool make)
 		a->size != nxm_arena_size())
 		return NXM_ARENA_OTHER_VERSION;
 	anchor = a;
+	nxm_space_found(nxm_arena_shared(a));
 	return NXM_ARENA_READY;
 }
 

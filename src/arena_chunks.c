@@ -62,10 +62,13 @@ StaticAssertDecl(NXM_MEMORY_NODES <= NXM_SPACE_NODES,
 				 "a space has as many nodes");
 StaticAssertDecl(NXM_PAGE_SIZE <= 0xFFFFFF, "an offset fits a chunk's handle");
 
+/* Nodes that the space in use was made for. */
+static int	most_nodes = NXM_MEMORY_NODES;
+
 int
 nxm_space_node_count(void)
 {
-	return Min(nxm_topology()->nnodes, NXM_MEMORY_NODES);
+	return Min(nxm_topology()->nnodes, most_nodes);
 }
 
 int
@@ -94,6 +97,13 @@ int
 nxm_space_nodes(void)
 {
 	return nxm_space_node_count() + (nxm_space_unbound_node() >= 0);
+}
+
+void
+nxm_space_found(const NxmSpaceShared *shared)
+{
+	/* without the one that is bound to none: not preloaded, caches are not partitioned */
+	most_nodes = Max((int) shared->nnodes - 1, 1);
 }
 
 uint64

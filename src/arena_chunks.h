@@ -99,4 +99,10 @@ extern int	nxm_space_nodes(void);
 /* The node for caches that are not partitioned, which is bound to none; -1: none. */
 extern int	nxm_space_unbound_node(void);
 
+/*
+ * Not preloaded: a space that was made by a process that may have found fewer nodes than
+ * this one, as it was allowed fewer CPUs; it has no more than it was made for.
+ */
+extern void nxm_space_found(const NxmSpaceShared *shared);
+
 #endif							/* NXM_ARENA_CHUNKS_H */
