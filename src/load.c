@@ -270,6 +270,8 @@ put_stack(Reader *reader, NxmSite *site, const uint64 *offsets, int n)
 {
 	uint64		end = reader->offset;
 
+	/* an error leaves the reader between them, where the rest is to be skipped */
+	reader->in_object = true;
 	for (int i = n - 1; i >= 0; i--)
 	{
 		reader->offset = offsets[i];
@@ -277,6 +279,7 @@ put_stack(Reader *reader, NxmSite *site, const uint64 *offsets, int n)
 			return;
 		put_entries(reader, site);
 	}
+	reader->in_object = false;
 	reader->offset = end;
 }
 
@@ -473,6 +476,11 @@ load_objects(Reader *reader, NxmLoadResult *result)
 
 		if (!next_frame(reader))
 			break;
+		if (reader->frame.type != NXM_FRAME_OBJECT)
+		{
+			reader->broken = "its parts are not in order";
+			break;
+		}
 		old = MemoryContextSwitchTo(each);
 		if (!try_object(reader, result->dropped))
 			result->dropped++;

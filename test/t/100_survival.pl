@@ -251,17 +251,21 @@ unlink "$dir/copy";
 # More than there is room for: whole structures are left out.  The one that is saved first
 # does not fit, and leaves its room to the other.
 $node->start;
-sql(q{SELECT nexusmem.stack_push('small', 'x'), nexusmem.map_put('one', '1', ''), nexusmem.map_put('two', '1', '')});
+sql(q{SELECT nexusmem.stack_push('small', 'x'), nexusmem.map_put('one', '1', ''), nexusmem.map_put('two', '1', ''), nexusmem.stack_push('one', ''), nexusmem.stack_push('two', '')});
 my ($wide, $narrow) = split /\n/, sql(q{SELECT name FROM nexusmem.structures WHERE kind = 'map'});
+my ($deep, $shallow) = split /\n/, sql(q{SELECT name FROM nexusmem.structures WHERE kind = 'stack' AND name <> 'small'});
 sql(qq{SELECT count(nexusmem.map_put(m, i::text, repeat('x', 1000))) FROM (VALUES ('$wide', 20000), ('$narrow', 4000)) v(m, n), generate_series(1, n) i});
+sql(qq{SELECT count(nexusmem.stack_push('$deep', repeat('x', 1000))) FROM generate_series(1, 20000)});
 $node->append_conf('postgresql.conf', 'nexusmem.memory_limit = 8MB');
 news();
 $node->restart;
 is(counter('c'), '7', 'less memory than saved: what fits is there');
-is(sql(q{SELECT string_agg(kind || ' ' || name, ',' ORDER BY kind) FROM nexusmem.structures}), "counter c,map $narrow,stack small", 'what does not is left out whole');
+is(sql(q{SELECT string_agg(kind || ' ' || name, ',' ORDER BY kind, name) FROM nexusmem.structures}), join(',', 'counter c', "map $narrow", sort 'stack small', "stack $shallow"), 'what does not is left out whole');
 is(sql(qq{SELECT count(nexusmem.map_get('$narrow', i::text)) FROM generate_series(1, 4000) i}), '4000', 'what does is whole');
 ok(-e "$file.refused" && !-e $file, 'and its file kept beside');
-like(news(), qr/WARNING:  saved map "$wide" was not loaded: .*limit/, 'with a warning');
+my $left_out = news();
+like($left_out, qr/WARNING:  saved $_ was not loaded: .*limit/, 'with a warning') foreach qq{map "$wide"}, qq{stack "$deep"};
+unlike($left_out, qr/malformed/, 'and of nothing else');
 $node->append_conf('postgresql.conf', 'nexusmem.memory_limit = 256MB');
 $node->reload;
 

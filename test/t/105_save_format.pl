@@ -167,6 +167,7 @@ my %broken = (
 	'a value beyond its frame' => structure($MAP, 'bad', {}, [ pack('LSS', 1000, 1, $TEXT) . 'kv' ]),
 	'fewer entries than counted' => substr(structure($MAP, 'bad', {}), 0, -16) . frame(2, 3, entry($TEXT, 'v', 'k')) . frame(3, 3, ''),
 	'a type that there is not' => structure($QUEUE, 'bad', {}, [ entry(99, 'v') ]),
+	'a stack with an entry that is broken' => structure($STACK, 'bad', {}, [ entry($TEXT, 'top') ], [ entry(99, 'v') ], [ entry($TEXT, 'bottom') ]),
 	'a counter with entries' => structure($COUNTER, 'bad', {}, [ entry($TEXT, 'v') ]),
 	'a kind that there is not' => structure(99, 'bad', {}),
 	'a cache, which that format has not' => structure(4, 'bad', {}, [ entry($TEXT, 'v', 'k') ]),
@@ -183,5 +184,13 @@ foreach my $what (sort keys %broken)
 	ok(!-e $file, "$what: and nothing is saved");
 	unlink "$file.refused";
 }
+
+# parts of a structure without one: nothing is loaded
+write_file(1, structure($COUNTER, 'before', { value => 1 }), frame(2, 1, entry($TEXT, 'v')));
+$from = -s $node->logfile;
+$node->start;
+is(sql('SELECT count(*) FROM structures'), 0, 'entries of no structure: not loaded');
+like(server_log($node, $from), qr/were not loaded: its parts are not in order/, 'with a warning');
+$node->stop;
 is(join("\n", grep { /TRAP|PANIC|terminated by signal|leak/ } split /\n/, server_log($node)), '', 'the log is quiet');
 done_testing();
