@@ -496,7 +496,14 @@ load_objects(Reader *reader, NxmLoadResult *result)
 }
 
 void
-nxm_load_file(bool again, volatile sig_atomic_t *stop, NxmLoadResult *result)
+nxm_load_undo(volatile sig_atomic_t *stop)
+{
+	nxm_registry_scan(drop_one, NULL);
+	nxm_registry_drain(stop);
+}
+
+void
+nxm_load_file(volatile sig_atomic_t *stop, NxmLoadResult *result)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "nexusmem saved structures",
@@ -510,13 +517,8 @@ nxm_load_file(bool again, volatile sig_atomic_t *stop, NxmLoadResult *result)
 	reader->context = context;
 	reader->space = nxm_space();
 	reader->stop = stop;
-	if (again)
-	{
-		nxm_registry_scan(drop_one, NULL);
-		nxm_registry_drain(stop);
-	}
 
-	reader->fd = OpenTransientFile(nxm_structures_file.path, O_RDONLY | PG_BINARY);
+	reader->fd = OpenTransientFile(NXM_STRUCTURES_LOADING, O_RDONLY | PG_BINARY);
 	if (reader->fd < 0 || fstat(reader->fd, &st) != 0)
 		refused = psprintf("it could not be opened: %m");
 	else

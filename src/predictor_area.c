@@ -305,7 +305,7 @@ load_saved(NxmPredictor *p)
 
 	if (broken == NULL)
 		return;
-	nxm_saved_refuse(&predictor_file, broken);
+	nxm_saved_refuse(&predictor_file, predictor_file.path, broken);
 	pg_atomic_write_u32(&shared->refused, 1);
 }
 

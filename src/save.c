@@ -5,15 +5,16 @@
  *
  * The rule is that of unlogged tables.  After a clean shutdown everything is
  * there again; after a crash the structures are empty, for an older copy would
- * count twice, and the caches, for it would serve what was deleted.  So the file is removed as soon as it was loaded, and a start loads
- * it only if pg_control says that the last shutdown was clean.
+ * count twice, and the caches, for it would serve what was deleted.  So the file is
+ * renamed before it is loaded and removed once it was, no start loads one that was
+ * renamed, and none loads a file unless pg_control says that the last shutdown was clean.
  *
  * Start.  The postmaster looks, while it makes shared memory, which is before
  * recovery changes pg_control.  A file that is good becomes PENDING.  Whoever
  * needs the structures first, mostly our worker, makes that LOADING, loads, and
  * says DONE; the others sleep on a condition variable until then.  A loader that
- * is cancelled or dies makes it PENDING again, and the next one starts over: the
- * file goes last.  Files that cannot be loaded are put beside with a WARNING.
+ * is cancelled or dies names the file as before and makes it PENDING again, and the next
+ * one starts over: the file goes last.  Files that cannot be loaded are put beside with a WARNING.
  *
  * Shutdown.  Our worker is told by SIGTERM, and tells a shutdown of the server from
  * a signal to itself by the line in postmaster.pid that the postmaster writes
@@ -100,6 +101,8 @@ static const struct config_enum_entry save_options[] = {
 
 static SaveShared *shared = NULL;
 static bool loading = false;	/* this process is the loader */
+static bool taken = false;		/* and has given the file its other name */
+static bool settled = false;	/* and has loaded it, or will not */
 static bool exit_registered = false;
 
 /*
@@ -120,25 +123,75 @@ set_state(NxmLoadState state)
 	ConditionVariableBroadcast(&shared->changed);
 }
 
-/* A loader that goes away lets others try. */
+/* Keeps a file that is not loaded. */
+static void
+put_beside(const char *path, const char *why)
+{
+	pg_atomic_write_u32(&shared->refused, 1);
+	nxm_saved_refuse(&nxm_structures_file, path, why);
+}
+
+/*
+ * The file, while it is loaded.  It has another name from before anything is made of it,
+ * so that it can never be loaded at a later start as well: not should it turn out that it
+ * cannot be removed.
+ */
+
+/* Returns why it cannot be loaded; NULL: all is well. */
+static const char *
+take_file(void)
+{
+	nxm_begin_operation();
+	taken = rename(nxm_structures_file.path, NXM_STRUCTURES_LOADING) == 0;
+	nxm_end_operation();
+	if (!taken)
+		return psprintf("it could not be renamed to \"%s\": %m",
+						NXM_STRUCTURES_LOADING);
+	if (fsync_fname_ext(NXM_SAVED_DIR, true, false, LOG) != 0)
+		return "its directory could not be flushed";
+	return NULL;
+}
+
+/* For another attempt. */
+static void
+put_back_file(void)
+{
+	if (taken &&
+		(rename(NXM_STRUCTURES_LOADING, nxm_structures_file.path) != 0 ||
+		 fsync_fname_ext(NXM_SAVED_DIR, true, false, LOG) != 0))
+		ereport(LOG,
+				(errcode_for_file_access(),
+				 errmsg("could not rename file \"%s\" to \"%s\": %m",
+						NXM_STRUCTURES_LOADING, nxm_structures_file.path)));
+	taken = false;
+}
+
+/*
+ * Ends this process's load.  The structures may be used if it is settled that they are
+ * all there, otherwise others try.
+ */
+static void
+end_load(void)
+{
+	if (!settled)
+		put_back_file();
+	nxm_begin_operation();
+	set_state(settled ? NXM_LOAD_DONE : NXM_LOAD_PENDING);
+	loading = false;
+	nxm_end_operation();
+	/* last: without it they are gone */
+	if (taken)
+		(void) durable_unlink(NXM_STRUCTURES_LOADING, LOG);
+	taken = false;
+}
+
 static void
 loader_exit(int code, Datum arg)
 {
 	(void) code;
 	(void) arg;
 	if (loading && pg_atomic_read_u32(&shared->loader) == (uint32) MyProcPid)
-	{
-		loading = false;
-		set_state(NXM_LOAD_PENDING);
-	}
-}
-
-/* Keeps a file that is not loaded. */
-static void
-put_beside(const char *why)
-{
-	pg_atomic_write_u32(&shared->refused, 1);
-	nxm_saved_refuse(&nxm_structures_file, why);
+		end_load();
 }
 
 /* Does pg_control, not yet changed by this start, tell of a clean shutdown? */
@@ -164,12 +217,21 @@ look_for_file(void)
 	if (!IsPostmasterEnvironment)
 		return;
 	(void) unlink(nxm_structures_file.tmp);	/* of a save that was cut short */
+	if (lstat(NXM_STRUCTURES_LOADING, &st) == 0)
+		put_beside(NXM_STRUCTURES_LOADING,
+				   "the server ended in the middle of it, or it could not be removed afterwards");
 	if (stat(nxm_structures_file.path, &st) != 0)
+	{
+		if (errno != ENOENT && errno != ENOTDIR)
+			put_beside(nxm_structures_file.path,
+					   psprintf("it could not be looked for: %m"));
 		return;
+	}
 	if (shutdown_was_clean())
 		pg_atomic_write_u32(&shared->state, NXM_LOAD_PENDING);
 	else
-		put_beside("the server was not shut down cleanly after they were saved");
+		put_beside(nxm_structures_file.path,
+				   "the server was not shut down cleanly after they were saved");
 }
 
 void
@@ -205,12 +267,40 @@ nxm_load_wait(void)
 	ConditionVariableCancelSleep();
 }
 
+/* Tells what came of it, and keeps what was not loaded. */
+static void
+settle(const NxmLoadResult *result)
+{
+	const char *path = taken ? NXM_STRUCTURES_LOADING : nxm_structures_file.path;
+	char		why[64];
+
+	/* what is kept is not removed */
+	taken = taken && result->refused == NULL && result->dropped == 0;
+	pg_atomic_write_u32(&shared->loaded, result->objects);
+	pg_atomic_write_u32(&shared->dropped, result->dropped);
+	settled = true;
+	if (result->refused != NULL)
+	{
+		put_beside(path, result->refused);
+		return;
+	}
+	if (result->dropped > 0)
+	{
+		snprintf(why, sizeof(why), "%u of %u could not be loaded",
+				 result->dropped, result->objects);
+		put_beside(path, why);
+	}
+	ereport(LOG,
+			(errmsg_plural("loaded %u of %u saved structure",
+						   "loaded %u of %u saved structures",
+						   result->objects,
+						   result->objects - result->dropped, result->objects)));
+}
+
 bool
 nxm_load_now(volatile sig_atomic_t *stop)
 {
 	uint32		expected = NXM_LOAD_PENDING;
-	bool		again;
-	NxmLoadResult result;
 
 	if (shared == NULL || state_now() == NXM_LOAD_DONE)
 		return true;
@@ -219,60 +309,42 @@ nxm_load_now(volatile sig_atomic_t *stop)
 		before_shmem_exit(loader_exit, 0);
 		exit_registered = true;
 	}
-	if (!pg_atomic_compare_exchange_u32(&shared->state, &expected,
-										NXM_LOAD_LOADING))
+	/* from here on signals can be held */
+	(void) nxm_space();
+	nxm_begin_operation();
+	if (pg_atomic_compare_exchange_u32(&shared->state, &expected,
+									   NXM_LOAD_LOADING))
+	{
+		pg_atomic_write_u32(&shared->loader, (uint32) MyProcPid);
+		loading = true;
+		taken = settled = false;
+	}
+	nxm_end_operation();
+	if (!loading)
 		return expected == NXM_LOAD_DONE;
-	pg_atomic_write_u32(&shared->loader, (uint32) MyProcPid);
-	loading = true;
-	again = pg_atomic_fetch_add_u32(&shared->attempts, 1) > 0;
 
 	PG_TRY();
 	{
-		nxm_load_file(again, stop, &result);
+		NxmLoadResult result = {0};
+
+		if (pg_atomic_fetch_add_u32(&shared->attempts, 1) > 0)
+			nxm_load_undo(stop);
+		result.refused = take_file();
+		if (result.refused == NULL)
+			nxm_load_file(stop, &result);
+		if (!result.stopped)
+		{
+			HOLD_INTERRUPTS();
+			settle(&result);
+			RESUME_INTERRUPTS();
+		}
 	}
-	PG_CATCH();
+	PG_FINALLY();
 	{
-		loading = false;
-		set_state(NXM_LOAD_PENDING);
-		PG_RE_THROW();
+		end_load();
 	}
 	PG_END_TRY();
-
-	if (result.stopped)
-	{
-		loading = false;
-		set_state(NXM_LOAD_PENDING);
-		return false;
-	}
-
-	/* From here to DONE nothing may be interrupted: the file is gone. */
-	HOLD_INTERRUPTS();
-	if (result.refused != NULL)
-		put_beside(result.refused);
-	else
-	{
-		pg_atomic_write_u32(&shared->loaded, result.objects);
-		pg_atomic_write_u32(&shared->dropped, result.dropped);
-		if (result.dropped > 0)
-		{
-			char		why[64];
-
-			snprintf(why, sizeof(why), "%u of %u could not be loaded",
-					 result.dropped, result.objects);
-			put_beside(why);
-		}
-		else
-			(void) durable_unlink(nxm_structures_file.path, LOG);
-		ereport(LOG,
-				(errmsg_plural("loaded %u of %u saved structure",
-							   "loaded %u of %u saved structures",
-							   result.objects,
-							   result.objects - result.dropped, result.objects)));
-	}
-	loading = false;
-	set_state(NXM_LOAD_DONE);
-	RESUME_INTERRUPTS();
-	return true;
+	return settled;
 }
 
 void

@@ -33,6 +33,9 @@
 
 extern const NxmSavedFile nxm_structures_file;
 
+/* Its name from the beginning of a load on; a start loads no file that has it. */
+#define NXM_STRUCTURES_LOADING NXM_SAVED_DIR "/structures.loading"
+
 typedef enum NxmSaveFrameType
 {
 	NXM_FRAME_OBJECT = 1,
@@ -117,11 +120,13 @@ typedef struct NxmLoadResult
 } NxmLoadResult;
 
 /*
- * Makes the structures of the file.  again: what an attempt before made is
- * there yet.  What has no room or makes no sense it tells in the log; other errors,
- * as query_canceled, it raises, and the next attempt starts over.
+ * Makes the structures of the file, which is NXM_STRUCTURES_LOADING.  What has no room
+ * or makes no sense it tells in the log; other errors, as query_canceled, it raises, and
+ * the next attempt starts over.
  */
-extern void nxm_load_file(bool again, volatile sig_atomic_t *stop,
-						  NxmLoadResult *result);
+extern void nxm_load_file(volatile sig_atomic_t *stop, NxmLoadResult *result);
+
+/* Drops what an attempt before has made. */
+extern void nxm_load_undo(volatile sig_atomic_t *stop);
 
 #endif							/* NXM_SAVE_FILE_H */

@@ -219,11 +219,11 @@ nxm_saved_check(const NxmSavedFile *file, int fd, uint64 length,
 }
 
 void
-nxm_saved_refuse(const NxmSavedFile *file, const char *why)
+nxm_saved_refuse(const NxmSavedFile *file, const char *path, const char *why)
 {
 	/* what is no file at all cannot be renamed durably */
-	if (durable_rename(file->path, file->refused, DEBUG1) == 0 ||
-		rename(file->path, file->refused) == 0)
+	if (durable_rename(path, file->refused, DEBUG1) == 0 ||
+		rename(path, file->refused) == 0)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),
 				 errmsg("%s in file \"%s\" were not loaded: %s", file->what,
@@ -238,6 +238,6 @@ nxm_saved_refuse(const NxmSavedFile *file, const char *why)
 						file->path, why),
 				 errdetail("Could not rename it to \"%s\": %m", file->refused)));
 		/* It must not be loaded another time, so rather none. */
-		(void) durable_unlink(file->path, LOG);
+		(void) durable_unlink(path, LOG);
 	}
 }

@@ -83,7 +83,11 @@ extern const char *nxm_saved_read(int fd, void *to, size_t len, uint64 offset);
 extern const char *nxm_saved_check(const NxmSavedFile *file, int fd, uint64 length,
 								   NxmSavedHeader *header, volatile sig_atomic_t *stop);
 
-/* Tells in the log why a file was not loaded, and keeps it under its other name. */
-extern void nxm_saved_refuse(const NxmSavedFile *file, const char *why);
+/*
+ * Tells in the log why a file was not loaded, and keeps it under its other name.  path:
+ * where it is.
+ */
+extern void nxm_saved_refuse(const NxmSavedFile *file, const char *path,
+							 const char *why);
 
 #endif							/* NXM_SAVED_FILE_H */

@@ -248,6 +248,46 @@ copy("$dir/copy", $file);
 refused('a file from before a crash', 'the server was not shut down cleanly after they were saved');
 unlink "$dir/copy";
 
+# One that a load has left.
+$node->start;
+$node->stop;
+rename $file, "$file.loading";
+refused('a file whose load did not end', 'the server ended in the middle of it');
+ok(!-e "$file.loading", 'a file whose load did not end: under one name');
+
+# One that cannot be renamed, and so not removed: nothing of it is there twice.
+SKIP:
+{
+	skip 'root may write to any directory', 9 if $> == 0;
+	$node->start;
+	sql(q{SELECT nexusmem.queue_push('jobs', 'once')});
+	$node->stop;
+	unlink "$file.refused";
+	chmod 0500, $dir;
+	news();
+	$node->start;
+	is(sql(q{SELECT nexusmem.queue_pop('jobs') IS NULL}), 't', 'a file that cannot be renamed: not loaded');
+	ok(-e $file && !-e "$file.refused", 'a file that cannot be renamed: it is there yet');
+	like(news(), qr/WARNING:  saved structures in file "pg_nexusmem\/structures" were not loaded: it could not be renamed/, 'a file that cannot be renamed: a warning');
+	like(sql(q{SELECT state || ': ' || detail FROM nexusmem.status WHERE feature = 'saved structures'}), qr/^degraded: saved structures were not loaded/, 'a file that cannot be renamed: status');
+	sql(q{SELECT nexusmem.queue_drop('jobs')});
+	$node->stop;
+	chmod 0700, $dir;
+	$node->start;
+	is(sql(q{SELECT nexusmem.queue_pop('jobs')}), 'once', 'once it can be, it is loaded');
+	$node->restart;
+	is(sql(q{SELECT nexusmem.queue_pop('jobs') IS NULL}), 't', 'once');
+	$node->stop;
+	chmod 0, $dir;
+	news();
+	$node->start;
+	is(counter('c'), 'none', 'a directory that cannot be looked into: empty');
+	like(news(), qr/WARNING:  saved structures .* were not loaded: it could not be looked for: Permission denied/, 'a directory that cannot be looked into: a warning');
+	sql(q{SELECT nexusmem.counter_add('c', 7)});
+	$node->stop;
+	is((stat $dir)[2] & 07777, 0700, 'which is put right when it is saved to');
+}
+
 # More than there is room for: whole structures are left out.  The one that is saved first
 # does not fit, and leaves its room to the other.
 $node->start;
@@ -340,7 +380,7 @@ SKIP:
 	$s->{in} .= "SELECT nexusmem.counter_add('c');\n\\echo end-of-answer\n";
 	$s->{h}->pump_nb;
 	ok($node->poll_query_until('postgres', "SELECT wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = $s->{pid}"), 'with a wait event');
-	open my $h, '>', $file or die;
+	open my $h, '>', "$file.loading" or die;
 	close $h;
 	$s->{h}->pump until $s->{out} =~ /end-of-answer/;
 	like($s->{out}, qr/^1\n/m, 'until it is over');
