@@ -32,8 +32,11 @@
  * Should the worker be started again in the same life of the server, it was no
  * shutdown: the worker removes the file and says DONE.
  *
+ * A shutdown before the file was loaded says KEPT: nobody loads it any more, and a load
+ * under way comes to nothing.
+ *
  * The state and the loader are changed by compare-and-exchange, CLOSED excepted,
- * which only the one worker says and takes back.
+ * which only the one worker says, after DONE, and takes back, as it does KEPT.
  *
  * Limits: saving gives up where a process is stopped inside a section.  A walsender of a logical client is not waited for: it outlives
  * the save, and gets the error.  A server that stops itself at a recovery target
@@ -118,7 +121,6 @@ state_now(void)
 static void
 set_state(NxmLoadState state)
 {
-	/* a barrier: whatever was loaded is there before DONE is seen */
 	pg_atomic_exchange_u32(&shared->state, state);
 	ConditionVariableBroadcast(&shared->changed);
 }
@@ -168,19 +170,27 @@ put_back_file(void)
 
 /*
  * Ends this process's load.  The structures may be used if it is settled that they are
- * all there, otherwise others try.
+ * all there, otherwise others try; neither where the file is to be kept.
  */
 static void
 end_load(void)
 {
+	uint32		expected = NXM_LOAD_LOADING;
+
 	if (!settled)
 		put_back_file();
 	nxm_begin_operation();
-	set_state(settled ? NXM_LOAD_DONE : NXM_LOAD_PENDING);
+	/* a barrier: whatever was loaded is there before DONE is seen */
+	if (!pg_atomic_compare_exchange_u32(&shared->state, &expected,
+										settled ? NXM_LOAD_DONE : NXM_LOAD_PENDING))
+		settled = false;
 	loading = false;
 	nxm_end_operation();
+	ConditionVariableBroadcast(&shared->changed);
 	/* last: without it they are gone */
-	if (taken)
+	if (!settled)
+		put_back_file();
+	else if (taken)
 		(void) durable_unlink(NXM_STRUCTURES_LOADING, LOG);
 	taken = false;
 }
@@ -246,7 +256,7 @@ nxm_load_wait(void)
 
 		if (state == NXM_LOAD_DONE)
 			break;
-		if (state == NXM_LOAD_CLOSED)
+		if (state == NXM_LOAD_CLOSED || state == NXM_LOAD_KEPT)
 		{
 			ConditionVariableCancelSleep();
 			ereport(ERROR,
@@ -489,9 +499,20 @@ save(void)
 {
 	NxmSpace   *space = nxm_space();
 	NxmSaveResult result = {0};
+	uint32		state = state_now();
 
-	if (state_now() != NXM_LOAD_DONE)
-		return;					/* the file is there yet, and nothing else is */
+	/*
+	 * The file is there yet, and nothing else is.  Nor may it be loaded now, by a process
+	 * that outlives us, since nobody would save that.
+	 */
+	while (state == NXM_LOAD_PENDING || state == NXM_LOAD_LOADING)
+	{
+		if (pg_atomic_compare_exchange_u32(&shared->state, &state, NXM_LOAD_KEPT))
+		{
+			ConditionVariableBroadcast(&shared->changed);
+			return;
+		}
+	}
 
 	if (!close_structures(space))
 		result.what_failed = "a process is stopped in the middle of an operation";
@@ -554,6 +575,8 @@ nxm_save_now(void)
 void
 nxm_save_reopen(void)
 {
+	if (shared != NULL && state_now() == NXM_LOAD_KEPT)
+		set_state(NXM_LOAD_PENDING);
 	if (shared == NULL || state_now() != NXM_LOAD_CLOSED)
 		return;
 	if (durable_unlink(nxm_structures_file.path, DEBUG1) != 0 && errno != ENOENT)

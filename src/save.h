@@ -28,7 +28,8 @@ typedef enum NxmLoadState
 	NXM_LOAD_DONE,				/* they may be used */
 	NXM_LOAD_PENDING,			/* there is a file; whoever comes first loads it */
 	NXM_LOAD_LOADING,			/* the process `loader` does */
-	NXM_LOAD_CLOSED				/* the server stops: they are being, or were, saved */
+	NXM_LOAD_CLOSED,			/* the server stops: they are being, or were, saved */
+	NXM_LOAD_KEPT				/* it stops, and the file was not loaded */
 } NxmLoadState;
 
 /* For status. */

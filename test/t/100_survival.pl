@@ -5,6 +5,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/../perl";
 use File::Copy;
+use IO::Socket::UNIX;
 use NxmTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -387,6 +388,45 @@ SKIP:
 	close_session($s);
 	ok(soon(sub { -e "$file.refused" }), 'the pipe was no good file');
 }
+
+# A shutdown before the load: a client that outlives the worker does not begin it.  A
+# connection that says nothing keeps the server from going on meanwhile.
+sql(q{SELECT nexusmem.counter_set('c', 21)});
+$node->stop;
+rename $file, "$dir/kept";
+SKIP:
+{
+	skip 'no named pipes', 5 if system('mkfifo', '-m', '600', $file) != 0;
+	$node->start;
+	$pid = worker_pid();
+	ok(soon(sub { -e "$file.loading" }), 'the worker begins to load');
+	$s = session($node, 'postgres', replication => 'database');
+	my ($postmaster) = split /\n/, slurp_file($pidfile);
+	my $children = sub { grep { (eval { slurp_file("/proc/$_/stat") } // '') =~ /\) \S $postmaster / } map { /(\d+)/ } glob '/proc/[0-9]*' };
+	my %before = map { $_ => 1 } $children->();
+	my $silent = IO::Socket::UNIX->new($node->host . '/.s.PGSQL.' . $node->port) or die;
+	my $held;
+	soon(sub { ($held) = grep { !$before{$_} } $children->() });
+	kill 'STOP', $held;
+	system('pg_ctl', '-D', $node->data_dir, '-m', 'fast', '-W', '-s', 'stop');
+	soon(sub { slurp_file($pidfile) =~ /stopping/ });
+	# it has to have the signal when it reads on
+	kill 'TERM', $pid;
+	open my $h, '>', "$file.loading" or die;
+	close $h;
+	ok(soon(sub { !-e "/proc/$pid" }), 'it ends with the server, having loaded nothing');
+	rename "$dir/kept", $file;
+	like(ask($s, q{SELECT nexusmem.counter_add('c', 1)}), qr/ERROR:  shared structures are closed/, 'a walsender does not load then');
+	ok(-s $file && !-e "$file.loading", 'the file is for the next start');
+	kill 'CONT', $held;
+	close $silent;
+	close_session($s);
+	ok(soon(sub { !-e $pidfile }), 'the shutdown ends');
+	$node->{_pid} = undef;
+}
+rename "$dir/kept", $file;
+$node->start;
+is(counter('c'), '21', 'which loads it');
 
 # Without the worker the first user loads, and nothing is saved.
 sql(q{SELECT nexusmem.counter_set('c', 12)});
