@@ -138,29 +138,44 @@ nxm_predictor_area(void)
 	return predictor;
 }
 
+/* Returns 0, or as errno why the file is there yet. */
+static int
+unlink_file(void)
+{
+	return unlink(predictor_file.path) == 0 || errno == ENOENT ? 0 : errno;
+}
+
+/* Then, when it may be raised: makes that durable. */
+static void
+file_unlinked(int err)
+{
+	errno = err;
+	if (err != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not remove file \"%s\": %m", predictor_file.path)));
+	if (access(NXM_SAVED_DIR, F_OK) == 0)
+		(void) fsync_fname_ext(NXM_SAVED_DIR, true, false, WARNING);
+}
+
 void
 nxm_predictor_area_reset(void)
 {
 	NxmPredictor *p;
+	int			err;
 
 	if (shared == NULL)
 		return;
 	if (pg_atomic_read_u32(&shared->ready) == 0)
 	{
-		bool		unlinked = unlink(predictor_file.path) == 0;
-
-		if (!unlinked && errno != ENOENT)
-			ereport(ERROR,
-					(errcode_for_file_access(),
-					 errmsg("could not remove file \"%s\": %m", predictor_file.path)));
+		err = unlink_file();
 
 		/*
 		 * Pairs with make_area(): either that has not found the file, or it sees the
 		 * count raised after it has set ready, or we see ready.
 		 */
 		pg_atomic_fetch_add_u32(&shared->resets, 1);
-		if (unlinked)
-			(void) fsync_fname_ext(NXM_SAVED_DIR, true, false, WARNING);
+		file_unlinked(err);
 		if (pg_atomic_read_u32(&shared->ready) == 0)
 			return;
 	}
@@ -171,8 +186,11 @@ nxm_predictor_area_reset(void)
 				 errmsg("could not map the memory of the learned predictor"),
 				 errhint("Repeat it in another session.")));
 	nxm_predictor_reset(p);
+	/* not left to the worker, whose save may fail, or come after a crash */
+	err = unlink_file();
 	pg_atomic_write_u32(&shared->save_wanted, 1);
 	nxm_memory_worker_wake();
+	file_unlinked(err);
 }
 
 void

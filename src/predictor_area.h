@@ -44,7 +44,7 @@ typedef struct NxmPredictorAreaMemory
  */
 extern NxmPredictor *nxm_predictor_area(void);
 
-/* Forgets everything; the worker empties the file too. */
+/* Forgets everything, and removes the file; the worker writes one of nothing. */
 extern void nxm_predictor_area_reset(void);
 
 extern void nxm_predictor_area_report(NxmPredictorAreaReport *report);

@@ -223,8 +223,13 @@ $standby->promote;
 cmp_ok($standby->safe_psql('postgres', 'SELECT known()'), '>', 0, 'promoted: nothing is forgotten');
 $standby->stop;
 
-# reset
+# reset; the file goes at once, whatever the worker comes to
+my $busy = $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'nexusmem memory'});
+ok(-e $saved, 'reset: a file is there');
+kill 'STOP', $busy;
 $node->safe_psql('postgres', 'SELECT nexusmem.predictor_reset()');
+ok(!-e $saved, 'reset: and goes');
+kill 'CONT', $busy;
 is($node->safe_psql('postgres', 'SELECT known()'), 0, 'reset: nothing is known');
 ok($node->poll_query_until('postgres', q{SELECT detail ~ 'saved at' FROM nexusmem.status WHERE feature = 'learned look-ahead'}),
 	'reset: the file is written');
