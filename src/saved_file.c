@@ -34,7 +34,9 @@ nxm_saved_create(const NxmSavedFile *file, const char **what_failed)
 {
 	int			fd;
 
-	if (MakePGDirectory(NXM_SAVED_DIR) != 0 && errno != EEXIST)
+	if (MakePGDirectory(NXM_SAVED_DIR) == 0)
+		(void) fsync_fname_ext(".", true, false, LOG);
+	else if (errno != EEXIST)
 	{
 		*what_failed = "could not create directory \"" NXM_SAVED_DIR "\"";
 		return -1;
