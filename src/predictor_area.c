@@ -11,8 +11,8 @@
  *
  * Survival.  What is known is a help and never a fact, so that an old copy does no
  * harm: unlike structures it survives a crash too.  The worker writes the file every
- * nexusmem.predictor_save_interval if anything was learned, and when it ends.  The file stays after
- * it was loaded.  It is a saved_file.h file with one body, nxm_predictor_save()'s.
+ * nexusmem.predictor_save_interval if anything was learned, and when it ends, unless that
+ * takes longer than EXIT_LIMIT_MS.  The file stays after it was loaded.  It is a saved_file.h file with one body, nxm_predictor_save()'s.
  * A base backup has it, so a standby begins with what its primary knew.
  *
  * The worker is connected to no database, and answers barriers between blocks while it
@@ -53,6 +53,7 @@
 #define MOST_MEMORY_KB \
 	((int) Min(NXM_PREDICTOR_MAX_SIZE / 1024, MAX_KILOBYTES))
 #define BLOCK_SIZE			(256 * 1024)
+#define EXIT_LIMIT_MS		10000	/* to save when the worker ends, fsync not counted */
 
 typedef struct AreaShared
 {
@@ -96,6 +97,7 @@ static TimestampTz attach_tried = 0;
 static uint64 recorded_saved = 0;
 static TimestampTz last_save = 0;
 static TimestampTz last_attempt = 0;
+static TimestampTz deadline = 0;	/* of a save; 0: none */
 
 static NxmPredictor *
 predictor_of(dsm_segment *segment)
@@ -271,11 +273,19 @@ set_failed(const char *what, const char *why)
 		ereport(LOG, (errmsg("nexusmem: %s: %s", what, why)));
 }
 
+static bool
+is_late(void)
+{
+	return deadline != 0 && GetCurrentTimestamp() > deadline;
+}
+
 /* DROP DATABASE, for one, waits for all processes to. */
 static void
 answer(void)
 {
 	CHECK_FOR_INTERRUPTS();
+	if (is_late())
+		ereport(ERROR, (errmsg_internal("saving took too long")));
 }
 
 /* NULL: it was loaded, or there is none. */
@@ -418,6 +428,7 @@ write_saved(uint64 *bytes)
 	uint64		length = sizeof(NxmSavedHeader);
 	int			fd;
 	bool		ok = true;
+	bool		late = false;
 
 	if (body == NULL)
 		return "out of memory";
@@ -432,13 +443,16 @@ write_saved(uint64 *bytes)
 		size_t		n = Min(BLOCK_SIZE, size - at);
 
 		CHECK_FOR_INTERRUPTS();
+		late = is_late();
 		COMP_CRC32C(crc, body + at, n);
-		ok = nxm_saved_write(fd, body + at, n, length, &what_failed);
+		ok = !late && nxm_saved_write(fd, body + at, n, length, &what_failed);
 		length += n;
 	}
 	FIN_CRC32C(crc);
 	ok = ok && nxm_saved_finish(&predictor_file, fd, length, 1, crc, &what_failed);
-	if (!ok)
+	if (late)
+		what_failed = "writing took too long";
+	else if (!ok)
 		what_failed = psprintf("%s: %m", what_failed);
 	if (!nxm_saved_close(&predictor_file, fd, ok, &what_failed))
 		what_failed = psprintf("%s: %m", what_failed);
@@ -559,8 +573,11 @@ nxm_predictor_area_tick(void)
 void
 nxm_predictor_area_save(void)
 {
-	if (predictor != NULL && (reset_wanted() || recorded_now() != recorded_saved))
-		guarded(save);
+	if (predictor == NULL || (!reset_wanted() && recorded_now() == recorded_saved))
+		return;
+	/* the server may wait for it; giving up leaves the file of the last save */
+	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), EXIT_LIMIT_MS);
+	guarded(save);
 }
 
 /*
