@@ -170,6 +170,18 @@ take_entry(const Reader *reader, NxmKind kind, const char **p, Entry *entry)
 	return true;
 }
 
+/* Raises that something did not come to be what the file has. */
+static void
+not_restored(const char *what, NxmResult r)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg_internal("could not restore %s: %s", what,
+							 r == NXM_DROPPED ? "the structure was dropped meanwhile" :
+							 r == NXM_TOO_LONG ? "it is too long" :
+							 "the structure did not take it")));
+}
+
 /* Stores an entry in the object that *site was restored with. */
 static void
 put_entry(Reader *reader, NxmSite *site, const Entry *entry)
@@ -205,9 +217,7 @@ put_entry(Reader *reader, NxmSite *site, const Entry *entry)
 
 	if (r != NXM_OK &&
 		!(site->kind == NXM_KIND_CACHE && (r == NXM_ABSENT || r == NXM_NEED_MEMORY)))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg_internal("could not restore an entry: %d", (int) r)));
+		not_restored("an entry", r);
 }
 
 static void
@@ -229,9 +239,7 @@ set_counter(Reader *reader, NxmSite *site, int64 value)
 	} while (nxm_again(reader->space, r));
 
 	if (r != NXM_OK)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg_internal("could not restore a value: %d", (int) r)));
+		not_restored("a value", r);
 }
 
 /* The entries of the frame read last; into a stack from the last to the first. */
@@ -414,9 +422,9 @@ is_about_structure(int sqlerrcode)
 
 /*
  * load_object(), with errors about the structure told in the log.  false: there is
- * no such structure now.  The error is caught without a subtransaction: nothing below uses more of
- * PostgreSQL than memory, LWLocks, which are released here, and DSM segments,
- * which stay with the space.
+ * no such structure now.  The error is caught without a subtransaction: nothing below
+ * uses more of PostgreSQL than memory, LWLocks, which are released here, and DSM
+ * segments, which stay with the space.
  */
 static bool
 try_object(Reader *reader, uint32 dropped)
