@@ -150,6 +150,20 @@ SELECT cold();
 SET nexusmem.enable_prefetch = on;
 SELECT count(*), sum(id::bigint), sum(length(pad)) FROM t WHERE k BETWEEN 2000 AND 12000;
 SELECT count(*), sum(k::bigint), sum(v) FROM t WHERE k BETWEEN 2000 AND 6000;
+-- a sub-plan that gathers, of several nodes
+CREATE FUNCTION gathers(query text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	line text;
+	users int := 0;
+	gathers int := 0;
+BEGIN
+	FOR line IN EXECUTE 'EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) ' || query LOOP
+		users := users + (line ~ 'Filter: .*hashed SubPlan')::int;
+		gathers := gathers + (line ~ 'Gather')::int;
+	END LOOP;
+	RETURN format('%s nodes, %s gather', users, gathers);
+END $$;
+SELECT gathers('SELECT k FROM (SELECT k FROM generate_series(1, 9) k UNION ALL SELECT k FROM generate_series(1, 9) k) x WHERE k NOT IN (SELECT k FROM t WHERE k < 2000)');
 SET max_parallel_workers_per_gather = 0;
 
 -- partitions; unlogged and temporary tables; catalogs; other access methods

@@ -194,7 +194,9 @@ find_gatherings(PlanState *node, void *context)
 
 	if (node == NULL)
 		return false;
-	if (IsA(node, GatherState) || IsA(node, GatherMergeState))
+	/* a sub-plan comes once for each node that refers to it */
+	if ((IsA(node, GatherState) || IsA(node, GatherMergeState)) &&
+		node->ExecProcNodeReal != exec_gathering)
 	{
 		Gathering  *gathering = palloc(sizeof(Gathering));
 
