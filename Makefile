@@ -53,6 +53,7 @@ OBJS = \
 	src/buffer_nodes.o \
 	src/btree_probe.o \
 	src/plan_effects.o \
+	src/plan_walk.o \
 	src/nestloop_plan.o \
 	src/prefetch_index.o \
 	src/prefetch_page.o \

@@ -248,6 +248,24 @@ SELECT same('SELECT id, s FROM t WHERE s COLLATE "C" = ANY (ARRAY(SELECT ''s'' |
 SELECT same('SELECT k FROM t WHERE k = ANY (ARRAY(SELECT i * 40 FROM generate_series(1, 400) AS i))', 'Index Only Scan');
 SELECT same('SELECT g, x.* FROM generate_series(1, 40) g, LATERAL (SELECT id, k FROM t WHERE k = ANY (ARRAY[g, g * 100, g * 200, g * 300, g * 400]) OFFSET 0) x', 'Nested Loop');
 
+-- a sub-plan of many nodes is looked at once
+CREATE FUNCTION memory_of(query text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	c refcursor;
+	bytes bigint;
+BEGIN
+	OPEN c NO SCROLL FOR EXECUTE query;
+	SELECT sum(used_bytes) INTO bytes FROM pg_backend_memory_contexts WHERE name = 'ExecutorState';
+	CLOSE c;
+	RETURN bytes;
+END $$;
+SELECT 'SELECT k FROM (' || string_agg('SELECT k FROM generate_series(1, 9) k', ' UNION ALL ') ||
+	') x WHERE k NOT IN (' || string_agg('SELECT k FROM t WHERE k = ANY (''{5,9}'')', ' UNION ALL ') || ')' AS query FROM generate_series(1, 100) \gset
+SET nexusmem.enable_prefetch = off;
+SELECT memory_of(:'query') AS off \gset
+SET nexusmem.enable_prefetch = on;
+SELECT memory_of(:'query') - :off < 20000 AS little;
+
 -- hash, GiST, SP-GiST; and a hash by another name, which is left alone
 CREATE TABLE kinds AS SELECT id, k, k % 20 AS few, point(k * 37 % 1009, k * 101 % 997) AS place, s, int4range(k, k + k % 50) AS r, pad FROM t WHERE k < 6000;
 CREATE INDEX kinds_few ON kinds USING hash (few);

@@ -84,8 +84,8 @@
 #include "executor/executor.h"
 #include "executor/instrument.h"
 #include "nodes/execnodes.h"
-#include "nodes/nodeFuncs.h"
 #include "numa_seam.h"
+#include "plan_walk.h"
 #include "portability/instr_time.h"
 #include "prefetch_internal.h"
 #include "prefetch_learned.h"
@@ -841,8 +841,6 @@ take_seats(PlanState *state, void *context)
 {
 	Relation	index = NULL;
 
-	if (state == NULL)
-		return false;
 	if (IsA(state, IndexScanState))
 		index = ((IndexScanState *) state)->iss_RelationDesc;
 	else if (IsA(state, IndexOnlyScanState))
@@ -854,7 +852,7 @@ take_seats(PlanState *state, void *context)
 		nxm_learned_take_seat(index, btree_seat.ours);
 		*(int *) context += nxm_has_array_key(state);
 	}
-	return planstate_tree_walker(state, take_seats, context);
+	return nxm_walk_below(state, take_seats, context);
 }
 
 void
@@ -878,7 +876,7 @@ nxm_prefetch_index_start(QueryDesc *query, int eflags)
 		outerPlanState(query->planstate) == NULL &&
 		query->planstate->initPlan == NIL && query->planstate->subPlan == NIL)
 		return;
-	(void) take_seats(query->planstate, &narrays);
+	(void) nxm_walk_query(query, take_seats, &narrays);
 	if (narrays > 0)
 		nxm_whole_start(query, narrays);
 #endif

@@ -46,15 +46,6 @@ static WholeQuery *queries = NULL;
 static void visit(WholeQuery *query, PlanState *state, NxmLoopEarly early);
 
 static void
-visit_subplans(WholeQuery *query, List *subplans)
-{
-	ListCell   *cell;
-
-	foreach(cell, subplans)
-		visit(query, ((SubPlanState *) lfirst(cell))->planstate, NXM_LOOP_EARLY);
-}
-
-static void
 visit_all(WholeQuery *query, PlanState **states, int n, NxmLoopEarly early)
 {
 	for (int i = 0; i < n; i++)
@@ -71,8 +62,6 @@ visit(WholeQuery *query, PlanState *state, NxmLoopEarly early)
 	if (state == NULL)
 		return;
 	check_stack_depth();
-	visit_subplans(query, state->initPlan);
-	visit_subplans(query, state->subPlan);
 	switch (nodeTag(state))
 	{
 		case T_IndexScanState:
@@ -128,6 +117,7 @@ nxm_whole_start(QueryDesc *desc, int nscans)
 	MemoryContext context = desc->estate->es_query_cxt;
 	MemoryContextCallback *callback;
 	WholeQuery *query;
+	ListCell   *cell;
 
 	if (IsParallelWorker())
 		return;
@@ -137,6 +127,8 @@ nxm_whole_start(QueryDesc *desc, int nscans)
 	query->run_to_end = false;
 	query->nscans = 0;
 	visit(query, desc->planstate, NXM_LOOP_AS_RUN);
+	foreach(cell, desc->estate->es_subplanstates)
+		visit(query, lfirst(cell), NXM_LOOP_EARLY);
 
 	callback = MemoryContextAlloc(context, sizeof(*callback));
 	callback->func = forget;
