@@ -235,6 +235,24 @@ SELECT same('WITH c0 AS MATERIALIZED (SELECT k FROM o LIMIT 1)' ||
 	string_agg(format(', c%s AS MATERIALIZED (SELECT a.k FROM c%s a, c%s b)', i, i - 1, i - 1), '' ORDER BY i) ||
 	' SELECT t.id FROM c40 JOIN t ON t.k = c40.k', 't_k') FROM generate_series(1, 40) i;
 
+-- a sub-plan of many nodes is looked at once
+CREATE FUNCTION memory_of(query text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	c refcursor;
+	bytes bigint;
+BEGIN
+	OPEN c NO SCROLL FOR EXECUTE query;
+	SELECT sum(used_bytes) INTO bytes FROM pg_backend_memory_contexts WHERE name = 'ExecutorState';
+	CLOSE c;
+	RETURN bytes;
+END $$;
+SELECT 'SELECT k FROM (' || string_agg('SELECT k FROM generate_series(1, 9) k', ' UNION ALL ') ||
+	') x WHERE k NOT IN (' || string_agg('SELECT t.id FROM t JOIN o ON t.k = o.k', ' UNION ALL ') || ')' AS query FROM generate_series(1, 20) \gset
+SET nexusmem.enable_nestloop_prefetch = off;
+SELECT memory_of(:'query') AS off \gset
+SET nexusmem.enable_nestloop_prefetch = on;
+SELECT memory_of(:'query') - :off BETWEEN 1000 AND 500000 AS little;
+
 -- cursors
 BEGIN;
 SELECT cold();

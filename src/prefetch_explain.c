@@ -23,7 +23,7 @@
 #include NXM_EXPLAIN_STATE_H
 #include "lib/stringinfo.h"
 #include "nodes/execnodes.h"
-#include "nodes/nodeFuncs.h"
+#include "plan_walk.h"
 #include "prefetch_index.h"
 #include "prefetch_parallel.h"
 
@@ -107,11 +107,9 @@ report_node(PlanState *node, void *context)
 	int64		stat[NXM_NUM_PREFETCH_STATS];
 	int			distance;
 
-	if (node == NULL)
-		return false;
 	if (is_index_scan(node) && own_counts(node, stat, &distance))
 		nxm_prefetch_parallel_report(node, stat, distance);
-	return planstate_tree_walker(node, report_node, context);
+	return nxm_walk_below(node, report_node, context);
 }
 
 void
@@ -119,7 +117,7 @@ nxm_prefetch_explain_ran(QueryDesc *query)
 {
 	/* before 18 no line would tell */
 	if (hook_taken && nxm_prefetch_parallel_is_part(query))
-		(void) report_node(query->planstate, NULL);
+		(void) nxm_walk_query(query, report_node, NULL);
 }
 
 void

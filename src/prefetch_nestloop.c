@@ -76,6 +76,7 @@
 #include "executor/nodeCustom.h"
 #include "nestloop_plan.h"
 #include "nodes/nodeFuncs.h"
+#include "plan_walk.h"
 #include "prefetch_explain.h"
 #include "prefetch_index.h"
 #include "prefetch_page.h"
@@ -957,14 +958,12 @@ find_node(PlanState *node, void *context)
 {
 	FindNode   *find = context;
 
-	if (node == NULL)
-		return false;
 	if (node->plan->plan_node_id == find->plan_node_id)
 	{
 		find->found = node;
 		return true;
 	}
-	return planstate_tree_walker(node, find_node, context);
+	return nxm_walk_below(node, find_node, context);
 }
 
 /* Prepares looking ahead for one inner scan, now that it is open. */
@@ -1023,30 +1022,31 @@ nxm_is_nestloop_node(const PlanState *state)
 		((const CustomScanState *) state)->methods == &exec_methods;
 }
 
+/* *context: the nearest LIMIT above the node, or NULL. */
 static bool
 link_loops(PlanState *node, void *context)
 {
-	PlanState  *top = context;
-	PlanState  *outer;
+	const LimitState **limit = context;
+	const LimitState *above = *limit;
+	PlanState  *outer = IsA(node, NestLoopState) ? outerPlanState(node) : NULL;
 
-	if (node == NULL)
-		return false;
-	outer = IsA(node, NestLoopState) ? outerPlanState(node) : NULL;
 	if (outer != NULL && nxm_is_nestloop_node(outer))
 	{
 		LoopState  *state = (LoopState *) outer;
-		FindNode	limit = {state->plan.limit, NULL};
 
 		for (int i = 0; i < state->plan.ntargets; i++)
 			link_target(state, &state->target[i], (JoinState *) node);
-		if (limit.plan_node_id >= 0 && find_node(top, &limit) &&
-			IsA(limit.found, LimitState))
-			state->limit = (LimitState *) limit.found;
+		if (above != NULL && above->ps.plan->plan_node_id == state->plan.limit)
+			state->limit = above;
 		state->distance = state->max_distance;
 		state->reads = pgBufferUsage.shared_blks_read;
 		ExecSetExecProcNode(outer, exec_node);
 	}
-	return planstate_tree_walker(node, link_loops, top);
+	if (IsA(node, LimitState))
+		*limit = (const LimitState *) node;
+	(void) nxm_walk_below(node, link_loops, context);
+	*limit = above;
+	return false;
 }
 
 MemoryContext
@@ -1080,6 +1080,7 @@ void
 nxm_prefetch_nestloop_started(QueryDesc *query, PlannedStmt *own,
 							  PlannedStmt *ours, MemoryContext context)
 {
+	const LimitState *limit = NULL;
 	MemoryContext old;
 
 	if (context != NULL)
@@ -1092,7 +1093,7 @@ nxm_prefetch_nestloop_started(QueryDesc *query, PlannedStmt *own,
 	else if (likely(loops == NULL || !IsParallelWorker()))
 		return;
 	old = MemoryContextSwitchTo(query->estate->es_query_cxt);
-	(void) link_loops(query->planstate, query->planstate);
+	(void) nxm_walk_query(query, link_loops, &limit);
 	MemoryContextSwitchTo(old);
 }
 

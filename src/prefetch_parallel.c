@@ -38,7 +38,7 @@
 #include "compat.h"
 #include "executor/execParallel.h"
 #include "executor/executor.h"
-#include "nodes/nodeFuncs.h"
+#include "plan_walk.h"
 #include "postmaster/bgworker.h"
 #include "storage/dsm.h"
 #include "tcop/dest.h"
@@ -192,11 +192,7 @@ find_gatherings(PlanState *node, void *context)
 {
 	Leader	   *leader = context;
 
-	if (node == NULL)
-		return false;
-	/* a sub-plan comes once for each node that refers to it */
-	if ((IsA(node, GatherState) || IsA(node, GatherMergeState)) &&
-		node->ExecProcNodeReal != exec_gathering)
+	if (IsA(node, GatherState) || IsA(node, GatherMergeState))
 	{
 		Gathering  *gathering = palloc(sizeof(Gathering));
 
@@ -207,7 +203,7 @@ find_gatherings(PlanState *node, void *context)
 		leader->gatherings = gathering;
 		ExecSetExecProcNode(node, exec_gathering);
 	}
-	return planstate_tree_walker(node, find_gatherings, context);
+	return nxm_walk_below(node, find_gatherings, context);
 }
 
 void
@@ -230,7 +226,7 @@ nxm_prefetch_parallel_start(QueryDesc *query)
 	MemoryContextRegisterResetCallback(estate->es_query_cxt, callback);
 	leader->next = leaders;
 	leaders = leader;
-	(void) find_gatherings(query->planstate, leader);
+	(void) nxm_walk_query(query, find_gatherings, leader);
 	MemoryContextSwitchTo(old);
 }
 

@@ -243,6 +243,14 @@ SKIP:
 		is_deeply(sum_of($plan), $all, 'all of them are told') or diag($plan);
 	}
 
+	# a sub-plan of several nodes, in workers
+	cold();
+	($plan, undef, my $all) = parallel_plan_of('SELECT count(*) FROM (' . join(' UNION ALL ', ('SELECT k FROM o') x 3) . ') x WHERE k NOT IN (SELECT t.g FROM t WHERE k BETWEEN 70000 AND 70500)',
+		'SET enable_seqscan = on; SET min_parallel_index_scan_size = 10000; SET min_parallel_table_scan_size = 10000; SET parallel_leader_participation = off');
+	like($plan, qr/Gather.*(hashed SubPlan.*){3}/s, 'a sub-plan of several nodes') or diag($plan);
+	cmp_ok($all->[0], '>', 20, 'blocks are read ahead');
+	is_deeply(told(sum_of($plan)), told($all), 'and told once') or diag($plan);
+
 	# a query within another: each line tells its own
 	$node->safe_psql('postgres', q{CREATE FUNCTION note_plan(query text) RETURNS int LANGUAGE plpgsql PARALLEL RESTRICTED AS $$
 		DECLARE
@@ -257,7 +265,7 @@ SKIP:
 		END $$});
 	cold();
 	my $before = -s $node->logfile;
-	($plan, undef, my $all) = parallel_plan_of("SELECT note_plan('SELECT count(pad) FROM t WHERE k BETWEEN 40000 AND 40300'), count(pad) FROM t WHERE k BETWEEN 70000 AND 75000");
+	($plan, undef, $all) = parallel_plan_of("SELECT note_plan('SELECT count(pad) FROM t WHERE k BETWEEN 40000 AND 40300'), count(pad) FROM t WHERE k BETWEEN 70000 AND 75000");
 	my ($within) = server_log($node, $before) =~ /noted: (.*)end of plan/s;
 	$within =~ s/^\t//mg;
 	like($_, qr/Workers Launched: [12]/, 'a parallel query in a parallel query') foreach $plan, $within;
