@@ -242,7 +242,7 @@ DECLARE
 	bytes bigint;
 BEGIN
 	OPEN c NO SCROLL FOR EXECUTE query;
-	SELECT sum(used_bytes) INTO bytes FROM pg_backend_memory_contexts WHERE name = 'ExecutorState';
+	SELECT sum(used_bytes) INTO bytes FROM pg_backend_memory_contexts WHERE name IN ('ExecutorState', 'nexusmem plan');
 	CLOSE c;
 	RETURN bytes;
 END $$;
@@ -252,6 +252,12 @@ SET nexusmem.enable_nestloop_prefetch = off;
 SELECT memory_of(:'query') AS off \gset
 SET nexusmem.enable_nestloop_prefetch = on;
 SELECT memory_of(:'query') - :off BETWEEN 1000 AND 500000 AS little;
+SELECT 'SELECT t.id FROM (SELECT k FROM (' || string_agg('SELECT k FROM generate_series(1, 9) k', ' UNION ALL ') ||
+	') x WHERE k NOT IN (' || string_agg('SELECT i::positive FROM o', ' UNION ALL ') || ')) y JOIN t ON t.k = y.k' AS query FROM generate_series(1, 100) \gset
+SET nexusmem.enable_nestloop_prefetch = off;
+SELECT memory_of(:'query') AS off \gset
+SET nexusmem.enable_nestloop_prefetch = on;
+SELECT memory_of(:'query') - :off BETWEEN 1000 AND 200000 AS little;
 
 -- cursors
 BEGIN;

@@ -77,6 +77,7 @@ typedef struct Walk
 	MemoryContext context;		/* made when first needed */
 	bool		quiet_known;
 	bool		quiet;			/* no function of the statement is volatile */
+	NxmSubPlanEffects subplans;	/* for all loops, in that context */
 } Walk;
 
 /* Turning an inner key into one over the outer row. */
@@ -460,7 +461,8 @@ is_one_row(Plan *plan)
 static bool
 statement_is_quiet(Walk *walk)
 {
-	NxmEffects	effects = {.stmt = walk->stmt,.leakproof = true,.whole = true};
+	NxmEffects	effects = {.stmt = walk->stmt,.subplans = &walk->subplans,
+	.leakproof = true,.whole = true};
 
 	if (!walk->quiet_known)
 	{
@@ -476,7 +478,8 @@ consider(Walk *walk, NestLoop *join, Plan *outer, NxmLoopEarly early,
 		 int limit)
 {
 	NxmLoop		loop = {early, limit, true, true, 0, {{0}}};
-	NxmEffects	effects = {.stmt = walk->stmt,.leakproof = true};
+	NxmEffects	effects = {.stmt = walk->stmt,.subplans = &walk->subplans,
+	.leakproof = true};
 	MemoryContext old;
 
 	if (join->nestParams == NIL || is_one_row(outerPlan(join)) ||
@@ -690,7 +693,7 @@ PlannedStmt *
 nxm_nestloop_plan(PlannedStmt *stmt, const CustomScanMethods *methods,
 				  MemoryContext *context)
 {
-	Walk		walk = {stmt, methods, FIRST_PLAN_NODE_ID, NULL, false, false};
+	Walk		walk = {.stmt = stmt,.methods = methods,.next_id = FIRST_PLAN_NODE_ID};
 	Plan	   *plan = visit(&walk, stmt->planTree, NXM_LOOP_AS_RUN, NO_LIMIT);
 	List	   *subplans = visit_list(&walk, stmt->subplans, NXM_LOOP_EARLY, NO_LIMIT);
 	PlannedStmt *copy;

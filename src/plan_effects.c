@@ -48,7 +48,8 @@
 #include "utils/typcache.h"
 
 static bool plan_starts_quiet(NxmEffects *effects, Plan *plan);
-static bool cte_is_quiet(NxmEffects *effects, Plan *cte, int id);
+static bool subplan_is_quiet(NxmEffects *effects, int id);
+static bool subplan_starts_quiet(NxmEffects *effects, int id);
 
 /*
  * InvalidOid: there is none.  One that says something else when a role or a setting is
@@ -279,9 +280,7 @@ node_has_effect(NxmEffects *effects, Node *node)
 														NULL));
 		case T_SubPlan:
 			effects->leakproof = false;
-			return !plan_starts_quiet(effects,
-									  list_nth(effects->stmt->subplans,
-											   ((SubPlan *) node)->plan_id - 1));
+			return !subplan_starts_quiet(effects, ((SubPlan *) node)->plan_id);
 		case T_FieldStore:
 		case T_ArrayCoerceExpr:
 		case T_ConvertRowtypeExpr:
@@ -384,7 +383,7 @@ scan_is_quiet(NxmEffects *effects, Plan *plan)
 				/* one row more than is wanted of it may take for ever */
 				if (IsA(cte, RecursiveUnion))
 					effects->leakproof = false;
-				return cte_is_quiet(effects, cte, ((CteScan *) plan)->ctePlanId);
+				return subplan_is_quiet(effects, ((CteScan *) plan)->ctePlanId);
 			}
 		default:
 			return false;
@@ -487,27 +486,28 @@ grouping_has_effect(NxmEffects *effects, Plan *plan)
 }
 
 /*
- * The same of a CTE.  What is found is remembered: where each of many refers to the one
- * before twice, they would be walked as often as there are ways.
+ * The same of a sub-plan, a CTE's or an expression's.  What is found is remembered: where
+ * each of many CTEs refers to the one before twice, they would be walked as often as
+ * there are ways, and partitions have copies of one expression.
  */
 static bool
-cte_is_quiet(NxmEffects *effects, Plan *cte, int id)
+subplan_is_quiet(NxmEffects *effects, int id)
 {
+	NxmSubPlanEffects *subplans = effects->subplans;
 	bool		leakproof = effects->leakproof;
 	int			member = 2 * id + effects->whole;
 
-	if (!bms_is_member(member, effects->quiet_ctes))
+	if (!bms_is_member(member, subplans->known))
 	{
 		effects->leakproof = true;
-		if (!nxm_plan_is_quiet(effects, cte))
-			return false;
-		effects->quiet_ctes = bms_add_member(effects->quiet_ctes, member);
+		if (nxm_plan_is_quiet(effects, list_nth(effects->stmt->subplans, id - 1)))
+			subplans->quiet = bms_add_member(subplans->quiet, member);
 		if (!effects->leakproof)
-			effects->failing_ctes = bms_add_member(effects->failing_ctes, member);
+			subplans->failing = bms_add_member(subplans->failing, member);
+		subplans->known = bms_add_member(subplans->known, member);
 	}
-	effects->leakproof = leakproof &&
-		!bms_is_member(member, effects->failing_ctes);
-	return true;
+	effects->leakproof = leakproof && !bms_is_member(member, subplans->failing);
+	return bms_is_member(member, subplans->quiet);
 }
 
 bool
@@ -607,6 +607,18 @@ plan_starts_quiet(NxmEffects *effects, Plan *plan)
 
 	effects->whole = true;
 	answer = nxm_plan_is_quiet(effects, plan);
+	effects->whole = whole;
+	return answer;
+}
+
+static bool
+subplan_starts_quiet(NxmEffects *effects, int id)
+{
+	bool		whole = effects->whole;
+	bool		answer;
+
+	effects->whole = true;
+	answer = subplan_is_quiet(effects, id);
 	effects->whole = whole;
 	return answer;
 }

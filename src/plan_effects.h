@@ -11,18 +11,28 @@
 #include "nodes/plannodes.h"
 
 /*
+ * What was found of a statement's sub-plans, each by twice its id, + whole.  All NULL at
+ * first; in the memory context that is then the current one.
+ */
+typedef struct NxmSubPlanEffects
+{
+	Bitmapset  *known;
+	Bitmapset  *quiet;			/* of these */
+	Bitmapset  *failing;		/* of these, not leakproof */
+} NxmSubPlanEffects;
+
+/*
  * To be set before the first call; leakproof to true, which it stays if nothing
  * raises an error that depends on the row, or says something else at another time.
  */
 typedef struct NxmEffects
 {
 	PlannedStmt *stmt;			/* of the sub-plans */
+	NxmSubPlanEffects *subplans;
 	bool		leakproof;
 	bool		added_functions;	/* expressions call some that are not PostgreSQL's */
 	Bitmapset  *params;			/* set by nested loops inside of the plan */
 	bool		whole;			/* also what is done with the plan's first row */
-	Bitmapset  *quiet_ctes;		/* found so, NULL at first: twice the id, + whole */
-	Bitmapset  *failing_ctes;	/* of these, not leakproof */
 } NxmEffects;
 
 /*
