@@ -407,6 +407,26 @@ ANALYZE p;
 SELECT same('SELECT o.i, x.pad FROM o JOIN p x ON x.k = o.k', 'Append');
 SELECT same('SELECT x.k, t.id FROM p x JOIN t ON t.k = x.k WHERE x.k BETWEEN 4500 AND 5500', 'Append');
 
+-- an outer side, of a temporary table, that has few rows in many blocks is not read far ahead
+CREATE TEMP TABLE sparse (f int, d int, pad text);
+ALTER TABLE sparse ALTER pad SET STORAGE PLAIN;
+INSERT INTO sparse SELECT i % 80, i, repeat('x', 7000) FROM generate_series(1, 960) i;
+ANALYZE sparse;
+CREATE FUNCTION rows_of_sparse(query text) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+	line text;
+BEGIN
+	FOR line IN EXECUTE 'EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) ' || query LOOP
+		IF line ~ 'Seq Scan on sparse' THEN
+			RETURN substring(line FROM 'rows=(\d+)');
+		END IF;
+	END LOOP;
+END $$;
+SET nexusmem.debug_force_prefetch = on;
+SELECT nodes(query), rows_of_sparse(query) BETWEEN 5 AND 6 AS few
+FROM (VALUES ('SELECT t.id FROM sparse JOIN t ON t.v = sparse.d WHERE sparse.f = 0 LIMIT 100')) x (query);
+RESET nexusmem.debug_force_prefetch;
+
 -- forced: cached blocks are looked at too, from the first row on
 CREATE FUNCTION looks(query text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
