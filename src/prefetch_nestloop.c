@@ -152,7 +152,7 @@ typedef struct Target
 typedef struct LoopState
 {
 	CustomScanState css;		/* must be first */
-	struct LoopState *next;		/* in loops */
+	struct LoopState *next;		/* of the same query */
 
 	NxmLoop		plan;
 	const LimitState *limit;	/* that counts our rows, if any does */
@@ -187,6 +187,14 @@ typedef struct LoopState
 	Target		target[NXM_MAX_LOOP_TARGETS];
 } LoopState;
 
+/* A query that is being executed and has nodes, in its own memory. */
+typedef struct LoopQuery
+{
+	struct LoopQuery *next;
+	EState	   *estate;
+	LoopState  *loops;
+} LoopQuery;
+
 typedef enum Found
 {
 	FOUND_NOTHING,				/* looked at lately, or not to be read */
@@ -196,8 +204,7 @@ typedef enum Found
 
 bool		nxm_enable_nestloop_prefetch = false;
 
-/* Nodes of queries that are being executed. */
-static LoopState *loops = NULL;
+static LoopQuery *queries = NULL;	/* the one that was started last first */
 
 /* What the last loop over this table found, if it was "cached". */
 static struct
@@ -812,9 +819,9 @@ begin_target(LoopState *state, Target *target, const NxmLoopTarget *plan)
 }
 
 static void
-forget_loop(void *arg)
+forget_query(void *arg)
 {
-	for (LoopState **link = &loops; *link != NULL; link = &(*link)->next)
+	for (LoopQuery **link = &queries; *link != NULL; link = &(*link)->next)
 	{
 		if (*link == arg)
 		{
@@ -824,12 +831,49 @@ forget_loop(void *arg)
 	}
 }
 
+/* NULL: it has no nodes. */
+static LoopQuery *
+query_of(const EState *estate)
+{
+	LoopQuery  *query = queries;
+
+	while (query != NULL && query->estate != estate)
+		query = query->next;
+	return query;
+}
+
+/* The first one; NULL: there is none. */
+static LoopState *
+loops_of(const EState *estate)
+{
+	LoopQuery  *query = query_of(estate);
+
+	return query == NULL ? NULL : query->loops;
+}
+
+static LoopQuery *
+new_query(EState *estate)
+{
+	LoopQuery  *query = MemoryContextAllocZero(estate->es_query_cxt,
+											   sizeof(LoopQuery));
+	MemoryContextCallback *callback = MemoryContextAlloc(estate->es_query_cxt,
+														 sizeof(*callback));
+
+	query->estate = estate;
+	callback->func = forget_query;
+	callback->arg = query;
+	MemoryContextRegisterResetCallback(estate->es_query_cxt, callback);
+	query->next = queries;
+	queries = query;
+	return query;
+}
+
 static void
 begin(CustomScanState *node, EState *estate, int eflags)
 {
 	LoopState  *state = (LoopState *) node;
 	PlanState  *ps = &node->ss.ps;
-	MemoryContextCallback *callback = palloc(sizeof(*callback));
+	LoopQuery  *query;
 
 	outerPlanState(node) = ExecInitNode(outerPlan(ps->plan), estate, eflags);
 
@@ -847,11 +891,12 @@ begin(CustomScanState *node, EState *estate, int eflags)
 	for (int i = 0; i < state->plan.ntargets; i++)
 		begin_target(state, &state->target[i], &state->plan.target[i]);
 
-	callback->func = forget_loop;
-	callback->arg = state;
-	MemoryContextRegisterResetCallback(estate->es_query_cxt, callback);
-	state->next = loops;
-	loops = state;
+	/* made by now, if there is a loop on the outer side */
+	query = query_of(estate);
+	if (query == NULL)
+		query = new_query(estate);
+	state->next = query->loops;
+	query->loops = state;
 }
 
 static void
@@ -861,7 +906,6 @@ end(CustomScanState *node)
 
 	if (state->head_returned)
 		drop_head(state);		/* the loop got as far as this one */
-	forget_loop(state);
 	ExecEndNode(outerPlanState(node));
 }
 
@@ -939,10 +983,9 @@ nxm_prefetch_nestloop_ran(QueryDesc *query)
 
 	if (!nxm_prefetch_parallel_is_part(query))
 		return;
-	for (LoopState *state = loops; state != NULL; state = state->next)
+	for (LoopState *state = loops_of(query->estate); state != NULL;
+		 state = state->next)
 	{
-		if (state->css.ss.ps.state != query->estate)
-			continue;
 		own_counts(state, stat);
 		nxm_prefetch_parallel_report(&state->css.ss.ps, stat, state->max_distance);
 	}
@@ -1092,7 +1135,7 @@ nxm_prefetch_nestloop_started(QueryDesc *query, PlannedStmt *own,
 		MemoryContextSetParent(context, query->estate->es_query_cxt);
 	}
 	/* a worker has the leader's nodes, and no queries of its own with any */
-	else if (likely(loops == NULL || !IsParallelWorker()))
+	else if (likely(queries == NULL || !IsParallelWorker()))
 		return;
 	old = MemoryContextSwitchTo(query->estate->es_query_cxt);
 	(void) nxm_walk_query(query, link_loops, &limit);
@@ -1112,10 +1155,9 @@ nxm_prefetch_nestloop_run(QueryDesc *query, uint64 count)
 
 	if (IsParallelWorker())
 		return;
-	for (LoopState *state = loops; state != NULL; state = state->next)
+	for (LoopState *state = loops_of(query->estate); state != NULL;
+		 state = state->next)
 	{
-		if (state->css.ss.ps.state != query->estate)
-			continue;
 		state->in_part = in_part;
 		nxm_nestloop_note_part((CustomScan *) state->css.ss.ps.plan, in_part);
 	}
