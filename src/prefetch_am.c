@@ -21,8 +21,8 @@
  * flight has been used, not at every tuple.
  *
  * State of a scan hangs on scan->orderByData, as the btree's does, where the scan
- * has no order-by operators.  Scans that have some are kept in a list, from which
- * endscan or the end of their memory context removes them.
+ * has no order-by operators.  Scans that have some are kept in lists, by a hash of their
+ * address, from which endscan or the end of their memory context removes them.
  *
  * The private states carry no promise between minor releases: their allocated
  * size is checked at the first scan of a process, and where it is another
@@ -40,6 +40,7 @@
 #include "access/spgist.h"
 #include "access/spgist_private.h"
 #include "catalog/pg_am.h"
+#include "common/hashfn.h"
 #include "compat.h"
 #include "lib/binaryheap.h"
 #include "lib/ilist.h"
@@ -50,6 +51,8 @@
 
 /* nodes of a queue looked at, at most */
 #define VISITS 256
+/* of ordered scans: a query has as many as a table has partitions */
+#define ORDERED_LISTS 1024
 /* pages of the index remembered as looked at, by their low bits */
 #define RECENT_PAGES 64
 
@@ -64,7 +67,7 @@ typedef struct AmLook
 {
 	NxmLookAhead base;
 
-	/* in the list of ordered scans, where the scan is one */
+	/* in a list of ordered scans, where the scan is one */
 	IndexScanDesc scan;
 	dlist_node	node;
 	bool		listed;
@@ -108,7 +111,7 @@ typedef struct Kind
 	BlockNumber (*node) (pairingheap_node *node, bool *is_page);
 } Kind;
 
-static dlist_head ordered_scans = DLIST_STATIC_INIT(ordered_scans);
+static dlist_head ordered_scans[ORDERED_LISTS];	/* zeroes are empty */
 
 static void
 batch_of_hash(IndexScanDesc scan, ScanDirection dir, Batch *batch)
@@ -197,6 +200,12 @@ static Kind spgist_kind = {
 	spggettuple, spgrescan, spgendscan, batch_of_spgist, queue_of_spgist, node_of_spgist
 };
 
+static dlist_head *
+list_of(IndexScanDesc scan)
+{
+	return &ordered_scans[murmurhash32((uint32) ((uintptr_t) scan >> 3)) % ORDERED_LISTS];
+}
+
 static AmLook *
 look_of(IndexScanDesc scan)
 {
@@ -204,7 +213,7 @@ look_of(IndexScanDesc scan)
 
 	if (scan->numberOfOrderBys == 0)
 		return (AmLook *) scan->orderByData;
-	dlist_foreach(iter, &ordered_scans)
+	dlist_foreach(iter, list_of(scan))
 	{
 		AmLook	   *la = dlist_container(AmLook, node, iter.cur);
 
@@ -286,7 +295,7 @@ begin_look_ahead(IndexScanDesc scan, Kind *kind, ScanDirection dir)
 	la->listed = scan->numberOfOrderBys > 0;
 	if (la->listed)
 	{
-		dlist_push_head(&ordered_scans, &la->node);
+		dlist_push_head(list_of(scan), &la->node);
 		la->at_reset.func = leave_list;
 		la->at_reset.arg = la;
 		MemoryContextRegisterResetCallback(GetMemoryChunkContext(scan),
