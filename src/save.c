@@ -14,7 +14,9 @@
  * needs the structures first, mostly our worker, makes that LOADING, loads, and
  * says DONE; the others sleep on a condition variable until then.  A loader that
  * is cancelled or dies names the file as before and makes it PENDING again, and the next
- * one starts over: the file goes last.  Files that cannot be loaded are put beside with a WARNING.
+ * one starts over: the file goes last.  So a session leaves it to the worker, if there is
+ * one and it comes within some seconds: no statement_timeout ends that one's load.  Files
+ * that cannot be loaded are put beside with a WARNING.
  *
  * Shutdown.  Our worker is told by SIGTERM, and tells a shutdown of the server from
  * a signal to itself by the line in postmaster.pid that the postmaster writes
@@ -53,6 +55,7 @@
 #include "catalog/pg_control.h"
 #include "common/controldata_utils.h"
 #include "compat.h"
+#include "memory_worker.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "port/atomics.h"
@@ -72,6 +75,7 @@
 #define CLIENTS_LIMIT_MS	10000	/* for connections to end that used nothing */
 #define SECTIONS_LIMIT_MS	2000	/* for sections to end */
 #define POLL_MS				10
+#define ASK_WORKER			5	/* times, a second each, to load */
 
 typedef struct SaveShared
 {
@@ -247,6 +251,8 @@ look_for_file(void)
 void
 nxm_load_wait(void)
 {
+	int			asked = 0;
+
 	if (likely(shared == NULL || state_now() == NXM_LOAD_DONE) || loading)
 		return;
 
@@ -265,10 +271,17 @@ nxm_load_wait(void)
 		}
 		if (state == NXM_LOAD_PENDING)
 		{
-			ConditionVariableCancelSleep();
-			if (nxm_load_now(NULL))
-				return;
-			continue;
+			int			worker = nxm_memory_worker_pid();
+
+			/* a load that statement_timeout ends is begun anew: better by the worker */
+			if (worker == 0 || worker == MyProcPid || ++asked > ASK_WORKER)
+			{
+				ConditionVariableCancelSleep();
+				if (nxm_load_now(NULL))
+					return;
+				continue;
+			}
+			nxm_memory_worker_wake();
 		}
 		/* timed, should the loader end without a word */
 		(void) ConditionVariableTimedSleep(&shared->changed, 1000,
