@@ -12,7 +12,8 @@
  * Survival.  What is known is a help and never a fact, so that an old copy does no
  * harm: unlike structures it survives a crash too.  The worker writes the file every
  * nexusmem.predictor_save_interval if anything was learned, and when it ends, unless that
- * takes longer than EXIT_LIMIT_MS.  The file stays after it was loaded.  It is a saved_file.h file with one body, nxm_predictor_save()'s.
+ * takes longer than EXIT_LIMIT_MS.  The file stays after it was loaded.  It is a
+ * saved_file.h file with one body, nxm_predictor_save()'s.
  * A base backup has it, so a standby begins with what its primary knew.
  *
  * The worker is connected to no database, and answers barriers between blocks while it

@@ -42,8 +42,8 @@
  *
  * Limits: saving gives up where a process is stopped inside a section.  A walsender of a
  * logical client is not waited for: it outlives the save, and gets the error.  A server
- * that stops itself at a recovery target does not write the line, and saves nothing.  Single-user mode neither loads nor
- * saves: the file waits.
+ * that stops itself at a recovery target does not write the line, and saves nothing.
+ * Single-user mode neither loads nor saves: the file waits.
  */
 #include "save.h"
 
