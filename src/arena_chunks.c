@@ -202,8 +202,9 @@ nxm_chunk_map(NxmSpace *space, int chunk)
 					 errmsg("a segment of nexusmem's shared memory does not exist any more"),
 					 errhint("Restart the server.")));
 	}
-	space->base[chunk] = aligned((NXM_CHUNK_FLAGS(handle) & NXM_CHUNK_SMALL_PAGES) != 0,
-								 segment) + NXM_CHUNK_OFFSET(handle);
+	nxm_chunk_mapped(space, chunk,
+					 aligned((NXM_CHUNK_FLAGS(handle) & NXM_CHUNK_SMALL_PAGES) != 0,
+							 segment) + NXM_CHUNK_OFFSET(handle));
 }
 
 void

@@ -253,8 +253,7 @@ static inline int64
 buffers_used(void)
 {
 	return pgBufferUsage.shared_blks_hit + pgBufferUsage.shared_blks_read +
-		pgBufferUsage.local_blks_hit + pgBufferUsage.local_blks_read +
-		pgBufferUsage.temp_blks_read;
+		pgBufferUsage.local_blks_hit + pgBufferUsage.local_blks_read;
 }
 
 static void

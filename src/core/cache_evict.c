@@ -248,7 +248,8 @@ nxm_cache_drain_index(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 
 	for (int i = 0; i < DRAIN_STEPS && result == NXM_OK; i++)
 	{
-		if (space->local->nretired >= NXM_EPOCH_LIMBO_HIGH)
+		if (space->local->nretired - space->local->nunmapped >=
+			NXM_EPOCH_LIMBO_HIGH)
 		{
 			if (i == 0)
 				result = NXM_EXISTS;

@@ -20,6 +20,8 @@
 
 /* An index of more bytes has grown: this is more than the first one takes. */
 #define GROWN_BYTES (16 * sizeof(NxmBucket))
+/* Bytes that wait for the epoch, from which on nothing is cleared past the limit. */
+#define MOST_WAITING (64 * NXM_PAGE_SIZE)
 
 /* Puts another body, or none, in place of the present one.  mark: as nxm_map_clear_to(). */
 static NxmResult
@@ -68,9 +70,13 @@ nxm_map_clear_to(NxmSpace *space, NxmMap *map, uint32_t log, uint64_t mark,
 	*removed = nxm_map_entries(map);
 	if (nxm_load(&map->dead) != 0)
 		return NXM_EXISTS;
-	/* not where it takes more than it gives back: then a loop would, without end */
+	/*
+	 * Not where it takes more than it gives back, nor while much waits for the epoch: then
+	 * a loop would pass the limit without end.
+	 */
 	space->past_limit |= space->account == 0 &&
-		(*removed != 0 || nxm_load_relaxed(&map->memory) > GROWN_BYTES);
+		(*removed != 0 || nxm_load_relaxed(&map->memory) > GROWN_BYTES) &&
+		nxm_load_relaxed(&space->shared->account[0].limbo) < MOST_WAITING;
 	body = nxm_map_new_body(space, map, log);
 	space->past_limit = past_limit;
 	if (body == 0)

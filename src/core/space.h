@@ -425,6 +425,19 @@ extern uint32_t nxm_chunk_first_page(uint32_t npages);
 /* For nxm_leave(): a limbo is to be emptied. */
 extern void nxm_leave_slow(NxmSpace *space);
 
+/* This process has mapped a chunk there. */
+static inline void
+nxm_chunk_mapped(NxmSpace *space, int chunk, char *base)
+{
+	space->base[chunk] = base;
+	/* what it has in its epoch limbo may be in this one */
+	if (space->local != NULL && space->local->nunmapped != 0)
+	{
+		space->local->nunmapped = 0;
+		space->limbo_due = true;
+	}
+}
+
 /* Begins a section; see the head of this file. */
 static inline void
 nxm_enter(NxmSpace *space)

@@ -90,7 +90,7 @@ check_again(NxmResult result)
 		return false;
 	check_assert(space->need_chunk == 0);
 	check_assert(space->base[0] == NULL);
-	space->base[0] = chunk;
+	nxm_chunk_mapped(space, 0, chunk);
 	return true;
 }
 

@@ -566,7 +566,6 @@ retire_far_arrays(int proc)
 	check_assert(!space->limbo_due);
 	check_assert(space->local->nretired == FAR_ARRAYS);
 	check_assert(check_again(NXM_NEED_CHUNK));
-	replace_array(2);
 	check_assert(space->limbo_due);
 	for (int i = 0; i < 3; i++)
 		nxm_epoch_poll(space);

@@ -171,7 +171,7 @@ map_chunk(NxmSpace *space, int chunk)
 		env->chunks[chunk] = map(env, env->chunk_fd, env->chunk_bytes[chunk],
 								 CHUNK_AT(chunk));
 	}
-	space->base[chunk] = env->chunks[chunk];
+	nxm_chunk_mapped(space, chunk, env->chunks[chunk]);
 	pthread_mutex_unlock(env->lock);
 }
 
@@ -240,7 +240,7 @@ add_chunk(NxmSpace *space, uint64_t nchunks)
 					(int) nchunks);
 			abort();
 		}
-		space->base[chunk] = env->chunks[nchunks];
+		nxm_chunk_mapped(space, chunk, env->chunks[nchunks]);
 	}
 	nxm_store(&world->growing, 0);
 	return nchunks < NXM_MAX_CHUNKS;
