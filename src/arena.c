@@ -132,13 +132,19 @@ limit_pages(NxmSpaceShared *shared, int account)
 	return pages > descriptors ? pages - descriptors : 0;
 }
 
-/* Under the lock. */
+/* When this process's settings were read. */
+static TimestampTz
+settings_as_of(void)
+{
+	/* a parallel worker has those of its leader, which may be old */
+	return IsParallelWorker() ? 0 : PgReloadTime;
+}
+
+/* Under the lock: unless newer ones are in force. */
 static void
-store_limits(NxmAnchor *a)
+store_limits(NxmAnchor *a, TimestampTz as_of)
 {
 	NxmSpaceShared *shared = nxm_arena_shared(a);
-	/* a parallel worker has the settings of its leader, which may be old */
-	TimestampTz as_of = IsParallelWorker() ? 0 : PgReloadTime;
 
 	/* one that is yet to come: the clock was set back */
 	if (as_of < a->limits_as_of && a->limits_as_of <= GetCurrentTimestamp())
@@ -165,7 +171,7 @@ init_anchor(NxmAnchor *a, uint32 tranche)
 	nxm_init(&a->generation, 1);
 	nxm_init(&a->next_id, 1);
 	nxm_space_init(shared, process_count(), nxm_space_nodes(), 0);
-	store_limits(a);
+	store_limits(a, settings_as_of());
 }
 
 void
@@ -323,7 +329,7 @@ nxm_anchor_if_any(void)
  * and not among limit_pages()'s yet.  Not wait: where one is, later.
  */
 static void
-put_limits_into_force(NxmAnchor *a, bool wait)
+put_limits_into_force(NxmAnchor *a, TimestampTz as_of, bool wait)
 {
 	nxm_begin_operation();
 	if (wait)
@@ -331,7 +337,7 @@ put_limits_into_force(NxmAnchor *a, bool wait)
 	if (wait || LWLockConditionalAcquire(&a->grow_lock, LW_EXCLUSIVE))
 	{
 		limit_changed = false;
-		store_limits(a);
+		store_limits(a, as_of);
 		LWLockRelease(&a->grow_lock);
 	}
 	nxm_end_operation();
@@ -406,7 +412,7 @@ nxm_space(void)
 	if (unlikely(!attached))
 		attach();
 	if (unlikely(limit_changed))
-		put_limits_into_force(anchor, false);
+		put_limits_into_force(anchor, settings_as_of(), false);
 	if (my_slot != NULL &&
 		unlikely(pg_atomic_read_u64(&my_slot->home) != seen_home))
 		see_home();
@@ -672,7 +678,7 @@ nxm_again_slow(NxmSpace *space, NxmResult result)
 		case NXM_WANT_LIMIT:
 			/* raised meanwhile, and a call in a loop has not looked since */
 			if (limit_changed)
-				put_limits_into_force(anchor, true);
+				put_limits_into_force(anchor, settings_as_of(), true);
 			else if (!make_room(space, space->need_node))
 				raise_limit_reached(space);
 			break;
@@ -733,7 +739,8 @@ nxm_arena_tick(void)
 	if (a == NULL)
 		return;
 	shared = nxm_arena_shared(a);
-	put_limits_into_force(a, false);
+	/* it has just looked for new settings; others may have read theirs long before */
+	put_limits_into_force(a, GetCurrentTimestamp(), false);
 	if (nxm_load(&shared->nchunks) == 0)
 		return;
 	space = nxm_space();
