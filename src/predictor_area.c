@@ -189,6 +189,8 @@ nxm_predictor_area_reset(void)
 				 errmsg("could not map the memory of the learned predictor"),
 				 errhint("Repeat it in another session.")));
 	nxm_predictor_reset(p);
+	/* a barrier: pairs with write_saved(), which may put what was before there */
+	pg_atomic_fetch_add_u32(&shared->resets, 1);
 	/* not left to the worker, whose save may fail, or come after a crash */
 	err = unlink_file();
 	pg_atomic_write_u32(&shared->save_wanted, 1);
@@ -430,9 +432,11 @@ write_saved(uint64 *bytes)
 	int			fd;
 	bool		ok = true;
 	bool		late = false;
+	uint32		resets = pg_atomic_read_u32(&shared->resets);
 
 	if (body == NULL)
 		return "out of memory";
+	pg_read_barrier();
 	size = nxm_predictor_save(predictor, body, size, answer);
 
 	fd = nxm_saved_create(&predictor_file, &what_failed);
@@ -457,6 +461,9 @@ write_saved(uint64 *bytes)
 		what_failed = psprintf("%s: %m", what_failed);
 	if (!nxm_saved_close(&predictor_file, fd, ok, &what_failed))
 		what_failed = psprintf("%s: %m", what_failed);
+	/* then it is of before, and comes after the file was removed */
+	else if (pg_atomic_read_u32(&shared->resets) != resets && unlink_file() == 0)
+		(void) fsync_fname_ext(NXM_SAVED_DIR, true, false, LOG);
 	pfree(body);
 	*bytes = length;
 	return what_failed;
