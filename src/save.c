@@ -143,6 +143,20 @@ put_beside(const char *path, const char *why)
  * cannot be removed.
  */
 
+/* Without an error, which a file opened for a transaction may raise. */
+static bool
+flush_directory(void)
+{
+	int			fd = BasicOpenFile(NXM_SAVED_DIR, O_RDONLY | PG_BINARY);
+	bool		ok = fd >= 0 && pg_fsync(fd) == 0;
+	int			save_errno = errno;
+
+	if (fd >= 0)
+		close(fd);
+	errno = save_errno;
+	return ok;
+}
+
 /* Returns why it cannot be loaded; NULL: all is well. */
 static const char *
 take_file(void)
@@ -153,8 +167,8 @@ take_file(void)
 	if (!taken)
 		return psprintf("it could not be renamed to \"%s\": %m",
 						NXM_STRUCTURES_LOADING);
-	if (fsync_fname_ext(NXM_SAVED_DIR, true, false, LOG) != 0)
-		return "its directory could not be flushed";
+	if (!flush_directory())
+		return psprintf("its directory could not be flushed: %m");
 	return NULL;
 }
 
@@ -164,7 +178,7 @@ put_back_file(void)
 {
 	if (taken &&
 		(rename(NXM_STRUCTURES_LOADING, nxm_structures_file.path) != 0 ||
-		 fsync_fname_ext(NXM_SAVED_DIR, true, false, LOG) != 0))
+		 !flush_directory()))
 		ereport(LOG,
 				(errcode_for_file_access(),
 				 errmsg("could not rename file \"%s\" to \"%s\": %m",
@@ -181,6 +195,8 @@ end_load(void)
 {
 	uint32		expected = NXM_LOAD_LOADING;
 
+	/* what is said of the file ends with a look at them, and the state is yet to change */
+	HOLD_INTERRUPTS();
 	if (!settled)
 		put_back_file();
 	nxm_begin_operation();
@@ -197,6 +213,7 @@ end_load(void)
 	else if (taken)
 		(void) durable_unlink(NXM_STRUCTURES_LOADING, LOG);
 	taken = false;
+	RESUME_INTERRUPTS();
 }
 
 static void
