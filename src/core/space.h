@@ -305,6 +305,7 @@ struct NxmSpace
 	bool		limbo_due;		/* nxm_leave() has a limbo to empty */
 	NxmWant		want;			/* reset by whoever acts on it */
 	int			need_account;	/* that the memory was to be counted in */
+	uint32_t	leaves;			/* of sections, with so many in it that it polls */
 	NxmRef		record;			/* for the epoch limbo when that is full; 0: none yet */
 
 	/* what nxm_alloc() takes, see nxm_allocate_from() */

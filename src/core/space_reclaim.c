@@ -532,7 +532,7 @@ nxm_leave_slow(NxmSpace *space)
 	if (local->nlimbo == NXM_LIMBO || local->nbig > 0)
 		nxm_flush(space);
 	/* not at every leaving while a stopped process holds the epoch */
-	if (waiting(local) >= POLLED_FOR && waiting(local) % 4 == 0)
+	if (waiting(local) >= POLLED_FOR && ++space->leaves % 4 == 0)
 		nxm_epoch_poll(space);
 	/* unless it is urgent; alone, three are enough for all */
 	for (int i = 0; i < 3 && waiting(local) >= NXM_EPOCH_LIMBO_HIGH; i++)

@@ -95,6 +95,9 @@ mutant "displaced note forgotten" check_space space_reclaim.c \
 			return;'
 mutant "polled for what is not mapped" check_space space_reclaim.c \
 	'return local->nretired - local->nunmapped;' 'return local->nretired;'
+mutant "chunk mapped with nothing polled for" check_space space.h \
+	'		space->local->nunmapped = 0;
+		space->limbo_due = true;' ''
 mutant "what was not mapped never polled for" check_space space_reclaim.c \
 	'local->nunmapped = nunmapped;' 'local->nunmapped = kept;'
 mutant "record of orphans taken for one of the account in use" check_space space_reclaim.c \
