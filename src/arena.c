@@ -40,6 +40,7 @@
 #include "core/cache.h"
 #include "miscadmin.h"
 #include "nodes.h"
+#include "postmaster/interrupt.h"
 #include "scheduler.h"
 #include "shmem.h"
 #include "slot.h"
@@ -739,8 +740,9 @@ nxm_arena_tick(void)
 	if (a == NULL)
 		return;
 	shared = nxm_arena_shared(a);
-	/* it has just looked for new settings; others may have read theirs long before */
-	put_limits_into_force(a, GetCurrentTimestamp(), false);
+	/* others may have read theirs long before they took them over */
+	put_limits_into_force(a, ConfigReloadPending ? settings_as_of() : GetCurrentTimestamp(),
+						  false);
 	if (nxm_load(&shared->nchunks) == 0)
 		return;
 	space = nxm_space();

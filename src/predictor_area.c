@@ -462,7 +462,7 @@ write_saved(uint64 *bytes)
 	if (!nxm_saved_close(&predictor_file, fd, ok, &what_failed))
 		what_failed = psprintf("%s: %m", what_failed);
 	/* then it is of before, and comes after the file was removed */
-	else if (pg_atomic_read_u32(&shared->resets) != resets && unlink_file() == 0)
+	if (pg_atomic_read_u32(&shared->resets) != resets && unlink_file() == 0)
 		(void) fsync_fname_ext(NXM_SAVED_DIR, true, false, LOG);
 	pfree(body);
 	*bytes = length;
