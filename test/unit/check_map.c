@@ -846,6 +846,13 @@ clear_at_limit(int proc)
 		return;
 	for (int i = 0; i < KEYS; i++)
 		operate(DELETE, i, 0, 0);
+	/* what was retired before the section of process 2 is free by now */
+	for (int i = 0; i < 8; i++)
+	{
+		nxm_enter(space);
+		nxm_leave(space);
+	}
+	hold_bodies();
 	clear();
 	drain(true);
 	for (int i = 0; i < 2; i++)
