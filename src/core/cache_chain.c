@@ -174,7 +174,7 @@ segment_of(NxmSpace *space, NxmChain *chain, NxmAtomic *entry, uint64_t *name,
 	*name = nxm_load(entry);
 	if (*name == 0 || *name == NAME_GONE)
 		return NULL;
-	segment = segment_at(space, (NxmRef) NAME_PAGE(*name) << NXM_PAGE_SHIFT);
+	segment = segment_named(space, *name);
 	if (segment == NULL)
 	{
 		*result = NXM_NEED_CHUNK;
@@ -362,7 +362,7 @@ displace(NxmSpace *space, NxmCachePartition *part, uint64_t now, uint64_t name)
 
 		if (other == 0)
 			continue;
-		segment = segment_at(space, (NxmRef) NAME_PAGE(other) << NXM_PAGE_SHIFT);
+		segment = segment_named(space, other);
 		/* without deadline: 0, which is never before */
 		if (segment != NULL && nxm_load_relaxed(&segment->due) - 1 >= now &&
 			nxm_cas(&part->ripe[i], &other, name))
@@ -458,7 +458,7 @@ claim_ripe(NxmSpace *space, NxmCachePartition *part, uint64_t now, bool spare,
 
 		if (name == 0)
 			continue;
-		segment = segment_at(space, (NxmRef) NAME_PAGE(name) << NXM_PAGE_SHIFT);
+		segment = segment_named(space, name);
 		if (segment == NULL)
 			return NXM_NEED_CHUNK;
 		word = nxm_load(&segment->word);
@@ -507,7 +507,7 @@ nxm_cache_examine(NxmSpace *space, NxmCachePartition *part, uint64_t since)
 	name = oldest(space, &part->chain[KIND_MAIN]);
 	if (name == 0)
 		return true;
-	segment = segment_at(space, (NxmRef) NAME_PAGE(name) << NXM_PAGE_SHIFT);
+	segment = segment_named(space, name);
 	word = nxm_load(&segment->word);
 	if (SEG_LIFE(word) != NAME_LIFE(name) || SEG_STATE(word) != SEG_SEALED)
 		return false;
@@ -530,7 +530,7 @@ claim_examined(NxmSpace *space, NxmCachePartition *part, NxmVictim *victim)
 
 	if (name == 0)
 		return false;
-	segment = segment_at(space, (NxmRef) NAME_PAGE(name) << NXM_PAGE_SHIFT);
+	segment = segment_named(space, name);
 	if (segment == NULL)
 		return false;
 	word = nxm_load(&segment->word);
@@ -599,7 +599,7 @@ nxm_cache_pick_drained(NxmSpace *space, NxmCachePartition *part, NxmVictim *vict
 
 		if (name == 0)
 			continue;
-		segment = segment_at(space, (NxmRef) NAME_PAGE(name) << NXM_PAGE_SHIFT);
+		segment = segment_named(space, name);
 		if (segment == NULL)
 			return NXM_NEED_CHUNK;
 		word = nxm_load(&segment->word);

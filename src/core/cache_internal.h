@@ -309,6 +309,13 @@ segment_at(NxmSpace *space, NxmRef ref)
 	return (NxmCacheSegment *) nxm_page_words(space, nxm_ref_page(ref));
 }
 
+/* The same of a segment that a name, or a cell, is of. */
+static inline NxmCacheSegment *
+segment_named(NxmSpace *space, uint64_t name)
+{
+	return segment_at(space, (NxmRef) NAME_PAGE(name) << NXM_PAGE_SHIFT);
+}
+
 /* The head of the segment that an item is in, whose page is mapped. */
 static inline uint64_t *
 head_at(NxmSpace *space, NxmRef ref)

@@ -179,7 +179,7 @@ nxm_cache_seal(NxmSpace *space, NxmCachePartition *part, bool close)
 				NxmCacheSegment *segment;
 				uint64_t	word;
 
-				segment = segment_at(space, (NxmRef) NAME_PAGE(c) << NXM_PAGE_SHIFT);
+				segment = segment_named(space, c);
 				if (segment == NULL)
 					return NXM_NEED_CHUNK;
 				word = nxm_load(&segment->word);
@@ -213,7 +213,7 @@ typedef enum CellOwner
 static CellOwner
 owner_of(NxmSpace *space, uint64_t c, int kind, uint32_t scale, uint64_t due)
 {
-	NxmCacheSegment *segment = segment_at(space, (NxmRef) NAME_PAGE(c) << NXM_PAGE_SHIFT);
+	NxmCacheSegment *segment = segment_named(space, c);
 	uint64_t	word;
 
 	if (segment == NULL)
@@ -273,7 +273,7 @@ find_cell(NxmSpace *space, NxmCachePartition *part, uint64_t tag, int kind, uint
 			used = SEGMENT_UNITS + 1;
 		else
 		{
-			segment = segment_at(space, (NxmRef) NAME_PAGE(word) << NXM_PAGE_SHIFT);
+			segment = segment_named(space, word);
 			if (segment != NULL)
 			{
 				state = nxm_load_relaxed(&segment->word);

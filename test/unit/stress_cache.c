@@ -709,7 +709,7 @@ counts_agree(Worker *worker)
 
 					if (name == NAME_GONE || name == 0)
 						continue;
-					segment = segment_at(view.space, (NxmRef) NAME_PAGE(name) << NXM_PAGE_SHIFT);
+					segment = segment_named(view.space, name);
 					word = nxm_load(&segment->word);
 					if (SEG_LIFE(word) != NAME_LIFE(name))
 						continue;
