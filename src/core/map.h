@@ -127,7 +127,8 @@ typedef struct NxmMap
 	NxmAtomic	housekeeper;	/* process + 1; 0: nobody */
 	NxmAtomic	dead;			/* a directory cut off by clear, being drained; 1: one
 								 * is being cut off */
-	NxmAtomic	drained;		/* hint: so many of its last entries are drained */
+	NxmAtomic	drained;		/* hint: its serial, and so many of its last entries that
+								 * are drained */
 	NxmAtomic	mark;			/* of who cut that directory off */
 	NxmAtomic	memory;			/* bytes of segments and directories */
 	uint64_t	unused[2];

@@ -14,7 +14,8 @@
  * not, and then the segment leads to its successors.
  *
  * Limits: a process that is stopped between its two stores in cut_off() keeps
- * others from clearing this map.
+ * others from clearing this map.  One that is stopped in a drain while the directory is
+ * replaced exactly a multiple of 2^24 times would pass for one of the present body.
  */
 #include "map_internal.h"
 
@@ -241,7 +242,8 @@ nxm_map_drain_items(NxmSpace *space, NxmMap *map, const NxmMapItems *items)
 {
 	uint64_t	dead = nxm_load(&map->dead);
 	uint32_t	depth = directory_depth(dead);
-	uint64_t	first;
+	uint64_t	serial = dead & ~(SERIAL_ONE - 1);
+	uint64_t	i;
 
 	/* cutting: it is for whoever does it to come here after */
 	if (dead == 0 || dead == CUTTING)
@@ -249,9 +251,13 @@ nxm_map_drain_items(NxmSpace *space, NxmMap *map, const NxmMapItems *items)
 	if (!nxm_map_directory_is_mapped(space, dead) || !nxm_can_retire(space))
 		return NXM_NEED_CHUNK;
 
-again:
-	first = nxm_load_relaxed(&map->drained);
-	for (uint64_t i = first; i < UINT64_C(1) << depth; i++)
+	/*
+	 * Of a body before it may say where here the middle of a segment is: a process that
+	 * was held up may set it at any time.
+	 */
+	i = nxm_load_relaxed(&map->drained);
+	i = (i & ~(SERIAL_ONE - 1)) == serial ? i & (SERIAL_ONE - 1) : 0;
+	for (; i < UINT64_C(1) << depth; i++)
 	{
 		uint64_t	last = (UINT64_C(1) << depth) - 1 - i;
 		NxmAtomic  *entry = directory_entry(space, dead, last);
@@ -274,14 +280,8 @@ again:
 			nxm_store(directory_entry(space, dead, last - n), ENTRY_DEAD);
 		if (nxm_cas(entry, &word, ENTRY_DEAD))
 			retire_segments(space, map, word & NXM_REF_MASK);
-		nxm_store_relaxed(&map->drained, i);
+		nxm_store_relaxed(&map->drained, serial | i);
 		return NXM_OK;
-	}
-	if (first != 0)
-	{
-		/* a process that was held up may have set it for a body before */
-		nxm_store_relaxed(&map->drained, 0);
-		goto again;
 	}
 	if (nxm_cas(&map->dead, &dead, 0))
 		nxm_map_retire_directory(space, map, dead);

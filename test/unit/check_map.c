@@ -725,6 +725,36 @@ clear_growth(int proc)
 }
 
 /*
+ * Two drain one body, and one of them may be the last to say how far they got.  The
+ * next body is as deep at its other end, so that there its segments have other entries.
+ */
+static const char *const draining[] = {"nxm_map_drain_items", NULL};
+
+static void
+setup_cut_off(void)
+{
+	setup(2, 6);
+	clear();
+}
+
+static void
+drain_both(int proc)
+{
+	(void) proc;
+	drain(true);
+}
+
+static void
+finish_other_shape(void)
+{
+	crowded = true;
+	for (int i = 6; i < KEYS; i++)
+		operate(PUT, i, i, 0);
+	clear();
+	finish();
+}
+
+/*
  * A write that is in need of a chunk meets a growth: a segment as deep as the directory
  * has migrated, and there is no memory to double that.
  */
@@ -1004,6 +1034,7 @@ static const CheckCase cases[] = {
 	{"a chunk needed for what a growth retires", 2, setup_far_growth, keep_far_growth, finish_far_record, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"clearing at the limit", 2, setup_at_limit, clear_at_limit, finish_at_limit, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"all schedules of clear and growth", 2, setup_crowded, clear_growth, finish, CHECK_EXHAUSTIVE, 40000, 3, 0, NULL, housekeeping},
+	{"all schedules of drain and drain, before a body of another shape", 2, setup_cut_off, drain_both, finish_other_shape, ALL, 2, 0, NULL, draining},
 	{"all schedules of insert and insert", 2, setup_one, insert_insert, finish, ALL, 2, 1, NULL, NULL},
 	{"all schedules of insert and delete, insert", 2, setup_one, insert_delete, finish, ALL, 2, 1, NULL, NULL},
 	{"all schedules of replace, replace and get", 2, setup_one, replace_get, finish, ALL, 2, 2, NULL, NULL},

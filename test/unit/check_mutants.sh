@@ -269,6 +269,8 @@ mutant "entries not cleared past the limit" check_map map_drain.c \
 	'(*removed != 0 || nxm_load_relaxed(&map->memory) > GROWN_BYTES)' 'nxm_load_relaxed(&map->memory) > GROWN_BYTES'
 mutant "entry drained while it may change" check_map map_drain.c \
 	'nxm_fetch_or(entry, ENTRY_DEAD) | ENTRY_DEAD' 'nxm_load(entry)'
+mutant "drain that begins where one of a body before ended" check_map map_drain.c \
+	'(i & ~(SERIAL_ONE - 1)) == serial ?' 'true ?'
 mutant "directory doubled after it was cut off" check_map map_grow.c \
 	'if (!nxm_cas(&map->directory, &directory, doubled))' 'nxm_store(&map->directory, doubled);
 	if (false)'
