@@ -520,10 +520,18 @@ create(const NxmNameKey *k, Oid database, Oid owner, NxmKind kind,
 
 		if (acl_ref != 0)
 			nxm_free(space, acl_ref);
-		/* nobody has seen it: a cache needs no second look */
-		do
-			drained = nxm_object_free_contents(object);
-		while (drained == NXM_OK);
+		/*
+		 * Nobody has seen it: a cache needs no second look, and draining a map might fail
+		 * for want of a chunk.
+		 */
+		if (kind == NXM_KIND_MAP)
+			nxm_map_fini(space, &object->u.map);
+		else
+		{
+			do
+				drained = nxm_object_free_contents(object);
+			while (drained == NXM_OK);
+		}
 		nxm_free(space, ref);
 	}
 	else if (kind == NXM_KIND_CACHE)

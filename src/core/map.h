@@ -168,6 +168,9 @@ struct NxmWrite
 /* Makes an empty map in zeroed memory.  NXM_OK or NXM_NEED_MEMORY. */
 extern NxmResult nxm_map_init(NxmSpace *space, NxmMap *map);
 
+/* Frees what it made, before anybody else could see the map. */
+extern void nxm_map_fini(NxmSpace *space, NxmMap *map);
+
 extern NxmResult nxm_map_get(NxmSpace *space, NxmMap *map, const NxmKey *key,
 							 NxmBuffer *buffer);
 extern NxmResult nxm_map_write(NxmSpace *space, NxmMap *map, const NxmKey *key,

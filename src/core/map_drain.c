@@ -94,6 +94,12 @@ nxm_map_drop(NxmMap *map)
 	return cut_off(map, 0, 0);
 }
 
+void
+nxm_map_fini(NxmSpace *space, NxmMap *map)
+{
+	nxm_map_free_body(space, map, nxm_load_relaxed(&map->directory));
+}
+
 static NxmResult
 item_prepare(NxmSpace *space, const NxmMapItems *items, NxmAtomic *slot,
 			 uint64_t word)

@@ -912,6 +912,22 @@ finish_at_limit(void)
 	finish();
 }
 
+/* One that nobody has seen needs no memory to be freed, nor to wait for the epoch. */
+static void
+fini_unseen(int proc)
+{
+	NxmSpace   *space = check_space();
+	NxmMap	   *unseen = check_shared(sizeof(*unseen), "unseen");
+	uint64_t	limbo = nxm_load(&space->shared->limbo);
+
+	if (proc != 1)
+		return;
+	check_assert(nxm_map_init(space, unseen) == NXM_OK);
+	nxm_map_fini(space, unseen);
+	check_assert(nxm_load(&unseen->memory) == 0);
+	check_assert(nxm_load(&space->shared->limbo) == limbo);
+}
+
 /*
  * More is retired than the list of the process holds while another one is stopped in a
  * section, and the only memory for a record of it is in a chunk that is not mapped.  A
@@ -1032,6 +1048,7 @@ static const CheckCase cases[] = {
 	{"a chunk needed where the directory cannot be doubled", 2, setup_undoubled, write_foreign, finish_undoubled, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"a chunk needed for what a drain retires", 2, setup_far_record, drain_far_record, finish_far_record, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"a chunk needed for what a growth retires", 2, setup_far_growth, keep_far_growth, finish_far_record, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
+	{"a map that nobody has seen", 2, setup_one, fini_unseen, finish, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"clearing at the limit", 2, setup_at_limit, clear_at_limit, finish_at_limit, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"all schedules of clear and growth", 2, setup_crowded, clear_growth, finish, CHECK_EXHAUSTIVE, 40000, 3, 0, NULL, housekeeping},
 	{"all schedules of drain and drain, before a body of another shape", 2, setup_cut_off, drain_both, finish_other_shape, ALL, 2, 0, NULL, draining},
