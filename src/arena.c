@@ -700,7 +700,7 @@ nxm_again_slow(NxmSpace *space, NxmResult result)
 bool
 nxm_cache_again_slow(NxmSpace *space, NxmResult result)
 {
-	NxmAtomic  *short_at = &anchor->cache_short;
+	TimestampTz short_at = (TimestampTz) nxm_load_relaxed(&anchor->cache_short);
 	TimestampTz now;
 	NxmGrowth	growth;
 	char	   *reason;
@@ -710,8 +710,7 @@ nxm_cache_again_slow(NxmSpace *space, NxmResult result)
 	space->want = NXM_WANT_NOTHING;
 	now = GetCurrentTimestamp();
 	/* making a segment in vain costs more than what is gained by asking often */
-	if (!TimestampDifferenceExceeds((TimestampTz) nxm_load_relaxed(short_at), now,
-									CACHE_RETRY_MS))
+	if (!nxm_is_over(short_at, now, CACHE_RETRY_MS))
 		return false;
 
 	nxm_begin_operation();
@@ -723,7 +722,7 @@ nxm_cache_again_slow(NxmSpace *space, NxmResult result)
 		return true;
 	/* at the limit it is as it should be */
 	if (growth != NXM_GROW_LIMIT)
-		nxm_store_relaxed(short_at, (uint64) now);
+		nxm_store_relaxed(&anchor->cache_short, (uint64) now);
 	return false;
 }
 
@@ -759,7 +758,7 @@ nxm_arena_tick(void)
 
 	/* passes may come more often while caches are busy */
 	now = GetCurrentTimestamp();
-	if (TimestampDifferenceExceeds(collapsed, now, COLLAPSE_INTERVAL_MS))
+	if (nxm_is_over(collapsed, now, COLLAPSE_INTERVAL_MS))
 	{
 		collapsed = now;
 		(void) sweep(space);

@@ -12,6 +12,7 @@
 #include "core/space.h"
 #include "port/atomics.h"
 #include "storage/lwlock.h"
+#include "utils/timestamp.h"
 
 /* Bumped with every change of what is in the anchor or in a space, or of nxm_hash(). */
 #ifndef NXM_LAYOUT_VERSION		/* a test raises it */
@@ -139,6 +140,13 @@ nxm_end_operation(void)
 {
 	if (unlikely(nxm_signals_matter))
 		nxm_let_signals();
+}
+
+/* Is it ms since a time, or that yet to come, as where the clock was set back? */
+static inline bool
+nxm_is_over(TimestampTz since, TimestampTz now, int ms)
+{
+	return since > now || TimestampDifferenceExceeds(since, now, ms);
 }
 
 /*

@@ -207,7 +207,7 @@ pass(TimestampTz *reconciled, long *wait)
 		return false;
 
 	if (pg_atomic_exchange_u32(&shared->reconcile, 0) != 0 ||
-		TimestampDifferenceExceeds(*reconciled, now, RECONCILE_INTERVAL_MS))
+		nxm_is_over(*reconciled, now, RECONCILE_INTERVAL_MS))
 	{
 		*reconciled = now;
 		reconcile();

@@ -379,7 +379,7 @@ cache_status(void)
 					  psprintf("%d partitions for %d nodes", partitions, nodes) :
 					  psprintf("a partition on each of %d nodes", nodes));
 	short_at = (TimestampTz) nxm_load(&nxm_anchor()->cache_short);
-	if (!TimestampDifferenceExceeds(short_at, GetCurrentTimestamp(), SHORT_MS))
+	if (!nxm_is_over(short_at, GetCurrentTimestamp(), SHORT_MS))
 		return row("degraded", dynamic_shared_memory_type == DSM_IMPL_POSIX ?
 				   "Enlarge /dev/shm (in a container with --shm-size), or lower nexusmem.cache_size." :
 				   "Give the server more shared memory, or lower nexusmem.cache_size.",
