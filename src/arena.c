@@ -603,6 +603,25 @@ raise_no_memory(const char *reason)
 			 errhint("Drop structures, give the server more shared memory, or lower nexusmem.memory_limit and nexusmem.cache_size.")));
 }
 
+/* nxm_chunk_grow() as an operation: it may raise an error, and what catches that go on. */
+static NxmGrowth
+grow_chunk(NxmSpace *space, char **reason)
+{
+	NxmGrowth	growth;
+
+	nxm_begin_operation();
+	PG_TRY();
+	{
+		growth = nxm_chunk_grow(space, &anchor->grow_lock, reason);
+	}
+	PG_FINALLY();
+	{
+		nxm_end_operation();
+	}
+	PG_END_TRY();
+	return growth;
+}
+
 static void
 grow(NxmSpace *space)
 {
@@ -611,10 +630,7 @@ grow(NxmSpace *space)
 	NxmGrowth	growth;
 	char	   *reason;
 
-	nxm_begin_operation();
-	growth = nxm_chunk_grow(space, &anchor->grow_lock, &reason);
-	nxm_end_operation();
-
+	growth = grow_chunk(space, &reason);
 	if (growth == NXM_GROWN || make_room(space, node) || borrow(space, node, now))
 		return;
 	if (growth == NXM_GROW_LIMIT)
@@ -713,9 +729,7 @@ nxm_cache_again_slow(NxmSpace *space, NxmResult result)
 	if (!nxm_is_over(short_at, now, CACHE_RETRY_MS))
 		return false;
 
-	nxm_begin_operation();
-	growth = nxm_chunk_grow(space, &anchor->grow_lock, &reason);
-	nxm_end_operation();
+	growth = grow_chunk(space, &reason);
 	if (reason != NULL)
 		pfree(reason);
 	if (growth == NXM_GROWN)
