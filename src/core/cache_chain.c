@@ -744,7 +744,8 @@ nxm_chain_clean(NxmSpace *space, NxmChain *chain, int most)
 		if (ref == last)
 			break;
 		block = nxm_at(space, ref);
-		if (block == NULL)
+		/* one or two are retired below */
+		if (block == NULL || !nxm_can_retire(space))
 		{
 			result = NXM_NEED_CHUNK;
 			break;

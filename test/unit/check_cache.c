@@ -1349,6 +1349,51 @@ body_names(int proc)
 	}
 }
 
+/* A chunk is needed for what cleaning retires: it is mapped first. */
+static void
+setup_far_names(void)
+{
+	setup(2, AMPLE, 0);
+	for (int i = 0; i < 4; i++)
+		body_names(2);
+	check_far_record();
+}
+
+static void
+clean_far_names(int proc)
+{
+	NxmSpace   *space = check_space();
+	NxmResult	result;
+
+	if (proc != 1)
+		return;
+	do
+	{
+		nxm_enter(space);
+		result = nxm_chain_clean(space, &partition()->chain[KIND_MAIN], 8);
+		nxm_leave(space);
+	} while (check_far_again(result));
+	check_assert(result == NXM_OK);
+	check_assert(nxm_load(&space->shared->leaked) == 0);
+	check_assert(nxm_load(&space->shared->orphans) != 0);
+}
+
+static void
+finish_far_names(void)
+{
+	NxmSpace   *space = check_space();
+	NxmResult	result;
+
+	nxm_store(&space->lines[1].epoch, 0);
+	check_free_held();
+	DO(result, nxm_cache_drop(view(), cache));
+	check_assert(result == NXM_OK);
+	for (int i = 0; i < 200 && (result == NXM_OK || result == NXM_EXISTS); i++)
+		DO(result, nxm_cache_drain(view(), cache));
+	check_assert(result == NXM_ABSENT);
+	check_far_free();
+}
+
 /* Cleaned while names come and segments go. */
 static void
 body_chain(int proc)
@@ -1598,6 +1643,7 @@ static const CheckCase cases[] = {
 	{"limit below the index", 3, setup_lowered, body_lowered, finish_lowered, OFTEN, NULL},
 	{"limit of the cache's own", 3, setup_limit, body_limit, finish_limit, OFTEN, NULL},
 	{"chains cleaned", 3, setup_ample, body_chain, finish, OFTEN, NULL},
+	{"a chunk needed for what cleaning retires", 2, setup_far_names, clean_far_names, finish_far_names, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"names alone", 3, setup_ample, body_names, finish, OFTEN, NULL},
 	{"drop", 3, setup_drop, body_drop, finish_drop, OFTEN, NULL},
 	{"a key that is read often", 2, setup_rooms, body_hot, finish, OFTEN, NULL},

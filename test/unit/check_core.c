@@ -14,6 +14,8 @@ static NxmSpace spaces[CHECK_MAX_PROCS];
 static int	nprocs;
 static uint32_t npages_all;
 static char *chunk;
+static NxmRef held[400];
+static int	nheld;
 
 CheckRefusals check_refusals;
 
@@ -46,6 +48,7 @@ check_core_setup(int procs, int npages)
 
 	nprocs = procs;
 	check_refusals = CHECK_NOT_REFUSED;
+	nheld = 0;
 	shared = check_shared(nxm_space_size(procs), "space");
 	nxm_space_init(shared, procs, 1, (uint64_t) npages);
 	for (int i = 1; i <= procs; i++)
@@ -99,6 +102,76 @@ check_unmap(void)
 {
 	for (int i = 2; i <= nprocs; i++)
 		spaces[i].base[0] = NULL;
+}
+
+void
+check_hold(size_t size)
+{
+	NxmRef		ref;
+
+	while ((ref = nxm_alloc(check_space(), size)) != 0)
+	{
+		check_assert(nheld < LENGTH(held));
+		held[nheld++] = ref;
+	}
+}
+
+void
+check_hold_one(size_t size)
+{
+	check_assert(nheld < LENGTH(held));
+	held[nheld] = nxm_alloc(check_space(), size);
+	check_assert(held[nheld++] != 0);
+}
+
+void
+check_free_held(void)
+{
+	while (nheld > 0)
+		nxm_free(check_space(), held[--nheld]);
+}
+
+#define FAR_PAGES 4
+
+static char *far_chunk;
+
+void
+check_far_record(void)
+{
+	NxmSpace   *space = check_space();
+
+	for (int i = 0; i < NXM_EPOCH_LIMBO - 1; i++)
+		nxm_retire_epoch(space, nxm_alloc(space, NXM_MIN_OBJECT));
+	check_hold(NXM_PAGE_SIZE);
+	far_chunk = check_shared((size_t) FAR_PAGES * NXM_PAGE_SIZE, "far chunk");
+	check_assert(nxm_chunk_add(space, far_chunk, FAR_PAGES, 0, 0) == 1);
+	space->base[1] = NULL;
+	nxm_store(&space->lines[1].epoch, nxm_load(&space->shared->epoch));
+}
+
+bool
+check_far_again(NxmResult result)
+{
+	NxmSpace   *space = check_space();
+
+	if (result != NXM_NEED_CHUNK)
+		return false;
+	check_assert(space->need_chunk == 1 && space->base[1] == NULL);
+	space->base[1] = far_chunk;
+	return true;
+}
+
+void
+check_far_free(void)
+{
+	NxmSpace   *space = check_space();
+
+	for (int i = 0; i < 100 && nxm_load(&space->shared->limbo) != 0; i++)
+		nxm_epoch_poll(space);
+	nxm_flush(space);
+	nxm_give_back(space);
+	check_assert(nxm_load(&space->shared->limbo) == 0);
+	check_assert(nxm_load(&space->shared->nodes[0].used_pages) == 0);
 }
 
 NxmValue

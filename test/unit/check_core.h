@@ -41,6 +41,24 @@ extern void check_unmap(void);
 extern NxmValue check_value(int number, uint32_t len);
 extern int	check_number(const char *data, size_t len);
 
+/*
+ * Takes all that there is for objects of a size, until check_free_held(), or one.
+ * setup forgets them.
+ */
+extern void check_hold(size_t size);
+extern void check_hold_one(size_t size);
+extern void check_free_held(void);
+
+/*
+ * More is about to be retired than the list of process 1 holds, for process 2 is stopped
+ * in a section, and the only memory for a record of it is in a chunk that process 1 has
+ * not mapped.  The second maps it then: the operation is to be repeated.  The third, for
+ * finish(), sees that all has been freed, whatever chunk it is in.
+ */
+extern void check_far_record(void);
+extern bool check_far_again(NxmResult result);
+extern void check_far_free(void);
+
 /* Pages that are counted as having memory. */
 extern int	check_pages_counted(void);
 

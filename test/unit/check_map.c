@@ -760,22 +760,6 @@ finish_other_shape(void)
  */
 #define FOREIGN_CHUNK 5
 
-static NxmRef held[400];
-static int	nheld;
-
-/* All that there is for objects of this size. */
-static void
-hold(size_t size)
-{
-	NxmRef		ref;
-
-	while ((ref = nxm_alloc(check_space(), size)) != 0)
-	{
-		check_assert(nheld < LENGTH(held));
-		held[nheld++] = ref;
-	}
-}
-
 static void
 setup_undoubled(void)
 {
@@ -786,9 +770,8 @@ setup_undoubled(void)
 	space = check_space();
 	limit = &space->shared->account[0].page_limit;
 	/* there is memory for segments */
-	for (nheld = 0; nheld <= NXM_MAX_LOG; nheld++)
-		held[nheld] = nxm_alloc(space, sizeof(NxmSegment) + (sizeof(NxmBucket) << nheld) +
-								sizeof(NxmOverflow));
+	for (int log = 0; log <= NXM_MAX_LOG; log++)
+		check_hold_one(sizeof(NxmSegment) + (sizeof(NxmBucket) << log) + sizeof(NxmOverflow));
 	for (int i = 0; i < 4; i++)
 		nxm_epoch_poll(space);
 	nxm_flush(space);
@@ -797,7 +780,7 @@ setup_undoubled(void)
 		;
 	nxm_store(limit, nxm_load(&space->shared->account[0].pages));
 	/* for a directory of 8 entries: of a size that nothing else has */
-	hold(sizeof(uint64_t) << 3);
+	check_hold(sizeof(uint64_t) << 3);
 	operate(PUT, 5, 5, 0);
 	check_assert(directory_depth(nxm_load(&map->directory)) == 2);
 }
@@ -836,8 +819,7 @@ finish_undoubled(void)
 	NxmSpace   *space = check_space();
 
 	nxm_store(&space->shared->account[0].page_limit, 40);
-	while (nheld > 0)
-		nxm_free(space, held[--nheld]);
+	check_free_held();
 	finish();
 }
 
@@ -849,8 +831,8 @@ static void
 hold_bodies(void)
 {
 	nxm_store(&check_space()->shared->account[0].page_limit, 0);
-	hold(sizeof(NxmSegment) + sizeof(NxmBucket) + sizeof(NxmOverflow));
-	hold(sizeof(uint64_t));
+	check_hold(sizeof(NxmSegment) + sizeof(NxmBucket) + sizeof(NxmOverflow));
+	check_hold(sizeof(uint64_t));
 }
 
 static void
@@ -860,7 +842,6 @@ setup_at_limit(void)
 
 	setup(2, KEYS);
 	space = check_space();
-	nheld = 0;
 	hold_bodies();
 	/* process 2 is in a section */
 	nxm_store(&space->lines[1].epoch, nxm_load(&space->shared->epoch));
@@ -907,8 +888,7 @@ finish_at_limit(void)
 
 	nxm_store(&space->lines[1].epoch, 0);
 	nxm_store(&space->shared->account[0].page_limit, 40);
-	while (nheld > 0)
-		nxm_free(space, held[--nheld]);
+	check_free_held();
 	finish();
 }
 
@@ -928,37 +908,13 @@ fini_unseen(int proc)
 	check_assert(nxm_load(&space->shared->limbo) == limbo);
 }
 
-/*
- * More is retired than the list of the process holds while another one is stopped in a
- * section, and the only memory for a record of it is in a chunk that is not mapped.  A
- * drain has it mapped first.
- */
-#define FAR_PAGES 4
-
-static char *far_chunk;
-
-static void
-far_record(void)
-{
-	NxmSpace   *space = check_space();
-
-	for (int i = 0; i < NXM_EPOCH_LIMBO - 1; i++)
-		nxm_retire_epoch(space, nxm_alloc(space, NXM_MIN_OBJECT));
-	nheld = 0;
-	hold(NXM_PAGE_SIZE);
-	far_chunk = check_shared((size_t) FAR_PAGES * NXM_PAGE_SIZE, "far chunk");
-	check_assert(nxm_chunk_add(space, far_chunk, FAR_PAGES, 0, 0) == 1);
-	space->base[1] = NULL;
-	/* process 2 */
-	nxm_store(&space->lines[1].epoch, nxm_load(&space->shared->epoch));
-}
-
+/* A chunk is needed for what a drain retires: it is mapped first. */
 static void
 setup_far_record(void)
 {
 	setup(2, KEYS);
 	clear();
-	far_record();
+	check_far_record();
 }
 
 static void
@@ -974,12 +930,7 @@ drain_far_record(int proc)
 		nxm_enter(space);
 		result = nxm_map_drain(space, map);
 		nxm_leave(space);
-		if (result == NXM_NEED_CHUNK)
-		{
-			check_assert(space->need_chunk == 1 && space->base[1] == NULL);
-			space->base[1] = far_chunk;
-		}
-	} while (result != NXM_ABSENT);
+	} while (check_far_again(result) || result != NXM_ABSENT);
 	check_assert(nxm_load(&space->shared->orphans) != 0);
 	check_assert(nxm_load(&space->shared->leaked) == 0);
 }
@@ -993,7 +944,7 @@ setup_far_growth(void)
 	for (int i = 0; i < KEYS; i++)
 		operate(PUT, i, i, 0);
 	nxm_store(&map->housekeeper, 0);
-	far_record();
+	check_far_record();
 }
 
 static void
@@ -1012,16 +963,10 @@ finish_far_record(void)
 	NxmSpace   *space = check_space();
 
 	nxm_store(&space->lines[1].epoch, 0);
-	while (nheld > 0)
-		nxm_free(space, held[--nheld]);
+	check_free_held();
 	check_assert(nxm_map_drop(map) == NXM_OK);
 	drain(true);
-	for (int i = 0; i < 100 && nxm_load(&space->shared->limbo) != 0; i++)
-		nxm_epoch_poll(space);
-	nxm_flush(space);
-	nxm_give_back(space);
-	check_assert(nxm_load(&space->shared->limbo) == 0);
-	check_assert(nxm_load(&space->shared->nodes[0].used_pages) == 0);
+	check_far_free();
 }
 
 #define OFTEN CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL

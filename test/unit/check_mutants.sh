@@ -426,6 +426,8 @@ mutant "overflow buckets of a header before" check_cache map_grow.c \
 	'if (place.overflow[0] == NULL && !nxm_map_find_overflows(space, &place, header))'
 mutant "held segment forgotten" check_cache cache_chain.c \
 	'if (nxm_load_relaxed(&part->waiting) <= noted)' 'if (true)'
+mutant "cleaning that may lose what it retires" check_cache cache_chain.c \
+	' || !nxm_can_retire(space)' ''
 mutant "segment opened in a dropped cache" check_cache cache_segment.c \
 	'		if (c == CELL_CLOSED)
 			return NXM_DROPPED;
