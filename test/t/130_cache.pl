@@ -370,16 +370,30 @@ $primary->stop;
 # /dev/shm too small, in a mount namespace with a small one of its own
 SKIP:
 {
-	skip 'not allowed to mount here', 7 if !may_mount();
+	skip 'not allowed to mount here', 9 if !may_mount();
+	my $dir = PostgreSQL::Test::Utils::tempdir();
+	my $clock = system("cc -shared -fPIC -O2 -o '$dir/clock.so' '$FindBin::RealBin/../numa/clock_back.c' 2>/dev/null") == 0;
 	$node = PostgreSQL::Test::Cluster->new('small');
 	$node->init;
 	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'nexusmem'\nnexusmem.num_nodes = 1\nlog_statement = none");
-	is(start_in_small_shm($node, 24), 0, '/dev/shm of 24 MB: the server starts');
+	{
+		local @ENV{qw(LD_PRELOAD CLOCK_BACK)} = ("$dir/clock.so", "$dir/back") if $clock;
+		is(start_in_small_shm($node, 24, 'head -c 10M /dev/zero >/dev/shm/filler'), 0, '/dev/shm of 24 MB, 10 of it taken: the server starts');
+	}
 	sql('CREATE EXTENSION nexusmem');
 	is(sql(q{SELECT count(cache_set('k' || i, repeat('x', 1000))) FROM generate_series(1, 60000) i}), 60000, 'more than fits is set without an error');
 	is(sql(q{SELECT sum(entries) > 5000, sum(evictions) > 0 FROM stat_cache}), 't|t', 'others gave way');
 	is(sql(q{SELECT count(*) FROM generate_series(59001, 60000) i WHERE cache_get('k' || i) = repeat('x', 1000)}), 1000, 'and the newest are there');
 	like(sql(q{SELECT state || ': ' || detail || hint FROM status WHERE feature = 'cache'}), qr{^degraded: .*no memory to reach the limit.*/dev/shm}, 'status says so');
+	my $entries = sql('SELECT sum(entries) FROM stat_cache');
+	sql(q{COPY (SELECT 1) TO PROGRAM 'rm /dev/shm/filler'});
+	SKIP:
+	{
+		skip 'no compiler', 2 if !$clock;
+		append_to_file("$dir/back", '');
+		like(sql(q{SELECT state FROM status WHERE feature = 'cache'}), qr/^active/, 'the clock set back: that was long ago');
+		is(sql(qq{SELECT count(cache_set('m' || i, repeat('x', 1000))) FROM generate_series(1, 60000) i; SELECT sum(entries) > $entries * 1.5 FROM stat_cache}), "60000\nt", 'and more memory is had where there is some');
+	}
 	is(sql(q{SELECT count(cache_set('l' || i, repeat('x', 500000))), cache_get('l100') = repeat('x', 500000) FROM generate_series(1, 100) i}), '100|t', 'long values too');
 	unlike(server_log($node), qr/terminated by signal|TRAP|PANIC/, 'no SIGBUS');
 	system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
