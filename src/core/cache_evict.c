@@ -251,9 +251,13 @@ nxm_cache_drain_index(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 		if (space->local->nretired - space->local->nunmapped >=
 			NXM_EPOCH_LIMBO_HIGH)
 		{
-			if (i == 0)
-				result = NXM_EXISTS;
-			break;
+			/* the epoch first, if it goes on: the caller leaves the section before more */
+			if (i > 0)
+				break;
+			if (!nxm_can_retire(space))
+				return NXM_NEED_CHUNK;
+			if (space->record == 0)
+				return NXM_EXISTS;
 		}
 		result = nxm_map_drain_items(space, &part->index, &owner.items);
 	}

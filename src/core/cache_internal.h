@@ -672,7 +672,7 @@ extern NxmResult nxm_cache_give_back(NxmCacheView *view, NxmCache *cache,
 									 NxmCachePartition *part);
 /*
  * A few steps of draining what a clear has cut off; as nxm_map_drain().  NXM_EXISTS: later,
- * when some of what this process has retired is free.
+ * when some of what this process has retired is free, or there is memory to keep it in.
  */
 extern NxmResult nxm_cache_drain_index(NxmSpace *space, NxmCache *cache,
 									   NxmCachePartition *part);

@@ -1395,6 +1395,52 @@ others_pass_by(Worker *worker)
 	return ok;
 }
 
+/*
+ * With no other worker, but one that is stopped in a section, so that nothing comes back
+ * from the epoch: is a full cache that is cleared drained all the same, by sets, or by
+ * housekeeping?
+ */
+static bool
+drained_while_one_is_stopped(Worker *worker, bool by_sets)
+{
+	enum { PAGES = 160, SETS = 10000 };
+	Test	   *test = worker->test;
+	Filling		f = {.worker = worker};
+	NxmCacheCursor cursor = {0, 0};
+	uint64_t	removed = 0;
+	uint64_t	sets;
+	NxmCachePartition *part;
+	NxmSpace	stopped;
+	NxmResult	r;
+	bool		ok;
+
+	new_cache(worker, &test->cache, 1, PAGES);
+	open_view(worker, &f.view);
+	set_limit(&f, PAGES);
+	settle(&f);
+	fill(&f, PAGES * NXM_PAGE_SIZE / 32, 4, true);
+	env_open(worker->env, &stopped, 0, 0);
+	nxm_enter(&stopped);
+	ENV_DO(f.view.space, r, nxm_cache_clear(&f.view, &test->cache, &cursor, &removed));
+	CHECK(worker, r == NXM_OK, "clear: %d", (int) r);
+	sets = f.sets;
+	if (by_sets)
+		fill(&f, SETS, 4, false);
+	for (int i = 0; i < 10000 && r == NXM_OK && !by_sets; i++)
+		ENV_DO(f.view.space, r, nxm_cache_tick(&f.view, &test->cache));
+	part = partition_at(&worker->space, &test->cache, 0, &r);
+	/* those that come while it is drained may be refused */
+	ok = nxm_load(&part->index.dead) == 0 && (!by_sets || f.sets - sets > SETS * 99 / 100);
+	if (!ok)
+		printf("# %s, %llu of %d sets are refused\n",
+			   nxm_load(&part->index.dead) == 0 ? "drained" : "not drained",
+			   by_sets ? (unsigned long long) (SETS - (f.sets - sets)) : 0, SETS);
+	nxm_leave(&stopped);
+	nxm_proc_detach(&stopped);
+	drop_cache(worker, &test->cache, NULL);
+	return ok && nxm_load(&worker->space.shared->leaked) == 0;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -1464,6 +1510,8 @@ main(int argc, char **argv)
 		stress_ok(expires_in_time(worker), "what has expired is reclaimed in time, whatever its TTL");
 		stress_ok(windows_keep_apart(worker), "windows of deadlines write to segments of their own");
 		stress_ok(others_pass_by(worker), "of what is evicted a reader holds one segment back, and no others");
+		stress_ok(drained_while_one_is_stopped(worker, false), "what was cleared is drained while a process is stopped");
+		stress_ok(drained_while_one_is_stopped(worker, true), "and by sets, which go on");
 	}
 	printf("# %llu operations, %llu clears\n", (unsigned long long) nxm_load(&test->operations),
 		   (unsigned long long) nxm_load(&test->clears));
