@@ -210,6 +210,13 @@ typedef struct Write
 	uint32_t	stored;			/* units; 0: nothing was */
 } Write;
 
+/* Pages for a value elsewhere; what is less than one the space takes from where others are. */
+static uint64_t
+pages_beside(size_t len)
+{
+	return len < NXM_MAX_OBJECT ? 0 : len / NXM_PAGE_SIZE + 1;
+}
+
 /*
  * Is there room for a value elsewhere?  NXM_OK, or NXM_NEED_MEMORY: others have to
  * give way first, or, with NXM_WANT_NOTHING, all of them would not do.
@@ -219,11 +226,10 @@ find_room_for(NxmCacheView *view, NxmCache *cache, const NxmCachePartition *part
 			  size_t len)
 {
 	NxmSpace   *space = view->space;
-	uint64_t	pages = len / NXM_PAGE_SIZE + 1;
+	uint64_t	pages = pages_beside(len);
 	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
 
-	/* what is less than a page the space takes from where others are */
-	if (len < NXM_MAX_OBJECT || nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + pages))
+	if (pages == 0 || nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + pages))
 		return NXM_OK;
 	space->need_chunk = -1;
 	/* segments for its item, and for copies, have to go on beside it */
@@ -350,7 +356,7 @@ drop_item(NxmSpace *space, NxmCache *cache, Write *write)
  */
 static NxmResult
 find_memory(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
-			NxmResult result, int *steps)
+			const Write *write, NxmResult result, int *steps)
 {
 	NxmSpace   *space = view->space;
 
@@ -368,7 +374,9 @@ find_memory(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		nxm_cache_give_back(view, cache, part) == NXM_OK)
 		return NXM_OK;
 	/* where all of many segments was read, copying that would be all there is time for */
-	result = nxm_cache_make_way(view, cache, part, SEGMENT_UNITS,
+	result = nxm_cache_make_way(view, cache, part,
+								NXM_CACHE_KEEP + (write->value == NULL ? 0 :
+												  pages_beside(write->value->len)), SEGMENT_UNITS,
 								*steps > MOST_STEPS / 2 ? REACH_READ : REACH_ALL);
 	/* long values that were evicted are to be free now, and not after the section */
 	if (space->local->nbig > 0)
@@ -598,7 +606,7 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 				made = make_item(view, cache, part, write, found.item);
 				if (made != NXM_OK)
 				{
-					made = find_memory(view, cache, part, made, &steps);
+					made = find_memory(view, cache, part, write, made, &steps);
 					if (write->deed == EXPIRE)
 						write->big = 0; /* not ours, and perhaps gone by now */
 					refused = made == NXM_ABSENT;
@@ -672,7 +680,7 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			}
 			if (made != NXM_OK)
 			{
-				made = find_memory(view, cache, part, made, &steps);
+				made = find_memory(view, cache, part, write, made, &steps);
 				refused = made == NXM_ABSENT;
 				if (made != NXM_OK && !refused)
 				{
@@ -716,8 +724,8 @@ do_write(NxmCacheView *view, NxmCache *cache, Write *write)
 	/* what this one took is made up for ahead of need, by small steps of many */
 	if (write->stored > 0 &&
 		!nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + NXM_CACHE_AHEAD))
-		(void) nxm_cache_make_way(view, cache, part, 2 * write->stored + LEAST_STEP,
-								  REACH_SEALED);
+		(void) nxm_cache_make_way(view, cache, part, NXM_CACHE_KEEP + NXM_CACHE_AHEAD,
+								  2 * write->stored + LEAST_STEP, REACH_SEALED);
 	nxm_cache_leave_memory(space);
 	return result;
 }

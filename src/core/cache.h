@@ -191,8 +191,8 @@ typedef struct NxmCacheView
 	uint64_t	max_bytes;		/* like the cache's, for this process alone; 0: none */
 	/*
 	 * A word with the NxmRef of an NxmCache, 0 or the pointer NULL: none.  When
-	 * the account is full and that cache is over twice as large as the one that
-	 * is written to, that one gives way.
+	 * the account is full, but not the cache that is written to by its own limit,
+	 * and that other one is over twice as large, that one gives way.
 	 */
 	const NxmAtomic *largest;
 } NxmCacheView;

@@ -662,11 +662,13 @@ extern NxmResult nxm_cache_evict(NxmCacheView *view, NxmCache *cache,
 								 NxmReach reach);
 /*
  * The same, in whichever cache is to give way for this one, and in whichever
- * partition of it can: open segments only where no partition has another.
+ * partition of it can: open segments only where no partition has another.  beyond: as
+ * there was no room by nxm_cache_has_room(); where that is so by the cache's own limit
+ * no other cache gives way.
  */
 extern NxmResult nxm_cache_make_way(NxmCacheView *view, NxmCache *cache,
-									NxmCachePartition *part, uint32_t units,
-									NxmReach reach);
+									NxmCachePartition *part, uint64_t beyond,
+									uint32_t units, NxmReach reach);
 /* Gives back what waits for no hazard any more. */
 extern NxmResult nxm_cache_give_back(NxmCacheView *view, NxmCache *cache,
 									 NxmCachePartition *part);

@@ -149,7 +149,7 @@ nxm_cache_clear(NxmCacheView *view, NxmCache *cache, NxmCacheCursor *cursor,
 			if (result != NXM_NEED_MEMORY || space->want == NXM_WANT_NOTHING ||
 				(space->want == NXM_WANT_CHUNK && !view->cannot_grow) ||
 				++steps > DRAIN_STEPS ||
-				nxm_cache_make_way(view, cache, part, SEGMENT_UNITS, REACH_ALL) != NXM_OK)
+				nxm_cache_make_way(view, cache, part, 0, SEGMENT_UNITS, REACH_ALL) != NXM_OK)
 				break;
 		}
 		nxm_cache_leave_memory(space);
@@ -356,7 +356,7 @@ tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 	if (!nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + NXM_CACHE_AHEAD))
 	{
 		/* open segments for what is beyond the limits alone, and not ahead of need */
-		result = nxm_cache_make_way(view, cache, part, TICK_UNITS,
+		result = nxm_cache_make_way(view, cache, part, NXM_CACHE_KEEP + NXM_CACHE_AHEAD, TICK_UNITS,
 									nxm_cache_is_over(view, cache) ? REACH_ALL : REACH_SEALED);
 		if (result != NXM_ABSENT)
 			return result;

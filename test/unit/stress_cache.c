@@ -1441,6 +1441,71 @@ drained_while_one_is_stopped(Worker *worker, bool by_sets)
 	return ok && nxm_load(&worker->space.shared->leaked) == 0;
 }
 
+/* Sets n new keys of a cache to values of len bytes. */
+static void
+write_keys(Worker *worker, NxmCacheView *view, NxmCache *cache, uint64_t *next, uint64_t n,
+		   uint32_t len)
+{
+	NxmValue	value = {worker->buffer2, len, NXM_TEXT};
+	KeyText		k;
+
+	memset(worker->buffer2, 'w', len);
+	while (n-- != 0)
+	{
+		NxmResult	r = set(view, cache, make_key(&k, 'w', 0, (*next)++), &value, 0, false);
+
+		CHECK(worker, r == NXM_OK, "set of a key: %d", (int) r);
+	}
+}
+
+/*
+ * With no other worker: the largest cache has all that there is, and gives way to a small
+ * one while that grows.  Is it left alone when the small one is full by its own limit?
+ */
+static bool
+only_the_limit_of_all_takes_from_others(Worker *worker, uint32_t len)
+{
+	enum { PAGES = 300, OWN = 60 };
+	Test	   *test = worker->test;
+	NxmCacheView view;
+	NxmCache   *large;
+	NxmCachePartition *part;
+	NxmRef		ref = 0;
+	uint64_t	next = 0;
+	uint64_t	taken[2];
+	NxmResult	r;
+	bool		ok;
+
+	open_view(worker, &view);
+	ENV_DO(view.space, r, (ref = nxm_alloc(view.space, sizeof(*large))) != 0 ? NXM_OK :
+		   nxm_no_object(view.space));
+	CHECK(worker, r == NXM_OK, "no memory for a cache");
+	large = nxm_at(view.space, ref);
+	new_cache(worker, large, 1, PAGES);
+	new_cache(worker, &test->cache, 1, PAGES);
+	nxm_store(&test->cache.max_bytes, OWN * NXM_PAGE_SIZE);
+	nxm_store(&test->largest, ref);
+	part = partition_at(view.space, large, 0, &r);
+	for (int i = 0; i < 2; i++)
+	{
+		write_keys(worker, &view, large, &next, PAGES * NXM_PAGE_SIZE / 100, 100);
+		taken[i] = nxm_cache_segment_bytes(part);
+		write_keys(worker, &view, &test->cache, &next, 2 * OWN * NXM_PAGE_SIZE / len, len);
+		taken[i] -= nxm_cache_segment_bytes(part);
+	}
+	/* the last pages of the small one's limit are ahead of its need, at times */
+	ok = taken[0] > OWN / 2 * NXM_PAGE_SIZE && taken[1] <= 2 * NXM_PAGE_SIZE;
+	if (!ok)
+		printf("# the largest cache gave %llu kB, and %llu\n",
+			   (unsigned long long) taken[0] >> 10, (unsigned long long) taken[1] >> 10);
+	nxm_store(&test->largest, 0);
+	nxm_store(&test->cache.max_bytes, 0);
+	drop_cache(worker, &test->cache, NULL);
+	drop_cache(worker, large, NULL);
+	nxm_free(view.space, ref);
+	return ok;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -1510,6 +1575,8 @@ main(int argc, char **argv)
 		stress_ok(expires_in_time(worker), "what has expired is reclaimed in time, whatever its TTL");
 		stress_ok(windows_keep_apart(worker), "windows of deadlines write to segments of their own");
 		stress_ok(others_pass_by(worker), "of what is evicted a reader holds one segment back, and no others");
+		stress_ok(only_the_limit_of_all_takes_from_others(worker, 100), "a cache at its own limit takes nothing from the largest one");
+		stress_ok(only_the_limit_of_all_takes_from_others(worker, 900000), "nor for long values");
 		stress_ok(drained_while_one_is_stopped(worker, false), "what was cleared is drained while a process is stopped");
 		stress_ok(drained_while_one_is_stopped(worker, true), "and by sets, which go on");
 	}
