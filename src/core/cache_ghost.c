@@ -284,12 +284,25 @@ new_ghost(NxmSpace *space, uint64_t lines)
 	return ghost;
 }
 
-/* Can all of it be retired by this process? */
+/*
+ * Can all of it be retired by this process?  More than its epoch limbo holds takes
+ * records, and those may be in any chunk.  false: need_chunk is set.
+ */
 static bool
-is_mapped(NxmSpace *space, uint64_t ghost)
+can_retire(NxmSpace *space, uint64_t ghost)
 {
 	const uint64_t *pages = nxm_at(space, GHOST_REF(ghost));
+	int			nchunks = space->local->nretired + page_count(GHOST_LINES(ghost)) <
+		NXM_EPOCH_LIMBO ? 0 : (int) nxm_load(&space->shared->nchunks);
 
+	for (int i = 0; i < nchunks; i++)
+	{
+		if (space->base[i] == NULL)
+		{
+			space->need_chunk = i;
+			return false;
+		}
+	}
 	for (uint64_t i = 0; pages != NULL && i < page_count(GHOST_LINES(ghost)); i++)
 	{
 		if (nxm_at(space, NXM_GET(pages[i])) == NULL)
@@ -315,7 +328,7 @@ fit(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part, NxmGhost *ghos
 	if (GHOST_REF(old) != 0 && lines <= GHOST_LINES(old) + GHOST_LINES(old) / 4 + 1 &&
 		lines + GHOST_LINES(old) / 4 + 1 >= GHOST_LINES(old))
 		return;
-	if (GHOST_REF(old) != 0 && !is_mapped(space, old))
+	if (GHOST_REF(old) != 0 && !can_retire(space, old))
 		return;
 	if (nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + page_count(lines)) &&
 		nxm_cache_take(view, cache, table_bytes(lines), NXM_CACHE_KEEP))
@@ -358,7 +371,7 @@ nxm_ghost_retire(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 
 		do
 		{
-			if (GHOST_REF(table) != 0 && !is_mapped(space, table))
+			if (GHOST_REF(table) != 0 && !can_retire(space, table))
 				return NXM_NEED_CHUNK;
 			/* acquire: its pages.  Fails if another one has come meanwhile */
 		} while (!nxm_cas(&part->ghost[kind].table, &table, GHOST_CLOSED));

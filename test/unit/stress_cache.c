@@ -1506,6 +1506,83 @@ only_the_limit_of_all_takes_from_others(Worker *worker, uint32_t len)
 	return ok;
 }
 
+/*
+ * In a space of its own: a ghost has more pages than a process keeps that wait for the
+ * epoch, and one that has not mapped the chunk where there is memory for a record of them
+ * is to give it up, past a lowered limit or with its cache.  Does all come back?
+ */
+static bool
+large_ghost_comes_back(Worker *worker, bool dropped)
+{
+	enum { PAGES = 2 * NXM_EPOCH_LIMBO, ENTRIES = (NXM_EPOCH_LIMBO + 2) * NXM_PAGE_SIZE / 2 };
+	/* what no address is kept of would be taken for a leak */
+	static Env *envs[2];
+	Env		   *env = envs[dropped] = env_create(2, 1, PAGES, sizeof(NxmCache), 16, 16);
+	NxmCache   *cache = env->test;
+	NxmSpace	space;
+	NxmSpace	stranger;
+	NxmCacheView view = {.space = &space,.hash = hash,.now = now,.env = worker->test};
+	NxmCachePartition *part;
+	NxmGhost   *ghost;
+	NxmResult	r;
+	bool		ok;
+
+	env_open(env, &space, 0, 0);
+	env_open(env, &stranger, 1, 0);
+	nxm_store(&env->shared->account[NXM_CACHE_ACCOUNT].page_limit, PAGES);
+	ENV_DO(&space, r, nxm_cache_init(&view, cache, 1, 0));
+	CHECK(worker, r == NXM_OK, "making a cache: %d", (int) r);
+	part = partition_at(&space, cache, 0, &r);
+	ghost = &part->ghost[KIND_SMALL];
+	/* as if there were so many */
+	nxm_map_count(&space, &part->index, ENTRIES, 0);
+	do
+	{
+		nxm_enter(&space);
+		nxm_cache_use_memory(&view, cache, part);
+		nxm_ghost_fit(&view, cache, part);
+		nxm_cache_leave_memory(&space);
+		nxm_leave(&space);
+	} while (nxm_load(&ghost->table) == 0 && env_again(&space, NXM_NEED_MEMORY));
+	CHECK(worker, nxm_ghost_bytes(part) > NXM_EPOCH_LIMBO * NXM_PAGE_SIZE, "no large ghost");
+	nxm_map_count(&space, &part->index, -ENTRIES, 0);
+	env_map_all(&stranger);
+	space.want = NXM_WANT_CHUNK;
+	CHECK(worker, env_again(&space, NXM_NEED_MEMORY), "no further chunk");
+
+	nxm_enter(&space);
+	view.space = &stranger;
+	nxm_store(&cache->max_bytes, 1);
+	if (dropped)
+	{
+		ENV_DO(&stranger, r, nxm_cache_drop(&view, cache));
+		do
+			ENV_DO(&stranger, r, nxm_cache_drain(&view, cache));
+		while (r == NXM_OK);
+		CHECK(worker, r == NXM_ABSENT, "drain: %d", (int) r);
+	}
+	else
+		ENV_DO(&stranger, r, nxm_cache_tick(&view, cache));
+	nxm_leave(&space);
+	/* and one that has mapped all */
+	view.space = &space;
+	if (!dropped)
+		ENV_DO(&space, r, nxm_cache_tick(&view, cache));
+	ok = dropped || nxm_load(&ghost->table) == 0;
+	nxm_proc_detach(&stranger);
+	for (int i = 0; i < 100 && nxm_load(&env->shared->limbo) != 0; i++)
+		nxm_epoch_poll(&space);
+	if (nxm_load(&env->shared->leaked) != 0 || nxm_load(&env->shared->limbo) != 0)
+	{
+		printf("# %llu objects are lost, and %llu wait\n",
+			   (unsigned long long) nxm_load(&env->shared->leaked),
+			   (unsigned long long) nxm_load(&env->shared->limbo));
+		ok = false;
+	}
+	nxm_proc_detach(&space);
+	return ok;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -1577,6 +1654,8 @@ main(int argc, char **argv)
 		stress_ok(others_pass_by(worker), "of what is evicted a reader holds one segment back, and no others");
 		stress_ok(only_the_limit_of_all_takes_from_others(worker, 100), "a cache at its own limit takes nothing from the largest one");
 		stress_ok(only_the_limit_of_all_takes_from_others(worker, 900000), "nor for long values");
+		stress_ok(large_ghost_comes_back(worker, false), "nothing is lost of a large ghost that is too large by now");
+		stress_ok(large_ghost_comes_back(worker, true), "nor of one whose cache is dropped");
 		stress_ok(drained_while_one_is_stopped(worker, false), "what was cleared is drained while a process is stopped");
 		stress_ok(drained_while_one_is_stopped(worker, true), "and by sets, which go on");
 	}
