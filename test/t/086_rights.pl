@@ -1,4 +1,5 @@
-# Sharing where memory is full, and the memory worker when it cannot look at the catalogs.
+# Sharing where memory is full, the memory worker when it cannot look at the catalogs, and
+# what pg_dump tells of the schema.
 use strict;
 use warnings;
 use FindBin;
@@ -76,6 +77,25 @@ close_session($_) foreach $s, $other, $filler;
 $node->start;
 is(q1(q{SELECT map_get('lent', 'k'), counter_get('left')}), 'x|1', 'a shutdown then saves all');
 is(sql(q{SET ROLE other; SELECT map_get('lent', 'k')}), 'x', 'with whom it is shared');
+
+# who may use the schema: what the script grants is not dumped, what others did is
+sub dumped
+{
+	my ($db) = @_;
+	# its statements have words in them that the log is searched for
+	local $ENV{PGOPTIONS} = '-c log_statement=none';
+	my ($out) = run_command([ 'pg_dump', '-s', '-d', $node->connstr($db) ]);
+	return join '; ', $out =~ /^(?:GRANT|REVOKE) \w+ ON SCHEMA nexusmem .*(?=;)/mg;
+}
+my $grant = 'GRANT USAGE ON SCHEMA nexusmem TO other';
+q1('CREATE DATABASE again; CREATE DATABASE before');
+$node->safe_psql('again', "CREATE EXTENSION nexusmem; $grant");
+is(dumped('again'), $grant, 'pg_dump has what was granted on the schema');
+$node->safe_psql('again', 'DROP EXTENSION nexusmem; CREATE EXTENSION nexusmem');
+is(dumped('again'), $grant, 'also after the extension was made anew');
+$node->safe_psql('before', "CREATE SCHEMA nexusmem; $grant; CREATE EXTENSION nexusmem");
+is(dumped('before'), $grant, 'and what was granted before it was made');
+is($node->safe_psql($_, q{SELECT has_schema_privilege('pg_monitor', 'nexusmem', 'USAGE')}), $_ eq 'again' ? 't' : 'f', "database $_: pg_monitor is given a new schema alone") foreach 'again', 'before';
 $node->stop;
 unlike(server_log($node), qr/terminated by signal|TRAP|PANIC|leak/, 'the log is quiet');
 done_testing();
