@@ -33,6 +33,7 @@
  *	  had row security applied to a table, or read a temporary one.  Each plan is
  *	  looked at when it starts; one that may run functions in parallel workers, where
  *	  nobody looks, counts as if it had.  (The query itself runs without workers then.)
+ *	- the query has changed the role: the value would go where that one stores
  *
  * Deletes.  A value is computed from a snapshot, and stored later.  A key that
  * was deleted between the two, because what it was computed from had changed,
@@ -223,6 +224,7 @@ nxm_flight_begin(NxmFlight *flight, const char *cache, size_t cache_len,
 
 	memset(flight, 0, sizeof(*flight));
 	flight->owner = owner_of(cache, cache_len);
+	flight->role = GetUserId();
 	flight->cache = cache;
 	flight->cache_len = cache_len;
 	flight->key = *key;
@@ -346,7 +348,8 @@ nxm_flight_leave(NxmFlight *flight)
 bool
 nxm_flight_shareable(const NxmFlight *flight)
 {
-	return !flight->private && !transaction_is_private();
+	return !flight->private && !transaction_is_private() &&
+		flight->role == GetUserId();
 }
 
 void

@@ -36,6 +36,7 @@ typedef struct NxmFlight
 	const char *cache;
 	size_t		cache_len;
 	Oid			owner;			/* of a default cache, which each role has */
+	Oid			role;			/* who asks */
 	NxmKey		key;
 	uint64		cache_hash;
 	LOCKTAG		tag;

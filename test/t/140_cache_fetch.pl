@@ -262,6 +262,15 @@ secure('not applied in a view of the owner', 'reader', 'SELECT count(*) FROM all
 secure('not applied in a function of the owner', 'reader', 'SELECT everything()', 'rox', 't');
 secure('none', 'reader', 'SELECT 1', '1', 't');
 
+# a query that changes the role
+sql(q{SELECT cache_create('of both'), share('cache', 'of both', NULL, 'write')});
+foreach my $cache ('default', 'of both')
+{
+	my $change = qq{cache_fetch('role', \$\$SELECT set_config('role', 'other', false)\$\$, NULL, '$cache')};
+	is(sql("SET ROLE reader; SELECT $change; SELECT current_user, cache_get('role', '$cache'); SET ROLE reader; SELECT cache_get('role', '$cache') IS NULL"),
+		"other\nother|\nt", "$cache: a query that changes the role is not stored");
+}
+
 # the caller's privileges and search_path
 like(failure(q{SET ROLE other; SELECT cache_fetch('denied', 'SELECT v FROM t')}), qr/42501: permission denied for table t/, 'the caller\'s privileges');
 sql(q{CREATE SCHEMA one; CREATE SCHEMA two; GRANT USAGE ON SCHEMA one, two TO PUBLIC;
