@@ -128,7 +128,8 @@ typedef struct NxmApi
 	 * Counters.  counter_add(): value is set to the new value of an exact
 	 * counter and false is returned for a striped one, which has none; value may
 	 * be NULL.  counter_get(): false: there is none.  counter_set() gives the old
-	 * value; it may be NULL.  Raise numeric_value_out_of_range, nothing changed.
+	 * value; it may be NULL.  Raise numeric_value_out_of_range, nothing changed: but
+	 * counter_set() has set a striped counter whose old sum does not fit.
 	 */
 	bool		(*counter_add) (NxmHandle *handle, int64 delta, int64 *value);
 	bool		(*counter_get) (NxmHandle *handle, int64 *value);

@@ -10,7 +10,11 @@
  *
  * Limits: what was taken is not given back after a crash, which empties all
  * structures anyway; nor to a counter that was dropped meanwhile.  A transaction
- * that drained counters cannot be prepared.
+ * that drained counters cannot be prepared.  A cursor that was declared before a
+ * savepoint, and first fetched from after it, still has the rows when what they
+ * tell was given back at ROLLBACK TO.  A striped counter whose sum leaves the
+ * bigints between being read and being taken is taken, and 2^64 or a multiple are
+ * lost to what is given back.
  */
 #include "sql_structures.h"
 
