@@ -4,6 +4,7 @@ use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/../perl";
+use NxmBuild;
 use NxmTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -392,6 +393,24 @@ SKIP:
 	ok($node->poll_query_until('postgres', q{SELECT detail ~ 'worker failed: out of memory' FROM nexusmem.status WHERE feature = 'learned look-ahead'}), 'an error of the worker is told');
 	is(scalar(grep { (readlink($_) // '') =~ /pg_nexusmem/ } glob "/proc/$worker/fd/*"), 0, 'and leaves no file open');
 	limited($worker);
+}
+
+# a btree that is not the one that look-ahead was compiled for
+SKIP:
+{
+	skip 'no compiler', 4 if !may_build();
+	my $dir = PostgreSQL::Test::Utils::tempdir();
+	build("$dir/hooks", "'$FindBin::RealBin'/../modules/nxm_hooks/.", 'COPT=-Werror');
+	cold($node);
+	$node->safe_psql('postgres', "CREATE FUNCTION swell(regclass) RETURNS void LANGUAGE c STRICT AS '$dir/hooks/nxm_hooks', 'nxm_hooks_swell'");
+	is($node->safe_psql('postgres', q{SET enable_seqscan = off; SET enable_bitmapscan = off;
+		SELECT FROM swell('customers_pkey'); SELECT count(pad) FROM customers WHERE k < 1000}), 1000, 'another scan state: same rows');
+	is($node->safe_psql('postgres', q{SELECT state, detail, hint FROM nexusmem.status WHERE feature = 'index look-ahead'}),
+		'off|switched off by its self-check: the size of a btree scan\'s private state is not that of the PostgreSQL that nexusmem was built for|Rebuild nexusmem for this PostgreSQL.',
+		'another scan state: index look-ahead sees it, and is off');
+	is($node->safe_psql('postgres', q{SELECT state, detail, hint FROM nexusmem.status WHERE feature = 'learned look-ahead'}),
+		'off|index look-ahead, which it needs, is off|Rebuild nexusmem for this PostgreSQL.',
+		'another scan state: so is learned look-ahead');
 }
 cold($node);
 active($node);

@@ -1,23 +1,35 @@
 /*
  * nxm_hooks.c
- *	  An extension that gives a query another plan while the executor starts.
+ *	  An extension that gives a query another plan while the executor starts, and a
+ *	  btree's scans a state that is not what other libraries were compiled for.
  *
  * Loaded before nexusmem, its hook runs inside that of nexusmem.  With
  * nxm_hooks.replace on, the PlannedStmt that the executor has begun is replaced by
  * a copy; at the executor's end a NOTICE tells whether the query still has it.
  *
- * Limits: one query at a time.
+ * nxm_hooks_swell(index): until its relcache entry is built again, the state of a scan
+ * of this btree is twice as large in this session.
+ *
+ * Limits: one query, and one such index, at a time.
  */
 #include "postgres.h"
 
+#include "access/amapi.h"
+#include "access/genam.h"
+#include "access/relscan.h"
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
 
 PG_MODULE_MAGIC;
 
 extern PGDLLEXPORT void _PG_init(void);
+PG_FUNCTION_INFO_V1(nxm_hooks_swell);
 
+static ambeginscan_function begin_scan;
+static IndexAmRoutine swollen;
 static bool replace = false;
 static PlannedStmt *ours = NULL;
 static ExecutorStart_hook_type prev_start = NULL;
@@ -51,6 +63,28 @@ executor_end(QueryDesc *query)
 		prev_end(query);
 	else
 		standard_ExecutorEnd(query);
+}
+
+static IndexScanDesc
+begin_swollen_scan(Relation index, int nkeys, int norderbys)
+{
+	IndexScanDesc scan = begin_scan(index, nkeys, norderbys);
+
+	scan->opaque = repalloc(scan->opaque, 2 * GetMemoryChunkSpace(scan->opaque));
+	return scan;
+}
+
+Datum
+nxm_hooks_swell(PG_FUNCTION_ARGS)
+{
+	Relation	index = index_open(PG_GETARG_OID(0), AccessShareLock);
+
+	memcpy(&swollen, index->rd_indam, sizeof(swollen));
+	begin_scan = swollen.ambeginscan;
+	swollen.ambeginscan = begin_swollen_scan;
+	index->rd_indam = &swollen;
+	index_close(index, AccessShareLock);
+	PG_RETURN_VOID();
 }
 
 void
