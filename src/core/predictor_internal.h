@@ -37,8 +37,10 @@
  *	- Who takes a chunk, by adding to head, clears it before it writes, or lets anybody
  *	  know of it.  A word of a later turn was therefore written by who had moved the head;
  *	  whoever reads it, with acquire, sees by the head that the position is lost.
- *	- What is written replaces the cleared word, which names the turn.  So a writer that
- *	  was stopped, for how long ever, writes nothing into what others have taken.
+ *	- What is written replaces the cleared word, which names the turn, and not where the
+ *	  head has passed.  So a writer that was stopped, for how long ever, writes nothing
+ *	  into what others have taken; where it was stopped while it cleared an entry, and they
+ *	  wrote the same one there, it may clear that.
  *	- A score is changed by CAS of the whole word: an entry that was overwritten is never
  *	  brought back.
  *

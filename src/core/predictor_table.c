@@ -124,6 +124,12 @@ nxm_predictor_write(NxmPredictor *p, uint64_t position, uint64_t w)
 {
 	uint64_t	nothing = nothing_at(p, position);
 
+	/*
+	 * Who took the chunk since may have written again what nxm_predictor_take() found and
+	 * cleared.  It read that word of theirs, and so the head that they moved is seen here.
+	 */
+	if (nxm_load_relaxed(&p->head) - position > p->log_size)
+		return;
 	(void) nxm_cas(log_of(p) + position % p->log_size, &nothing, w);
 }
 

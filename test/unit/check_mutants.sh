@@ -279,6 +279,9 @@ mutant "directory doubled after it was cut off" check_map map_grow.c \
 mutant "entry written over what others have written" check_predictor predictor_table.c \
 	'(void) nxm_cas(log_of(p) + position % p->log_size, &nothing, w)' \
 	'nxm_store(log_of(p) + position % p->log_size, w)'
+mutant "entry written after the head has passed" check_predictor predictor_table.c \
+	'if (nxm_load_relaxed(&p->head) - position > p->log_size)
+		return;' ''
 mutant "cleared words of all turns alike" check_predictor predictor_table.c \
 	'return position / p->log_size;' 'return (void) p, (void) position, 1;'
 mutant "word not cleared where another one wrote" check_predictor predictor_table.c \

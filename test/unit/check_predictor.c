@@ -106,12 +106,11 @@ again(int proc)
 	}
 }
 
-/* What stands side by side in a chunk is one sequence, and what comes next is learned. */
+/* What stands side by side in a chunk is one sequence. */
 static void
-finish(void)
+one_sequence(void)
 {
 	uint64_t	head = nxm_load(&predictor->head);
-	NxmPrediction found[2];
 
 	for (uint64_t at = head - predictor->log_size; at + 1 < head; at++)
 	{
@@ -123,9 +122,45 @@ finish(void)
 		check_assert((one & BLOCK_MASK) >> 32 == (two & BLOCK_MASK) >> 32);
 		check_assert(cyclic || (uint32_t) two - (uint32_t) one == STEP);
 	}
+}
+
+/* And what comes next is learned. */
+static void
+finish(void)
+{
+	NxmPrediction found[2];
+
+	one_sequence();
 	for (uint32_t i = 1000; i < 1003; i++)
 		record(2, i * STEP);
 	check_assert(nxm_predictor_lookup(predictor, (NxmBlock) {1, 2, 1000 * STEP}, 2, found) == 2);
+}
+
+/* A chunk of blocks of a relation, which are the same each time. */
+static void
+fill_chunk(uint64_t relation)
+{
+	uint64_t	base = nxm_predictor_take(predictor, 1);
+
+	for (uint64_t i = 0; i < CHUNK; i++)
+		nxm_predictor_write(predictor, base + i,
+							(uint64_t) SCORE_NEW << SCORE_SHIFT | relation << 32 | i);
+}
+
+static void
+setup_filled(void)
+{
+	setup_cyclic();
+	for (int i = 0; i < CHUNKS; i++)
+		fill_chunk(2);
+}
+
+/* One is overtaken while it clears a chunk, by who then writes what it found there. */
+static void
+overtaken(int proc)
+{
+	for (int i = 0; i < (proc == 1 ? 1 : CHUNKS); i++)
+		fill_chunk((uint64_t) proc);
 }
 
 /*
@@ -193,6 +228,7 @@ place_taken(int proc)
 static const char *const in_names[] = {
 	"nxm_predictor_id", "nxm_predictor_forget", "retire", NULL
 };
+static const char *const in_log[] = {"nxm_predictor_take", "nxm_predictor_write", NULL};
 static const char *const in_score[] = {"nxm_predictor_score", "log_read", NULL};
 
 static const CheckCase cases[] = {
@@ -200,6 +236,7 @@ static const CheckCase cases[] = {
 	{"few blocks and many", 3, setup, few_and_many, finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 	{"a sequence that comes again", 3, setup_cyclic, again, finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 	{"scores", 2, setup_cyclic, again, finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, in_score},
+	{"all schedules of a chunk taken twice", 2, setup_filled, overtaken, one_sequence, CHECK_EXHAUSTIVE, 0, 2, 1, NULL, in_log},
 	{"all schedules of a name and its place taken", 2, setup_relations, place_taken, names_are_right, CHECK_EXHAUSTIVE, 20000, 3, 1, NULL, in_names},
 	{"relations that come and go", 3, setup_relations, reader, NULL, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 };
