@@ -447,14 +447,12 @@ REVOKE ALL ON FUNCTION nexusmem.stat_prefetch_reset() FROM PUBLIC;
 GRANT SELECT ON nexusmem.status, nexusmem.nodes, nexusmem.backends,
 	nexusmem.shared_buffers_nodes, nexusmem.stat_prefetch TO PUBLIC;
 -- What others granted on the schema before would count as granted here, and pg_dump
--- would leave it out.
-DO $$
-BEGIN
-	IF (SELECT n.nspacl IS NULL FROM pg_catalog.pg_namespace n
-		WHERE n.nspname OPERATOR(pg_catalog.=) 'nexusmem') THEN
-		GRANT USAGE ON SCHEMA nexusmem TO pg_monitor;
-	END IF;
-END $$;
+-- would leave it out.  (By a function, since there may be no language for DO.)
+CREATE FUNCTION nexusmem.grant_usage() RETURNS void
+AS 'GRANT USAGE ON SCHEMA nexusmem TO pg_monitor' LANGUAGE sql;
+SELECT nexusmem.grant_usage() FROM pg_catalog.pg_namespace n
+WHERE n.nspname OPERATOR(pg_catalog.=) 'nexusmem' AND n.nspacl IS NULL;
+DROP FUNCTION nexusmem.grant_usage();
 
 -- Node memory
 
