@@ -192,7 +192,9 @@ find_gatherings(PlanState *node, void *context)
 {
 	Leader	   *leader = context;
 
-	if (IsA(node, GatherState) || IsA(node, GatherMergeState))
+	/* another extension's node may hold the same child twice: ours would call itself */
+	if ((IsA(node, GatherState) || IsA(node, GatherMergeState)) &&
+		node->ExecProcNodeReal != exec_gathering)
 	{
 		Gathering  *gathering = palloc(sizeof(Gathering));
 
