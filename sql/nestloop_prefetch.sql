@@ -174,18 +174,44 @@ BEGIN
 	CLOSE c;
 	RETURN array_to_string(got[38:43], ' ');
 END $$;
+-- so may what says who deleted the row, and a function's own update be seen in it
+CREATE TABLE touched (i int, k int);
+CREATE FUNCTION bump(int) RETURNS int LANGUAGE plpgsql VOLATILE AS 'BEGIN UPDATE touched SET k = k WHERE i = $1; RETURN $1; END';
+CREATE FUNCTION touching(OUT fetched int, OUT bumped int) LANGUAGE plpgsql AS $$
+DECLARE
+	c CURSOR FOR SELECT x.i, x.xmax FROM touched x JOIN t ON t.k = x.k;
+	r record;
+BEGIN
+	TRUNCATE touched;
+	INSERT INTO touched SELECT i, k FROM o ORDER BY i LIMIT 200;
+	SELECT sum((x.xmax <> 0)::int), count(bump(x.i + 1)) INTO bumped FROM touched x JOIN t ON t.k = x.k;
+	TRUNCATE touched;
+	INSERT INTO touched SELECT i, k FROM o ORDER BY i LIMIT 200;
+	OPEN c;
+	LOOP
+		FETCH c INTO r;
+		EXIT WHEN r.i IS NULL OR r.xmax <> 0;
+		IF r.i = 10 THEN
+			UPDATE touched SET k = k;
+		END IF;
+	END LOOP;
+	CLOSE c;
+	fetched := r.i;
+END $$;
 -- a key is computed as often as without
 CREATE FUNCTION told(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RAISE NOTICE ''key %'', $1; RETURN $1; END';
 SET nexusmem.debug_force_prefetch = on;
 SET nexusmem.enable_nestloop_prefetch = off;
 SELECT turning();
+SELECT * FROM touching();
 SET nexusmem.enable_nestloop_prefetch = on;
 SELECT turning();
+SELECT * FROM touching();
 SET client_min_messages = notice;
 SELECT o.i, t.id FROM o JOIN t ON t.k = told(o.k) WHERE o.i < 4;
 SET client_min_messages = warning;
 RESET nexusmem.debug_force_prefetch;
-DROP TABLE whose CASCADE;
+DROP TABLE whose, touched CASCADE;
 
 -- what has an effect has it as often as without
 CREATE SEQUENCE seq;
@@ -312,6 +338,7 @@ SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k FOR UPDATE OF o');
 SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k WHERE o.i + random() > 0');
 SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k WHERE 1 / o.i IS NOT NULL LIMIT 3');
 SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k WHERE 1 / (o.i + 1) IS NOT NULL');
+SELECT c, nodes(format('SELECT o.%s, t.pad FROM o JOIN t ON t.k = o.k LIMIT 3', c)) FROM unnest('{ctid,xmin,xmax,cmin,cmax}'::text[]) c;
 SELECT nodes('SELECT o.i, t.pad, random() FROM o JOIN t ON t.k = o.k WHERE 1 / (o.i + 1) IS NOT NULL');
 SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k, random() r WHERE 1 / (o.i + 1) IS NOT NULL');
 -- what starts after the first row, or anew, has effects then

@@ -7,7 +7,7 @@
  * - Errors that depend on the row: of what is not leakproof, which is
  *   PostgreSQL's own mark of a function that raises none.  What depends on the
  *   time, a role or a setting counts as the same: a cursor's next FETCH may find
- *   another one.
+ *   another one.  So do xmax, cmin and cmax, which no snapshot keeps as they were.
  *
  * Types of nodes, of plans and of expressions, are allowed one by one; one that
  * is not known has effects.  Functions are looked at wherever PostgreSQL will
@@ -31,6 +31,7 @@
 #include "plan_effects.h"
 
 #include "access/htup_details.h"
+#include "access/sysattr.h"
 #include "access/transam.h"
 #include "btree_probe.h"
 #include "catalog/pg_aggregate.h"
@@ -210,6 +211,12 @@ node_has_effect(NxmEffects *effects, Node *node)
 				effects->leakproof = false;
 			return false;
 		case T_Var:
+			/* read from the page when it is evaluated, where an update writes them */
+			if (((Var *) node)->varattno == MaxTransactionIdAttributeNumber ||
+				((Var *) node)->varattno == MinCommandIdAttributeNumber ||
+				((Var *) node)->varattno == MaxCommandIdAttributeNumber)
+				effects->leakproof = false;
+			return false;
 		case T_Const:
 		case T_List:
 		case T_TargetEntry:
