@@ -46,6 +46,7 @@
 #include "utils/memutils.h"
 #include "utils/ps_status.h"
 #include "utils/snapmgr.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
@@ -135,6 +136,21 @@ nxm_memory_worker_utility(const Node *statement)
 		xact_callback_registered = true;
 	}
 	drop_pending = true;
+}
+
+/*
+ * SIGINT is lock_timeout, or pg_cancel_backend(), which is meant for a statement.  To end by
+ * that would be wrong: until the worker is there again, a shutdown saves nothing.
+ */
+static void
+handle_cancel(SIGNAL_ARGS)
+{
+	(void) postgres_signal_arg;
+	if (!get_timeout_indicator(LOCK_TIMEOUT, false))
+		return;
+	InterruptPending = true;
+	QueryCancelPending = true;
+	SetLatch(MyLatch);
 }
 
 static void
@@ -254,6 +270,7 @@ nxm_memory_worker_main(Datum arg)
 	(void) arg;
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	pqsignal(SIGINT, handle_cancel);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
