@@ -82,16 +82,17 @@ drain_cleared(const NxmObjectInfo *info, void *context)
 
 /*
  * In a section, under the lock: a buried object that nobody can be using any
- * more, marked as being drained; 0: there is none.
+ * more, marked as being drained; 0: there is none.  *passed: others are in front of it.
  */
 static NxmResult
-exhume(NxmRef *found)
+exhume(NxmRef *found, bool *passed)
 {
 	NxmSpace   *space = nxm_registry_space;
 	NxmRef		ref = nxm_load_relaxed(&nxm_registry_anchor->buried);
 	uint64		epoch = nxm_load(&space->shared->epoch);
 
 	*found = 0;
+	*passed = false;
 	while (ref != 0)
 	{
 		NxmObject  *object = nxm_at(space, ref);
@@ -105,6 +106,7 @@ exhume(NxmRef *found)
 			*found = ref;
 			break;
 		}
+		*passed = true;
 		ref = nxm_load_relaxed(&object->buried);
 	}
 	return NXM_OK;
@@ -170,6 +172,7 @@ nxm_registry_drain_some(void)
 	LWLock	   *lock;
 	NxmResult	result;
 	NxmRef		ref = 0;
+	bool		passed;
 	bool		more;
 
 	if (!nxm_registry_drain_pending())
@@ -184,7 +187,7 @@ nxm_registry_drain_some(void)
 		nxm_begin_operation();
 		LWLockAcquire(lock, LW_EXCLUSIVE);
 		nxm_enter(space);
-		result = exhume(&ref);
+		result = exhume(&ref, &passed);
 		nxm_leave(space);
 		LWLockRelease(lock);
 		if (ref != 0)
@@ -217,7 +220,16 @@ nxm_registry_drain_some(void)
 		nxm_end_operation();
 	} while (nxm_again(space, result));
 	if (ref != 0 && result != NXM_EXISTS)
+	{
+		/* those in front get old enough, or each step would walk past them */
+		if (passed)
+		{
+			nxm_begin_operation();
+			nxm_epoch_poll(space);
+			nxm_end_operation();
+		}
 		return NXM_DRAIN_MORE;
+	}
 
 	more = drain_all_cleared();
 	nxm_begin_operation();

@@ -4,6 +4,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/../perl";
 use NxmTest;
+use POSIX ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -154,6 +155,35 @@ cmp_ok($used, '>', 20_000_000, 'memory is used');
 $node->safe_psql('postgres', 'DROP DATABASE other');
 wait_for(q{SELECT sum(used_bytes) < 10000000 FROM nexusmem.node_memory}, 'DROP DATABASE frees it');
 
+# many, in front of which there are those of another database that was dropped later
+foreach my $db ('d1', 'd2')
+{
+	$node->safe_psql('postgres', "CREATE DATABASE $db");
+	is(sql(q{CREATE EXTENSION nexusmem; SELECT count(counter_create('c' || i)) FROM generate_series(1, 30000) i}, $db), 30000, "many counters in $db");
+}
+my $worker = sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'nexusmem memory'});
+sub worker_seconds { return (split ' ', slurp_file("/proc/$worker/stat") =~ s/.*\)//sr)[11] / POSIX::sysconf(POSIX::_SC_CLK_TCK()); }
+my $seconds = worker_seconds();
+# the second one when the worker has dropped the first one's, which wait for the epoch then;
+# all by one session, for those that come and go move the epoch
+$s = session($node);
+ask($s, 'CHECKPOINT; SELECT count(*) FROM nexusmem.node_memory');
+my $time = ask($s, 'SELECT clock_timestamp()');
+ask($s, 'DROP DATABASE d1');
+for (my ($i, $idle) = (0, ''); $idle ne 't' && $i < 600; $i++)
+{
+	$idle = ask($s, "SELECT state = 'idle' AND state_change > '$time' FROM pg_sleep(0.01), pg_stat_get_activity($worker)");
+}
+ask($s, 'DROP DATABASE d2');
+my $freed = '';
+for (my $i = 0; $freed ne 't' && $i < 600; $i++)
+{
+	$freed = ask($s, 'SELECT sum(used_bytes) < 10000000 FROM pg_sleep(0.1), nexusmem.node_memory');
+}
+is($freed, 't', 'DROP DATABASE of both frees them');
+close_session($s);
+cmp_ok(worker_seconds() - $seconds, '<', 3, 'in little time');
+
 # a dropped role's go to the database's owner
 $node->safe_psql('postgres', q{
 CREATE ROLE boss; CREATE ROLE worker; CREATE ROLE guest;
@@ -182,7 +212,6 @@ close_session($s);
 # what is shared or not any more while somebody looks who is gone stays so
 $s = session($node, 'owned');
 my $other = session($node, 'owned');
-my $worker = sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'nexusmem memory'});
 sql(q{CREATE ROLE leaver; SET ROLE leaver; SELECT counter_add('left', 4), share('counter', 'left', 'guest', 'read'), share('counter', 'left', 'guest', 'write')}, 'owned');
 ask($s, 'BEGIN; LOCK TABLE pg_authid IN ACCESS EXCLUSIVE MODE; DROP ROLE leaver');
 ask($other, 'DROP DATABASE IF EXISTS nothing');
