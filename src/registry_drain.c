@@ -12,9 +12,10 @@
  * set and reset under it too, keeps two from freeing the same; it is never held
  * across anything that could raise an error.
  *
- * Reconciling compares objects with the catalogs.  Objects are copied first: a
- * database or role that is not in the catalogs then cannot be one that came into
- * being meanwhile.  An object that was shared meanwhile is left to the next time.
+ * Reconciling compares objects with the catalogs.  Objects come first, and what databases
+ * and roles they have: one that is not in the catalogs then is gone for good, and cannot
+ * be one that came into being meanwhile.  Only if there is such a one objects are looked at
+ * again, and changed; what they have by then and had not before is left to the next time.
  * Roles are looked for with an MVCC snapshot, which finds what is being changed, and
  * with a dirty one, which finds what a transaction has made and not committed yet, for
  * it may own something already.
@@ -258,32 +259,43 @@ nxm_registry_drain(volatile sig_atomic_t *stop)
 	}
 }
 
-/* What is in a catalog: OID to owner, where there is one. */
+/* A database or role that objects have. */
 typedef struct CatalogEntry
 {
 	Oid			oid;			/* key */
-	Oid			owner;
+	bool		there;			/* in the catalog */
+	Oid			owner;			/* of a database */
 } CatalogEntry;
 
-typedef struct Collected
+typedef struct Reconciling
 {
-	NxmObjectInfo *info;
-	size_t		count;
-	size_t		size;
-} Collected;
+	HTAB	   *databases;
+	HTAB	   *roles;
+	int			changed;		/* objects */
+} Reconciling;
 
 static void
-collect(const NxmObjectInfo *info, void *context)
+note(HTAB *table, Oid oid)
 {
-	Collected  *all = context;
+	bool		found;
+	CatalogEntry *entry = hash_search(table, &oid, HASH_ENTER, &found);
 
-	if (all->count == all->size)
+	if (!found)
+		entry->there = false;
+}
+
+static void
+note_oids(const NxmObjectInfo *info, void *context)
+{
+	Reconciling *all = context;
+
+	note(all->databases, info->database);
+	note(all->roles, info->owner);
+	for (uint32 i = 0; i < info->acl.count; i++)
 	{
-		all->size *= 2;
-		all->info = repalloc_huge(all->info,
-								  all->size * sizeof(NxmObjectInfo));
+		if (OidIsValid(info->acl.entry[i].role))
+			note(all->roles, info->acl.entry[i].role);
 	}
-	all->info[all->count++] = *info;
 }
 
 static HTAB *
@@ -298,7 +310,7 @@ make_table(const char *name)
 	return hash_create(name, 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
-/* Enters what a scan of pg_database or pg_authid finds. */
+/* Marks what a scan of pg_database or pg_authid finds. */
 static void
 read_catalog(HTAB *table, Oid catalog, Snapshot snapshot)
 {
@@ -320,7 +332,10 @@ read_catalog(HTAB *table, Oid catalog, Snapshot snapshot)
 		}
 		else
 			oid = ((Form_pg_authid) GETSTRUCT(tuple))->oid;
-		entry = hash_search(table, &oid, HASH_ENTER, NULL);
+		entry = hash_search(table, &oid, HASH_FIND, NULL);
+		if (entry == NULL)
+			continue;
+		entry->there = true;
 		entry->owner = owner;
 	}
 	systable_endscan(scan);
@@ -328,9 +343,62 @@ read_catalog(HTAB *table, Oid catalog, Snapshot snapshot)
 }
 
 static bool
-known(HTAB *table, Oid oid)
+all_there(HTAB *table)
 {
-	return hash_search(table, &oid, HASH_FIND, NULL) != NULL;
+	HASH_SEQ_STATUS scan;
+	CatalogEntry *entry;
+
+	hash_seq_init(&scan, table);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		if (entry->there)
+			continue;
+		hash_seq_term(&scan);
+		return false;
+	}
+	return true;
+}
+
+static bool
+is_gone(HTAB *table, Oid oid)
+{
+	const CatalogEntry *entry = hash_search(table, &oid, HASH_FIND, NULL);
+
+	return entry != NULL && !entry->there;
+}
+
+/* Drops or reassigns an object that has what is gone. */
+static void
+amend(const NxmObjectInfo *info, void *context)
+{
+	Reconciling *all = context;
+	const CatalogEntry *database = hash_search(all->databases, &info->database,
+											   HASH_FIND, NULL);
+	Oid			owner = info->owner;
+	NxmAcl		acl;
+
+	CHECK_FOR_INTERRUPTS();
+	if (database == NULL)
+		return;
+	/* a default cache nobody else could use */
+	if (!database->there ||
+		(is_gone(all->roles, owner) &&
+		 nxm_is_default_cache(info->kind, info->name, info->name_len)))
+	{
+		all->changed += nxm_object_drop_info(info);
+		return;
+	}
+	if (is_gone(all->roles, owner))
+		owner = database->owner;
+	acl.count = 0;
+	for (uint32 i = 0; i < info->acl.count; i++)
+	{
+		if (!OidIsValid(info->acl.entry[i].role) ||
+			!is_gone(all->roles, info->acl.entry[i].role))
+			acl.entry[acl.count++] = info->acl.entry[i];
+	}
+	if (owner != info->owner || acl.count != info->acl.count)
+		all->changed += nxm_object_reassign(info, owner, &acl);
 }
 
 int
@@ -338,11 +406,7 @@ nxm_registry_reconcile(void)
 {
 	MemoryContext context;
 	MemoryContext old;
-	Collected	all;
-	HTAB	   *databases;
-	HTAB	   *roles;
-	SnapshotData dirty;
-	int			changed = 0;
+	Reconciling all;
 
 	if (nxm_anchor_if_any() == NULL ||
 		nxm_load(&nxm_anchor_if_any()->names.directory) == 0)
@@ -351,53 +415,22 @@ nxm_registry_reconcile(void)
 	context = AllocSetContextCreate(CurrentMemoryContext, "nexusmem reconcile",
 									ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);
-	all.count = 0;
-	all.size = 64;
-	all.info = palloc(all.size * sizeof(NxmObjectInfo));
-	nxm_registry_scan(collect, &all);
-	if (all.count > 0)
+	all.databases = make_table("nexusmem databases");
+	all.roles = make_table("nexusmem roles");
+	all.changed = 0;
+	nxm_registry_scan(note_oids, &all);
+	if (hash_get_num_entries(all.databases) > 0)
 	{
-		databases = make_table("nexusmem databases");
-		roles = make_table("nexusmem roles");
-		InitDirtySnapshot(dirty);
-		read_catalog(databases, DatabaseRelationId, NULL);
-		read_catalog(roles, AuthIdRelationId, &dirty);
-		read_catalog(roles, AuthIdRelationId, NULL);
-		for (size_t i = 0; i < all.count; i++)
-		{
-			NxmObjectInfo *info = &all.info[i];
-			CatalogEntry *database = hash_search(databases, &info->database,
-												 HASH_FIND, NULL);
-			NxmAcl		acl;
-			Oid			owner = info->owner;
+		SnapshotData dirty;
 
-			CHECK_FOR_INTERRUPTS();
-			if (database == NULL)
-			{
-				changed += nxm_object_drop_info(info);
-				continue;
-			}
-			if (!known(roles, owner) &&
-				nxm_is_default_cache(info->kind, info->name, info->name_len))
-			{
-				/* nobody else could use it */
-				changed += nxm_object_drop_info(info);
-				continue;
-			}
-			if (!known(roles, owner))
-				owner = database->owner;
-			acl.count = 0;
-			for (uint32 j = 0; j < info->acl.count; j++)
-			{
-				if (!OidIsValid(info->acl.entry[j].role) ||
-					known(roles, info->acl.entry[j].role))
-					acl.entry[acl.count++] = info->acl.entry[j];
-			}
-			if (owner != info->owner || acl.count != info->acl.count)
-				changed += nxm_object_reassign(info, owner, &acl);
-		}
+		InitDirtySnapshot(dirty);
+		read_catalog(all.databases, DatabaseRelationId, NULL);
+		read_catalog(all.roles, AuthIdRelationId, &dirty);
+		read_catalog(all.roles, AuthIdRelationId, NULL);
+		if (!all_there(all.databases) || !all_there(all.roles))
+			nxm_registry_scan(amend, &all);
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
-	return changed;
+	return all.changed;
 }

@@ -163,6 +163,18 @@ foreach my $db ('d1', 'd2')
 }
 my $worker = sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'nexusmem memory'});
 sub worker_seconds { return (split ' ', slurp_file("/proc/$worker/stat") =~ s/.*\)//sr)[11] / POSIX::sysconf(POSIX::_SC_CLK_TCK()); }
+# to see that nothing of so many is gone takes the worker little memory of its own
+SKIP:
+{
+	skip 'no /proc/PID/clear_refs', 2 if !-w "/proc/$worker/clear_refs";
+	append_to_file("/proc/$worker/clear_refs", '5');	# its VmHWM begins anew
+	my $time = sql('SELECT clock_timestamp()');
+	$node->safe_psql('postgres', 'DROP DATABASE IF EXISTS nothing');
+	wait_for("SELECT state = 'idle' AND state_change > '$time' FROM pg_stat_get_activity($worker)", 'the worker has looked');
+	my %kb = slurp_file("/proc/$worker/status") =~ /^(\w+):\s*(\d+) kB/mg;
+	cmp_ok($kb{VmHWM} - $kb{RssShmem} - $kb{RssFile}, '<', 16 * 1024, 'in little memory');
+}
+
 my $seconds = worker_seconds();
 # the second one when the worker has dropped the first one's, which wait for the epoch then;
 # all by one session, for those that come and go move the epoch
