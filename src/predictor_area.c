@@ -459,6 +459,8 @@ write_saved(uint64 *bytes)
 		what_failed = "writing took too long";
 	else if (!ok)
 		what_failed = psprintf("%s: %m", what_failed);
+	/* what was forgotten meanwhile is not kept: with a crash it would be there again */
+	ok = ok && pg_atomic_read_u32(&shared->resets) == resets;
 	if (!nxm_saved_close(&predictor_file, fd, ok, &what_failed))
 		what_failed = psprintf("%s: %m", what_failed);
 	/* then it is of before, and comes after the file was removed */
