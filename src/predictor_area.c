@@ -511,8 +511,8 @@ guarded(void (*what) (void))
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
-		if (IsTransactionState())
-			AbortCurrentTransaction();
+		/* one that was half begun or ended too; where there is none it does nothing */
+		AbortCurrentTransaction();
 		/* the file that was being read or written; of another one nobody knows here */
 		AtEOXact_Files(false);
 		MemoryContextSwitchTo(context);
