@@ -18,7 +18,8 @@
  * catalogs every RECONCILE_INTERVAL_MS or when somebody said that a role or a
  * database may be gone.  Without memory there is nothing to look after, and it
  * sleeps until its latch is set: by whoever is about to use structures, just
- * before there is memory, so it passes some times more before it sleeps again.
+ * before there is memory, so it passes some times more before it sleeps again.  One
+ * who looked whether it sleeps before it did is noticed within IDLE_INTERVAL_MS.
  *
  * Limits: where max_worker_processes leaves no room PostgreSQL does not start it
  * and says nothing; status does.  Then backends load what was saved, and nothing
@@ -54,6 +55,7 @@
 #define PASS_INTERVAL_MS		750
 #define RECONCILE_INTERVAL_MS	10000
 #define COMPLAINT_INTERVAL_MS	60000
+#define IDLE_INTERVAL_MS		60000
 #define STOP_INTERVAL_MS		10
 /* passes that the worker makes after it was told to expect memory */
 #define PASSES_TO_EXPECT		10
@@ -237,16 +239,13 @@ pass(TimestampTz *reconciled, long *wait)
 	return true;
 }
 
-/*
- * How long to sleep after a pass that wanted the next one after wait ms; -1: until
- * there is something to do.
- */
+/* How long to sleep after a pass that wanted the next one after wait ms. */
 static long
 sleep_time(bool memory, long wait)
 {
 	static int	passes = 0;		/* without memory */
 
-	/* at first, too: an idle server is woken a few times only */
+	/* at first, too: an idle server is woken a few times, then seldom */
 	if (memory)
 		passes = 0;
 	else if (pg_atomic_read_u32(&shared->idle) != 0 ||
@@ -254,7 +253,7 @@ sleep_time(bool memory, long wait)
 	{
 		passes = 0;
 		pg_atomic_exchange_u32(&shared->idle, 1);
-		return -1;
+		return IDLE_INTERVAL_MS;
 	}
 	return wait;
 }
@@ -295,14 +294,13 @@ nxm_memory_worker_main(Datum arg)
 			MemoryContextSwitchTo(context);
 			learned = nxm_predictor_area_tick();
 			timeout = sleep_time(memory, timeout);
-			if (learned >= 0 && (timeout < 0 || learned < timeout))
+			if (learned >= 0 && learned < timeout)
 				timeout = learned;
 		}
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
 		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
-						 (timeout >= 0 ? WL_TIMEOUT : 0),
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 timeout, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
