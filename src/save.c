@@ -212,6 +212,15 @@ end_load(void)
 	/* last: without it they are gone */
 	if (!settled)
 		put_back_file();
+	else if (taken && pg_atomic_read_u32(&shared->dropped) > 0)
+	{
+		char		why[64];
+
+		snprintf(why, sizeof(why), "%u of %u could not be loaded",
+				 pg_atomic_read_u32(&shared->dropped),
+				 pg_atomic_read_u32(&shared->loaded));
+		put_beside(NXM_STRUCTURES_LOADING, why);
+	}
 	else if (taken)
 		(void) durable_unlink(NXM_STRUCTURES_LOADING, LOG);
 	taken = false;
@@ -309,15 +318,14 @@ nxm_load_wait(void)
 	ConditionVariableCancelSleep();
 }
 
-/* Tells what came of it, and keeps what was not loaded. */
+/* Tells what came of it, and puts beside what cannot be loaded at all. */
 static void
 settle(const NxmLoadResult *result)
 {
 	const char *path = taken ? NXM_STRUCTURES_LOADING : nxm_structures_file.path;
-	char		why[64];
 
-	/* what is kept is not removed */
-	taken = taken && result->refused == NULL && result->dropped == 0;
+	/* what is put beside is not removed */
+	taken = taken && result->refused == NULL;
 	pg_atomic_write_u32(&shared->loaded, result->objects);
 	pg_atomic_write_u32(&shared->dropped, result->dropped);
 	settled = true;
@@ -325,12 +333,6 @@ settle(const NxmLoadResult *result)
 	{
 		put_beside(path, result->refused);
 		return;
-	}
-	if (result->dropped > 0)
-	{
-		snprintf(why, sizeof(why), "%u of %u could not be loaded",
-				 result->dropped, result->objects);
-		put_beside(path, why);
 	}
 	ereport(LOG,
 			(errmsg_plural("loaded %u of %u saved structure",
