@@ -57,6 +57,8 @@
 #define COMPLAINT_INTERVAL_MS	60000
 #define IDLE_INTERVAL_MS		60000
 #define STOP_INTERVAL_MS		10
+/* of a catalog, by whoever has locked it: a shutdown waits for the worker as long */
+#define LOCK_LIMIT				"1s"
 /* passes that the worker makes after it was told to expect memory */
 #define PASSES_TO_EXPECT		10
 
@@ -272,6 +274,7 @@ nxm_memory_worker_main(Datum arg)
 	pqsignal(SIGINT, handle_cancel);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	SetConfigOption("lock_timeout", LOCK_LIMIT, PGC_SUSET, PGC_S_SESSION);
 
 	before_shmem_exit(leave, 0);
 	pg_atomic_write_u32(&shared->pid, MyProcPid);
