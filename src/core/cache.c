@@ -351,12 +351,13 @@ drop_item(NxmSpace *space, NxmCache *cache, Write *write)
 }
 
 /*
- * What to do about a result of an allocation: NXM_OK: something was evicted, repeat;
- * NXM_ABSENT: there is no room; else return it to the caller.
+ * What to do about a result of an allocation that wanted a page and so many beyond:
+ * NXM_OK: something was evicted, repeat; NXM_ABSENT: there is no room; else return it to
+ * the caller.
  */
 static NxmResult
 find_memory(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
-			const Write *write, NxmResult result, int *steps)
+			uint64_t beyond, NxmResult result, int *steps)
 {
 	NxmSpace   *space = view->space;
 
@@ -374,9 +375,7 @@ find_memory(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		nxm_cache_give_back(view, cache, part) == NXM_OK)
 		return NXM_OK;
 	/* where all of many segments was read, copying that would be all there is time for */
-	result = nxm_cache_make_way(view, cache, part,
-								NXM_CACHE_KEEP + (write->value == NULL ? 0 :
-												  pages_beside(write->value->len)), SEGMENT_UNITS,
+	result = nxm_cache_make_way(view, cache, part, beyond, SEGMENT_UNITS,
 								*steps > MOST_STEPS / 2 ? REACH_READ : REACH_ALL);
 	/* long values that were evicted are to be free now, and not after the section */
 	if (space->local->nbig > 0)
@@ -606,7 +605,12 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 				made = make_item(view, cache, part, write, found.item);
 				if (made != NXM_OK)
 				{
-					made = find_memory(view, cache, part, write, made, &steps);
+					uint64_t	beyond = NXM_CACHE_KEEP;
+
+					/* a value that has its pages wants a segment for its item alone */
+					if (write->value != NULL && write->big == 0)
+						beyond += pages_beside(write->value->len);
+					made = find_memory(view, cache, part, beyond, made, &steps);
 					if (write->deed == EXPIRE)
 						write->big = 0; /* not ours, and perhaps gone by now */
 					refused = made == NXM_ABSENT;
@@ -680,7 +684,7 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			}
 			if (made != NXM_OK)
 			{
-				made = find_memory(view, cache, part, write, made, &steps);
+				made = find_memory(view, cache, part, 0, made, &steps);
 				refused = made == NXM_ABSENT;
 				if (made != NXM_OK && !refused)
 				{
