@@ -356,8 +356,11 @@ tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 	if (!nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + NXM_CACHE_AHEAD))
 	{
 		/* open segments for what is beyond the limits alone, and not ahead of need */
-		result = nxm_cache_make_way(view, cache, part, NXM_CACHE_KEEP + NXM_CACHE_AHEAD, TICK_UNITS,
-									nxm_cache_is_over(view, cache) ? REACH_ALL : REACH_SEALED);
+		if (nxm_cache_is_over(view, cache))
+			result = nxm_cache_make_way(view, cache, part, 0, TICK_UNITS, REACH_ALL);
+		else
+			result = nxm_cache_make_way(view, cache, part, NXM_CACHE_KEEP + NXM_CACHE_AHEAD,
+										TICK_UNITS, REACH_SEALED);
 		if (result != NXM_ABSENT)
 			return result;
 	}

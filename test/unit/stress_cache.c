@@ -1578,6 +1578,34 @@ index_grows_at_the_limit_of_all(Worker *worker)
 	return ok;
 }
 
+/* When the limit of all is lowered: does the largest cache give way to it, and no other? */
+static bool
+lowered_limit_spares_the_small(Worker *worker)
+{
+	enum { PAGES = 100, OWN = 5, KEYS = 200 };
+	Pair		pair;
+	uint64_t	entries;
+	NxmResult	r;
+	bool		ok;
+
+	open_pair(&pair, worker, PAGES, OWN);
+	write_keys(&pair, pair.large, PAGES * NXM_PAGE_SIZE / 100, 100);
+	write_keys(&pair, pair.small, KEYS, 4);
+	nxm_store(&worker->space.shared->account[NXM_CACHE_ACCOUNT].page_limit, PAGES / 2);
+	for (int i = 0; i < 1000 && nxm_cache_is_over(&pair.view, pair.small); i++)
+	{
+		ENV_DO(&worker->space, r, nxm_cache_tick(&pair.view, pair.small));
+		nxm_epoch_poll(&worker->space);
+	}
+	entries = nxm_map_entries(&part_of(&pair, pair.small)->index);
+	ok = entries == KEYS && !nxm_cache_is_over(&pair.view, pair.small);
+	if (!ok)
+		printf("# %llu of %d entries are left below a lowered limit\n",
+			   (unsigned long long) entries, KEYS);
+	close_pair(&pair);
+	return ok;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -1651,6 +1679,7 @@ main(int argc, char **argv)
 		stress_ok(only_the_limit_of_all_takes_from_others(worker, 60, 900000), "nor for long values");
 		stress_ok(only_the_limit_of_all_takes_from_others(worker, 24, 900000), "nor where its first value is most of what it may have");
 		stress_ok(index_grows_at_the_limit_of_all(worker), "the largest one gives way to the index of a small one");
+		stress_ok(lowered_limit_spares_the_small(worker), "and to a lowered limit");
 		stress_ok(drained_while_one_is_stopped(worker, false), "what was cleared is drained while a process is stopped");
 		stress_ok(drained_while_one_is_stopped(worker, true), "and by sets, which go on");
 	}
