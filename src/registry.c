@@ -520,12 +520,11 @@ create(const NxmNameKey *k, Oid database, Oid owner, NxmKind kind,
 
 		if (acl_ref != 0)
 			nxm_free(space, acl_ref);
-		/*
-		 * Nobody has seen it: a cache needs no second look, and draining a map might fail
-		 * for want of a chunk.
-		 */
+		/* nobody has seen it, and draining one of these might fail for want of a chunk */
 		if (kind == NXM_KIND_MAP)
 			nxm_map_fini(space, &object->u.map);
+		else if (kind == NXM_KIND_CACHE)
+			nxm_cache_fini(space, &object->u.c.cache);
 		else
 		{
 			do

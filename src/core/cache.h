@@ -217,6 +217,9 @@ typedef struct NxmCacheStats
 extern NxmResult nxm_cache_init(NxmCacheView *view, NxmCache *cache,
 								int npartitions, uint64_t max_bytes);
 
+/* Frees what it made, before anybody else could see the cache. */
+extern void nxm_cache_fini(NxmSpace *space, NxmCache *cache);
+
 /* NXM_OK; NXM_ABSENT; NXM_NEED_BUFFER.  *deadline, unless NULL, is set on NXM_OK. */
 extern NxmResult nxm_cache_get(NxmCacheView *view, NxmCache *cache,
 							   const NxmKey *key, NxmBuffer *buffer,

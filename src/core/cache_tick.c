@@ -103,7 +103,18 @@ nxm_cache_init(NxmCacheView *view, NxmCache *cache, int npartitions,
 			result = nxm_no_object(space);
 		nxm_init(&cache->partition[i], ref);
 	}
-	for (int i = 0; i < npartitions && result != NXM_OK; i++)
+	nxm_cache_leave_memory(space);
+	if (result == NXM_OK)
+		nxm_fetch_add_relaxed(&cache->used, (uint64_t) npartitions * PARTITION_BYTES);
+	else
+		nxm_cache_fini(space, cache);
+	return result;
+}
+
+void
+nxm_cache_fini(NxmSpace *space, NxmCache *cache)
+{
+	for (int i = 0; i < (int) cache->npartitions; i++)
 	{
 		NxmRef		ref = nxm_load_relaxed(&cache->partition[i]);
 
@@ -116,10 +127,7 @@ nxm_cache_init(NxmCacheView *view, NxmCache *cache, int npartitions,
 		}
 		nxm_init(&cache->partition[i], 0);
 	}
-	nxm_cache_leave_memory(space);
-	if (result == NXM_OK)
-		nxm_fetch_add_relaxed(&cache->used, (uint64_t) npartitions * PARTITION_BYTES);
-	return result;
+	nxm_init(&cache->used, 0);
 }
 
 NxmResult

@@ -1394,6 +1394,22 @@ finish_far_names(void)
 	check_far_free();
 }
 
+/* One that nobody has seen needs no memory to be freed, nor to wait for the epoch. */
+static void
+fini_unseen(int proc)
+{
+	NxmSpace   *space = check_space();
+	NxmCache   *unseen = check_shared(sizeof(*unseen), "unseen");
+	uint64_t	limbo = nxm_load(&space->shared->limbo);
+
+	if (proc != 1)
+		return;
+	check_assert(nxm_cache_init(view(), unseen, 2, 0) == NXM_OK);
+	nxm_cache_fini(space, unseen);
+	check_assert(nxm_load(&unseen->used) == 0);
+	check_assert(nxm_load(&space->shared->limbo) == limbo);
+}
+
 /* Cleaned while names come and segments go. */
 static void
 body_chain(int proc)
@@ -1644,6 +1660,7 @@ static const CheckCase cases[] = {
 	{"limit of the cache's own", 3, setup_limit, body_limit, finish_limit, OFTEN, NULL},
 	{"chains cleaned", 3, setup_ample, body_chain, finish, OFTEN, NULL},
 	{"a chunk needed for what cleaning retires", 2, setup_far_names, clean_far_names, finish_far_names, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
+	{"a cache that nobody has seen", 2, setup_ample, fini_unseen, finish, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"names alone", 3, setup_ample, body_names, finish, OFTEN, NULL},
 	{"drop", 3, setup_drop, body_drop, finish_drop, OFTEN, NULL},
 	{"a key that is read often", 2, setup_rooms, body_hot, finish, OFTEN, NULL},
