@@ -251,7 +251,10 @@ nxm_cache_drain_index(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 		if (space->local->nretired - space->local->nunmapped >=
 			NXM_EPOCH_LIMBO_HIGH)
 		{
-			/* the epoch first, if it goes on: the caller leaves the section before more */
+			/*
+			 * The epoch first, if it goes on: a tick leaves the section before more, a write
+			 * that comes back in it drains a segment each time.
+			 */
 			if (i > 0)
 				break;
 			if (!nxm_can_retire(space))
