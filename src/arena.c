@@ -58,6 +58,9 @@
 /* after this, ms, it is tried again whether there is memory for caches */
 #define CACHE_RETRY_MS		1000
 
+/* after this, ms, a node that was found full is tried again */
+#define FULL_RETRY_MS		1000
+
 /* so often more of the memory is put into huge pages */
 #define COLLAPSE_INTERVAL_MS	700
 
@@ -418,7 +421,7 @@ nxm_space(void)
 		unlikely(pg_atomic_read_u64(&my_slot->home) != seen_home))
 		see_home();
 	if (unlikely(borrowed != 0) &&
-		GetCurrentStatementStartTimestamp() > borrowed + USECS_PER_SEC)
+		nxm_is_over(borrowed, GetCurrentStatementStartTimestamp(), FULL_RETRY_MS))
 		see_home();
 	return &my_space;
 }
@@ -547,7 +550,7 @@ borrow(NxmSpace *space, int node, TimestampTz now)
 	if (node != (int) space->local->node)
 		return false;
 	/* what is wanted now is not what was wanted then */
-	if (now > marked + USECS_PER_SEC)
+	if (nxm_is_over(marked, now, FULL_RETRY_MS))
 		memset(too_few, 0, sizeof(too_few));
 	too_few[node] = nxm_chunk_free_pages(space, node) + 1;
 	for (int i = 0; i < (int) space->shared->nnodes; i++)

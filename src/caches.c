@@ -173,7 +173,7 @@ nxm_caches_choose_again(void)
 		return false;
 	/* the largest one was dropped, and the worker has not come by since, or is not */
 	if (nxm_load_relaxed(&nxm_registry_anchor->largest) != 0 &&
-		!TimestampDifferenceExceeds(last, time, CHOOSE_MS))
+		!nxm_is_over(last, time, CHOOSE_MS))
 		return false;
 	last = time;
 	return choose_largest();

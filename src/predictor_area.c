@@ -33,6 +33,7 @@
 #include <unistd.h>
 
 #include "access/xact.h"
+#include "arena.h"
 #include "memory_worker.h"
 #include "miscadmin.h"
 #include "numa_seam.h"
@@ -123,7 +124,7 @@ nxm_predictor_area(void)
 
 	now = attach_failed ? GetCurrentTimestamp() : 0;
 	if (attach_failed &&
-		!TimestampDifferenceExceeds(attach_tried, now, ATTACH_INTERVAL_MS))
+		!nxm_is_over(attach_tried, now, ATTACH_INTERVAL_MS))
 		return NULL;
 	segment = nxm_segment_attach(shared->handle, &reason);
 	if (segment == NULL)
@@ -543,6 +544,7 @@ nxm_predictor_area_tick(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	long		interval = save_interval * 1000L;
+	long		wait;
 
 	if (shared == NULL)
 		return -1;
@@ -557,8 +559,7 @@ nxm_predictor_area_tick(void)
 	{
 		if (!nxm_enable_learned_prefetch)
 			return -1;
-		if (last_attempt == 0 ||
-			TimestampDifferenceExceeds(last_attempt, now, RETRY_INTERVAL_MS))
+		if (last_attempt == 0 || nxm_is_over(last_attempt, now, RETRY_INTERVAL_MS))
 		{
 			last_attempt = now;
 			guarded(make_area);
@@ -569,15 +570,17 @@ nxm_predictor_area_tick(void)
 
 	if (reset_wanted())
 		guarded(save);
-	else if (TimestampDifferenceExceeds(last_save, now, (int) interval))
+	else if (nxm_is_over(last_save, now, (int) interval))
 	{
 		last_save = now;
 		if (recorded_now() != recorded_saved)
 			guarded(reconcile_and_save);
 	}
-	return TimestampDifferenceMilliseconds(now,
+	wait = TimestampDifferenceMilliseconds(now,
 										   TimestampTzPlusMilliseconds(last_save,
-																	   interval)) + 1;
+																	   interval));
+	/* the clock may have been set while it was saved */
+	return Min(wait, interval) + 1;
 }
 
 void

@@ -4,11 +4,13 @@ package NxmTest;
 use strict;
 use warnings;
 use Exporter 'import';
+use FindBin;
 use IPC::Run ();
 use PostgreSQL::Test::Utils;
 
 our @EXPORT = qw(session ask send_query answer close_session evict on_disk server_log
-	$nested_loops $parallel_plans may_mount start_in_small_shm);
+	$nested_loops $parallel_plans may_mount start_in_small_shm
+	clock_to_set);
 
 # Settings that leave the planner nested loops over index scans.
 our $nested_loops = q{
@@ -127,6 +129,15 @@ sub start_in_small_shm
 	my ($node, $mb, $before) = @_;
 	return system(in_small_shm($mb, ($before ? "$before && " : '') .
 		"pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null"));
+}
+
+# clock_to_set($dir): the environment of a server whose clock is as many hours late as the
+# file $dir/back has bytes. Empty without a compiler. (pg_ctl does not know one that is late.)
+sub clock_to_set
+{
+	my ($dir) = @_;
+	return if system("cc -shared -fPIC -O2 -o '$dir/clock.so' '$FindBin::RealBin/../numa/clock_back.c' 2>/dev/null") != 0;
+	return (LD_PRELOAD => "$dir/clock.so", CLOCK_BACK => "$dir/back");
 }
 
 1;

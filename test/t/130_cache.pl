@@ -372,12 +372,12 @@ SKIP:
 {
 	skip 'not allowed to mount here', 9 if !may_mount();
 	my $dir = PostgreSQL::Test::Utils::tempdir();
-	my $clock = system("cc -shared -fPIC -O2 -o '$dir/clock.so' '$FindBin::RealBin/../numa/clock_back.c' 2>/dev/null") == 0;
+	my %clock = clock_to_set($dir);
 	$node = PostgreSQL::Test::Cluster->new('small');
 	$node->init;
 	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'nexusmem'\nnexusmem.num_nodes = 1\nlog_statement = none");
 	{
-		local @ENV{qw(LD_PRELOAD CLOCK_BACK)} = ("$dir/clock.so", "$dir/back") if $clock;
+		local @ENV{keys %clock} = values %clock;
 		is(start_in_small_shm($node, 24, 'head -c 10M /dev/zero >/dev/shm/filler'), 0, '/dev/shm of 24 MB, 10 of it taken: the server starts');
 	}
 	sql('CREATE EXTENSION nexusmem');
@@ -389,8 +389,8 @@ SKIP:
 	sql(q{COPY (SELECT 1) TO PROGRAM 'rm /dev/shm/filler'});
 	SKIP:
 	{
-		skip 'no compiler', 2 if !$clock;
-		append_to_file("$dir/back", '');
+		skip 'no compiler', 2 if !%clock;
+		append_to_file("$dir/back", 'x');
 		like(sql(q{SELECT state FROM status WHERE feature = 'cache'}), qr/^active/, 'the clock set back: that was long ago');
 		is(sql(qq{SELECT count(cache_set('m' || i, repeat('x', 1000))) FROM generate_series(1, 60000) i; SELECT sum(entries) > $entries * 1.5 FROM stat_cache}), "60000\nt", 'and more memory is had where there is some');
 	}

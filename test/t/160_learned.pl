@@ -60,14 +60,18 @@ SQL
 my $paths = q{SELECT pg_relation_filepath(c) FROM unnest('{customers,orders,lines,customers_pkey,orders_pkey,lines_pkey}'::regclass[]) c};
 my @files = split /\n/, $node->safe_psql('postgres', $paths);
 my $saved = $node->data_dir . '/pg_nexusmem/learned';
+my $dir = PostgreSQL::Test::Utils::tempdir();
+my %clock = clock_to_set($dir);
 my $where = q{SELECT state FROM nexusmem.status WHERE feature = 'learned look-ahead'};
 
-# cold([mode]): restarts the server with the tables in no cache
+# cold([mode]): restarts the server with the tables in no cache, and its clock right
 sub cold
 {
 	my ($n, $mode) = @_;
 	$n->stop($mode // 'fast');
 	evict($n, @files);
+	unlink "$dir/back";
+	local @ENV{keys %clock} = values %clock;
 	$n->start;
 	return;
 }
@@ -325,6 +329,9 @@ rmdir "$saved.tmp" or die;
 ok(eventually($where, 'active'), 'interval: and the next one that can mends it');
 ok(-s $saved, 'interval: it was saved');
 is($node->safe_psql('postgres', $relations), $here, 'interval: a dropped database is forgotten');
+append_to_file("$dir/back", 'x');
+unlink $saved;
+ok(eventually(q{SELECT size > 0 FROM pg_stat_file('pg_nexusmem/learned', true)}, 't'), 'interval: saved also after the clock was set back');
 $node->append_conf('postgresql.conf', 'nexusmem.predictor_save_interval = 5min');
 
 # what workers have read is no miss of the leader's
@@ -371,12 +378,13 @@ SKIP:
 	is(ask($poor, "SELECT count(*) FROM nexusmem.predictor_predict('customers', 1)"), 0, 'and knows nothing');
 	is(ask($poor, 'SELECT reserved_bytes > 8000000 AND resident_bytes IS NULL FROM nexusmem.node_memory WHERE node IS NULL AND owner = ' . q{'learned sequences'}), 't', 'but how much there is');
 	limited($poor->{pid});
+	append_to_file("$dir/back", 'x');
 	my $state = '';
 	for (my $until = time + $PostgreSQL::Test::Utils::timeout_default; $state ne 'active' && time < $until;)
 	{
 		$state = ask($poor, $where);
 	}
-	is($state, 'active', 'later it can');
+	is($state, 'active', 'later it can, by a clock that was set back');
 	is(ask($poor, 'SELECT reserved_bytes = used_bytes AND resident_bytes = used_bytes AND on_node_bytes IS NULL FROM nexusmem.node_memory WHERE node IS NULL AND owner = ' . q{'learned sequences'}), 't', 'node_memory asks the kernel then');
 	close_session($poor);
 
@@ -399,7 +407,6 @@ SKIP:
 SKIP:
 {
 	skip 'no compiler', 4 if !may_build();
-	my $dir = PostgreSQL::Test::Utils::tempdir();
 	build("$dir/hooks", "'$FindBin::RealBin'/../modules/nxm_hooks/.", 'COPT=-Werror');
 	cold($node);
 	$node->safe_psql('postgres', "CREATE FUNCTION swell(regclass) RETURNS void LANGUAGE c STRICT AS '$dir/hooks/nxm_hooks', 'nxm_hooks_swell'");
@@ -422,15 +429,20 @@ SKIP:
 {
 	skip 'not allowed to mount here', 8 if !may_mount();
 	my $at = -s $node->logfile;
-	is(start_in_small_shm($node, 24, 'head -c 16000000 /dev/zero >/dev/shm/filler'), 0, '/dev/shm too full: the server starts');
+	unlink "$dir/back";
+	{
+		local @ENV{keys %clock} = values %clock;
+		is(start_in_small_shm($node, 24, 'head -c 16000000 /dev/zero >/dev/shm/filler'), 0, '/dev/shm too full: the server starts');
+	}
 	ok($node->poll_query_until('postgres', q{SELECT state = 'degraded' AND detail ~ 'no memory for the learned predictor: .*No space left' AND hint ~ '/dev/shm' FROM nexusmem.status WHERE feature = 'learned look-ahead'}),
 		'/dev/shm too full: status tells');
 	is($node->safe_psql('postgres', 'SELECT known()'), 0, '/dev/shm too full: nothing is known');
 	is($node->safe_psql('postgres', q{SELECT count(*) FROM nexusmem.node_memory WHERE owner = 'learned sequences'}), 0, '/dev/shm too full: and nothing taken');
 	is((run($node, $all, 'p'))[0], $rows, '/dev/shm too full: same rows');
-	# a worker tries again when it starts, and else each minute
+	# a worker tries again when it starts, and else each minute, and when the clock was set back
 	$node->safe_psql('postgres', q{COPY (SELECT WHERE false) TO PROGRAM 'rm /dev/shm/filler'});
-	$node->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'nexusmem memory'});
+	append_to_file("$dir/back", 'x');
+	$node->safe_psql('postgres', %clock ? 'SELECT pg_reload_conf()' : q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'nexusmem memory'});
 	ok(active($node), '/dev/shm with room again: it is made');
 	cmp_ok($node->safe_psql('postgres', 'SELECT known()'), '>', 0, 'and what was saved is loaded');
 	unlike(server_log($node, $at), qr/terminated by signal|TRAP|PANIC/, 'no SIGBUS');
