@@ -7,6 +7,8 @@
 
 #include "postgres.h"
 
+#include <time.h>
+
 #include "core/item.h"
 #include "core/map.h"
 #include "core/space.h"
@@ -147,6 +149,16 @@ static inline bool
 nxm_is_over(TimestampTz since, TimestampTz now, int ms)
 {
 	return since > now || TimestampDifferenceExceeds(since, now, ms);
+}
+
+/* Milliseconds since some time, by a clock that nobody sets: for what is not to end early. */
+static inline int64
+nxm_steady_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /*

@@ -264,7 +264,7 @@ void
 nxm_memory_worker_main(Datum arg)
 {
 	TimestampTz reconciled = 0;
-	TimestampTz stopping = 0;	/* since when we know that the server stops */
+	int64		stopping = 0;	/* since when we know that the server stops */
 	bool		waiting = false;	/* then: for others */
 	MemoryContext context;
 
@@ -322,7 +322,7 @@ nxm_memory_worker_main(Datum arg)
 				proc_exit(1);
 			}
 			if (stopping == 0)
-				stopping = GetCurrentTimestamp();
+				stopping = nxm_steady_ms();
 			if (nxm_save_may_begin(stopping))
 			{
 				nxm_save_now();

@@ -99,7 +99,7 @@ static TimestampTz attach_tried = 0;
 static uint64 recorded_saved = 0;
 static TimestampTz last_save = 0;
 static TimestampTz last_attempt = 0;
-static TimestampTz deadline = 0;	/* of a save; 0: none */
+static int64 deadline = 0;		/* of a save, as nxm_steady_ms(); 0: none */
 
 static NxmPredictor *
 predictor_of(dsm_segment *segment)
@@ -280,7 +280,7 @@ set_failed(const char *what, const char *why)
 static bool
 is_late(void)
 {
-	return deadline != 0 && GetCurrentTimestamp() > deadline;
+	return deadline != 0 && nxm_steady_ms() > deadline;
 }
 
 /* DROP DATABASE, for one, waits for all processes to. */
@@ -589,7 +589,7 @@ nxm_predictor_area_save(void)
 	if (predictor == NULL || (!reset_wanted() && recorded_now() == recorded_saved))
 		return;
 	/* the server may wait for it; giving up leaves the file of the last save */
-	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), EXIT_LIMIT_MS);
+	deadline = nxm_steady_ms() + EXIT_LIMIT_MS;
 	guarded(save);
 }
 

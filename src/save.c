@@ -69,7 +69,6 @@
 #include "storage/procarray.h"
 #include "utils/guc.h"
 #include "utils/pidfile.h"
-#include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
 #define CLIENTS_LIMIT_MS	10000	/* for connections to end that used nothing */
@@ -479,21 +478,19 @@ connections_left(void)
 }
 
 bool
-nxm_save_may_begin(TimestampTz since)
+nxm_save_may_begin(int64 since)
 {
 	if (shared == NULL || nxm_save_what == NXM_SAVE_OFF)
 		return true;
 	return !users_left(nxm_space()) &&
-		(!connections_left() ||
-		 TimestampDifferenceExceeds(since, GetCurrentTimestamp(),
-									CLIENTS_LIMIT_MS));
+		(!connections_left() || nxm_steady_ms() >= since + CLIENTS_LIMIT_MS);
 }
 
-/* Sleeps for a poll.  false: the time since start is over. */
+/* Sleeps for a poll.  false: it is time, by nxm_steady_ms(). */
 static bool
-poll_until(TimestampTz start, int limit_ms)
+poll_until(int64 limit)
 {
-	if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), limit_ms))
+	if (nxm_steady_ms() >= limit)
 		return false;
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 POLL_MS, PG_WAIT_EXTENSION);
@@ -506,7 +503,7 @@ poll_until(TimestampTz start, int limit_ms)
 static bool
 close_structures(NxmSpace *space)
 {
-	TimestampTz start = GetCurrentTimestamp();
+	int64		limit = nxm_steady_ms() + SECTIONS_LIMIT_MS;
 	uint64		lines;
 
 	/* in this order: who finds the registry closed comes to see CLOSED */
@@ -521,7 +518,7 @@ close_structures(NxmSpace *space)
 		/* acquire: what the section did is seen */
 		while (nxm_load(&space->lines[i].epoch) != 0)
 		{
-			if (!poll_until(start, SECTIONS_LIMIT_MS))
+			if (!poll_until(limit))
 				return false;
 		}
 	}

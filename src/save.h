@@ -10,8 +10,6 @@
 
 #include <signal.h>
 
-#include "datatype/timestamp.h"
-
 /* nexusmem.save */
 typedef enum NxmSaveWhat
 {
@@ -64,10 +62,10 @@ extern bool nxm_load_now(volatile sig_atomic_t *stop);
 extern bool nxm_server_stopping(void);
 
 /*
- * For the worker, at a shutdown of the server that it has known of for so long: are
- * the clients gone?  To be asked until they are.
+ * For the worker, at a shutdown of the server that it has known of since a time of
+ * nxm_steady_ms(): are the clients gone?  To be asked until they are.
  */
-extern bool nxm_save_may_begin(TimestampTz since);
+extern bool nxm_save_may_begin(int64 since);
 
 /* Then: keeps everybody out and writes the file.  Raises no errors. */
 extern void nxm_save_now(void);

@@ -13,7 +13,6 @@
 #include "caches.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #define WRITE_LIMIT_MS		30000	/* fsync not counted */
 #define CACHES_LIMIT_MS		20000	/* of these */
@@ -23,8 +22,8 @@
 typedef struct Saver
 {
 	NxmSpace   *space;
-	TimestampTz deadline;
-	TimestampTz caches_deadline;
+	int64		deadline;		/* as nxm_steady_ms() */
+	int64		caches_deadline;
 	bool		with_caches;	/* they are to be saved */
 	bool		caches;			/* it is their turn */
 	bool		cut_short;		/* some entries of caches were left out */
@@ -116,7 +115,7 @@ put_frame(Saver *saver, NxmSaveFrameType type)
 		return false;
 	saver->frame_used = 0;
 	saver->frame_count = 0;
-	if (GetCurrentTimestamp() > saver->deadline)
+	if (nxm_steady_ms() > saver->deadline)
 		return fail(saver, "writing took too long", 0);
 	CHECK_FOR_INTERRUPTS();
 	return true;
@@ -287,7 +286,7 @@ save_entries(Saver *saver, const NxmObjectInfo *info, uint32 *entries)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (info->kind == NXM_KIND_CACHE &&
-			GetCurrentTimestamp() > saver->caches_deadline)
+			nxm_steady_ms() > saver->caches_deadline)
 		{
 			saver->cut_short = true;
 			return true;
@@ -499,10 +498,8 @@ nxm_save_write(bool caches, NxmSaveResult *result)
 	saver->space = nxm_space();
 	saver->fd = -1;
 	saver->with_caches = caches;
-	saver->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												  WRITE_LIMIT_MS);
-	saver->caches_deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														 CACHES_LIMIT_MS);
+	saver->deadline = nxm_steady_ms() + WRITE_LIMIT_MS;
+	saver->caches_deadline = nxm_steady_ms() + CACHES_LIMIT_MS;
 	(void) save_file(saver);
 	result->what_failed = saver->what_failed;
 	result->failed_errno = saver->failed_errno;

@@ -349,15 +349,23 @@ kill 'CONT', $s->{pid};
 eval { $s->{h}->finish };
 ok(soon(sub { !-e $pidfile }), 'the shutdown ends with it');
 $node->{_pid} = undef;
-$node->start;
+my $clock_dir = PostgreSQL::Test::Utils::tempdir();
+{
+	my %clock = clock_to_set($clock_dir);
+	local @ENV{keys %clock} = values %clock;
+	$node->start;
+}
 is(counter('c'), '11', 'and what it had done is there');
 
-# One that has used nothing is not waited for longer than some time. The postmaster
-# has to, so the file is there first.
+# One that has used nothing is not waited for longer than some time, by whatever clock. The
+# postmaster has to, so the file is there first.
 $s = session($node);
+$pid = worker_pid();
 kill 'STOP', $s->{pid};
 my $begin = time;
 system('pg_ctl', '-D', $node->data_dir, '-m', 'fast', '-W', '-s', 'stop');
+ok(waits($pid), 'a stopped client that has used nothing: the worker waits');
+append_to_file("$clock_dir/back", 'x');
 ok(soon(sub { -e $file }, 30), 'a stopped client that has used nothing: saved without it');
 cmp_ok(time - $begin, '>', 5, 'after a time');
 kill 'CONT', $s->{pid};
