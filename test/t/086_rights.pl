@@ -88,14 +88,16 @@ sub dumped
 	return join '; ', $out =~ /^(?:GRANT|REVOKE) \w+ ON SCHEMA nexusmem .*(?=;)/mg;
 }
 my $grant = 'GRANT USAGE ON SCHEMA nexusmem TO other';
-q1('CREATE DATABASE again; CREATE DATABASE before');
+q1("CREATE DATABASE $_") foreach 'again', 'before', 'defaults';
 $node->safe_psql('again', "CREATE EXTENSION nexusmem; $grant");
 is(dumped('again'), $grant, 'pg_dump has what was granted on the schema');
 $node->safe_psql('again', 'DROP EXTENSION nexusmem; CREATE EXTENSION nexusmem');
 is(dumped('again'), $grant, 'also after the extension was made anew');
 $node->safe_psql('before', "CREATE SCHEMA nexusmem; $grant; CREATE EXTENSION nexusmem");
 is(dumped('before'), $grant, 'and what was granted before it was made');
-is($node->safe_psql($_, q{SELECT has_schema_privilege('pg_monitor', 'nexusmem', 'USAGE')}), $_ eq 'again' ? 't' : 'f', "database $_: pg_monitor is given a new schema alone") foreach 'again', 'before';
+$node->safe_psql('defaults', "ALTER DEFAULT PRIVILEGES GRANT USAGE ON SCHEMAS TO other; CREATE EXTENSION nexusmem");
+is(dumped('defaults'), $grant, 'and what default privileges granted');
+is($node->safe_psql($_, q{SELECT has_schema_privilege('pg_monitor', 'nexusmem', 'USAGE')}), $_ eq 'again' ? 't' : 'f', "database $_: pg_monitor is given a schema that had no grants alone") foreach 'again', 'before', 'defaults';
 $node->stop;
 unlike(server_log($node), qr/terminated by signal|TRAP|PANIC|leak/, 'the log is quiet');
 done_testing();
