@@ -165,6 +165,19 @@ leave(int code, Datum arg)
 	pg_atomic_write_u32(&shared->pid, 0);
 }
 
+/* What postgresql.conf says for sessions is not meant for our transactions. */
+static void
+override_settings(void)
+{
+	SetConfigOption("lock_timeout", LOCK_LIMIT, PGC_SUSET, PGC_S_OVERRIDE);
+	/* a standby has no serializable ones */
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET,
+					PGC_S_OVERRIDE);
+	/* of 17 and newer; it would end the worker */
+	if (GetConfigOption("transaction_timeout", true, false) != NULL)
+		SetConfigOption("transaction_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+}
+
 /* An error is no reason to end: it is tried again, and all else goes on. */
 static void
 reconcile(void)
@@ -274,7 +287,7 @@ nxm_memory_worker_main(Datum arg)
 	pqsignal(SIGINT, handle_cancel);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
-	SetConfigOption("lock_timeout", LOCK_LIMIT, PGC_SUSET, PGC_S_SESSION);
+	override_settings();
 
 	before_shmem_exit(leave, 0);
 	pg_atomic_write_u32(&shared->pid, MyProcPid);

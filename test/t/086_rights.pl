@@ -17,6 +17,12 @@ autovacuum = off
 nexusmem.num_nodes = 1
 nexusmem.memory_limit = 4MB
 });
+if ($node->pg_version >= 17)
+{
+	# for sessions, and not for the worker
+	$node->append_conf('postgresql.conf', 'transaction_timeout = 500ms');
+	$ENV{PGOPTIONS} = '-c transaction_timeout=0';
+}
 $node->start;
 
 sub q1 { return $node->safe_psql('postgres', "SET search_path = nexusmem; $_[0]"); }
