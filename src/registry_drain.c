@@ -271,6 +271,7 @@ typedef struct Reconciling
 {
 	HTAB	   *databases;
 	HTAB	   *roles;
+	uint64		newest;			/* id of an object, before these were noted */
 	int			changed;		/* objects */
 } Reconciling;
 
@@ -378,7 +379,8 @@ amend(const NxmObjectInfo *info, void *context)
 	NxmAcl		acl;
 
 	CHECK_FOR_INTERRUPTS();
-	if (database == NULL)
+	/* a database may have been made meanwhile, with the OID of one that is gone */
+	if (database == NULL || info->id > all->newest)
 		return;
 	/* a default cache nobody else could use */
 	if (!database->there ||
@@ -417,6 +419,7 @@ nxm_registry_reconcile(void)
 	old = MemoryContextSwitchTo(context);
 	all.databases = make_table("nexusmem databases");
 	all.roles = make_table("nexusmem roles");
+	all.newest = nxm_load(&nxm_anchor_if_any()->next_id);
 	all.changed = 0;
 	nxm_registry_scan(note_oids, &all);
 	if (hash_get_num_entries(all.databases) > 0)
