@@ -296,6 +296,8 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 				nxm_cache_give(cache, big_bytes(new));
 				return result;
 			}
+			/* relaxed: a sum.  Before it can be found, and its bytes be taken off */
+			nxm_fetch_add_relaxed(&part->big, big_bytes(new));
 			write->big = ref | new;
 		}
 	}
@@ -337,7 +339,7 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 
 /* The item is not going to be published. */
 static void
-drop_item(NxmSpace *space, NxmCache *cache, Write *write)
+drop_item(NxmSpace *space, NxmCache *cache, NxmCachePartition *part, Write *write)
 {
 	if (write->room.ref != 0)
 		nxm_cache_abandon(&write->room);
@@ -345,6 +347,7 @@ drop_item(NxmSpace *space, NxmCache *cache, Write *write)
 	if (write->big != 0 && write->deed != EXPIRE)
 	{
 		nxm_item_free(space, BIG_REF(write->big));
+		nxm_fetch_add_relaxed(&part->big, -(uint64_t) big_bytes(write->big));
 		nxm_cache_give(cache, big_bytes(write->big));
 	}
 	write->big = 0;
@@ -441,9 +444,6 @@ static void
 published(NxmSpace *space, NxmCachePartition *part, Write *write)
 {
 	nxm_map_count(space, &part->index, 1, (int64_t) write->bytes);
-	/* relaxed: a sum */
-	if (write->big != 0 && write->deed != EXPIRE)
-		nxm_fetch_add_relaxed(&part->big, big_bytes(write->big));
 	write->big = 0;
 	/* last: from now on the item may be evicted */
 	nxm_cache_commit(&write->room);
@@ -634,7 +634,7 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			{
 				nxm_map_complete_pending(space, &place, header);
 				if (moved)
-					drop_item(space, cache, write);
+					drop_item(space, cache, part, write);
 				continue;
 			}
 			/* writing is a use, too */
@@ -646,7 +646,7 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			{
 				/* a copy is of this item, and it may be another one by now */
 				if (moved)
-					drop_item(space, cache, write);
+					drop_item(space, cache, part, write);
 				continue;
 			}
 			old = item_header(found.item);
@@ -700,7 +700,7 @@ change_index(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			break;
 		}
 	}
-	drop_item(space, cache, write);
+	drop_item(space, cache, part, write);
 	if (refused && (result == NXM_OK || result == NXM_EXISTS || result == NXM_ABSENT))
 	{
 		count(space, part, NXM_CACHE_COUNTER_refusals);

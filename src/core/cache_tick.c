@@ -341,6 +341,7 @@ tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 {
 	NxmSpace   *space = view->space;
 	uint64_t	used;
+	uint64_t	big;
 	uint64_t	live;
 	NxmResult	result;
 
@@ -378,7 +379,10 @@ tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 		return result;
 
 	used = nxm_cache_segment_bytes(part);
-	live = nxm_map_bytes(&part->index) - nxm_load_relaxed(&part->big);
+	live = nxm_map_bytes(&part->index);
+	big = nxm_load_relaxed(&part->big);
+	/* a value elsewhere is counted before its item is */
+	live -= big < live ? big : live;
 	if (used > (uint64_t) NXM_CACHE_SEGMENT * DEAD_SHARE && live < used - used / DEAD_SHARE)
 	{
 		result = nxm_cache_find_sparse(space, part);

@@ -1035,6 +1035,17 @@ get_long(int proc)
 	}
 }
 
+/* Its bytes may be taken off as soon as it can be found. */
+static void
+set_and_delete_long(int proc)
+{
+	if (proc == 1)
+		operate(SET, 0, 10, 0, true);
+	else
+		operate(DELETE, 0, 0, 0, false);
+	check_assert((int64_t) nxm_load(&partition()->big) >= 0);
+}
+
 /* Overwritten again and again: rooms are written again while they are read. */
 static void
 setup_rooms(void)
@@ -1691,6 +1702,7 @@ static const CheckCase cases[] = {
 	{"all schedules of an overflow bucket and migration", 2, setup_sides, extent_and_split, finish, ALL, 2, 0, NULL, migrating},
 	{"schedules of extent and clear", 2, setup_sides, extent_and_clear, finish, SOME, 3, 1, NULL, growing},
 	{"all schedules of long values", 2, setup_long, get_long, finish, ALL, 1, 1, NULL, NULL},
+	{"all schedules of a long value that is set and deleted", 2, setup_no_segments, set_and_delete_long, finish, ALL, 1, 0, NULL, NULL},
 };
 
 int

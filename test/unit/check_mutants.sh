@@ -371,6 +371,16 @@ mutant "long value read without a look at its slot" check_cache cache.c \
 		SEG_LIFE(nxm_load(&segment->word)) == life;' '	return true;'
 mutant "long value freed with the item that it left" check_cache cache.c \
 	'!moved || write->big == 0);' 'true);'
+mutant "bytes of a long value counted after it was published" check_cache cache.c \
+	'		if (nxm_map_insert(space, &place, slot, tag, write->room.ref))
+		{' '		uint64_t	bytes = big_bytes(write->big);
+
+		nxm_fetch_add_relaxed(&part->big, -bytes);
+		if (!nxm_map_insert(space, &place, slot, tag, write->room.ref))
+			nxm_fetch_add_relaxed(&part->big, bytes);
+		else
+		{
+			nxm_fetch_add_relaxed(&part->big, bytes);'
 mutant "room written again without a look at the hazards" check_cache space_reclaim.c \
 	'named |= (uint64_t) (refs[r] == hazard) << r;' ';'
 mutant "reads counted past what there is room for" check_cache cache.c \
