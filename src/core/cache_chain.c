@@ -513,6 +513,9 @@ nxm_cache_examine(NxmSpace *space, NxmCachePartition *part, uint64_t since)
 		return false;
 	age = nxm_load_relaxed(&part->ghost[KIND_SMALL].count) -
 		nxm_load_relaxed(&segment->sealed_at);
+	/* below 0: who sealed it in another life was late */
+	if ((int64_t) age < 0)
+		return false;
 	/* the key has not been read for as long as it was in small before, too */
 	if (age <= since + nxm_map_entries(&part->index) * small / (small + main))
 		return false;

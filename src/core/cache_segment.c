@@ -149,8 +149,11 @@ nxm_segment_seal(NxmCachePartition *part, NxmCacheSegment *segment, uint32_t pag
 
 	if (SEG_LIFE(word) != life || SEG_STATE(word) != SEG_OPEN)
 		return;
-	/* before, for whoever finds it sealed; it is a little wrong if two seal */
-	nxm_store_relaxed(&segment->sealed_at, 
+	/*
+	 * Before, for whoever finds it sealed.  A hint: it is a little wrong if two seal, and
+	 * that of a later life, perhaps in another cache, if we are held up here.
+	 */
+	nxm_store_relaxed(&segment->sealed_at,
 					  nxm_load_relaxed(&part->ghost[KIND_SMALL].count));
 	do
 	{

@@ -1334,6 +1334,23 @@ examine_while_filled(int proc)
 		fill(proc, 0, 5);
 }
 
+/* It was sealed at no count that there has been: it is not old for that. */
+static void
+examine_at_no_count(int proc)
+{
+	NxmCachePartition *part = partition();
+	NxmChainBlock *block = nxm_at(check_space(), nxm_load(&part->chain[KIND_MAIN].head));
+	NxmCacheSegment *segment;
+
+	fill(proc, 0, 5);
+	segment = segment_named(check_space(), nxm_load(&block->entry[0]));
+	check_assert(SEG_STATE(nxm_load(&segment->word)) == SEG_SEALED);
+	nxm_store(&segment->sealed_at, nxm_load(&part->ghost[KIND_SMALL].count) + 1);
+	nxm_enter(check_space());
+	check_assert(!nxm_cache_examine(check_space(), part, 0));
+	nxm_leave(check_space());
+}
+
 /* The chain alone: cleaned while names come, of which nothing is left. */
 static void
 body_names(int proc)
@@ -1683,6 +1700,7 @@ static const CheckCase cases[] = {
 	{"counts of a dropped cache", 3, setup_counts_drop, body_counts_drop, finish_drop, OFTEN, NULL},
 	{"ghost", 3, setup_ghost, take_ghost, finish_ghost, OFTEN, NULL},
 	{"all schedules of a key that is examined and the first segments", 2, setup_no_segments, examine_while_filled, finish, ALL, 1, 0, NULL, examining},
+	{"a segment that was sealed at no count", 1, setup_no_segments, examine_at_no_count, finish, CHECK_EXHAUSTIVE, 1, 0, 0, NULL, NULL},
 	{"all schedules of get and a segment that is reused", 2, setup_two, get_while_reused, finish, ALL, 3, 1, NULL, giving_back},
 	{"all schedules of get and eviction", 2, setup_full, get_while_evicted, finish, ALL, 1, 1, NULL, NULL},
 	{"schedules of set and eviction", 2, setup_full, set_while_evicted, finish, SOME, 1, 1, NULL, NULL},
