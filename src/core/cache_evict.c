@@ -288,7 +288,7 @@ give_back(NxmSpace *space, NxmCache *cache, NxmCachePartition *part,
 	nxm_store(&victim->segment->word, (SEG_LIFE(victim->word) + 1) << SEG_LIFE_SHIFT);
 	nxm_free(space, victim->page);
 	nxm_cache_give(cache, NXM_CACHE_SEGMENT);
-	if (nxm_load_relaxed(&chain->gone) > 2 * NXM_CHAIN_ENTRIES)
+	if ((int64_t) nxm_load_relaxed(&chain->gone) > 2 * NXM_CHAIN_ENTRIES)
 		(void) nxm_chain_clean(space, chain, CLEAN_BLOCKS);
 	/* last: who closes the partition waits for it */
 	nxm_fetch_add(&chain->segments, (uint64_t) -1);

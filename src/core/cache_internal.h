@@ -233,7 +233,8 @@ typedef struct NxmChain
 	NxmAtomic	tail;			/* of the last one, or one before */
 	NxmAtomic	lock;			/* try-lock of who takes blocks out */
 	NxmAtomic	segments;		/* that there are */
-	NxmAtomic	gone;			/* entries that are GONE, about */
+	NxmAtomic	gone;			/* entries that are GONE, about; signed: a block may be
+								 * taken out before they are counted */
 	uint64_t	unused[3];
 } NxmChain;
 

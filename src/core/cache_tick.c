@@ -395,8 +395,8 @@ tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 	{
 		NxmChain   *chain = &part->chain[kind];
 
-		if (nxm_load_relaxed(&chain->gone) < NXM_CHAIN_ENTRIES +
-			nxm_load_relaxed(&chain->segments) / 2)
+		if ((int64_t) nxm_load_relaxed(&chain->gone) < NXM_CHAIN_ENTRIES +
+			(int64_t) nxm_load_relaxed(&chain->segments) / 2)
 			continue;
 		result = nxm_chain_clean(space, chain, INT_MAX);
 		if (result != NXM_OK)

@@ -1377,6 +1377,25 @@ body_names(int proc)
 	}
 }
 
+/* Names that were not counted when they went do not have the chain cleaned without end. */
+static void
+clean_uncounted_names(int proc)
+{
+	NxmChain   *chain = &partition()->chain[KIND_MAIN];
+	NxmRef		head;
+	NxmResult	result;
+
+	(void) proc;
+	body_names(2);
+	DO(result, nxm_chain_clean(check_space(), chain, 8));
+	check_assert(result == NXM_OK);
+	check_assert((int64_t) nxm_load(&chain->gone) < 0);
+	body_names(2);
+	head = nxm_load(&chain->head);
+	tick(true);
+	check_assert(nxm_load(&chain->head) == head);
+}
+
 /* A chunk is needed for what cleaning retires: it is mapped first. */
 static void
 setup_far_names(void)
@@ -1689,6 +1708,7 @@ static const CheckCase cases[] = {
 	{"chains cleaned", 3, setup_ample, body_chain, finish, OFTEN, NULL},
 	{"a chunk needed for what cleaning retires", 2, setup_far_names, clean_far_names, finish_far_names, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"a cache that nobody has seen", 2, setup_ample, fini_unseen, finish, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
+	{"names that were not counted when they went", 1, setup_no_segments, clean_uncounted_names, finish, CHECK_EXHAUSTIVE, 1, 0, 0, NULL, NULL},
 	{"names alone", 3, setup_ample, body_names, finish, OFTEN, NULL},
 	{"drop", 3, setup_drop, body_drop, finish_drop, OFTEN, NULL},
 	{"a key that is read often", 2, setup_rooms, body_hot, finish, OFTEN, NULL},
