@@ -352,6 +352,7 @@ orphan_retired(NxmSpace *space)
 	if (ref == 0)
 	{
 		nxm_fetch_add_relaxed(&space->shared->leaked, local->nretired);
+		nxm_fetch_add_relaxed(&space->shared->limbo, -(uint64_t) local->nretired);
 		for (uint32_t i = 0; i < local->nretired; i++)
 		{
 			NxmRef		lost = nxm_load_relaxed(&local->retired[i].ref);

@@ -104,6 +104,8 @@ mutant "record of orphans taken for one of the account in use" check_space space
 	'orphans, ref,
 										in_other_account(space, ref))' 'orphans, ref,
 										space->account != 0)'
+mutant "lost objects counted as waiting" check_space space_reclaim.c \
+	'nxm_fetch_add_relaxed(&space->shared->limbo, -(uint64_t) local->nretired);' ''
 mutant "hazard withdrawn without release" check_space space.h \
 	'nxm_store(&space->line->hazard, 0);
 	nxm_store(&space->line->epoch, 0);

@@ -616,6 +616,33 @@ accounts(int proc)
 	give_back(ref, RECORD);
 }
 
+/* There is no memory for a record of those that the list is too short for: they are lost. */
+static void
+setup_lost_arrays(void)
+{
+	setup_pages(1, 2);
+}
+
+static void
+lose_arrays(int proc)
+{
+	NxmSpace   *space = check_space();
+	NxmRef		refs[NXM_EPOCH_LIMBO + 1];
+
+	for (int i = 0; i <= NXM_EPOCH_LIMBO; i++)
+		refs[i] = alloc(SMALL, proc);
+	check_hold(RECORD);
+	for (int i = 0; i <= NXM_EPOCH_LIMBO; i++)
+		nxm_retire_epoch(space, refs[i]);
+	check_assert(nxm_load(&space->shared->leaked) == NXM_EPOCH_LIMBO);
+	check_assert(nxm_load(&space->shared->limbo) == 1);
+	check_assert(nxm_load(&space->shared->account[0].limbo) == SMALL);
+	for (int i = 0; i < 3; i++)
+		nxm_epoch_poll(space);
+	check_assert(nxm_load(&space->shared->limbo) == 0);
+	check_free_held();
+}
+
 #define OFTEN CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL
 #define ALL CHECK_EXHAUSTIVE
 
@@ -639,6 +666,7 @@ static const CheckCase cases[] = {
 	{"arrays, and the epoch moved on by a third", 3, setup_arrays_three, arrays_three, arrays_finish, ALL, 0, 2, 2, NULL, NULL},
 	{"arrays and the epoch, all schedules", 2, setup_arrays_two, arrays_fixed, arrays_finish, ALL, 0, 2, 2, NULL, NULL},
 	{"arrays that are not mapped", 2, setup_far_arrays, retire_far_arrays, arrays_finish, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
+	{"arrays that are lost", 1, setup_lost_arrays, lose_arrays, NULL, CHECK_EXHAUSTIVE, 1, 0, 0, NULL, NULL},
 	{"arrays of another account", 2, setup_accounts, accounts, finish, OFTEN, NULL},
 };
 
