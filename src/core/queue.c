@@ -48,6 +48,7 @@ nxm_queue_push(NxmSpace *space, NxmQueue *queue, const NxmValue *value)
 		uint64_t	tail = nxm_load(&queue->tail);
 		NxmItem    *last = nxm_at(space, tail & NXM_REF_MASK);
 		uint64_t	link = 0;
+		uint64_t	length;
 
 		if (last == NULL)
 		{
@@ -57,9 +58,11 @@ nxm_queue_push(NxmSpace *space, NxmQueue *queue, const NxmValue *value)
 		}
 		/* tail is never behind head, so what it names now is not retired */
 		nxm_protect(space, tail & NXM_REF_MASK);
+		/* of one moment, if tail stays as it is until the second look */
+		length = nxm_queue_length(queue);
 		if (nxm_load(&queue->tail) != tail)
 			continue;
-		if (nxm_queue_length(queue) >= MAX_LENGTH)
+		if (length >= MAX_LENGTH)
 		{
 			nxm_fetch_add_relaxed(&queue->bytes, -bytes);
 			nxm_item_free(space, ref);

@@ -190,6 +190,8 @@ mutant "bytes of an item counted after it was published" check_queue queue.c \
 		else
 		{
 			nxm_fetch_add_relaxed(&queue->bytes, bytes);'
+mutant "length of a queue of two moments" check_queue queue.c \
+	'if (length >= MAX_LENGTH)' 'if (nxm_queue_length(queue) >= MAX_LENGTH)'
 
 # The map.
 mutant "UNINIT = EMPTY" check_map map_internal.h \

@@ -228,6 +228,25 @@ fixed_bytes(int proc)
 	}
 }
 
+/*
+ * Length and queue stay as they are while one pushes, as if by nearly as many pushes and
+ * pops as the counts can tell.
+ */
+static void
+fixed_long(int proc)
+{
+	uint64_t	many = ((UINT64_C(1) << 30) - 4) << NXM_REF_BITS;
+
+	if (proc == 1)
+		push(11);
+	else
+	{
+		/* head first: the length is never near the most */
+		nxm_fetch_add(&queue->head, many);
+		nxm_fetch_add(&queue->tail, many);
+	}
+}
+
 /* Too short a buffer, or another type, takes nothing. */
 static void
 refused(int proc)
@@ -262,6 +281,14 @@ finish(void)
 				 nxm_item_bytes(nxm_at(check_space(),
 									   nxm_load(&queue->head) & NXM_REF_MASK)));
 	check_all_free(1);
+}
+
+static void
+finish_long(void)
+{
+	/* who has linked an item may find tail changed, with nobody having moved it there */
+	push(21);
+	finish();
 }
 
 /* Several drain what is left. */
@@ -309,6 +336,7 @@ static const CheckCase cases[] = {
 	{"all schedules of pop and pop, push", 2, setup_two, fixed, finish, CHECK_EXHAUSTIVE, 0, 2, 2, NULL, NULL},
 	{"all schedules of a push and one that overtakes it", 2, setup_two, fixed_overtaken, finish, CHECK_EXHAUSTIVE, 0, 1, 1, NULL, NULL},
 	{"all schedules of a push and pops that overtake it", 2, setup_empty, fixed_bytes, finish, CHECK_EXHAUSTIVE, 0, 2, 1, NULL, NULL},
+	{"all schedules of a push and what looks like as many as there can be", 2, setup_two, fixed_long, finish_long, CHECK_EXHAUSTIVE, 0, 2, 1, NULL, NULL},
 	{"all schedules of push, pop and push", 2, setup_two, fixed_pushes, finish, CHECK_EXHAUSTIVE, 0, 2, 1, NULL, NULL},
 };
 
