@@ -15,8 +15,8 @@
 # The user's own PostgreSQL is left alone: nxm_private restarts the script in a
 # mount namespace in which an overlay that dies with it lies over PostgreSQL's
 # library, extension and header directories. Where that is not allowed (most
-# containers) the extension is installed for real, and uninstalled at the end
-# unless it was there before.
+# containers) the extension is installed for real, and uninstalled at the end; one
+# that is there already would be lost, so the script ends and says so.
 #
 # initdb and postgres refuse to run as root: as root everything of the server's
 # runs as NXM_USER (postgres), otherwise as the caller.
@@ -220,6 +220,9 @@ nxm_build() {
 	if [ ! -w "$lib" ] || [ ! -w "$share" ]; then
 		nxm_die "cannot write to $lib and $share; run: sudo PG_CONFIG=$PG_CONFIG $0"
 	fi
+	if [ "${NXM_PRIVATE:-}" != yes ] && [ -e "$lib/nexusmem.so" ]; then
+		nxm_die "nexusmem in $lib would be replaced, for no overlay may be mounted here; first run: make uninstall PG_CONFIG=$PG_CONFIG"
+	fi
 	export NXM_BUILD=$NXM_TMP/build
 	mk=(make -C "$NXM_BUILD" PG_CONFIG="$PG_CONFIG")
 	# Bitcode: a user namespace cannot write to a directory of the real root's, and the
@@ -229,7 +232,7 @@ nxm_build() {
 	nxm_log build as_postgres "${mk[@]}" -j"$(nproc)"
 	nxm_log build as_postgres mkdir -p "$NXM_BUILD/test/numa/bin"
 	nxm_log build as_postgres cc -O2 -Wall -Wextra -o "$NXM_BUILD/test/numa/bin/deny" "$NXM_BUILD/test/numa/deny.c"
-	if [ "${NXM_PRIVATE:-}" != yes ] && [ ! -e "$lib/nexusmem.so" ]; then NXM_UNINSTALL=1; fi
+	if [ "${NXM_PRIVATE:-}" != yes ]; then NXM_UNINSTALL=1; fi
 	nxm_log build "${mk[@]}" install
 }
 
