@@ -140,7 +140,10 @@ nxm_private() {
 	local overlay='
 		set -e
 		t=$(mktemp -d /tmp/nexusmem-mnt.XXXXXX)
+		trap "umount -l $t || true; rmdir $t" EXIT
 		mount -t tmpfs tmpfs "$t"
+		# in a user namespace the one below belongs to nobody: none can be made in it
+		mkdir -p "$t/3/u/extension/nexusmem"
 		n=0
 		for d in "$1" "$2" "$3"; do
 			n=$((n + 1)); mkdir -p "$t/$n/u" "$t/$n/w"
