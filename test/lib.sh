@@ -28,6 +28,7 @@ NXM_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 NXM_CLUSTERS=()
 NXM_UNINSTALL=
 export LC_ALL=C.UTF-8
+unset LANGUAGE
 
 if [ "$(id -u)" = 0 ]; then
 	: "${NXM_CACHE:=/var/cache/nexusmem}"
