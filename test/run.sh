@@ -76,7 +76,7 @@ run_part() {
 	# a session of its own, so that an interrupt ends all of it
 	setsid bash "$0" --part "$p" >"$out" 2>"$err" </dev/null &
 	pid=$!
-	trap 'kill -TERM -- -$pid 2>/dev/null; wait $pid; exit 143' TERM
+	trap 'kill -TERM -- -$pid 2>/dev/null; wait $pid; exit 143' INT TERM HUP
 	wait $pid || rc=$?
 	if ! grep -q '^not ok' "$out" && { [ $rc != 0 ] || ! grep -q '^ok' "$out"; }; then
 		echo "not ok - $p: runs to its end (status $rc)" >>"$out"
