@@ -66,13 +66,17 @@ fetch_kernel() {
 	fi
 	pkg=$(apt-cache "${NXM_APT[@]}" depends linux-image-amd64 | awk '/Depends: linux-image/ { print $2; exit }')
 	mkdir -p "$dir/x"
-	(cd "$dir" && apt-get "${NXM_APT[@]}" download "$pkg" && dpkg-deb -x ./*.deb x && rm -f ./*.deb)
+	(cd "$dir" && apt-get "${NXM_APT[@]}" download "$pkg" && dpkg-deb -x ./*.deb x && rm -f ./*.deb) || return
+	# since Debian 13 the modules are in usr/lib
+	[ -e "$dir/x/lib" ] || ln -s usr/lib "$dir/x/lib"
 	depmod -b "$dir/x" "$(basename "$dir"/x/lib/modules/*)"
 }
 if [ ! -e "$cache/kernel/x" ]; then
 	rm -rf "$cache/kernel" "$cache/kernel.new"
-	(set -e; fetch_kernel "$cache/kernel.new") >"$work/log" 2>&1 9>&- ||
+	(set -e; fetch_kernel "$cache/kernel.new") >"$work/log" 2>&1 9>&- || {
+		rm -rf "$cache/kernel.new"
 		unable "no kernel to be had: $(grep . "$work/log" | tail -n 1)"
+	}
 	mv "$cache/kernel.new" "$cache/kernel"
 fi
 kv=$(basename "$cache"/kernel/x/lib/modules/*)
