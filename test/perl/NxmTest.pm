@@ -7,9 +7,10 @@ use Exporter 'import';
 use FindBin;
 use IPC::Run ();
 use PostgreSQL::Test::Utils;
+use Test::More ();
 
 our @EXPORT = qw(session ask send_query answer close_session evict on_disk server_log
-	$nested_loops $parallel_plans may_mount start_in_small_shm
+	$nested_loops $parallel_plans needs_shm may_mount start_in_small_shm
 	clock_to_set);
 
 # Settings that leave the planner nested loops over index scans.
@@ -106,6 +107,16 @@ sub server_log
 {
 	my ($node, $from) = @_;
 	return substr(PostgreSQL::Test::Utils::slurp_file($node->logfile), $from // 0);
+}
+
+# needs_shm($mb): skips the script where /dev/shm has fewer MB free. A container's has 64.
+sub needs_shm
+{
+	my ($mb) = @_;
+	my (undef, $free) = split ' ', `df -m --output=avail /dev/shm`;
+	Test::More::plan(skip_all => "/dev/shm has $free MB free, not $mb; in a container see --shm-size")
+	  if defined $free && $free < $mb;
+	return;
 }
 
 # A /dev/shm of $mb MB, in a mount namespace of its own: a shell that runs $command there.
