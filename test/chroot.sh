@@ -31,7 +31,7 @@ make_root() {
 	[ "$(cat "$root/.nexusmem" 2>/dev/null)" != "$PKGS" ] || return 0
 	rm -rf --one-file-system "$root"
 	mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Component: main' |
-		grep -v -- -security | head -n 1)
+		grep -v -- -security | head -n 1) || true
 	mirror=${mirror:-http://deb.debian.org/debian}
 	mirror=${mirror%/}
 	script=/usr/share/debootstrap/scripts/$s
