@@ -159,11 +159,12 @@ nxm_private() {
 	fi
 }
 
-# nxm_init NAME [BASE]: makes NXM_TMP, a directory under BASE (default TMPDIR)
+# nxm_init NAME [BASE]: makes NXM_TMP, a directory under BASE (default TMPDIR, else
+# /var/tmp: unlike /tmp it is seldom in memory, where look-ahead has nothing to do)
 # owned by NXM_USER, and NXM_LOG in it (unless a caller has set it). On exit the
 # servers are stopped and the directory is removed; after a failure the logs stay.
 nxm_init() {
-	local base=${2:-${TMPDIR:-/tmp}}
+	local base=${2:-${TMPDIR:-/var/tmp}}
 	NXM_TMP=$(mktemp -d "$base/nexusmem-$1.XXXXXX")
 	if [ -z "${NXM_LOG:-}" ]; then NXM_LOG=$NXM_TMP/log; fi
 	export NXM_TMP NXM_LOG
