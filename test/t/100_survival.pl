@@ -12,6 +12,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
+needs_shm(128);
+
 my $node = PostgreSQL::Test::Cluster->new('survival');
 $node->init(allows_streaming => 1);
 $node->append_conf('postgresql.conf', q{

@@ -11,6 +11,8 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+needs_shm(128);
+
 my $MB = 1048576;
 my $node = PostgreSQL::Test::Cluster->new('load');
 $node->init(allows_streaming => 1);
