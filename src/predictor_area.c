@@ -12,8 +12,10 @@
  * Survival.  What is known is a help and never a fact, so that an old copy does no
  * harm: unlike structures it survives a crash too.  The worker writes the file every
  * nexusmem.predictor_save_interval if anything was learned, and when it ends, unless that
- * takes longer than EXIT_LIMIT_MS.  The file stays after it was loaded.  It is a
- * saved_file.h file with one body, nxm_predictor_save()'s.
+ * takes longer than EXIT_LIMIT_MS.  What it is doing when it is to end it gives up: a save
+ * for the one that follows, a load for that of the next worker, or the next start.  The
+ * file stays after it was loaded.  It is a saved_file.h file with one body,
+ * nxm_predictor_save()'s.
  * A base backup has it, so a standby begins with what its primary knew.
  *
  * The worker is connected to no database, and answers barriers between blocks while it
@@ -24,7 +26,8 @@
  *
  * Limits: without the worker (max_worker_processes) there is no predictor; without
  * preloading neither.  While the file is made durable the worker answers no barrier,
- * for as long as the disk takes to write some megabytes.
+ * for as long as the disk takes to write some megabytes; nor, as it does not stop, while
+ * the kernel gives it the memory.
  */
 #include "predictor_area.h"
 
@@ -38,6 +41,7 @@
 #include "miscadmin.h"
 #include "numa_seam.h"
 #include "port/atomics.h"
+#include "postmaster/interrupt.h"
 #include "saved_file.h"
 #include "segment.h"
 #include "storage/fd.h"
@@ -259,12 +263,21 @@ nxm_predictor_area_memory(NxmPredictorAreaMemory *memory)
  * The worker's part
  */
 
+/* Is what is under way given up, for the worker is to end? */
+static bool
+is_given_up(void)
+{
+	return ShutdownRequestPending && deadline == 0;
+}
+
 /* For status, and once for the log; NULL: nothing fails any more. */
 static void
 set_failed(const char *what, const char *why)
 {
 	bool		first = pg_atomic_read_u32(&shared->has_failed) == 0;
 
+	if (what != NULL && is_given_up())
+		return;
 	if (what == NULL)
 	{
 		pg_atomic_write_u32(&shared->has_failed, 0);
@@ -288,6 +301,8 @@ static void
 answer(void)
 {
 	CHECK_FOR_INTERRUPTS();
+	if (is_given_up())
+		ereport(ERROR, (errmsg_internal("the worker ends")));
 	if (is_late())
 		ereport(ERROR, (errmsg_internal("saving took too long")));
 }
@@ -309,7 +324,9 @@ read_saved(NxmPredictor *p)
 		broken = psprintf("it could not be opened: %m");
 	else
 		broken = nxm_saved_check(&predictor_file, fd, (uint64) st.st_size, &header,
-								 NULL);
+								 &ShutdownRequestPending);
+	/* before anything is said against the file */
+	answer();
 	if (broken == NULL)
 	{
 		len = header.length - sizeof(header);
@@ -318,7 +335,7 @@ read_saved(NxmPredictor *p)
 			broken = "there was no memory to read it into";
 		for (size_t at = 0; broken == NULL && at < len; at += BLOCK_SIZE)
 		{
-			CHECK_FOR_INTERRUPTS();
+			answer();
 			broken = nxm_saved_read(fd, body + at, Min(BLOCK_SIZE, len - at),
 									sizeof(header) + at);
 		}
@@ -350,6 +367,23 @@ recorded_now(void)
 	return stats.recorded;
 }
 
+/* Whatever of the file was loaded: the segment is there, and is the only one. */
+static void
+publish(dsm_segment *segment, Size size, uint32 resets)
+{
+	recorded_saved = recorded_now();
+	last_save = GetCurrentTimestamp();
+	shared->handle = dsm_segment_handle(segment);
+	shared->size = size;
+	/* a full barrier; pairs with nxm_predictor_area() and its reset */
+	pg_atomic_exchange_u32(&shared->ready, 1);
+	if (pg_atomic_read_u32(&shared->resets) != resets)
+	{
+		nxm_predictor_reset(predictor);
+		pg_atomic_write_u32(&shared->save_wanted, 1);
+	}
+}
+
 /* Makes the memory, and fills it with what was saved, before anybody uses it. */
 static void
 make_area(void)
@@ -375,20 +409,19 @@ make_area(void)
 	}
 	PG_FINALLY();
 	{
-		/* an error, as of no memory: the file may be good, and is not written over */
-		if (!looked && rename(predictor_file.path, predictor_file.refused) == 0)
-			pg_atomic_write_u32(&shared->refused, 1);
-		/* whatever of it was loaded: the segment is there, and is the only one */
-		recorded_saved = recorded_now();
-		last_save = GetCurrentTimestamp();
-		shared->handle = dsm_segment_handle(segment);
-		shared->size = size;
-		/* a full barrier; pairs with nxm_predictor_area() and its reset */
-		pg_atomic_exchange_u32(&shared->ready, 1);
-		if (pg_atomic_read_u32(&shared->resets) != resets)
+		if (!looked && is_given_up())
 		{
-			nxm_predictor_reset(predictor);
-			pg_atomic_write_u32(&shared->save_wanted, 1);
+			/* a part must not be saved as all there is: the next worker begins anew */
+			predictor = NULL;
+			dsm_unpin_segment(dsm_segment_handle(segment));
+			dsm_detach(segment);
+		}
+		else
+		{
+			/* an error, as of no memory: the file may be good, and is not written over */
+			if (!looked && rename(predictor_file.path, predictor_file.refused) == 0)
+				pg_atomic_write_u32(&shared->refused, 1);
+			publish(segment, size, resets);
 		}
 	}
 	PG_END_TRY();
@@ -449,7 +482,7 @@ write_saved(uint64 *bytes)
 		size_t		n = Min(BLOCK_SIZE, size - at);
 
 		CHECK_FOR_INTERRUPTS();
-		late = is_late();
+		late = is_given_up() || is_late();
 		COMP_CRC32C(crc, body + at, n);
 		ok = !late && nxm_saved_write(fd, body + at, n, length, &what_failed);
 		length += n;

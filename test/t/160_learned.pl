@@ -283,6 +283,54 @@ refused('another file', 'it is not a file of learned sequences', sub { change($_
 refused('a changed header', 'the checksum of its header', sub { change($_[0], 24, "\x01\x02") });
 refused('an empty file', 'it is truncated', sub { truncate $_[0], 0 });
 
+# a load that takes minutes, as the worker is to end: it is given up, and the file stays
+sub crc32c
+{
+	my ($bytes) = @_;
+	my $crc = 0xffffffff;
+	foreach my $byte (unpack 'C*', $bytes)
+	{
+		$crc ^= $byte;
+		$crc = $crc >> 1 ^ ($crc & 1 ? 0x82f63b78 : 0) for 1 .. 8;
+	}
+	return $crc ^ 0xffffffff;
+}
+sub loading
+{
+	my $pid;
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		$pid = $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'nexusmem memory'});
+		return $pid if grep { (readlink($_) // '') =~ /pg_nexusmem\/learned/ } glob "/proc/$pid/fd/*";
+	}
+	die 'the worker does not load';
+}
+cold($node);
+active($node);
+run($node, $all, 'p');
+$known = $node->safe_psql('postgres', 'SELECT known()');
+$node->stop;
+unlink "$saved.refused";
+rename $saved, "$saved.good";
+my $long = 1 << 40;
+my $header = substr(PostgreSQL::Test::Utils::slurp_file("$saved.good"), 0, 52);
+substr($header, 24, 8) = pack 'Q', $long;
+append_to_file($saved, $header . pack('L', crc32c($header)));
+truncate $saved, $long or die "$saved: $!";
+$from = -s $node->logfile;
+$node->start;
+loading();
+$node->stop;
+is(-s $saved, $long, 'a stop while it is loaded: the file stays');
+$node->start;
+$worker = loading();
+rename "$saved.good", $saved;
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($worker)");
+ok(active($node), 'a worker that is ended while it loads: the next one loads');
+is($node->safe_psql('postgres', 'SELECT known()'), $known, 'a worker that is ended while it loads: all of it');
+ok(!-e "$saved.refused", 'a load that was given up refuses no file');
+unlike(server_log($node, $from), qr/learned sequences|worker failed/, 'and is no complaint in the log');
+
 # off again: what is known stays, and nothing is added
 cold($node);
 active($node);
