@@ -55,8 +55,8 @@
  *		forget:	name X -> GONE (CAS: the winner goes on), generation + 1, name 0
  *		enter:	name 0 -> X (CAS)
  *
- * A slot whose stamp is older than the log has no entries left; it is taken for another
- * relation when its neighbours are taken.
+ * A slot whose stamp is older than the log, and than what may have been recorded without
+ * it, has no entries left; it is taken for another relation when its neighbours are taken.
  *
  * Limits.  After 4,096 relations in one slot within one turn of the log an entry names a
  * foreign relation: a wrong prediction, which scores.  A process that dies while it

@@ -5,6 +5,9 @@
  */
 #include "predictor_internal.h"
 
+/* A record may come so long after the stamp and leave it. */
+#define STAMP_AGE(p)	((p)->log_size / 8)
+
 static Relation *
 relation_at(NxmPredictor *p, uint64_t hash, uint64_t i)
 {
@@ -52,7 +55,7 @@ nxm_predictor_id(NxmPredictor *p, uint32_t database, uint32_t relation, bool ent
 					(uint64_t) (r - relations_of(p)) << 32;
 				if (nxm_load(&r->name) != name)
 					return false;
-				if (head - nxm_load_relaxed(&r->stamp) > p->log_size / 8)
+				if (head - nxm_load_relaxed(&r->stamp) > STAMP_AGE(p))
 					nxm_store_relaxed(&r->stamp, head);
 				return true;
 			}
@@ -65,7 +68,8 @@ nxm_predictor_id(NxmPredictor *p, uint32_t database, uint32_t relation, bool ent
 			Relation   *r = relation_at(p, hash, i);
 			uint64_t	seen = nxm_load(&r->name);
 
-			if (seen > GONE && (int64_t) (head - nxm_load_relaxed(&r->stamp)) > (int64_t) p->log_size &&
+			if (seen > GONE &&
+				(int64_t) (head - nxm_load_relaxed(&r->stamp)) > (int64_t) (p->log_size + STAMP_AGE(p)) &&
 				retire(r, seen))
 				break;
 		}

@@ -466,6 +466,31 @@ many_relations(void **state)
 	free(p);
 }
 
+/* Whoever looks for a place leaves a relation its own as long as an entry names it. */
+static void
+named_by_an_entry(void **state)
+{
+	NxmPredictor *p = make(NXM_PREDICTOR_MIN_SIZE);
+	NxmBlock	last = {DATABASE, 1, 2};
+	NxmPrediction found[MOST];
+	NxmPredictorStats stats;
+	uint32_t	n = 0;
+
+	(void) state;
+	nxm_predictor_stats(p, &stats);
+	nxm_predictor_record(p, &session, (NxmBlock) {DATABASE, 1, 1});
+	while (n < stats.capacity / 10)
+		nxm_predictor_record(p, &session, (NxmBlock) {DATABASE, 2, 10 * n++});
+	nxm_predictor_record(p, &session, last);
+	while (n < stats.capacity)
+		nxm_predictor_record(p, &session, (NxmBlock) {DATABASE, 2, 10 * n++});
+	for (uint32_t r = 3; r < 130; r++)
+		nxm_predictor_record(p, &session, (NxmBlock) {DATABASE, r, 1});
+	nxm_predictor_end(p, &session);
+	assert_true(nxm_predictor_lookup(p, last, MOST, found) > 0);
+	free(p);
+}
+
 /* The log has been written many times over, and nothing beyond it. */
 static void
 bounded(void **state)
@@ -742,6 +767,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(late, setup, teardown),
 		cmocka_unit_test_setup_teardown(forgotten, setup, teardown),
 		cmocka_unit_test_setup_teardown(many_relations, setup, teardown),
+		cmocka_unit_test_setup_teardown(named_by_an_entry, setup, teardown),
 		cmocka_unit_test_setup_teardown(bounded, setup, teardown),
 		cmocka_unit_test_setup_teardown(saved_and_loaded, setup, teardown),
 		cmocka_unit_test_setup_teardown(saved_in_part, setup, teardown),
