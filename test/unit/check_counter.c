@@ -199,6 +199,18 @@ to_the_brink(int proc)
 	add(1);
 }
 
+/* Likewise, as an epoch passes by a process that has no part in that. */
+static void
+brink_passed(int proc)
+{
+	if (proc == 1)
+		set(INT64_MAX - 1);
+	else if (proc == 2)
+		add(2);
+	else
+		nxm_epoch_poll(check_space());
+}
+
 static void
 brink_fixed(int proc)
 {
@@ -259,6 +271,59 @@ striped_finish(void)
 		sum += added[i];
 	check_assert(nxm_counter_get(check_space(), counter, &value) == NXM_OK);
 	check_assert(value == sum);
+	nxm_counter_fini(check_space(), counter);
+	check_all_free(0);
+}
+
+/* The first stripe is taken to the brink while others are about to add to it. */
+static __int128 balance[CHECK_MAX_PROCS];
+
+static void
+setup_striped_brink(void)
+{
+	memset(balance, 0, sizeof(balance));
+	setup_striped();
+}
+
+static void
+striped_to_the_brink(int proc)
+{
+	int64_t		value = 0;
+	NxmResult	result;
+
+	if (proc == 1)
+	{
+		DO(result, nxm_counter_set(check_space(), counter, INT64_MAX - 1, &value));
+		if (result == NXM_OK)
+			balance[proc] = (__int128) (INT64_MAX - 1) - value;
+		else
+			check_assert(result == NXM_NEED_EPOCH);
+		return;
+	}
+	for (int i = 0; i < 2; i++)
+	{
+		DO(result, nxm_counter_add(check_space(), counter, 0, 2, &value));
+		if (result == NXM_OK)
+			balance[proc] += 2;
+		else
+			check_assert(result == NXM_OVERFLOW || result == NXM_NEED_EPOCH);
+	}
+}
+
+static void
+striped_brink_finish(void)
+{
+	__int128	sum = 0;
+
+	for (int i = 1; i < CHECK_MAX_PROCS; i++)
+		sum += balance[i];
+	for (uint32_t i = 0; i < counter->nstripes; i++)
+	{
+		NxmStripe  *stripe = nxm_at(check_space(), counter->stripes[i]);
+
+		sum -= (int64_t) nxm_load(&stripe->value);
+	}
+	check_assert(sum == 0);
 	nxm_counter_fini(check_space(), counter);
 	check_all_free(0);
 }
@@ -332,7 +397,9 @@ static const CheckCase cases[] = {
 	{"on the brink of overflow, all schedules", 2, setup_brink, brink_fixed, exact_finish, CHECK_EXHAUSTIVE, 0, 2, 1, NULL, NULL},
 	{"taken to the brink of overflow", 3, setup_exact, to_the_brink, exact_finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 	{"taken to the brink of overflow, all schedules", 2, setup_exact, to_the_brink, exact_finish, CHECK_EXHAUSTIVE, 20000, 2, 1, NULL, NULL},
+	{"taken to the brink as an epoch passes, all schedules", 3, setup_exact, brink_passed, exact_finish, CHECK_EXHAUSTIVE, 0, 2, 1, NULL, NULL},
 	{"striped", 3, setup_striped, striped, striped_finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
+	{"striped, taken to the brink of overflow", 3, setup_striped_brink, striped_to_the_brink, striped_brink_finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 	{"striped, spread", 3, setup_spread, spread, spread_finish, CHECK_RANDOM, 0, 0, 0, NULL, NULL},
 };
 

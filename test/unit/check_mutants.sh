@@ -146,6 +146,10 @@ mutant "additions under way waited for by one epoch" check_counter counter.c \
 	'since + 2' 'since + 1'
 mutant "fetch-and-add after its end" check_counter counter.c \
 	'nxm_load_relaxed(&stripe->slow) != 0' 'false'
+mutant "additions to a stripe not waited for" check_counter counter.c \
+	'if (i == 0 && !may_be(space, stripe, value))' 'if (false)'
+mutant "slow set without a fence" check_counter counter.c \
+	'	nxm_fence();' ''
 mutant "all additions to the first stripe" check_counter counter.c \
 	'	stripe = nxm_at(space, counter->stripes[i]);' '	stripe = nxm_at(space, counter->stripes[0]);'
 mutant "processes of a node on one stripe" check_counter counter.c \
@@ -159,6 +163,23 @@ mutant "relaxed publish of an item" check_stack stack.c \
 					  ((top & ~NXM_REF_MASK) + DEPTH_ONE) | ref));' \
 	'while (!check_cas(&stack->top, &top,
 					  ((top & ~NXM_REF_MASK) + DEPTH_ONE) | ref, CHECK_RELAXED, CHECK_HERE));'
+mutant "bytes of an item counted after it was published, stack" check_stack stack.c \
+	'while (!nxm_cas(&stack->top, &top,
+					  ((top & ~NXM_REF_MASK) + DEPTH_ONE) | ref));' \
+	'while (({ size_t bytes = nxm_item_bytes(item);
+		nxm_fetch_add_relaxed(&stack->bytes, -bytes);
+		bool		pushed = nxm_cas(&stack->top, &top, ((top & ~NXM_REF_MASK) + DEPTH_ONE) | ref);
+		nxm_fetch_add_relaxed(&stack->bytes, bytes);
+		!pushed; }));'
+mutant "deeper than depth can tell" check_stack stack.c \
+	'if (top >> NXM_REF_BITS == MAX_DEPTH)' 'if (false)'
+mutant "bytes of an item that found no room, stack" check_stack stack.c \
+	'			nxm_fetch_add_relaxed(&stack->bytes, -nxm_item_bytes(item));
+			nxm_item_free' '			nxm_item_free'
+mutant "item that found no room kept, stack" check_stack stack.c \
+	'			nxm_item_free(space, ref);' ''
+mutant "relaxed second look at the top" check_stack stack.c \
+	'again = nxm_load(&stack->top);' 'again = nxm_load_relaxed(&stack->top);'
 mutant "no second look after the hazard, stack" check_stack stack.c \
 	'if (again != top)' 'if (false)'
 mutant "double pop" check_stack stack.c \
@@ -168,6 +189,27 @@ mutant "double pop" check_stack stack.c \
 		if (false)'
 
 # The queue.
+mutant "relaxed publish of an item, queue" check_queue queue.c \
+	'if (nxm_cas(NXM_ITEM_LINK(last), &link, ref))' \
+	'if (check_cas(NXM_ITEM_LINK(last), &link, ref, CHECK_RELAXED, CHECK_HERE))'
+mutant "relaxed load of a link" check_queue queue.c \
+	'link = nxm_load(NXM_ITEM_LINK(dummy));' 'link = nxm_load_relaxed(NXM_ITEM_LINK(dummy));'
+mutant "no second look after the first hazard, queue" check_queue queue.c \
+	'nxm_protect(space, head & NXM_REF_MASK);
+		if (nxm_load(&queue->head) != head)' 'nxm_protect(space, head & NXM_REF_MASK);
+		if (false)'
+mutant "no second look at tail" check_queue queue.c \
+	'if (nxm_load(&queue->tail) != tail)' 'if (false)'
+mutant "bytes of an item that found no room, queue" check_queue queue.c \
+	'			nxm_fetch_add_relaxed(&queue->bytes, -bytes);
+			nxm_item_free(space, ref);
+			space' '			nxm_item_free(space, ref);
+			space'
+mutant "item that found no room kept, queue" check_queue queue.c \
+	'			nxm_item_free(space, ref);
+			space' '			space'
+mutant "length of the queue not looked at" check_queue queue.c \
+	'>= MAX_LENGTH' '>= UINT64_MAX'
 mutant "tag of the queue's head not compared" check_queue queue.c \
 	'!nxm_cas(&queue->head, &head, advance(head, link))' \
 	'({ uint64_t seen = nxm_load(&queue->head);

@@ -14,6 +14,8 @@ enum
 };
 
 static NxmQueue *queue;
+/* items that there is room for */
+static int64_t most;
 
 /* Some small, some with a page for three, some in pieces: a page and an object. */
 static uint32_t
@@ -30,8 +32,12 @@ apply(int64_t *state, const CheckOp *op)
 {
 	if (op->kind == PUSH)
 	{
+		if (op->result[0] == NXM_NEED_MEMORY)
+			return state[0] == most;
 		if (state[0] == CHECK_STATE_WORDS - 1)
 			check_fail("the specification's queue is too small");
+		if (state[0] == most)
+			return false;
 		state[++state[0]] = op->arg[0];
 		return true;
 	}
@@ -51,7 +57,8 @@ describe(const CheckOp *op)
 	static char text[60];
 
 	if (op->kind == PUSH)
-		snprintf(text, sizeof(text), "push %d", (int) op->arg[0]);
+		snprintf(text, sizeof(text), "push %d%s", (int) op->arg[0],
+				 op->result[0] == NXM_OK ? "" : ": full");
 	else if (op->result[0] == NXM_ABSENT)
 		snprintf(text, sizeof(text), "pop: empty");
 	else
@@ -75,7 +82,9 @@ push(int number)
 		result = nxm_queue_push(space, queue, &value);
 		nxm_leave(space);
 	} while (check_again(result));
-	check_assert(result == NXM_OK);
+	check_assert(result == NXM_OK ||
+				 (result == NXM_NEED_MEMORY && space->need_chunk == -1 &&
+				  space->want == NXM_WANT_NOTHING));
 	check_end(op, result, 0);
 }
 
@@ -113,6 +122,7 @@ static void
 setup(int procs, int n)
 {
 	queue = check_shared(sizeof(*queue), "queue");
+	most = INT64_MAX;
 	check_core_setup(procs, 12);
 	check_assert(nxm_queue_init(check_space(), queue) == NXM_OK);
 	for (int i = 1; i <= n; i++)
@@ -129,6 +139,17 @@ static void
 setup_two(void)
 {
 	setup(2, 2);
+}
+
+/* As long as it may be, by its counts, but for one item.  Nobody pops then. */
+#define MISSING (((UINT64_C(1) << 30) - (UINT64_C(1) << 20) - 3) << NXM_REF_BITS)
+
+static void
+setup_full(void)
+{
+	setup(2, 2);
+	most = 3;
+	nxm_fetch_add(&queue->tail, MISSING);
 }
 
 static void
@@ -156,6 +177,12 @@ body(int proc)
 		if (check_pick(8) == 0)
 			check_reattach();
 	}
+}
+
+static void
+body_full(int proc)
+{
+	push(10 * proc);
 }
 
 /* the last item and the one before it */
@@ -291,6 +318,13 @@ finish_long(void)
 	finish();
 }
 
+static void
+full_finish(void)
+{
+	nxm_fetch_add(&queue->tail, -MISSING);
+	finish();
+}
+
 /* Several drain what is left. */
 static void
 drain(int proc)
@@ -331,6 +365,7 @@ static const CheckCase cases[] = {
 	{"mapped on demand", 3, setup_unmapped, body, finish, OFTEN, NULL},
 	{"nearly empty", 3, setup_three, body_short, finish, OFTEN, NULL},
 	{"pops", 3, setup_three, body_pops, finish, OFTEN, NULL},
+	{"full", 2, setup_full, body_full, full_finish, OFTEN, NULL},
 	{"refused pops", 2, setup_two, refused, finish, OFTEN, NULL},
 	{"drain", 3, setup_drain, drain, drain_finish, OFTEN, NULL},
 	{"all schedules of pop and pop, push", 2, setup_two, fixed, finish, CHECK_EXHAUSTIVE, 0, 2, 2, NULL, NULL},

@@ -14,6 +14,8 @@ enum
 };
 
 static NxmStack *stack;
+/* items that there is room for */
+static int64_t most;
 
 /* Some small, some with a page for three, some in pieces: a page and an object. */
 static uint32_t
@@ -30,8 +32,12 @@ apply(int64_t *state, const CheckOp *op)
 {
 	if (op->kind == PUSH)
 	{
+		if (op->result[0] == NXM_NEED_MEMORY)
+			return state[0] == most;
 		if (state[0] == CHECK_STATE_WORDS - 1)
 			check_fail("the specification's stack is too small");
+		if (state[0] == most)
+			return false;
 		state[++state[0]] = op->arg[0];
 		return true;
 	}
@@ -49,7 +55,8 @@ describe(const CheckOp *op)
 	static char text[60];
 
 	if (op->kind == PUSH)
-		snprintf(text, sizeof(text), "push %d", (int) op->arg[0]);
+		snprintf(text, sizeof(text), "push %d%s", (int) op->arg[0],
+				 op->result[0] == NXM_OK ? "" : ": full");
 	else if (op->result[0] == NXM_ABSENT)
 		snprintf(text, sizeof(text), "pop: empty");
 	else
@@ -73,7 +80,9 @@ push(int number)
 		result = nxm_stack_push(space, stack, &value);
 		nxm_leave(space);
 	} while (check_again(result));
-	check_assert(result == NXM_OK);
+	check_assert(result == NXM_OK ||
+				 (result == NXM_NEED_MEMORY && space->need_chunk == -1 &&
+				  space->want == NXM_WANT_NOTHING));
 	check_end(op, result, 0);
 }
 
@@ -102,6 +111,7 @@ pop(void)
 	else
 		check_assert(result == NXM_ABSENT);
 	check_end(op, result, number);
+	check_assert((int64_t) nxm_load(&stack->bytes) >= 0);
 	return result;
 }
 
@@ -109,6 +119,7 @@ static void
 setup(int procs, int n)
 {
 	stack = check_shared(sizeof(*stack), "stack");
+	most = INT64_MAX;
 	check_core_setup(procs, 12);
 	nxm_stack_init(stack);
 	for (int i = 1; i <= n; i++)
@@ -125,6 +136,17 @@ static void
 setup_three(void)
 {
 	setup(3, 2);
+}
+
+/* As deep as depth can tell, but for one item. */
+#define MISSING (((UINT64_C(1) << 30) - 1 - 3) << NXM_REF_BITS)
+
+static void
+setup_full(void)
+{
+	setup(3, 2);
+	most = 3;
+	nxm_fetch_add(&stack->top, MISSING);
 }
 
 static void
@@ -179,6 +201,14 @@ fixed_pushes(int proc)
 		pop();
 }
 
+static void
+body_full(int proc)
+{
+	push(2 * (5 * proc));
+	pop();
+	push(2 * (5 * proc + 1));
+}
+
 /* Too short a buffer, or another type, takes nothing. */
 static void
 refused(int proc)
@@ -208,6 +238,13 @@ finish(void)
 	check_linearizable(&spec, -1);
 	check_assert(nxm_load(&stack->bytes) == 0);
 	check_all_free(0);
+}
+
+static void
+full_finish(void)
+{
+	nxm_fetch_add(&stack->top, -MISSING);
+	finish();
 }
 
 /* Several drain what is left. */
@@ -249,6 +286,7 @@ static const CheckCase cases[] = {
 	{"three processes", 3, setup_three, body, finish, OFTEN, NULL},
 	{"mapped on demand", 3, setup_unmapped, body, finish, OFTEN, NULL},
 	{"pops", 3, setup_three, body_pops, finish, OFTEN, NULL},
+	{"full", 3, setup_full, body_full, full_finish, OFTEN, NULL},
 	{"refused pops", 2, setup_two, refused, finish, OFTEN, NULL},
 	{"drain", 3, setup_drain, drain, drain_finish, OFTEN, NULL},
 	{"all schedules of pop and pop, push", 2, setup_two, fixed, finish, CHECK_EXHAUSTIVE, 0, 2, 2, NULL, NULL},
