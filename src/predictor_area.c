@@ -26,8 +26,8 @@
  *
  * Limits: without the worker (max_worker_processes) there is no predictor; without
  * preloading neither.  While the file is made durable the worker answers no barrier,
- * for as long as the disk takes to write some megabytes; nor, as it does not stop, while
- * the kernel gives it the memory.
+ * for as long as the disk takes to write some megabytes; nor while it makes the memory,
+ * and nobody who resets the predictor does: some tenths of a second for each GB.
  */
 #include "predictor_area.h"
 

@@ -236,7 +236,7 @@ write_place(NxmPredictor *p, NxmPredictorSession *s)
 	else if (s->write % CHUNK != CHUNK - 1)
 		return s->write++;
 
-	base = nxm_predictor_take(p, 1);
+	base = nxm_predictor_take(p, 1, NULL);
 	if (s->write != 0)
 		nxm_predictor_write(p, s->write, LINK | SCORE_ONE | ((base - 1) & POSITION_MASK));
 	s->write = base + 1;

@@ -162,6 +162,14 @@ mix(uint64_t x)
 	return x ^ (x >> 33);
 }
 
+/* Of a loop, at its number i. */
+static inline void
+pause_at(NxmPredictorPause pause, uint64_t i)
+{
+	if (pause != NULL && i % (64 * 1024) == 0)
+		pause();
+}
+
 /* 0 to below - 1, by the high half of a hash; the low half makes tags. */
 static inline uint64_t
 place(uint64_t hash, uint64_t below)
@@ -236,7 +244,7 @@ extern bool nxm_predictor_id(NxmPredictor *p, uint32_t database, uint32_t relati
 extern bool nxm_predictor_named(NxmPredictor *p, uint64_t block, NxmBlock *named);
 
 /* Takes n chunks of the log, one after the other; the position of their first entry. */
-extern uint64_t nxm_predictor_take(NxmPredictor *p, uint64_t n);
+extern uint64_t nxm_predictor_take(NxmPredictor *p, uint64_t n, NxmPredictorPause pause);
 
 /* Writes at a position of a chunk that was taken, once, unless it is lost by now. */
 extern void nxm_predictor_write(NxmPredictor *p, uint64_t position, uint64_t w);

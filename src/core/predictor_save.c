@@ -46,13 +46,6 @@ typedef struct SavedRelation
 /* Words of the sum's input follow the field. */
 #define SUMMED offsetof(Header, version)
 
-static inline void
-pause_at(NxmPredictorPause pause, uint64_t i)
-{
-	if (pause != NULL && i % (64 * 1024) == 0)
-		pause();
-}
-
 static uint64_t
 sum_of(const void *bytes, size_t size, NxmPredictorPause pause)
 {
@@ -195,7 +188,7 @@ nxm_predictor_load(NxmPredictor *p, const void *bytes, size_t size, NxmPredictor
 
 	if (header.nentries > most)
 		skipped = header.nentries - most / CHUNK * CHUNK;
-	base = nxm_predictor_take(p, (header.nentries - skipped) / CHUNK) - skipped;
+	base = nxm_predictor_take(p, (header.nentries - skipped) / CHUNK, pause) - skipped;
 	for (uint64_t i = skipped; i < header.nentries; i++)
 	{
 		uint64_t	w = words[i];

@@ -105,15 +105,18 @@ nothing_at(const NxmPredictor *p, uint64_t position)
 }
 
 uint64_t
-nxm_predictor_take(NxmPredictor *p, uint64_t n)
+nxm_predictor_take(NxmPredictor *p, uint64_t n, NxmPredictorPause pause)
 {
 	uint64_t	base = nxm_fetch_add_relaxed(&p->head, n * CHUNK);
 
 	for (uint64_t at = base; at < base + n * CHUNK; at++)
 	{
 		NxmAtomic  *word = log_of(p) + at % p->log_size;
+		uint64_t	old;
+
+		pause_at(pause, at - base);
 		/* acquire as in log_read() */
-		uint64_t	old = nxm_load(word);
+		old = nxm_load(word);
 
 		/* again where somebody came first who was stopped turns ago */
 		while (nxm_load_relaxed(&p->head) - at <= p->log_size)

@@ -140,7 +140,7 @@ finish(void)
 static void
 fill_chunk(uint64_t relation)
 {
-	uint64_t	base = nxm_predictor_take(predictor, 1);
+	uint64_t	base = nxm_predictor_take(predictor, 1, NULL);
 
 	for (uint64_t i = 0; i < CHUNK; i++)
 		nxm_predictor_write(predictor, base + i,

@@ -534,6 +534,41 @@ saved(NxmPredictor *p, size_t *size)
 	return bytes;
 }
 
+static NxmPredictor *watched;
+static uint64_t kept[64];
+static int	nkept;
+
+static void
+watch(void)
+{
+	NxmPredictorStats stats;
+
+	nxm_predictor_stats(watched, &stats);
+	if (nkept < 64)
+		kept[nkept++] = stats.associations;
+}
+
+/* Others are answered, too, while what is to be written over is cleared. */
+static void
+paused(void **state)
+{
+	size_t		size;
+	void	   *bytes;
+	int			fewer = 0;
+	int			issued = 0;
+
+	watched = *state;
+	for (uint32_t n = 0; n < 6000; n++)
+		run(watched, n, &issued);
+	bytes = saved(watched, &size);
+	nkept = 0;
+	assert_int_equal(nxm_predictor_load(watched, bytes, size, watch), NXM_PREDICTOR_LOADED);
+	for (int i = 1; i < nkept; i++)
+		fewer += kept[i] < kept[i - 1];
+	assert_true(fewer > 1);
+	free(bytes);
+}
+
 static void
 saved_and_loaded(void **state)
 {
@@ -770,6 +805,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(named_by_an_entry, setup, teardown),
 		cmocka_unit_test_setup_teardown(bounded, setup, teardown),
 		cmocka_unit_test_setup_teardown(saved_and_loaded, setup, teardown),
+		cmocka_unit_test_setup_teardown(paused, setup, teardown),
 		cmocka_unit_test_setup_teardown(saved_in_part, setup, teardown),
 		cmocka_unit_test_setup_teardown(strayed, setup, teardown),
 		cmocka_unit_test_setup_teardown(links_to_nothing, setup, teardown),
