@@ -16,7 +16,8 @@
  * the fetch-and-adds first, by `slow`, for good, and then waits for two epochs, after
  * which nobody is about to do one: it says NXM_NEED_EPOCH.  (To take an addition back
  * that has overflowed would not do: others may have read, added to, or replaced what
- * it left.)  A striped counter that overflows as a sum says so when read.
+ * it left.)  A striped counter that overflows as a sum says so when read; it refuses what
+ * its sum would have room for where the caller's stripe has none.
  *
  * Every operation runs in a section that its caller entered.
  */
