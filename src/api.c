@@ -371,31 +371,56 @@ api_map_put_if(NxmHandle *handle, const char *key, size_t key_len,
 	return result == NXM_OK;
 }
 
-static bool
-api_map_get(NxmHandle *handle, const char *key, size_t key_len,
-			NxmApiValue *value)
+/* room: size bytes of the caller's for the value, or for none of it. */
+static inline __attribute__((always_inline)) bool
+get_from_map(NxmHandle *handle, const char *key, size_t key_len, char *room,
+			 size_t size, NxmApiValue *value)
 {
 	NxmResult	result;
 	NxmKey		k;
 	NxmBuffer	buffer;
-	char	   *memory;
+	char	   *memory = NULL;
 
 	check_handle(handle, NXM_KIND_MAP, NXM_API_READ);
 	take_key(key, key_len, &k);
-	/* most often it is as long as the one before, and so copied once */
-	buffer.size = handle->site.size_hint;
-	memory = buffer.data = palloc(buffer.size + 1);
+	if (size > 0)
+	{
+		buffer.size = size - 1;
+		buffer.data = room;
+	}
+	else
+	{
+		/* most often it is as long as the one before, and so copied once */
+		buffer.size = handle->site.size_hint;
+		memory = buffer.data = palloc(buffer.size + 1);
+	}
 	READ_VALUE(handle, NXM_READ, &buffer, &memory,
 			   nxm_map_get(SPACE, OBJECT(handle, map), &k, &buffer));
 	if (unlikely(result != NXM_OK))
 	{
-		pfree(memory);
+		if (memory != NULL)
+			pfree(memory);
 		check_result(handle, result);
 		return false;
 	}
-	handle->site.size_hint = (uint32) Min(buffer.len, NXM_SHORT_VALUE);
-	give_value(memory, &buffer, value);
+	if (size == 0)
+		handle->site.size_hint = (uint32) Min(buffer.len, NXM_SHORT_VALUE);
+	give_value(buffer.data, &buffer, value);
 	return true;
+}
+
+static bool
+api_map_get(NxmHandle *handle, const char *key, size_t key_len,
+			NxmApiValue *value)
+{
+	return get_from_map(handle, key, key_len, NULL, 0, value);
+}
+
+static bool
+api_map_read(NxmHandle *handle, const char *key, size_t key_len, char *room,
+			 size_t size, NxmApiValue *value)
+{
+	return get_from_map(handle, key, key_len, room, size, value);
 }
 
 static bool
@@ -673,6 +698,7 @@ static const NxmApi api = {
 	.queue_push = api_queue_push,
 	.queue_pop = api_queue_pop,
 	.queue_length = api_queue_length,
+	.map_read = api_map_read,
 };
 
 /* The newest version of the interface; calling it is enough to load the library. */

@@ -174,6 +174,14 @@ typedef struct NxmApi
 	void		(*queue_push) (NxmHandle *handle, const NxmApiValue *value);
 	bool		(*queue_pop) (NxmHandle *handle, NxmApiValue *value);
 	uint64		(*queue_length) (NxmHandle *handle);
+
+	/*
+	 * As map_get(), with the value in `size` bytes of the caller's, value->data
+	 * being room, if it and its 0 byte fit there, and palloc'ed if not: for reading
+	 * many without allocating memory for each.
+	 */
+	bool		(*map_read) (NxmHandle *handle, const char *key, size_t key_len,
+							 char *room, size_t size, NxmApiValue *value);
 } NxmApi;
 
 /*

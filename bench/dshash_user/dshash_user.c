@@ -238,6 +238,7 @@ dshash_run(PG_FUNCTION_ARGS)
 {
 	Loop		loop = LOOP_OF_ARGS();
 	char		value[100];
+	char		copy[sizeof(((Entry *) 0)->value) + 1];
 	char		text[24];
 	char		key[sizeof(((Entry *) 0)->key)];
 	size_t		len;
@@ -256,12 +257,9 @@ dshash_run(PG_FUNCTION_ARGS)
 			if (entry != NULL)
 			{
 				/* as nexusmem's interface gives it: a copy of one's own */
-				char	   *copy = palloc(entry->len + 1);
-
 				memcpy(copy, entry->value, entry->len);
 				copy[entry->len] = '\0';
 				dshash_release_lock(table, entry);
-				pfree(copy);
 				found++;
 			}
 		}
@@ -279,6 +277,7 @@ nexusmem_run(PG_FUNCTION_ARGS)
 	NxmHandle  *map = nxm->open(NXM_API_MAP, "bench", NXM_API_WRITE | NXM_API_CREATE);
 	char		bytes[100];
 	NxmApiValue value = {bytes, sizeof(bytes), NXM_API_TEXT};
+	char		copy[sizeof(((Entry *) 0)->value) + 1];
 	char		key[24];
 	size_t		len;
 	bool		read;
@@ -291,11 +290,8 @@ nexusmem_run(PG_FUNCTION_ARGS)
 		{
 			NxmApiValue got;
 
-			if (nxm->map_get(map, key, len, &got))
-			{
+			if (nxm->map_read(map, key, len, copy, sizeof(copy), &got))
 				found++;
-				pfree((void *) got.data);
-			}
 		}
 		else
 			nxm->map_put(map, key, len, &value);

@@ -27,6 +27,7 @@ PG_FUNCTION_INFO_V1(user_set);
 PG_FUNCTION_INFO_V1(user_put);
 PG_FUNCTION_INFO_V1(user_put_if);
 PG_FUNCTION_INFO_V1(user_get);
+PG_FUNCTION_INFO_V1(user_read);
 PG_FUNCTION_INFO_V1(user_delete);
 PG_FUNCTION_INFO_V1(user_map_add);
 PG_FUNCTION_INFO_V1(user_size);
@@ -201,6 +202,30 @@ user_get(PG_FUNCTION_ARGS)
 		elog(ERROR, "a value does not end with a 0 byte");
 	values[0] = text_datum(&value);
 	values[1] = Int32GetDatum(value.type);
+	PG_RETURN_DATUM(record(fcinfo, values, nulls));
+}
+
+/* The value; and whether it is in room of so many bytes. */
+Datum
+user_read(PG_FUNCTION_ARGS)
+{
+	NxmHandle  *map = map_arg(fcinfo, NXM_API_READ);
+	char	   *key = string_arg(fcinfo, 1);
+	size_t		size = (size_t) PG_GETARG_INT32(2);
+	char	   *room = palloc(size + 1);
+	NxmApiValue value;
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	room[size] = 'r';
+	if (!nxm_api()->map_read(map, key, strlen(key), room, size, &value))
+		PG_RETURN_NULL();
+	if (value.data[value.len] != '\0' || room[size] != 'r')
+		elog(ERROR, "a value does not end with a 0 byte, or where its room does");
+	values[0] = text_datum(&value);
+	values[1] = BoolGetDatum(value.data == room);
+	if (value.data != room)
+		pfree((void *) value.data);
 	PG_RETURN_DATUM(record(fcinfo, values, nulls));
 }
 

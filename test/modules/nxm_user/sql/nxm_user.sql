@@ -42,6 +42,9 @@ SELECT user_map_add('m', 'a', 1);
 SELECT user_map_add('m', 'n', -9223372036854775806);
 SELECT user_map_add('m', 'n', -1);
 SELECT user_delete('m', 'n'), user_delete('m', 'n'), user_size('m');
+-- into the caller's memory: it has room for the value and a 0 byte, or one byte less, or none
+SELECT size, (user_read('m', 'a', size)).* FROM (VALUES (0), (1), (5), (6), (100)) s(size);
+SELECT user_read('m', 'absent', 100), user_read('absent', 'a', 100), user_put('m', 'empty', ''), user_read('m', 'empty', 1), user_read('m', 'empty', 0), user_delete('m', 'empty');
 
 -- scans, values of every length up to the limit
 SELECT count(*) FROM (SELECT user_put('big', 'key ' || i, repeat('v', i)) FROM generate_series(1, 3000) i OFFSET 0) s;
