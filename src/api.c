@@ -420,7 +420,7 @@ static bool
 api_map_read(NxmHandle *handle, const char *key, size_t key_len, char *room,
 			 size_t size, NxmApiValue *value)
 {
-	return get_from_map(handle, key, key_len, room, size, value);
+	return get_from_map(handle, key, key_len, room, room == NULL ? 0 : size, value);
 }
 
 static bool

@@ -588,6 +588,9 @@ nxm_predictor_area_tick(void)
 			return RETRY_INTERVAL_MS;
 		last_save = now;
 	}
+	/* who is to end begins nothing; what was learned is saved then */
+	if (ShutdownRequestPending)
+		return -1;
 	if (predictor == NULL)
 	{
 		if (!nxm_enable_learned_prefetch)

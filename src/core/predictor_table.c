@@ -55,7 +55,8 @@ nxm_predictor_id(NxmPredictor *p, uint32_t database, uint32_t relation, bool ent
 					(uint64_t) (r - relations_of(p)) << 32;
 				if (nxm_load(&r->name) != name)
 					return false;
-				if (head - nxm_load_relaxed(&r->stamp) > STAMP_AGE(p))
+				/* head may be from before the stamp */
+				if ((int64_t) (head - nxm_load_relaxed(&r->stamp)) > (int64_t) STAMP_AGE(p))
 					nxm_store_relaxed(&r->stamp, head);
 				return true;
 			}
