@@ -23,7 +23,9 @@
  * kernel, or has to be given back once more (nxm_chunk_depopulate()).  When the range is
  * full once more it is put together once more: where nobody saw it apart, when its turn
  * comes to be asked for again.  One that is given back in
- * the very moment is made again, empty: 64 kB, until it is handed out the next time.
+ * the very moment is made again, empty: 64 kB, until it is handed out the next time.  So
+ * nothing is put together while more is in use than a limit allows, which many pages
+ * are given back for.
  *
  * By whom.  The memory worker, some at each pass: copying 2 MB takes it milliseconds,
  * in which others who touch the range wait.  What has been done is known to it alone,
@@ -86,6 +88,20 @@ is_full(NxmSpace *space, int chunk, uint32 first, uint32 n)
 	return true;
 }
 
+/* Are pages being given back, since a limit was lowered? */
+static bool
+is_over_limit(NxmSpace *space)
+{
+	for (int i = 0; i < NXM_ACCOUNTS; i++)
+	{
+		NxmAccount *account = &space->shared->account[i];
+
+		if (nxm_load_relaxed(&account->pages) > nxm_load_relaxed(&account->page_limit))
+			return true;
+	}
+	return false;
+}
+
 uint64
 nxm_chunk_collapse(NxmSpace *space)
 {
@@ -128,7 +144,7 @@ nxm_chunk_collapse(NxmSpace *space)
 				*word &= ~bit;
 				continue;
 			}
-			if (wanted && go_on)
+			if (wanted && go_on && !is_over_limit(space))
 			{
 				int			err = nxm_seam_collapse(space->base[c] + r * size, size);
 				instr_time	now;
