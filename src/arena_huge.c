@@ -94,9 +94,7 @@ is_over_limit(NxmSpace *space)
 {
 	for (int i = 0; i < NXM_ACCOUNTS; i++)
 	{
-		NxmAccount *account = &space->shared->account[i];
-
-		if (nxm_load_relaxed(&account->pages) > nxm_load_relaxed(&account->page_limit))
+		if (nxm_account_is_over(space, i))
 			return true;
 	}
 	return false;

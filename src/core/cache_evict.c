@@ -415,16 +415,6 @@ evict_partitions(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	return result;
 }
 
-/* Does the cache's own limit leave no more than so many pages, whatever all caches have? */
-static bool
-own_limit_is_near(NxmCacheView *view, NxmCache *cache, uint64_t beyond)
-{
-	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
-
-	return max_bytes != 0 && nxm_load_relaxed(&cache->used) +
-		(beyond + 1) * NXM_CACHE_SEGMENT > max_bytes;
-}
-
 NxmResult
 nxm_cache_make_way(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 				   uint64_t beyond, uint32_t units, NxmReach reach)
@@ -435,7 +425,7 @@ nxm_cache_make_way(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	NxmResult	result;
 
 	/* by the account, and not by the cache's own limit? */
-	if (ref != 0 && !own_limit_is_near(view, cache, beyond) &&
+	if (ref != 0 && nxm_cache_own_room(view, cache) > beyond &&
 		nxm_load_relaxed(&account->pages) + NXM_CACHE_KEEP + NXM_CACHE_AHEAD >=
 		nxm_load_relaxed(&account->page_limit))
 	{

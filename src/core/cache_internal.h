@@ -503,6 +503,18 @@ nxm_cache_max_bytes(const NxmCacheView *view, NxmCache *cache)
 	return max_bytes;
 }
 
+/* Pages that the cache's own limit leaves, whatever all caches have. */
+static inline uint64_t
+nxm_cache_own_room(const NxmCacheView *view, NxmCache *cache)
+{
+	/* relaxed, both: the limit itself is kept where memory is taken */
+	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
+	uint64_t	used = nxm_load_relaxed(&cache->used);
+
+	return max_bytes == 0 ? UINT64_MAX :
+		used < max_bytes ? (max_bytes - used) / NXM_CACHE_SEGMENT : 0;
+}
+
 /*
  * Counts bytes in `used` that are to be allocated, if so many pages of the cache's own
  * limit are left then.  What comes of it below the limit, index excepted, is counted so.

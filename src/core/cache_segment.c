@@ -42,29 +42,23 @@ nxm_cache_room(NxmCacheView *view, NxmCache *cache, const NxmCachePartition *par
 	NxmSpaceShared *shared = view->space->shared;
 	NxmAccount *account = &shared->account[NXM_CACHE_ACCOUNT];
 	/* relaxed, all of them: the limits themselves are kept where memory is taken */
-	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
-	uint64_t	used = nxm_load_relaxed(&cache->used);
 	uint64_t	pages = nxm_load_relaxed(&account->pages);
 	uint64_t	kept = nxm_load_relaxed(&shared->nodes[part->node].nkept);
 	/* more than these are waiting for the kernel */
 	uint64_t	most = nxm_load_relaxed(&account->page_limit) +
 		(kept < NXM_KEPT_PAGES ? kept : NXM_KEPT_PAGES);
 	uint64_t	room = pages < most ? most - pages : 0;
-	uint64_t	own;
+	uint64_t	own = nxm_cache_own_room(view, cache);
 
-	if (max_bytes == 0)
-		return room;
-	own = used < max_bytes ? (max_bytes - used) / NXM_CACHE_SEGMENT : 0;
 	return own < room ? own : room;
 }
 
 bool
 nxm_cache_is_over(NxmCacheView *view, NxmCache *cache)
 {
-	NxmAccount *account = &view->space->shared->account[NXM_CACHE_ACCOUNT];
 	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
 
-	return nxm_load_relaxed(&account->pages) > nxm_load_relaxed(&account->page_limit) ||
+	return nxm_account_is_over(view->space, NXM_CACHE_ACCOUNT) ||
 		(max_bytes != 0 && nxm_load_relaxed(&cache->used) > max_bytes);
 }
 

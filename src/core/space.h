@@ -370,6 +370,15 @@ nxm_page_words(NxmSpace *space, uint32_t page)
 	return ((NxmPage *) base)[page & (NXM_MAX_CHUNK_PAGES - 1)].raw;
 }
 
+/* Is more in use than the limit of an account, which was lowered? */
+static inline bool
+nxm_account_is_over(NxmSpace *space, int account)
+{
+	NxmAccount *a = &space->shared->account[account];
+
+	return nxm_load_relaxed(&a->pages) > nxm_load_relaxed(&a->page_limit);
+}
+
 /*
  * From now on this process's nxm_alloc() takes memory of an account and on a node,
  * -1: its own.  At first they are 0 and -1.
