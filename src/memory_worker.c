@@ -301,6 +301,7 @@ nxm_memory_worker_main(Datum arg)
 	for (;;)
 	{
 		long		timeout = STOP_INTERVAL_MS;
+		bool		stop;
 
 		if (stopping == 0)
 		{
@@ -320,13 +321,14 @@ nxm_memory_worker_main(Datum arg)
 						 timeout, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
-		/* first, for it may say what is to be saved */
+		/* what was set before the shutdown says what is to be saved */
+		stop = ShutdownRequestPending;
 		if (ConfigReloadPending)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 		}
-		if (ShutdownRequestPending)
+		if (stop)
 		{
 			/* not 0, or the postmaster would never start it again */
 			if (stopping == 0 && !nxm_server_stopping())

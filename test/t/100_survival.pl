@@ -187,6 +187,8 @@ is(counter('c'), '6', 'a clean shutdown of a server that has crashed once');
 # nexusmem.save = off
 $node->append_conf('postgresql.conf', 'nexusmem.save = off');
 $node->reload;
+# a postmaster that is told to stop as well may not read it any more
+$node->poll_query_until('postgres', q{SELECT current_setting('nexusmem.save') = 'off'});
 $node->restart;
 is(counter('c'), 'none', 'nexusmem.save = off');
 ok(!-e $file, 'leaves no file');
