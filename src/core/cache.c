@@ -258,6 +258,7 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	bool		big;
 	uint32_t	header;
 	uint32_t	scale;
+	uint32_t	lack = 0;
 	uint64_t	due;
 	char	   *to;
 	NxmResult	result;
@@ -305,7 +306,17 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 
 	nxm_cache_window(write->deadline, write->now, &scale, &due);
 	header = key->len | len << C_LEN_SHIFT | (uint32_t) type << C_TYPE_SHIFT |
-		(scale != 0 ? C_DEADLINE : 0) | (big ? C_BIG : 0);
+		(big ? C_BIG : 0);
+	if (scale != 0)
+	{
+		header |= C_DEADLINE;
+		lack = lack_of(write->deadline, due, scale, SHORT_LACK_BITS);
+		if (!big && key->len <= MAX_SHORT_KEY && len <= MAX_SHORT_LEN &&
+			lack >> SHORT_LACK_BITS == 0)
+			header |= C_SHORT;
+		else
+			lack = lack_of(write->deadline, due, scale, LACK_BITS);
+	}
 	if (item_units(header) > SEGMENT_UNITS - HEAD_UNITS)
 		return NXM_TOO_LONG;
 	if (old == NULL || big ||
@@ -320,10 +331,17 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	}
 
 	to = nxm_at(space, write->room.ref);
-	NXM_SET(((uint32_t *) to)[0], header);
-	if (scale != 0)
-		NXM_SET(((uint32_t *) to)[1],
-				nxm_cache_item_deadline(write->room.head, write->deadline));
+	if ((header & C_SHORT) != 0)
+	{
+		NXM_SET(((uint32_t *) to)[0], (header & C_SHORT_MASK) | C_SET_SHORT_LACK(lack));
+		NXM_SET(((uint8_t *) to)[4], SHORT_LACK_BYTE(lack));
+	}
+	else
+	{
+		NXM_SET(((uint32_t *) to)[0], header);
+		if (scale != 0)
+			NXM_SET(((uint32_t *) to)[1], lack);
+	}
 	nxm_copy_in(to + item_key_offset(header), key->data, key->len);
 	if (big)
 		nxm_copy_in(to + item_value_offset(header), &write->big, sizeof(write->big));

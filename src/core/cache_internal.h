@@ -194,18 +194,26 @@ _Static_assert(WINDOW_SLACK >= NXM_CACHE_PERIOD * 5 / 4,
 _Static_assert((INT64_C(1) << WINDOW_SHIFT(MIN_SCALE)) + WINDOW_SLACK <= 1000000,
 			   "what expires soon is reclaimed within a second");
 
-/* The head of a segment: deadline, and by how much deadlines in items are shifted. */
-#define HEAD_SHIFT_SHIFT	58
-#define HEAD_DUE(h)			((int64_t) ((h) & ((UINT64_C(1) << HEAD_SHIFT_SHIFT) - 1)))
-#define HEAD_SHIFT(h)		((uint32_t) ((h) >> HEAD_SHIFT_SHIFT))
+/* The head of a segment: its deadline, and its scale. */
+#define HEAD_SCALE_SHIFT	58
+#define HEAD_DUE(h)			((int64_t) ((h) & ((UINT64_C(1) << HEAD_SCALE_SHIFT) - 1)))
+#define HEAD_SCALE(h)		((uint32_t) ((h) >> HEAD_SCALE_SHIFT))
 
 /*
  * Header of an item.
  *
- *	 29    28   27 26 25          11 10        0
- *	+---+------+-----+--------------+-----------+
- *	|big| ddl  |type | value length | key length|
- *	+---+------+-----+--------------+-----------+
+ *	 31   29    28   27 26 25          11 10        0
+ *	+---+---+------+-----+--------------+-----------+
+ *	| 0 |big| ddl  |type | value length | key length|
+ *	+---+---+------+-----+--------------+-----------+
+ *
+ * Of a short one with a deadline, which needs one byte more instead of four: what lacks
+ * to the segment's has 4, 4 and 3 bits here, the low ones first, and 8 in that byte.
+ *
+ *	 31 30 28 27 26 25 22 21         11 10 7 6        0
+ *	+---+----+-----+-----+-------------+----+----------+
+ *	| 1 |lack|type |lack |value length |lack|key length|
+ *	+---+----+-----+-----+-------------+----+----------+
  */
 #define C_KEY_LEN(h)		((h) & 0x7FF)
 #define C_LEN_SHIFT			11
@@ -214,6 +222,20 @@ _Static_assert((INT64_C(1) << WINDOW_SHIFT(MIN_SCALE)) + WINDOW_SLACK <= 1000000
 #define C_TYPE(h)			((NxmType) ((h) >> C_TYPE_SHIFT & 3))
 #define C_DEADLINE			(UINT32_C(1) << 28)
 #define C_BIG				(UINT32_C(1) << 29)
+#define C_SHORT				(UINT32_C(1) << 31)
+#define MAX_SHORT_KEY		0x7F
+#define MAX_SHORT_LEN		0x7FF
+#define C_SHORT_MASK \
+	(C_SHORT | 3 << C_TYPE_SHIFT | MAX_SHORT_LEN << C_LEN_SHIFT | MAX_SHORT_KEY)
+#define SHORT_LACK_BITS		19
+#define C_SHORT_LACK(h, byte) \
+	(((h) >> 7 & 0xF) | ((h) >> 22 & 0xF) << 4 | ((h) >> 28 & 7) << 8 | \
+	 (uint32_t) (byte) << 11)
+#define C_SET_SHORT_LACK(l) \
+	(((l) & 0xF) << 7 | ((l) >> 4 & 0xF) << 22 | ((l) >> 8 & 7) << 28)
+#define SHORT_LACK_BYTE(l)	((uint8_t) ((l) >> 11))
+_Static_assert(WINDOW_SHIFT(MIN_SCALE) <= SHORT_LACK_BITS,
+			   "deadlines within seconds are exact");
 
 typedef struct NxmChainBlock
 {
@@ -300,7 +322,6 @@ typedef struct NxmRoom
 	NxmRef		ref;			/* 0: none is reserved */
 	uint32_t	units;
 	NxmCacheSegment *segment;
-	uint64_t	head;			/* of the segment */
 } NxmRoom;
 
 /* The words beside a segment's page.  NULL: not mapped. */
@@ -324,10 +345,11 @@ head_at(NxmSpace *space, NxmRef ref)
 	return nxm_at(space, ref & ~((UINT64_C(1) << NXM_PAGE_SHIFT) - 1));
 }
 
+/* Of headers as item_header() has them, here and below. */
 static inline uint32_t
 item_key_offset(uint32_t header)
 {
-	return (header & C_DEADLINE) != 0 ? 8 : 4;
+	return (header & (C_SHORT | C_DEADLINE)) == 0 ? 4 : (header & C_SHORT) != 0 ? 5 : 8;
 }
 
 static inline uint32_t
@@ -346,10 +368,14 @@ item_units(uint32_t header)
 	return (bytes + NXM_REF_UNIT - 1) / NXM_REF_UNIT;
 }
 
+/* An item's header, without what a short one has of its deadline. */
 static inline uint32_t
 item_header(const void *item)
 {
-	return NXM_GET(*(const uint32_t *) item);
+	uint32_t	header = NXM_GET(*(const uint32_t *) item);
+
+	return __builtin_expect((header & C_SHORT) == 0, 1) ? header :
+		(header & C_SHORT_MASK) | C_DEADLINE;
 }
 
 static inline const char *
@@ -385,17 +411,43 @@ big_bytes(uint64_t big)
 	return nxm_object_size(nxm_item_head_bytes(header));
 }
 
+/* By how much what lacks to a window's end is shifted, so that it fits these bits. */
+static inline uint32_t
+lack_shift(uint32_t scale, uint32_t bits)
+{
+	return WINDOW_SHIFT(scale) > bits ? WINDOW_SHIFT(scale) - bits : 0;
+}
+
+/* Bits of what lacks, of an item that is not short. */
+#define LACK_BITS			31
+
+/* What a deadline lacks to the end of its window, for an item: rounded up. */
+static inline uint32_t
+lack_of(int64_t deadline, uint64_t due, uint32_t scale, uint32_t bits)
+{
+	uint32_t	shift = lack_shift(scale, bits);
+
+	return (uint32_t) ((due - (uint64_t) deadline + (UINT64_C(1) << shift) - 1) >> shift);
+}
+
 /* The deadline of an item, 0: none.  It is protected, or ours. */
 static inline int64_t
 item_deadline(NxmSpace *space, NxmRef ref, const void *item, uint32_t header)
 {
 	uint64_t	head;
+	uint64_t	lack;
 
 	if ((header & C_DEADLINE) == 0)
 		return 0;
 	head = NXM_GET(*head_at(space, ref));
-	return HEAD_DUE(head) - (int64_t)
-		((uint64_t) NXM_GET(((const uint32_t *) item)[1]) << HEAD_SHIFT(head));
+	if ((header & C_SHORT) != 0)
+		lack = (uint64_t) C_SHORT_LACK(NXM_GET(*(const uint32_t *) item),
+									   NXM_GET(((const uint8_t *) item)[4])) <<
+			lack_shift(HEAD_SCALE(head), SHORT_LACK_BITS);
+	else
+		lack = (uint64_t) NXM_GET(((const uint32_t *) item)[1]) <<
+			lack_shift(HEAD_SCALE(head), LACK_BITS);
+	return HEAD_DUE(head) - (int64_t) lack;
 }
 
 static inline bool
@@ -578,8 +630,6 @@ extern void nxm_cache_abandon(const NxmRoom *room);
 /* An item was taken out of its slot; it is still protected, or ours. */
 extern void nxm_cache_dead(NxmSpace *space, NxmCachePartition *part, NxmRef ref,
 						   uint32_t units);
-/* How a deadline stands in an item of the segment with this head. */
-extern uint32_t nxm_cache_item_deadline(uint64_t head, int64_t deadline);
 
 /* Seals open segments; all, or those due.  close: for good. */
 extern NxmResult nxm_cache_seal(NxmSpace *space, NxmCachePartition *part,

@@ -193,7 +193,6 @@ take(NxmSpace *space, NxmFreeRoom *from, uint64_t name, int kind, uint32_t scale
 		room->ref = ref;
 		room->units = units;
 		room->segment = segment;
-		room->head = NXM_GET(*head_at(space, ref));
 		return true;
 	}
 	/* undone, if it has not been opened anew meanwhile */

@@ -87,16 +87,6 @@ nxm_cache_window(int64_t deadline, int64_t now, uint32_t *scale, uint64_t *due)
 	*due <<= WINDOW_SHIFT(*scale);
 }
 
-uint32_t
-nxm_cache_item_deadline(uint64_t head, int64_t deadline)
-{
-	uint64_t	unit = UINT64_C(1) << HEAD_SHIFT(head);
-
-	/* up to a unit too early, which is 2 milliseconds at a year */
-	return (uint32_t) (((uint64_t) (HEAD_DUE(head) - deadline) + unit - 1) >>
-					   HEAD_SHIFT(head));
-}
-
 /* Is it dead for half of it, or all?  after: as it is since this many units died. */
 static bool
 has_ripened(uint64_t word, uint64_t done, uint32_t units)
@@ -346,7 +336,6 @@ take_room(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	room->ref = page + SEG_USED(word);
 	room->units = units;
 	room->segment = segment;
-	room->head = NXM_GET(*head_at(space, page));
 	return NXM_OK;
 }
 
@@ -365,8 +354,6 @@ open_segment(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	NxmCacheSegment *segment;
 	NxmRef		page;
 	uint64_t	life;
-	/* so that the length of a window fits 32 bits */
-	uint32_t	shift = WINDOW_SHIFT(scale) > 32 && scale != 0 ? WINDOW_SHIFT(scale) - 31 : 0;
 	uint64_t	keep = copying ? 0 : NXM_CACHE_KEEP;
 	NxmResult	result;
 
@@ -388,7 +375,7 @@ open_segment(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	}
 	segment = segment_at(space, page);
 	life = SEG_LIFE(nxm_load_relaxed(&segment->word));
-	NXM_SET(*head_at(space, page), due | (uint64_t) shift << HEAD_SHIFT_SHIFT);
+	NXM_SET(*head_at(space, page), due | (uint64_t) scale << HEAD_SCALE_SHIFT);
 	/* relaxed: the word publishes them */
 	nxm_store_relaxed(&segment->done, life << DONE_LIFE_SHIFT);
 	nxm_store_relaxed(&segment->due, due);

@@ -233,7 +233,10 @@ get_batch(Worker *worker, NxmCacheView *view, Batch *batch)
 	nxm_fetch_add_relaxed(&test->gets[worker->id], NXM_CACHE_BATCH);
 }
 
-/* A time to live: from a millisecond to some minutes, seldom for ever. */
+/*
+ * A time to live: from a millisecond to some minutes, seldom for ever.  In units that it is
+ * kept to, so that a read must tell the same.
+ */
 static int64_t
 some_deadline(Worker *worker)
 {
@@ -241,8 +244,8 @@ some_deadline(Worker *worker)
 
 	if (!with_deadlines || dice == 0)
 		return 0;
-	return now(worker->test) + (dice < 3 ? 1000 : 100000) *
-		(int64_t) (1 + env_below(&worker->random, dice < 8 ? 100 : 3000));
+	return (now(worker->test) + (dice < 3 ? 1000 : 100000) *
+			(int64_t) (1 + env_below(&worker->random, dice < 8 ? 100 : 3000))) / 64 * 64 + 64;
 }
 
 /* Something that goes on beside: time, housekeeping, limits. */
@@ -1145,6 +1148,74 @@ waiting_is_as_good_as_free(Worker *worker)
 	return ok;
 }
 
+/*
+ * With no other worker: items of all sorts say the deadline that they were given, or one
+ * that is sooner by a two-millionth of their time to live, but not where that is seconds.
+ */
+static bool
+deadlines_are_kept(Worker *worker)
+{
+	static const uint32_t keys[] = {1, 127, 128, NXM_MAX_KEY};
+	static const uint32_t lens[] = {0, 2047, 2048, 30000};
+	enum { NKEYS = 4, NLENS = 4, ROUNDS = 4 };
+	Test	   *test = worker->test;
+	Filling		f = {.worker = worker};
+	char		text[NXM_MAX_KEY];
+	char	   *wanted = malloc(NXM_MAX_VALUE);
+	NxmBuffer	buffer = {.data = worker->buffer,.size = NXM_MAX_VALUE};
+	uint64_t	begin = nxm_load(&test->clock);
+	NxmResult	r;
+	int			shorter = 0;
+	bool		ok = true;
+
+	CHECK(worker, wanted != NULL, "no memory");
+	new_cache(worker, &test->cache, 1, 1000);
+	open_view(worker, &f.view);
+	for (int i = 0; i < 64 * NKEYS * NLENS * ROUNDS && ok; i++)
+	{
+		uint32_t	len = lens[i % NLENS];
+		NxmKey		key = {text, keys[i / NLENS % NKEYS], 0};
+		int			scale = i / (NLENS * NKEYS) % 55;
+		int64_t		ttl = 1 + (int64_t) ((UINT64_C(1) << scale) +
+										 env_below(&worker->random, UINT32_MAX) %
+										 (UINT64_C(1) << scale));
+		int64_t		kept = 0;
+		int64_t		deadline;
+		NxmValue	value = {wanted, len, NXM_BYTEA};
+
+		/* the end of a window, its beginning, and anywhere */
+		nxm_fetch_add(&test->clock, env_below(&worker->random, 1000));
+		deadline = now(test) + ttl;
+		if (i % 3 != 0)
+			deadline = (deadline >> 42 << 42) + (i % 3 == 1 ? 0 : 1) + (INT64_C(1) << 42);
+		ttl = deadline - now(test);
+		memset(text, 'a' + i % 7, key.len);
+		key.hash = env_hash(text, key.len);
+		memset(wanted, i, len);
+		/* in the room of what was there, too, and by another deadline for the same */
+		if (i % 2 == 0)
+			r = set(&f.view, &test->cache, &key, &value, deadline, false);
+		else
+		{
+			r = set(&f.view, &test->cache, &key, &value, i % 4 == 1 ? 0 : deadline + 77, false);
+			ENV_DO(f.view.space, r, nxm_cache_expire(&f.view, &test->cache, &key, deadline));
+		}
+		CHECK(worker, r == NXM_OK || r == NXM_EXISTS, "set: %d", (int) r);
+		ENV_DO(f.view.space, r, nxm_cache_get(&f.view, &test->cache, &key, &buffer, &kept));
+		ok = r == NXM_OK && buffer.len == len && memcmp(buffer.data, wanted, len) == 0 &&
+			kept <= deadline && deadline - kept <= ttl >> 21;
+		if (!ok)
+			printf("# key of %u, value of %u, a TTL of %lld: %d, sooner by %lld\n", key.len, len,
+				   (long long) ttl, (int) r, (long long) (deadline - kept));
+		shorter += kept < deadline;
+	}
+	CHECK(worker, shorter > 0, "no deadline was rounded");
+	free(wanted);
+	nxm_store(&test->clock, begin);
+	drop_cache(worker, &test->cache, NULL);
+	return ok;
+}
+
 /* When the bytes of what has this deadline are to be free. */
 static int64_t
 reclaimed_by(int64_t ttl, int64_t deadline)
@@ -1672,6 +1743,7 @@ main(int argc, char **argv)
 		stress_ok(limits_hold(worker, 1, 20, false, 320, 14), "and one that the ghost is larger than");
 		stress_ok(waiting_is_as_good_as_free(worker), "an index is kept while memory waits for the epoch");
 		stress_ok(few_and_long(worker), "an index that few entries need makes room for them");
+		stress_ok(deadlines_are_kept(worker), "deadlines are kept to a two-millionth of the TTL");
 		stress_ok(expires_in_time(worker), "what has expired is reclaimed in time, whatever its TTL");
 		stress_ok(windows_keep_apart(worker), "windows of deadlines write to segments of their own");
 		stress_ok(others_pass_by(worker), "of what is evicted a reader holds one segment back, and no others");
