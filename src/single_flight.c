@@ -48,14 +48,18 @@
  * was taken after the commit that came before it.
  *
  * Setting a key is like deleting it, for what was set may have expired or been evicted
- * when an older value is stored.  Most keys are not being computed, so who sets one
- * raises the count only where it finds that somebody computes one of that hash:
+ * when an older value is stored.
+ *
+ * A count that is raised costs others, and most keys are not being computed.  So who
+ * deletes or sets one raises the count only where it finds that somebody computes one
+ * of that hash:
  *
  *	who computes: raise number of flights, fence, count, snapshot
- *	who sets: (commit), flights; if one may be of this hash raise count, fence; store
+ *	who deletes: (commit), fence, flights; if one may be of this hash raise count, fence;
+ *		delete
  *
- * Commits end with barriers.  So who finds no flight has committed before the
- * snapshots of those that come.
+ * So who finds no flight has committed before the snapshots of those that come.  Who
+ * sets a key does likewise, and leaves out the first fence: commits end with barriers.
  *
  * Counts are words in the anchor, by hash, that many keys share: one that was
  * raised for another key costs a computation or a stored value, and no more.
@@ -125,12 +129,6 @@ note(uint64 hash)
 	nxm_fence();
 }
 
-void
-nxm_flight_note_delete(const NxmKey *key)
-{
-	note(key->hash);
-}
-
 /*
  * What a flight adds to the word of its hash: one, and above that the rest of the hash, so
  * that the word tells of which hash a flight is that is the only one there.
@@ -147,6 +145,14 @@ nxm_flight_note_set(const NxmKey *key)
 	/* most keys are not being computed, and a count that is raised costs others */
 	if (unlikely((flights & FLIGHT_COUNT) > 1 || flights == FLIGHT_OF(key->hash)))
 		note(key->hash);
+}
+
+void
+nxm_flight_note_delete(const NxmKey *key)
+{
+	/* what changed need not be of a commit; pairs with the fence in nxm_flight_enter() */
+	nxm_fence();
+	nxm_flight_note_set(key);
 }
 
 void
@@ -322,7 +328,7 @@ nxm_flight_enter(NxmFlight *flight)
 	flight->outer = nxm_flight_innermost;
 	nxm_flight_innermost = flight;
 	nxm_end_operation();
-	/* pairs with the load in nxm_flight_note_set(): it sees us, or we its commit */
+	/* pairs with the loads of who deletes or sets: it sees us, or we what it changed */
 	nxm_fence();
 	/* acquire; pair with note(): a snapshot taken from here on is newer */
 	flight->cache_hash = hash_of(flight->owner, flight->cache,

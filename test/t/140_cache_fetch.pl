@@ -316,7 +316,7 @@ ask($s[1], 'ROLLBACK');
 runs();
 
 # a key that is deleted while it is computed is not stored
-foreach my $how (q{cache_delete('gone')}, q{cache_clear('default')}, q{cache_drop('default')})
+foreach my $how (q{cache_delete('gone')}, q{cache_expire('gone', '0')}, q{cache_set('gone', 'x', '0')}, q{cache_clear('default')}, q{cache_drop('default')})
 {
 	close_gate(1);
 	fetch_slowly($s[0], 'gone', 'old');
@@ -328,6 +328,31 @@ foreach my $how (q{cache_delete('gone')}, q{cache_clear('default')}, q{cache_dro
 	is(answer($s[0]), 'old', "$how meanwhile");
 	is(answer($s[1]), 'new', 'who waited computes it anew');
 	is(sql(q{SELECT cache_get('gone'), cache_delete('gone')}), 'new|t', 'which is stored');
+}
+
+# nor where another session computes the same one, which never stores it
+close_gate(1);
+fetch_slowly($s[0], 'gone', 'old');
+wait_at_gate(1, 1);
+ask($s[2], 'BEGIN ISOLATION LEVEL REPEATABLE READ');
+fetch_slowly($s[2], 'gone', 'own');
+wait_at_gate(1, 2);
+sql(q{SELECT cache_delete('gone')});
+open_gate(1);
+is(answer($_), $_ == $s[0] ? 'old' : 'own', 'deleted while two compute it') for @s[ 0, 2 ];
+ask($s[2], 'COMMIT');
+is(sql(q{SELECT cache_get('gone') IS NULL}), 't', 'and not stored');
+
+# deletes of other keys, of each word of the counts, cost it nothing
+foreach my $how (q{cache_delete('u:' || i)}, q{cache_expire('u:' || i, '0')}, q{cache_set('u:' || i, 'x', '0')})
+{
+	close_gate(1);
+	fetch_slowly($s[0], 'top', 'value');
+	wait_at_gate(1, 1);
+	is(sql("SELECT count(*) FROM (SELECT $how FROM generate_series(1, 30000) i) x"), 30000, "$how meanwhile");
+	open_gate(1);
+	is(answer($s[0]), 'value', 'another key is computed');
+	is(sql(q{SELECT cache_get('top'), cache_delete('top')}), 'value|t', 'and stored');
 }
 
 # one that is set meanwhile stays
