@@ -61,7 +61,7 @@
  * So who finds no flight has committed before the snapshots of those that come.  Who
  * sets a key does likewise, and leaves out the first fence: commits end with barriers.
  *
- * Counts are words in the anchor, by hash, that many keys share: one that was
+ * Counts are words in the anchor, by hash, that keys of all caches share: one that was
  * raised for another key costs a computation or a stored value, and no more.
  *
  * Limits.  What a function reads through a foreign table or another connection is
@@ -130,29 +130,35 @@ note(uint64 hash)
 }
 
 /*
- * What a flight adds to the word of its hash: one, and above that the rest of the hash, so
- * that the word tells of which hash a flight is that is the only one there.
+ * What a flight adds to a word: one, and above that the rest of its hash, so that the word
+ * tells of which hash a flight is that is the only one there.  The word is found by the
+ * hash of the key alone, which who deletes or sets has.
  */
 #define FLIGHT_COUNT		UINT64CONST(0xFFFFF)
 #define FLIGHT_OF(hash)		(((hash) & ~FLIGHT_COUNT) | 1)
 
 void
-nxm_flight_note_set(const NxmKey *key)
+nxm_flight_note_set(const char *cache, size_t len, const NxmKey *key)
 {
 	/* acquire; pairs with the addition in nxm_flight_enter() */
 	uint64		flights = nxm_load(count_of(nxm_registry_anchor->flights, key->hash));
 
 	/* most keys are not being computed, and a count that is raised costs others */
-	if (unlikely((flights & FLIGHT_COUNT) > 1 || flights == FLIGHT_OF(key->hash)))
-		note(key->hash);
+	if (unlikely(flights != 0))
+	{
+		uint64		hash = hash_of(owner_of(cache, len), cache, len, key);
+
+		if ((flights & FLIGHT_COUNT) > 1 || flights == FLIGHT_OF(hash))
+			note(hash);
+	}
 }
 
 void
-nxm_flight_note_delete(const NxmKey *key)
+nxm_flight_note_delete(const char *cache, size_t len, const NxmKey *key)
 {
 	/* what changed need not be of a commit; pairs with the fence in nxm_flight_enter() */
 	nxm_fence();
-	nxm_flight_note_set(key);
+	nxm_flight_note_set(cache, len, key);
 }
 
 void
@@ -169,7 +175,7 @@ nxm_flight_outdated(const NxmFlight *flight)
 	/* pairs with the one in note(): one of the two sees what the other did */
 	nxm_fence();
 	/* relaxed: the fence came before */
-	return nxm_load_relaxed(count_of(deletes, flight->key.hash)) !=
+	return nxm_load_relaxed(count_of(deletes, flight->hash)) !=
 		flight->key_deletes ||
 		nxm_load_relaxed(count_of(deletes, flight->cache_hash)) !=
 		flight->cache_deletes;
@@ -226,8 +232,6 @@ void
 nxm_flight_begin(NxmFlight *flight, const char *cache, size_t cache_len,
 				 const NxmKey *key)
 {
-	uint64		hash;
-
 	memset(flight, 0, sizeof(*flight));
 	flight->owner = owner_of(cache, cache_len);
 	flight->role = GetUserId();
@@ -246,9 +250,10 @@ nxm_flight_begin(NxmFlight *flight, const char *cache, size_t cache_len,
 	}
 
 	flight->private = transaction_is_private();
-	hash = hash_of(flight->owner, cache, cache_len, key);
-	SET_LOCKTAG_ADVISORY(flight->tag, MyDatabaseId, (uint32) (hash >> 32),
-						 (uint32) hash, NXM_FLIGHT_LOCK_CLASS);
+	flight->hash = hash_of(flight->owner, cache, cache_len, key);
+	flight->cache_hash = hash_of(flight->owner, cache, cache_len, NULL);
+	SET_LOCKTAG_ADVISORY(flight->tag, MyDatabaseId, (uint32) (flight->hash >> 32),
+						 (uint32) flight->hash, NXM_FLIGHT_LOCK_CLASS);
 }
 
 /* Did somebody compute in vain since this session missed the key? */
@@ -257,7 +262,7 @@ was_fruitless(const NxmFlight *flight)
 {
 	/* acquire; pairs with the increment in nxm_flight_end() */
 	return nxm_load(count_of(nxm_registry_anchor->fruitless,
-							 flight->key.hash)) != flight->fruitless;
+							 flight->hash)) != flight->fruitless;
 }
 
 bool
@@ -270,7 +275,7 @@ nxm_flight_look_again(NxmFlight *flight)
 				break;
 			/* acquire; as in was_fruitless() */
 			flight->fruitless = nxm_load(count_of(nxm_registry_anchor->fruitless,
-												  flight->key.hash));
+												  flight->hash));
 			if (LockAcquire(&flight->tag, ExclusiveLock, false, true) !=
 				LOCKACQUIRE_NOT_AVAIL)
 			{
@@ -324,19 +329,15 @@ nxm_flight_enter(NxmFlight *flight)
 	/* a background worker that is ended between the two would be counted for ever */
 	nxm_begin_operation();
 	(void) nxm_fetch_add(count_of(anchor->flights, flight->key.hash),
-						 FLIGHT_OF(flight->key.hash));
+						 FLIGHT_OF(flight->hash));
 	flight->outer = nxm_flight_innermost;
 	nxm_flight_innermost = flight;
 	nxm_end_operation();
 	/* pairs with the loads of who deletes or sets: it sees us, or we what it changed */
 	nxm_fence();
 	/* acquire; pair with note(): a snapshot taken from here on is newer */
-	flight->cache_hash = hash_of(flight->owner, flight->cache,
-								 flight->cache_len, NULL);
-	flight->key_deletes = nxm_load(count_of(anchor->deletes,
-											flight->key.hash));
-	flight->cache_deletes = nxm_load(count_of(anchor->deletes,
-											  flight->cache_hash));
+	flight->key_deletes = nxm_load(count_of(anchor->deletes, flight->hash));
+	flight->cache_deletes = nxm_load(count_of(anchor->deletes, flight->cache_hash));
 }
 
 void
@@ -345,7 +346,7 @@ nxm_flight_leave(NxmFlight *flight)
 	nxm_begin_operation();
 	nxm_flight_innermost = flight->outer;
 	(void) nxm_fetch_add(count_of(nxm_registry_anchor->flights, flight->key.hash),
-						 -FLIGHT_OF(flight->key.hash));
+						 -FLIGHT_OF(flight->hash));
 	nxm_end_operation();
 	if (flight->outer != NULL)
 		flight->outer->private |= flight->private;
@@ -366,7 +367,7 @@ nxm_flight_end(NxmFlight *flight, bool fruitless)
 	/* before the lock is released: who waits for it sees the count */
 	if (fruitless)
 		(void) nxm_fetch_add(count_of(nxm_registry_anchor->fruitless,
-									  flight->key.hash), 1);
+									  flight->hash), 1);
 	(void) LockRelease(&flight->tag, ExclusiveLock, false);
 }
 

@@ -38,6 +38,7 @@ typedef struct NxmFlight
 	Oid			owner;			/* of a default cache, which each role has */
 	Oid			role;			/* who asks */
 	NxmKey		key;
+	uint64		hash;			/* of cache and key */
 	uint64		cache_hash;
 	LOCKTAG		tag;
 	NxmFlightState state;
@@ -84,11 +85,12 @@ extern void nxm_flight_end(NxmFlight *flight, bool fruitless);
  * Before a key is deleted, or a cache of the current role emptied or dropped, also
  * where there is none yet.  This process must be attached.
  */
-extern void nxm_flight_note_delete(const NxmKey *key);
+extern void nxm_flight_note_delete(const char *cache, size_t len,
+								   const NxmKey *key);
 extern void nxm_flight_note_clear(const char *cache, size_t len);
 
 /* Before a key is set or added by who does not compute it.  As above. */
-extern void nxm_flight_note_set(const NxmKey *key);
+extern void nxm_flight_note_set(const char *cache, size_t len, const NxmKey *key);
 
 /* To be called after each ExecutorStart. */
 extern void nxm_flight_statement_slow(QueryDesc *query);

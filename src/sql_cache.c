@@ -72,7 +72,7 @@ nxm_cache_remove(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key, bool
 		site = nxm_cache_open(fcinfo, name, NXM_WRITE, false);
 		/* also for who is about to make the cache */
 		if (note)
-			nxm_flight_note_delete(key);
+			nxm_flight_note_delete(name.data, name.len, key);
 		if (site == NULL)
 			return false;
 		view = nxm_cache_view();
@@ -98,9 +98,9 @@ nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 		view = nxm_cache_writing(site);
 		deadline = nxm_cache_deadline_for(site, ttl);
 		if (deadline == LONG_AGO && !if_absent)
-			nxm_flight_note_delete(key);
+			nxm_flight_note_delete(name.data, name.len, key);
 		else if (note)
-			nxm_flight_note_set(key);
+			nxm_flight_note_set(name.data, name.len, key);
 		do
 			NXM_OPERATE(site, r, if_absent ?
 						nxm_cache_add(view, &site->object->u.c.cache, key, value,
@@ -320,7 +320,7 @@ nxm_sql_cache_expire(PG_FUNCTION_ARGS)
 		view = nxm_cache_writing(site);
 		deadline = nxm_cache_deadline_for(site, ttl);
 		if (deadline == LONG_AGO)
-			nxm_flight_note_delete(&key);
+			nxm_flight_note_delete(name.data, name.len, &key);
 		do
 			NXM_OPERATE(site, r, nxm_cache_expire(view, &site->object->u.c.cache,
 												  &key, deadline));

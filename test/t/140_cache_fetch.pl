@@ -355,6 +355,18 @@ foreach my $how (q{cache_delete('u:' || i)}, q{cache_expire('u:' || i, '0')}, q{
 	is(sql(q{SELECT cache_get('top'), cache_delete('top')}), 'value|t', 'and stored');
 }
 
+# nor do those of keys of its name in other caches
+foreach my $how (q{SELECT cache_delete('top', 'another')}, q{SET ROLE reader; SELECT cache_delete('top')})
+{
+	close_gate(1);
+	fetch_slowly($s[0], 'top', 'value');
+	wait_at_gate(1, 1);
+	is(sql($how), 'f', "$how meanwhile");
+	open_gate(1);
+	is(answer($s[0]), 'value', 'that key of another cache is computed');
+	is(sql(q{SELECT cache_get('top'), cache_delete('top')}), 'value|t', 'and stored');
+}
+
 # one that is set meanwhile stays
 close_gate(1);
 fetch_slowly($s[0], 'set', 'old');
