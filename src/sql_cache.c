@@ -315,12 +315,13 @@ nxm_sql_cache_expire(PG_FUNCTION_ARGS)
 		int64		deadline;
 
 		site = nxm_cache_open(fcinfo, name, NXM_WRITE, false);
+		/* as in nxm_cache_remove() */
+		if (ttl != NULL && nxm_ttl_of(ttl) < 0)
+			nxm_flight_note_delete(name.data, name.len, &key);
 		if (site == NULL)
 			PG_RETURN_BOOL(false);
 		view = nxm_cache_writing(site);
 		deadline = nxm_cache_deadline_for(site, ttl);
-		if (deadline == LONG_AGO)
-			nxm_flight_note_delete(name.data, name.len, &key);
 		do
 			NXM_OPERATE(site, r, nxm_cache_expire(view, &site->object->u.c.cache,
 												  &key, deadline));

@@ -330,6 +330,18 @@ foreach my $how (q{cache_delete('gone')}, q{cache_expire('gone', '0')}, q{cache_
 	is(sql(q{SELECT cache_get('gone'), cache_delete('gone')}), 'new|t', 'which is stored');
 }
 
+# nor in a cache that nobody has made yet
+foreach my $how (q{cache_expire('gone', '0', 'unmade')}, q{cache_delete('gone', 'unmade')})
+{
+	close_gate(1);
+	send_query($s[0], q{SELECT nexusmem.cache_fetch('gone', 'SELECT public.slow(''old'')', NULL, 'unmade')});
+	wait_at_gate(1, 1);
+	is(sql("SELECT $how"), 'f', "$how meanwhile");
+	open_gate(1);
+	is(answer($s[0]), 'old', 'computed in a cache that is not there yet');
+	is(sql(q{SELECT cache_get('gone', 'unmade') IS NULL, cache_drop('unmade') IS NULL}), 't|f', 'and not stored');
+}
+
 # nor where another session computes the same one, which never stores it
 close_gate(1);
 fetch_slowly($s[0], 'gone', 'old');
