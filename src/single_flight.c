@@ -38,14 +38,16 @@
  * Deletes.  A value is computed from a snapshot, and stored later.  A key that
  * was deleted between the two, because what it was computed from had changed,
  * would come back with its old value and stay.  So deleting raises a count, and
- * who stores looks at it twice:
+ * who stores looks at it before and after:
  *
  *	who computes: count, snapshot, store, fence, count again; delete if changed
  *	who deletes:  (commit), raise count, fence, delete
  *
  * By the two fences, either who deletes finds what was stored, or who stored
  * finds the count raised.  If it was raised before the first look, the snapshot
- * was taken after the commit that came before it.
+ * was taken after the commit that came before it.  A look just before the store spares
+ * it, which would make a cache again that was dropped.  (Only one that is dropped
+ * between that look and the store comes back, empty.)
  *
  * Setting a key is like deleting it, for what was set may have expired or been evicted
  * when an older value is stored.

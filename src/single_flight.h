@@ -70,8 +70,9 @@ extern void nxm_flight_leave(NxmFlight *flight);
 extern bool nxm_flight_shareable(const NxmFlight *flight);
 
 /*
- * After the value was stored.  true: meanwhile the key was deleted, or the
- * cache emptied, and the value may be older than that: it has to be deleted.
+ * true: since nxm_flight_enter() the key was deleted, or the cache emptied or dropped,
+ * and the value may be older than that.  To be asked before it is stored, which makes a
+ * cache, and afterwards: then it has to be deleted.
  */
 extern bool nxm_flight_outdated(const NxmFlight *flight);
 

@@ -238,11 +238,12 @@ store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 
 /*
  * Computes the value, and stores it.  Both in the flight: whoever sets the key before it
- * is stored has to see that it is being computed.
+ * is stored has to see that it is being computed.  *stored is left alone where there is
+ * nothing that could be.
  */
 static text *
 compute(FunctionCallInfo fcinfo, NxmFlight *flight, NxmBytes name, const NxmKey *key,
-		const Interval *ttl, NxmStored *stored)
+		const Interval *ttl, NxmStored *stored, bool *outdated)
 {
 	text	   *volatile value = NULL;
 	const char *query = text_to_cstring(PG_GETARG_TEXT_PP(1));
@@ -255,9 +256,17 @@ compute(FunctionCallInfo fcinfo, NxmFlight *flight, NxmBytes name, const NxmKey 
 		HOLD_INTERRUPTS();
 		if (value != NULL && (ttl == NULL || nxm_ttl_of(ttl) >= 0) &&
 			nxm_flight_shareable(flight))
-			*stored = store(fcinfo, name, key, value, ttl);
-		if (*stored == NXM_STORED && nxm_flight_outdated(flight))
-			(void) nxm_cache_remove(fcinfo, name, key, false);
+		{
+			/* storing would make a cache again that was dropped */
+			*outdated = nxm_flight_outdated(flight);
+			if (!*outdated)
+			{
+				*stored = store(fcinfo, name, key, value, ttl);
+				*outdated = *stored == NXM_STORED && nxm_flight_outdated(flight);
+				if (*outdated)
+					(void) nxm_cache_remove(fcinfo, name, key, false);
+			}
+		}
 		RESUME_INTERRUPTS();
 	}
 	PG_FINALLY();
@@ -277,6 +286,7 @@ nxm_sql_cache_fetch(PG_FUNCTION_ARGS)
 	NxmFlight	flight;
 	text	   *value;
 	NxmStored	stored = NXM_NOT_STORED;
+	bool		outdated = false;
 
 	if (PG_ARGISNULL(1))
 		nxm_null_argument("query", NULL);
@@ -299,8 +309,9 @@ nxm_sql_cache_fetch(PG_FUNCTION_ARGS)
 		PG_RETURN_TEXT_P(value);
 	}
 
-	value = compute(fcinfo, &flight, name, &key, ttl, &stored);
-	nxm_flight_end(&flight, stored == NXM_NOT_STORED);
+	value = compute(fcinfo, &flight, name, &key, ttl, &stored, &outdated);
+	/* one of those that wait computes what was outdated */
+	nxm_flight_end(&flight, !outdated && stored == NXM_NOT_STORED);
 	if (value == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(value);

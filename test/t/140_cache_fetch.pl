@@ -342,6 +342,19 @@ foreach my $how (q{cache_expire('gone', '0', 'unmade')}, q{cache_delete('gone', 
 	is(sql(q{SELECT cache_get('gone', 'unmade') IS NULL, cache_drop('unmade') IS NULL}), 't|f', 'and not stored');
 }
 
+# a cache that is dropped meanwhile does not come back, as another role's and without its limits
+sql(q{CREATE ROLE maker; GRANT USAGE ON SCHEMA nexusmem TO maker; SET ROLE maker;
+SELECT cache_create('made', 1000000, '1 min'), share('cache', 'made', 'reader', 'write')});
+close_gate(1);
+ask($s[0], 'SET ROLE reader');
+send_query($s[0], q{SELECT nexusmem.cache_fetch('k', 'SELECT ''old'' FROM pg_advisory_xact_lock_shared(1)', NULL, 'made')});
+wait_at_gate(1, 1);
+is(sql(q{SET ROLE maker; SELECT cache_drop('made')}), 't', 'a cache is dropped meanwhile');
+open_gate(1);
+is(answer($s[0]), 'old', 'computed');
+is(sql(q{SELECT cache_drop('made')}), 'f', 'and the cache stays dropped');
+ask($s[0], 'RESET ROLE');
+
 # nor where another session computes the same one, which never stores it
 close_gate(1);
 fetch_slowly($s[0], 'gone', 'old');
