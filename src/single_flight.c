@@ -18,7 +18,8 @@
  * mode then, one by one, and the first computes.  Where a value was computed that
  * cannot be stored (a NULL, too long, for one role only) that would make each of
  * them wait for all before it, so it is counted as fruitless, and who waited
- * meanwhile computes on its own.
+ * meanwhile computes on its own.  So it is where one of those that have waited
+ * computes the key in its turn and it is deleted again meanwhile.
  *
  * Who computes one key and misses another takes that lock only if it is free.  So
  * whoever waits holds none, and locks of this class alone make no deadlock.  A
@@ -289,6 +290,7 @@ nxm_flight_look_again(NxmFlight *flight)
 				break;
 			wait_for_lock(flight, ShareLock);
 			(void) LockRelease(&flight->tag, ShareLock, false);
+			flight->waited = true;
 			flight->state = NXM_FLIGHT_WAITED;
 			return true;
 		case NXM_FLIGHT_WAITED:

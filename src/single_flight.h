@@ -42,6 +42,7 @@ typedef struct NxmFlight
 	uint64		cache_hash;
 	LOCKTAG		tag;
 	NxmFlightState state;
+	bool		waited;			/* for another session to compute it */
 	bool		private;		/* what it computes is not for others */
 	uint64		fruitless;		/* the shared counts, as they were */
 	uint64		key_deletes;
@@ -77,8 +78,8 @@ extern bool nxm_flight_shareable(const NxmFlight *flight);
 extern bool nxm_flight_outdated(const NxmFlight *flight);
 
 /*
- * Lets others go on.  fruitless: a value was computed, and could not be stored:
- * who waited for it shall not wait for another one.
+ * Lets others go on.  fruitless: a value was computed and could not be stored, or was
+ * outdated once more: who waited for it shall not wait for another one.
  */
 extern void nxm_flight_end(NxmFlight *flight, bool fruitless);
 

@@ -355,6 +355,30 @@ is(answer($s[0]), 'old', 'computed');
 is(sql(q{SELECT cache_drop('made')}), 'f', 'and the cache stays dropped');
 ask($s[0], 'RESET ROLE');
 
+# a key that is deleted again while it is computed anew: the others do not wait for a third time
+sql(q{CREATE FUNCTION in_turn() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	n bigint := least(nexusmem.counter_add('runs'), 3);
+BEGIN
+	PERFORM pg_advisory_xact_lock_shared(n);
+	RETURN n;
+END $$});
+runs();
+close_gate($_) for 1 .. 3;
+send_query($_, q{SELECT nexusmem.cache_fetch('changing', 'SELECT public.in_turn()')}) for @s[ 0 .. 9 ];
+wait_at_gate(1, 1);
+wait_for_key(9);
+sql(q{SELECT cache_delete('changing')});
+open_gate(1);
+wait_at_gate(2, 1);
+wait_for_key(8);
+sql(q{SELECT cache_delete('changing')});
+open_gate(2);
+wait_at_gate(3, 8);
+open_gate(3);
+is(join('', sort map { answer($_) } @s[ 0 .. 9 ]), '1233333333', 'deleted twice while it is computed');
+is(runs(), 10, 'those that have waited twice compute');
+
 # nor where another session computes the same one, which never stores it
 close_gate(1);
 fetch_slowly($s[0], 'gone', 'old');
