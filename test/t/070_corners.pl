@@ -17,6 +17,7 @@ $node->append_conf('postgresql.conf', q{
 shared_preload_libraries = 'nexusmem'
 nexusmem.num_nodes = 4
 nexusmem.enable_numa_optimizations = on
+max_connections = 100
 max_prepared_transactions = 5
 log_statement = none
 shared_buffers = 4MB

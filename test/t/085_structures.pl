@@ -14,6 +14,7 @@ $node->init(allows_streaming => 1);
 $node->append_conf('postgresql.conf', q{
 shared_preload_libraries = 'nexusmem'
 autovacuum = off
+max_connections = 100
 max_prepared_transactions = 2
 nexusmem.num_nodes = 2
 });
