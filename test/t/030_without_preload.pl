@@ -19,6 +19,7 @@ nexusmem.shared_buffers_placement = 'partition'
 nexusmem.enable_numa_optimizations = on
 nexusmem.prefetch_distance = 16
 shared_buffers = 1MB
+autovacuum = off
 });
 $node->start;
 
