@@ -384,9 +384,11 @@ $node->stop;
 unlink $file;
 SKIP:
 {
-	skip 'no named pipes', 5 if system('mkfifo', '-m', '600', $file) != 0;
+	skip 'no named pipes', 6 if system('mkfifo', '-m', '600', $file) != 0;
 	$node->start;
 	is(sql('SELECT 1'), '1', 'the server is up while a load lasts');
+	# so that nobody else does
+	ok(soon(sub { -e "$file.loading" }), 'the worker has begun to load');
 	$node->psql('postgres', q{SET statement_timeout = '300ms'; SELECT nexusmem.counter_add('c')}, stderr => \$err);
 	like($err, qr/canceling statement due to statement timeout/, 'the first use waits, and can be cancelled');
 	$s = session($node);
