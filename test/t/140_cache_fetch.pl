@@ -95,7 +95,7 @@ close_gate(1);
 fetch_slowly($_, 'many', 'value') for @s;
 wait_for_key(49);
 wait_at_gate(1, 1);
-is(sql(q{SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'advisory' AND query LIKE 'SELECT nexusmem.cache_fetch%'}), 50, 'a wait event');
+wait_for(q{SELECT count(*) = 50 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'advisory' AND query LIKE 'SELECT nexusmem.cache_fetch%'}, 'a wait event');
 open_gate(1);
 is(scalar(grep { answer($_) eq 'value' } @s), 50, 'all have the value');
 is(runs(), 1, 'which was computed once');
