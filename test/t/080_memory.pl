@@ -66,8 +66,9 @@ like(status(), qr/^active: 0\.0 of 64\.0 MB/, 'status of nothing');
 is(fill('m', 1, 20000), '20000', '20,000 values of 1,000 bytes');
 cmp_ok(used(), '>', 20 * $MB, 'take memory');
 cmp_ok(used(), '<', 26 * $MB, 'and little more than they must');
-is(q1(q{SELECT used_bytes = resident_bytes FROM nexusmem.node_memory WHERE owner = 'structures'}), 't', 'as much as the kernel says there is');
-like(q1(q{SELECT coalesce(on_node_bytes::text, used_bytes::text) = used_bytes::text FROM nexusmem.node_memory WHERE owner = 'structures'}), qr/^t$/, 'on its node');
+# looking makes a page again that is given back at that moment
+ok(wait_for(q{SELECT resident_bytes BETWEEN used_bytes AND used_bytes + 4 * 65536 FROM nexusmem.node_memory WHERE owner = 'structures'}), 'as much as the kernel says there is');
+ok(wait_for(q{SELECT coalesce(on_node_bytes, resident_bytes) = resident_bytes FROM nexusmem.node_memory WHERE owner = 'structures'}), 'on its node');
 like(status(), qr/in [2-9] segments/, 'in several segments, for it grew');
 is(q1(q{SELECT count(*) FROM generate_series(1, 20000) k WHERE nexusmem.map_get('m', k::text) = repeat('x', 1000)}), '20000', 'another session maps them all');
 
