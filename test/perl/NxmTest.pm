@@ -11,7 +11,7 @@ use Test::More ();
 
 our @EXPORT = qw(session ask send_query answer close_session evict on_disk server_log
 	$nested_loops $parallel_plans needs_shm may_mount start_in_small_shm
-	clock_to_set);
+	clock_to_set wait_until);
 
 # Settings that leave the planner nested loops over index scans.
 our $nested_loops = q{
@@ -80,6 +80,18 @@ sub close_session
 	$s->{in} .= "\\q\n";
 	eval { $s->{h}->finish };
 	return;
+}
+
+# wait_until($node, $sql, [$expected]): until that is what it says, by default 't'. Once
+# something has not come in all of that time, only briefly: a defect fails many waits.
+my $missed;
+sub wait_until
+{
+	my ($node, $sql, $expected) = @_;
+	local $PostgreSQL::Test::Utils::timeout_default = $missed ? 10 : $PostgreSQL::Test::Utils::timeout_default;
+	my $came = $node->poll_query_until('postgres', $sql, $expected);
+	$missed ||= !$came;
+	return $came;
 }
 
 # evict($node, @relations): takes the files of a stopped server's relations

@@ -32,8 +32,7 @@ sub q1 { return $node->safe_psql('postgres', $_[0]); }
 sub counted
 {
 	my ($n) = @_;
-	local $PostgreSQL::Test::Utils::timeout_default = 10;
-	return $node->poll_query_until('postgres', 'SELECT sum(backends) FROM nexusmem.nodes', $n);
+	return wait_until($node, 'SELECT sum(backends) FROM nexusmem.nodes', $n);
 }
 my ($out, $err);
 
@@ -89,10 +88,7 @@ sub set_pinning
 my ($all) = slurp_file('/proc/self/status') =~ /^Cpus_allowed_list:\s*(\S+)/m;
 my $receiver = IPC::Run::start([ 'pg_receivewal', '-D', $node->archive_dir, '-d', $node->connstr('postgres'), '-n' ], '<', \'', '>&', \$out);
 my $sender = q{FROM nexusmem.backends JOIN nexusmem.nodes USING (node) WHERE backend_type = 'walsender' AND cpus_allowed = cpus AND reason = 'background'};
-{
-	local $PostgreSQL::Test::Utils::timeout_default = 20;
-	ok($node->poll_query_until('postgres', "SELECT count(*) = 1 $sender"), 'a physical walsender is placed by the worker');
-}
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 $sender"), 'a physical walsender is placed by the worker');
 my $sender_pid = q1(q{SELECT pid FROM pg_stat_replication});
 set_pinning('off');
 ok($node->poll_query_until('postgres', "SELECT cpus_allowed = '$all' AND node IS NULL FROM nexusmem.backends WHERE pid = $sender_pid"), 'turned off: it has its CPUs back');
@@ -127,7 +123,7 @@ SKIP:
 	is(unpack('N', $expect->('R')), 3, 'a session is asked for its password');
 	my ($slow) = map { m{/(\d+)/} } grep { (eval { slurp_file($_) } // '') =~ /slow postgres .*authentication/ } glob('/proc/[0-9]*/cmdline');
 	set_pinning('on');
-	for (1 .. 100) { last if cpus_of($slow) ne $all; select(undef, undef, undef, 0.1); }
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default) { last if cpus_of($slow) ne $all; select(undef, undef, undef, 0.1); }
 	isnt(cpus_of($slow), $all, 'and pinned by the worker meanwhile');
 	$sock->print('p' . pack('N', 10) . "right\0");
 	$expect->('Z');

@@ -34,11 +34,7 @@ sub resident { return q1('SELECT sum(resident_bytes) FROM nexusmem.node_memory')
 sub status { return q1(q{SELECT state || ': ' || detail FROM nexusmem.status WHERE feature = 'structure memory'}); }
 
 # wait_for($sql): until it is true.
-sub wait_for
-{
-	local $PostgreSQL::Test::Utils::timeout_default = 20;
-	return $node->poll_query_until('postgres', $_[0]);
-}
+sub wait_for { return wait_until($node, $_[0]); }
 
 sub set_limit
 {

@@ -28,11 +28,7 @@ $node->start;
 
 sub q1 { return $node->safe_psql('postgres', $_[0]); }
 sub used { return q1('SELECT sum(used_bytes) FROM nexusmem.node_memory'); }
-sub wait_for
-{
-	local $PostgreSQL::Test::Utils::timeout_default = 15;
-	return $node->poll_query_until('postgres', $_[0]);
-}
+sub wait_for { return wait_until($node, $_[0]); }
 
 # bench($clients, $transactions, $script): starts a pgbench with this script.
 my $scripts = 0;
@@ -44,7 +40,7 @@ sub bench
 	my $run = { out => '' };
 	$run->{h} = IPC::Run::start([ 'pgbench', '-n', '-M', 'prepared', '-h', $node->host, '-p', $node->port,
 			'-c', $clients, '-j', 2, '-t', $transactions, '-f', $file, 'postgres' ],
-		'<', \undef, '>&', \$run->{out}, IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+		'<', \undef, '>&', \$run->{out}, IPC::Run::timeout(3 * $PostgreSQL::Test::Utils::timeout_default));
 	return $run;
 }
 sub running

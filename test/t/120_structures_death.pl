@@ -27,11 +27,7 @@ my ($node, $create, @victims, $session, $before, $from);
 sub q1 { return $node->safe_psql('postgres', $_[0]); }
 sub used { return q1('SELECT sum(used_bytes) FROM nexusmem.node_memory'); }
 sub status { return q1(q{SELECT state || ': ' || detail FROM nexusmem.status WHERE feature = 'structure memory'}); }
-sub wait_for
-{
-	local $PostgreSQL::Test::Utils::timeout_default = 30;
-	return $node->poll_query_until('postgres', $_[0]);
-}
+sub wait_for { return wait_until($node, $_[0]); }
 
 sub make
 {
@@ -444,13 +440,10 @@ my $saved = $node->data_dir . '/pg_nexusmem/structures';
 $client = stop_at(@{ $places[0] }[ 0, 1 ], replication => 'database');
 $from = -s $node->logfile;
 system('pg_ctl', '-D', $node->data_dir, '-m', 'fast', '-W', '-s', 'stop');
-{
-	local $PostgreSQL::Test::Utils::timeout_default = 60;
-	ok($node->wait_for_log(qr/WARNING:  shared structures were not saved: a process is stopped in the middle of an operation/, $from),
-		'a walsender stopped in an operation: structures are not saved, with a warning');
-	# by the checkpointer, which then waits for walsenders itself
-	ok($node->wait_for_log(qr/LOG:  shutting down/, $from), 'and the shutdown goes on');
-}
+ok($node->wait_for_log(qr/WARNING:  shared structures were not saved: a process is stopped in the middle of an operation/, $from),
+	'a walsender stopped in an operation: structures are not saved, with a warning');
+# by the checkpointer, which then waits for walsenders itself
+ok($node->wait_for_log(qr/LOG:  shutting down/, $from), 'and the shutdown goes on');
 kill 'CONT', $client->{pid};
 eval { $client->{h}->pump until $client->{out} =~ /^end-of-answer\n/m };
 close_session($client);
