@@ -11,7 +11,7 @@ use Test::More ();
 
 our @EXPORT = qw(session ask send_query answer close_session evict on_disk server_log
 	$nested_loops $parallel_plans needs_shm may_mount start_in_small_shm
-	clock_to_set wait_until);
+	clock_to_set wait_until reads_ahead);
 
 # Settings that leave the planner nested loops over index scans.
 our $nested_loops = q{
@@ -92,6 +92,26 @@ sub wait_until
 	my $came = $node->poll_query_until('postgres', $sql, $expected);
 	$missed ||= !$came;
 	return $came;
+}
+
+# reads_ahead($name, $rows, $enough, $run): the counts issued, used, wasted and skipped of
+# the first of four runs of which $enough says that it read ahead enough, else of the last
+# one. A run is of a cold server, and returns the digest of its rows before its counts;
+# these have to be right in each. On a machine busy with other things reads may look like
+# cached ones.
+sub reads_ahead
+{
+	my ($name, $rows, $enough, $run) = @_;
+	my ($got, @counts);
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	for (1 .. 4)
+	{
+		($got, @counts) = $run->();
+		last if $got ne $rows || $counts[1] + $counts[2] != $counts[0] || $enough->(@counts);
+	}
+	Test::More::is($got, $rows, "$name: same rows");
+	Test::More::is($counts[1] + $counts[2], $counts[0], "$name: issued = used + wasted");
+	return @counts;
 }
 
 # evict($node, @relations): takes the files of a stopped server's relations

