@@ -113,6 +113,9 @@ postmaster_mappings() { wc -l <"/proc/$(head -n 1 "$DATA/postmaster.pid")/maps";
 on="nexusmem.enable_numa_optimizations = on"
 small="shared_buffers = 64MB"
 names=(a b c d)
+# Does the kernel say that what a node has is there?  Looking makes a page again that is
+# given back at that moment.
+there="on_node_bytes = resident_bytes AND resident_bytes BETWEEN used_bytes AND used_bytes + 4 * 65536"
 
 # used: kB of structures on each node, as the session `watch` sees them.
 used() { tell watch "SELECT string_agg((used_bytes / 1024)::text, ' ' ORDER BY node) FROM nexusmem.node_memory WHERE owner = 'structures' AND node IS NOT NULL"; }
@@ -154,15 +157,15 @@ nexusmem.memory_limit = 64MB" || return
 			fi
 		done
 	done
-	is "$(tell watch "SELECT count(*) FROM nexusmem.node_memory WHERE owner = 'structures' AND on_node_bytes = used_bytes AND resident_bytes = used_bytes AND used_bytes > 2500000")" \
-		4 "the kernel says that all of it is on its node"
+	is "$(wait_for "SELECT count(*) = 4 FROM nexusmem.node_memory WHERE owner = 'structures' AND $there AND used_bytes > 2500000")" \
+		t "the kernel says that all of it is on its node"
 	like "$(status 'structure memory')" '^active: .*' "status: active"
 	show "SELECT * FROM nexusmem.node_memory"
 	show "SELECT detail FROM nexusmem.status WHERE feature = 'structure memory'"
 
 	# what one node has the others use
 	is "$(tell d "SELECT count(*) FROM generate_series(1, 2500) k WHERE nexusmem.map_get('map 0', k::text) = repeat('x', 1000)")" 2500 "a backend on node 3 reads what node 0 has"
-	is "$(tell watch "SELECT count(*) FROM nexusmem.node_memory WHERE owner = 'structures' AND on_node_bytes = used_bytes")" 4 "which leaves it there"
+	is "$(wait_for "SELECT count(*) = 4 FROM nexusmem.node_memory WHERE owner = 'structures' AND $there")" t "which leaves it there"
 
 	# striped counters
 	read -ra before <<<"$(used)"
@@ -194,7 +197,7 @@ nexusmem.memory_limit = 64MB" || return
 	pid=$(tell watch "SELECT pg_backend_pid()")
 	kill -KILL "$pid"
 	close_session watch
-	for ((i = 0; i < 100; i++)); do
+	for ((i = 0; i < 1000; i++)); do
 		[ "$(q "SELECT count(*) FROM nexusmem.structures")" != 0 ] || break
 		sleep 0.2
 	done
@@ -206,20 +209,20 @@ nexusmem.memory_limit = 64MB" || return
 $small
 nexusmem.num_nodes = 2
 nexusmem.memory_limit = 64MB" || return
+	session watch
 	for n in 0 1; do
 		session "${names[n]}" $n
 		fill_map "${names[n]}" "map $n" 2500 >/dev/null
 	done
-	is "$(q "SELECT count(*) FROM nexusmem.node_memory WHERE owner = 'structures' AND on_node_bytes = used_bytes AND used_bytes > 2500000")" 2 "two logical nodes of two memories each: all of it is on its node"
+	is "$(wait_for "SELECT count(*) = 2 FROM nexusmem.node_memory WHERE owner = 'structures' AND $there AND used_bytes > 2500000")" t "two logical nodes of two memories each: all of it is on its node"
 	show "SELECT * FROM nexusmem.node_memory"
-	close_session a
-	close_session b
+	for n in a b watch; do close_session $n; done
 }
 
 # wait_for SQL: until the session `watch` sees that it is true; what it saw last.
 wait_for() {
 	local i seen
-	for ((i = 0; i < 100; i++)); do
+	for ((i = 0; i < 1000; i++)); do
 		seen=$(tell watch "$1")
 		[ "$seen" != t ] || break
 		sleep 0.2
@@ -266,10 +269,8 @@ $small
 nexusmem.save = off
 nexusmem.memory_limit = 32MB" || return
 	is "$(q "CREATE FUNCTION torture_pause_at(place text) RETURNS boolean AS '$PAUSED/test/modules/nxm_torture/nxm_torture' LANGUAGE C STRICT;
+CREATE VIEW own AS SELECT *, $there AS there FROM nexusmem.node_memory WHERE owner = 'structures' AND node IS NOT NULL;
 $(cat <<-'SQL'
-	-- What each node has, and whether the kernel says that it is there.  Looking makes a
-	-- page again that is given back at that moment.
-	CREATE VIEW own AS SELECT *, on_node_bytes = resident_bytes AND resident_bytes BETWEEN used_bytes AND used_bytes + 4 * 65536 AS there FROM nexusmem.node_memory WHERE owner = 'structures' AND node IS NOT NULL;
 	CREATE FUNCTION used() RETURNS bigint LANGUAGE sql AS 'SELECT sum(used_bytes)::bigint FROM own';
 	-- bytes of what was replaced
 	CREATE FUNCTION overwrite(n int) RETURNS bigint LANGUAGE sql AS $$
@@ -420,6 +421,7 @@ check_caches() {
 $small
 nexusmem.enable_numa_caching = on
 nexusmem.cache_size = 32MB" || return
+	session watch
 	for n in 0 1 2 3; do
 		session "${names[n]}" $n
 		is "$(tell "${names[n]}" "SELECT nexusmem.my_node()")" $n "a backend on node $n"
@@ -429,8 +431,8 @@ nexusmem.cache_size = 32MB" || return
 	is "$(tell b "SELECT count(nexusmem.cache_set('k' || k, repeat('x', 2000))) FROM generate_series(1, 4000) k")" 4000 "a backend on node 1 writes"
 	is "$(q "SELECT string_agg(node::text, ',' ORDER BY node), sum(entries), bool_and(entries BETWEEN 800 AND 1200) FROM nexusmem.stat_cache")" \
 		"0,1,2,3|4000|t" "a partition on each node, of about equal size"
-	is "$(q "SELECT count(*) FROM nexusmem.node_memory WHERE owner = 'caches' AND node IS NOT NULL AND used_bytes > 1600000 AND on_node_bytes = used_bytes AND resident_bytes = used_bytes")" \
-		4 "the kernel says that all of each is on its node"
+	is "$(wait_for "SELECT count(*) = 4 FROM nexusmem.node_memory WHERE owner = 'caches' AND node IS NOT NULL AND used_bytes > 1600000 AND $there")" \
+		t "the kernel says that all of each is on its node"
 	like "$(status cache)" '^active: .*, a partition on each of 4 nodes$' "status: active"
 	show "SELECT * FROM nexusmem.node_memory WHERE owner = 'caches'"
 	for n in 0 1 2 3; do
@@ -439,7 +441,7 @@ nexusmem.cache_size = 32MB" || return
 		is "$(q "SELECT sum(hits), bool_and(local_hits = CASE node WHEN $n THEN entries ELSE 0 END), bool_and(remote_hits = CASE node WHEN $n THEN 0 ELSE entries END) FROM nexusmem.stat_cache")" \
 			"4000|t|t" "local hits are those on node $n, all others are remote"
 	done
-	is "$(q "SELECT count(*) FROM nexusmem.node_memory WHERE owner = 'caches' AND node IS NOT NULL AND on_node_bytes = used_bytes")" 4 "which leaves it where it is"
+	is "$(wait_for "SELECT count(*) = 4 FROM nexusmem.node_memory WHERE owner = 'caches' AND node IS NOT NULL AND $there")" t "which leaves it where it is"
 
 	# One writes, all read what it wrote when it says so: keys of all partitions.
 	for ((i = 1; i <= 16; i++)); do
@@ -460,7 +462,7 @@ nexusmem.cache_size = 32MB" || return
 	done
 	end_tell writer >/dev/null
 	close_session writer
-	for n in "${names[@]}"; do close_session "$n"; done
+	for n in "${names[@]}" watch; do close_session "$n"; done
 
 	# in two nodes of two memories each
 	server_stop
@@ -468,8 +470,10 @@ nexusmem.cache_size = 32MB" || return
 $small
 nexusmem.num_nodes = 2
 nexusmem.enable_numa_caching = on" || return
+	session watch
 	q "SELECT count(nexusmem.cache_set('k' || k, repeat('x', 2000))) FROM generate_series(1, 3000) k" >/dev/null
-	is "$(q "SELECT count(*) FROM nexusmem.node_memory WHERE owner = 'caches' AND node IS NOT NULL AND on_node_bytes = used_bytes AND used_bytes > 2000000")" 2 "two logical nodes of two memories each: all of it is on its node"
+	is "$(wait_for "SELECT count(*) = 2 FROM nexusmem.node_memory WHERE owner = 'caches' AND node IS NOT NULL AND $there AND used_bytes > 2000000")" t "two logical nodes of two memories each: all of it is on its node"
+	close_session watch
 
 	# not divided
 	server_stop
