@@ -414,9 +414,8 @@ adapt(NxmCachePartition *part, int direction, const Write *write)
 {
 	int64_t		bytes = (int64_t) (write->key->len + (write->value == NULL ? 0 :
 													  write->value->len));
-	int64_t		all = (int64_t) (nxm_load_relaxed(&part->chain[KIND_SMALL].segments) +
-								 nxm_load_relaxed(&part->chain[KIND_MAIN].segments) + 1) *
-		NXM_CACHE_SEGMENT;
+	int64_t		all = (int64_t) (nxm_cache_segment_bytes(part) + NXM_CACHE_SEGMENT +
+								 nxm_load_relaxed(&part->big));
 	int64_t		more = direction * ADAPT * bytes * SHARE_ALL / all;
 	uint64_t	before = nxm_load_relaxed(&part->share);
 	int64_t		share;
@@ -426,6 +425,20 @@ adapt(NxmCachePartition *part, int direction, const Write *write)
 		share = (int64_t) before + more;
 		share = share < MIN_SHARE ? MIN_SHARE : share > MAX_SHARE ? MAX_SHARE : share;
 	} while (!nxm_cas(&part->share, &before, (uint64_t) share));
+}
+
+/*
+ * Segments that there is room for, where each has about as much elsewhere as those that
+ * there are.
+ */
+static uint64_t
+segments_to_come(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
+{
+	/* relaxed: a sum */
+	uint64_t	big = nxm_load_relaxed(&part->big);
+
+	return nxm_cache_room(view, cache, part) /
+		(1 + big / (nxm_cache_segment_bytes(part) + NXM_CACHE_SEGMENT));
 }
 
 /* The kind of segment that an item goes to: that of the one it replaces, if any. */
@@ -443,7 +456,7 @@ kind_for(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part, Write *wr
 	write->asked = true;
 	/* main is filled first, which what comes later has to contend with */
 	if (nxm_load_relaxed(&part->evicted) == 0 &&
-		nxm_cache_main_has_share(part, nxm_cache_room(view, cache, part)))
+		nxm_cache_main_has_share(part, segments_to_come(view, cache, part)))
 		return KIND_MAIN;
 	if (!nxm_ghost_take(space, &part->ghost[KIND_SMALL], write->key->hash, &since))
 	{

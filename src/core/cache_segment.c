@@ -13,7 +13,11 @@
  */
 #include "cache_internal.h"
 
-/* A segment that holds values elsewhere is full with so many bytes of them. */
+/*
+ * A segment that holds values elsewhere is full with so many bytes of them, or with so
+ * large a part of what its cache may use: else a cache of long values is a few segments,
+ * which go one after another whatever was read.
+ */
 #define MIN_WEIGHT			(1024 * 1024)
 #define WEIGHT_SHARE		256
 /* ... and in a small cache, with so large a part of it, lest it be all in one */
@@ -285,10 +289,11 @@ most_weight(NxmCacheView *view, NxmCache *cache)
 	NxmAccount *account = &view->space->shared->account[NXM_CACHE_ACCOUNT];
 	uint64_t	limit = nxm_load_relaxed(&account->page_limit) * NXM_PAGE_SIZE;
 	uint64_t	max_bytes = nxm_cache_max_bytes(view, cache);
-	uint64_t	most = limit / WEIGHT_SHARE < MIN_WEIGHT ? MIN_WEIGHT : limit / WEIGHT_SHARE;
+	uint64_t	most;
 
 	if (max_bytes != 0 && max_bytes < limit)
 		limit = max_bytes;
+	most = limit / WEIGHT_SHARE < MIN_WEIGHT ? MIN_WEIGHT : limit / WEIGHT_SHARE;
 	return most < limit / WEIGHT_PART ? most : limit / WEIGHT_PART;
 }
 
