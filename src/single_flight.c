@@ -18,8 +18,8 @@
  * mode then, one by one, and the first computes.  Where a value was computed that
  * cannot be stored (a NULL, too long, for one role only) that would make each of
  * them wait for all before it, so it is counted as fruitless, and who waited
- * meanwhile computes on its own.  So it is where one of those that have waited
- * computes the key in its turn and it is deleted again meanwhile.
+ * meanwhile computes on its own.  So it is where the key was deleted while others
+ * waited for it, one of them computes it in its turn, and it is deleted again meanwhile.
  *
  * Who computes one key and misses another takes that lock only if it is free.  So
  * whoever waits holds none, and locks of this class alone make no deadlock.  A
@@ -170,6 +170,17 @@ nxm_flight_note_clear(const char *cache, size_t len)
 	note(hash_of(owner_of(cache, len), cache, len, NULL));
 }
 
+/* What nxm_flight_outdated() is about from now on. */
+static void
+look_at_deletes(NxmFlight *flight)
+{
+	NxmAtomic  *deletes = nxm_registry_anchor->deletes;
+
+	/* acquire; pair with note(): a snapshot taken from here on is newer */
+	flight->key_deletes = nxm_load(count_of(deletes, flight->hash));
+	flight->cache_deletes = nxm_load(count_of(deletes, flight->cache_hash));
+}
+
 bool
 nxm_flight_outdated(const NxmFlight *flight)
 {
@@ -288,9 +299,10 @@ nxm_flight_look_again(NxmFlight *flight)
 			}
 			if (nxm_flight_innermost != NULL)
 				break;
+			look_at_deletes(flight);
 			wait_for_lock(flight, ShareLock);
 			(void) LockRelease(&flight->tag, ShareLock, false);
-			flight->waited = true;
+			flight->waited_in_vain = nxm_flight_outdated(flight);
 			flight->state = NXM_FLIGHT_WAITED;
 			return true;
 		case NXM_FLIGHT_WAITED:
@@ -339,9 +351,7 @@ nxm_flight_enter(NxmFlight *flight)
 	nxm_end_operation();
 	/* pairs with the loads of who deletes or sets: it sees us, or we what it changed */
 	nxm_fence();
-	/* acquire; pair with note(): a snapshot taken from here on is newer */
-	flight->key_deletes = nxm_load(count_of(anchor->deletes, flight->hash));
-	flight->cache_deletes = nxm_load(count_of(anchor->deletes, flight->cache_hash));
+	look_at_deletes(flight);
 }
 
 void

@@ -42,7 +42,7 @@ typedef struct NxmFlight
 	uint64		cache_hash;
 	LOCKTAG		tag;
 	NxmFlightState state;
-	bool		waited;			/* for another session to compute it */
+	bool		waited_in_vain; /* for one that was deleted meanwhile */
 	bool		private;		/* what it computes is not for others */
 	uint64		fruitless;		/* the shared counts, as they were */
 	uint64		key_deletes;

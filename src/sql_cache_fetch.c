@@ -311,7 +311,7 @@ nxm_sql_cache_fetch(PG_FUNCTION_ARGS)
 
 	value = compute(fcinfo, &flight, name, &key, ttl, &stored, &outdated);
 	/* one of those that wait computes what was outdated, and only once in a row */
-	nxm_flight_end(&flight, outdated ? flight.waited : stored == NXM_NOT_STORED);
+	nxm_flight_end(&flight, outdated ? flight.waited_in_vain : stored == NXM_NOT_STORED);
 	if (value == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(value);
