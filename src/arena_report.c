@@ -43,14 +43,15 @@ stopped_process(NxmSpaceShared *shared, uint64 *held_items)
 {
 	NxmSpace	space;
 	uint64		epoch = nxm_load(&shared->epoch);
-	int			n = (int) nxm_load(&shared->procs_used);
+	NxmProcScan scan = {0, 0};
 	int			stopped = 0;
+	int			proc;
 
 	nxm_space_open(&space, shared);
 	*held_items = 0;
-	for (int i = 0; i < n; i++)
+	while ((proc = nxm_next_proc(&space, &scan)) >= 0)
 	{
-		NxmProcLine *line = &space.lines[i];
+		NxmProcLine *line = &space.lines[proc];
 		uint64		pid = nxm_load(&line->owner);
 		uint64		theirs = nxm_load(&line->epoch);
 		bool		holds = nxm_load(&line->held) != 0;

@@ -444,11 +444,12 @@ is_walsender(int pid)
 static bool
 users_left(NxmSpace *space)
 {
-	uint64		lines = nxm_load_relaxed(&space->shared->procs_used);
+	NxmProcScan scan = {0, 0};
+	int			proc;
 
-	for (uint64 i = 0; i < lines; i++)
+	while ((proc = nxm_next_proc(space, &scan)) >= 0)
 	{
-		int			pid = (int) nxm_load_relaxed(&space->lines[i].owner);
+		int			pid = (int) nxm_load_relaxed(&space->lines[proc].owner);
 
 		if (pid != 0 && pid != MyProcPid && !is_walsender(pid) &&
 			BackendPidGetProc(pid) != NULL)
@@ -504,19 +505,19 @@ static bool
 close_structures(NxmSpace *space)
 {
 	int64		limit = nxm_steady_ms() + SECTIONS_LIMIT_MS;
-	uint64		lines;
+	NxmProcScan scan = {0, 0};
+	int			proc;
 
 	/* in this order: who finds the registry closed comes to see CLOSED */
 	set_state(NXM_LOAD_CLOSED);
 	nxm_registry_close();
 
-	lines = nxm_load(&space->shared->procs_used);
-	for (uint64 i = 0; i < lines; i++)
+	while ((proc = nxm_next_proc(space, &scan)) >= 0)
 	{
-		if ((int) i == space->proc)
+		if (proc == space->proc)
 			continue;
 		/* acquire: what the section did is seen */
-		while (nxm_load(&space->lines[i].epoch) != 0)
+		while (nxm_load(&space->lines[proc].epoch) != 0)
 		{
 			if (!poll_until(limit))
 				return false;

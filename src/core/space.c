@@ -677,7 +677,7 @@ nxm_free(NxmSpace *space, NxmRef ref)
 size_t
 nxm_space_size(int nprocs)
 {
-	return sizeof(NxmSpaceShared) +
+	return sizeof(NxmSpaceShared) + NXM_PROC_WORDS(nprocs) * sizeof(NxmAtomic) +
 		(size_t) nprocs * (sizeof(NxmProcLine) +
 						   ((sizeof(NxmProcLocal) + NXM_CACHE_LINE - 1) &
 							~(size_t) (NXM_CACHE_LINE - 1)));
@@ -698,7 +698,8 @@ nxm_space_open(NxmSpace *space, NxmSpaceShared *shared)
 	memset(space, 0, sizeof(NxmSpace));
 	space->shared = shared;
 	space->lines = (NxmProcLine *) (shared + 1);
-	space->locals = (NxmProcLocal *) (space->lines + shared->nprocs);
+	space->attached = (NxmAtomic *) (space->lines + shared->nprocs);
+	space->locals = (NxmProcLocal *) (space->attached + NXM_PROC_WORDS(shared->nprocs));
 	space->proc = -1;
 	space->need_chunk = -1;
 	space->alloc_node = -1;

@@ -257,25 +257,27 @@ typedef struct NxmAccount
 } NxmAccount;
 
 /*
- * The anchor.  Followed in memory by nprocs NxmProcLine and nprocs
- * NxmProcLocal.
+ * The anchor.  Followed in memory by nprocs NxmProcLine, a bit for each of them in
+ * NXM_PROC_WORDS() words, and nprocs NxmProcLocal.
  */
 typedef struct NxmSpaceShared
 {
 	NxmAtomic	epoch;			/* from 2 on */
 	NxmAccount	account[NXM_ACCOUNTS];
 	NxmAtomic	nchunks;		/* published; also the generation of mappings */
-	NxmAtomic	procs_used;		/* lines at and above were never owned */
 	NxmAtomic	leaked;			/* objects given up, see space_reclaim.c */
 	NxmAtomic	orphans;		/* top of the stack of NxmOrphans: tag 63..34, reference */
 	NxmAtomic	limbo;			/* objects waiting for the epoch */
 	uint64_t	nprocs;			/* immutable */
 	uint64_t	nnodes;			/* immutable */
 	NxmAtomic	unreleased;		/* 1: nxm_sweep() has something to do */
-	uint64_t	unused;
+	uint64_t	unused[2];
 	NxmChunk	chunks[NXM_MAX_CHUNKS];
 	NxmNodeSpace nodes[NXM_SPACE_NODES];
 } NxmSpaceShared;
+
+/* Words of a bit for each process, in whole cache lines. */
+#define NXM_PROC_WORDS(nprocs) (((size_t) (nprocs) + 511) / 512 * 8)
 
 typedef struct NxmSpace NxmSpace;
 
@@ -293,6 +295,7 @@ struct NxmSpace
 {
 	NxmSpaceShared *shared;
 	NxmProcLine *lines;
+	NxmAtomic  *attached;		/* bits: the line has ever been owned */
 	NxmProcLocal *locals;
 	int			proc;			/* ours; -1: not attached */
 	NxmProcLine *line;			/* ours */
@@ -421,6 +424,35 @@ extern void nxm_space_open(NxmSpace *space, NxmSpaceShared *shared);
  */
 extern void nxm_proc_attach(NxmSpace *space, int proc, int node, uint64_t owner);
 extern void nxm_proc_detach(NxmSpace *space);
+
+/* Goes through the lines that have ever been owned.  At first {0, 0}. */
+typedef struct NxmProcScan
+{
+	uint64_t	next;			/* that bits of `attached` are read from */
+	uint64_t	bits;			/* read, and not yet told */
+} NxmProcScan;
+
+/*
+ * The next one's number; -1: that was all.  Server processes are few of those there may
+ * be, and some have the last numbers, so lines are not looked at that nobody had.
+ */
+static inline int
+nxm_next_proc(const NxmSpace *space, NxmProcScan *scan)
+{
+	int			bit;
+
+	while (scan->bits == 0)
+	{
+		if (scan->next >= space->shared->nprocs)
+			return -1;
+		/* acquire: pairs with nxm_proc_attach(): the line is as that made it, or later */
+		scan->bits = nxm_load(&space->attached[scan->next / 64]);
+		scan->next += 64;
+	}
+	bit = __builtin_ctzll(scan->bits);
+	scan->bits &= scan->bits - 1;
+	return (int) scan->next - 64 + bit;
+}
 
 /*
  * Publishes a new chunk of npages pages of 64 kB, zeroed and mapped at base in

@@ -105,14 +105,15 @@ static void
 free_held(NxmSpace *space, NxmRef ref)
 {
 	const NxmItem *item = nxm_at(space, ref);
-	int			n = (int) nxm_load(&space->shared->procs_used);
+	NxmProcScan scan = {0, 0};
+	int			i;
 
 	if (item != NULL && nxm_item_is_mapped(space, item))
 	{
 		free_item(space, limbo_entry(item, ref, in_other_account(space, ref)));
 		return;
 	}
-	for (int i = 0; i < n; i++)
+	while ((i = nxm_next_proc(space, &scan)) >= 0)
 	{
 		uint64_t	none = 0;
 
@@ -125,12 +126,12 @@ free_held(NxmSpace *space, NxmRef ref)
 bool
 nxm_page_is_read(NxmSpace *space, uint32_t page)
 {
-	int			n;
+	NxmProcScan scan = {0, 0};
+	int			i;
 
 	/* pairs with nxm_protect(): we see the hazard, or they what was changed before */
 	nxm_fence();
-	n = (int) nxm_load(&space->shared->procs_used);
-	for (int i = 0; i < n; i++)
+	while ((i = nxm_next_proc(space, &scan)) >= 0)
 	{
 		uint64_t	hazard = nxm_load(&space->lines[i].hazard);
 
@@ -143,13 +144,13 @@ nxm_page_is_read(NxmSpace *space, uint32_t page)
 uint64_t
 nxm_hazards_on(NxmSpace *space, const NxmRef *refs, int n)
 {
+	NxmProcScan scan = {0, 0};
 	uint64_t	named = 0;
-	int			nprocs;
+	int			i;
 
 	/* pairs with nxm_protect(): we see the hazard, or they what was changed before */
 	nxm_fence();
-	nprocs = (int) nxm_load(&space->shared->procs_used);
-	for (int i = 0; i < nprocs; i++)
+	while ((i = nxm_next_proc(space, &scan)) >= 0)
 	{
 		/* acquire: what the reader read is read, if it is withdrawn */
 		uint64_t	hazard = nxm_load(&space->lines[i].hazard);
@@ -164,9 +165,10 @@ nxm_hazards_on(NxmSpace *space, const NxmRef *refs, int n)
 static int
 hazard_on(NxmSpace *space, NxmRef ref)
 {
-	int			n = (int) nxm_load(&space->shared->procs_used);
+	NxmProcScan scan = {0, 0};
+	int			i;
 
-	for (int i = 0; i < n; i++)
+	while ((i = nxm_next_proc(space, &scan)) >= 0)
 	{
 		/* acquire: what the reader read is read, if it is withdrawn */
 		if (nxm_load(&space->lines[i].hazard) == ref)
@@ -208,7 +210,8 @@ nxm_flush(NxmSpace *space)
 	uint64_t	limbo[NXM_LIMBO];
 	uint32_t	nlimbo = local->nlimbo;
 	uint64_t	filter[16] = {0};
-	int			nprocs;
+	NxmProcScan scan = {0, 0};
+	int			i;
 
 	memcpy(limbo, local->limbo, sizeof(limbo));
 	local->nlimbo = 0;
@@ -216,8 +219,7 @@ nxm_flush(NxmSpace *space)
 
 	/* pairs with nxm_protect(): it sees the removal, or we its hazard */
 	nxm_fence();
-	nprocs = (int) nxm_load(&space->shared->procs_used);
-	for (int i = 0; i < nprocs; i++)
+	while ((i = nxm_next_proc(space, &scan)) >= 0)
 	{
 		uint64_t	hazard = nxm_load(&space->lines[i].hazard);
 		uint64_t	held = nxm_load_relaxed(&space->lines[i].held);
@@ -237,9 +239,9 @@ nxm_flush(NxmSpace *space)
 				free_held(space, held);
 		}
 	}
-	for (uint32_t i = 0; i < nlimbo; i++)
+	for (uint32_t l = 0; l < nlimbo; l++)
 	{
-		NxmRef		hazard = limbo[i] & NXM_REF_MASK;
+		NxmRef		hazard = limbo[l] & NXM_REF_MASK;
 		int			proc = -1;
 
 		/* the hazards seen above are told apart here: one withdrawn since is
@@ -249,7 +251,7 @@ nxm_flush(NxmSpace *space)
 		if (proc >= 0)
 			hold_item(space, hazard, proc);
 		else
-			free_item(space, limbo[i]);
+			free_item(space, limbo[l]);
 	}
 }
 
@@ -426,9 +428,10 @@ static void
 adopt_left(NxmSpace *space)
 {
 	NxmProcLocal *local = space->local;
-	int			n = (int) nxm_load(&space->shared->procs_used);
+	NxmProcScan scan = {0, 0};
+	int			i;
 
-	for (int i = 0; i < n; i++)
+	while ((i = nxm_next_proc(space, &scan)) >= 0)
 	{
 		NxmAtomic  *word = &space->lines[i].left;
 		uint64_t	left = nxm_load(word);
@@ -473,7 +476,8 @@ nxm_epoch_poll(NxmSpace *space)
 {
 	NxmProcLocal *local = space->local;
 	uint64_t	epoch = nxm_load(&space->shared->epoch);
-	int			nprocs;
+	NxmProcScan scan = {0, 0};
+	int			proc;
 	uint32_t	kept = 0;
 	uint32_t	nunmapped = 0;
 	bool		all = true;
@@ -484,10 +488,9 @@ nxm_epoch_poll(NxmSpace *space)
 		adopt_left(space);
 	/* pairs with nxm_enter(): an epoch published before is seen below */
 	nxm_fence();
-	nprocs = (int) nxm_load(&space->shared->procs_used);
-	for (int i = 0; all && i < nprocs; i++)
+	while (all && (proc = nxm_next_proc(space, &scan)) >= 0)
 	{
-		uint64_t	theirs = nxm_load(&space->lines[i].epoch);
+		uint64_t	theirs = nxm_load(&space->lines[proc].epoch);
 
 		all = theirs == 0 || theirs == epoch;
 	}
@@ -544,8 +547,6 @@ nxm_leave_slow(NxmSpace *space)
 void
 nxm_proc_attach(NxmSpace *space, int proc, int node, uint64_t owner)
 {
-	uint64_t	used = nxm_load_relaxed(&space->shared->procs_used);
-
 	space->proc = proc;
 	space->line = &space->lines[proc];
 	space->local = local_of(space, proc);
@@ -561,10 +562,11 @@ nxm_proc_attach(NxmSpace *space, int proc, int node, uint64_t owner)
 		(nxm_fetch_and(&space->line->left, ~LEFT_COUNT) & LEFT_COUNT);
 	space->local->nunmapped = 0;
 	see_if_due(space);
-	/* before our first hazard or epoch: pairs with the loads of procs_used */
-	while (used < (uint64_t) proc + 1 &&
-		   !nxm_cas(&space->shared->procs_used, &used, (uint64_t) proc + 1))
-		;
+	/*
+	 * Before the fence that follows our first hazard or epoch: pairs with nxm_next_proc()
+	 * after its caller's.  For ever, as `held` and `left` are there when we are not.
+	 */
+	nxm_fetch_or(&space->attached[proc / 64], UINT64_C(1) << (proc % 64));
 }
 
 void

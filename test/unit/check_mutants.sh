@@ -77,6 +77,8 @@ mutant "no fence in nxm_epoch_poll" check_space space_reclaim.c \
 mutant "no fence in nxm_retire_epoch" check_space space_reclaim.c \
 	'	/* the removal comes before the epoch is read: pairs with nxm_enter() */
 	nxm_fence();' ''
+mutant "line attached that nobody looks at" check_space space_reclaim.c \
+	'nxm_fetch_or(&space->attached[proc / 64], UINT64_C(1) << (proc % 64));' ''
 mutant "epoch advanced one early" check_space space_reclaim.c \
 	'retired.epoch + 2 > epoch' 'retired.epoch + 1 > epoch'
 mutant "epoch advanced past a section" check_space space_reclaim.c \
@@ -434,7 +436,11 @@ mutant "reads counted past what there is room for" check_cache cache.c \
 mutant "no fence before the hazards of rooms" check_cache space_reclaim.c \
 	'	/* pairs with nxm_protect(): we see the hazard, or they what was changed before */
 	nxm_fence();
-	nprocs' '	nprocs'
+	while ((i = nxm_next_proc(space, &scan)) >= 0)
+	{
+		/* acquire' '	while ((i = nxm_next_proc(space, &scan)) >= 0)
+	{
+		/* acquire'
 mutant "room written again in a segment that is evicted" check_cache cache_recycle.c \
 	'if (!nxm_cas(&segment->word, &word, word))' 'if (false)'
 mutant "segment evicted with a room taken meanwhile" check_cache cache_chain.c \

@@ -421,6 +421,63 @@ refusals(Worker *worker)
 		nxm_free(space, own[--n]);
 }
 
+/*
+ * In a space of its own: of many lines a few have ever been owned, the first and the last
+ * of words among them.  Is an item freed only when its reader goes on, whoever that is?
+ */
+static bool
+lines_far_apart(Worker *worker)
+{
+	enum { LINES = 6 };
+	static const int procs[LINES] = {0, 63, 64, 511, 512, 701};
+	/* what no address is kept of would be taken for a leak */
+	static Env *env;
+	NxmSpace	spaces[LINES];
+	NxmSpace   *space = &spaces[2];
+	NxmValue	value = {worker->buffer, 16, NXM_BYTEA};
+	bool		ok = true;
+
+	env = env_create(702, 1, 16, 0, 16, 16);
+	for (int i = 0; i < LINES; i++)
+		env_open(env, &spaces[i], procs[i], 0);
+	for (int i = 0; i < LINES && ok; i++)
+	{
+		NxmRef		ref;
+		NxmRef		array;
+		NxmResult	r;
+
+		do
+			r = nxm_item_new(space, NULL, &value, 0, &ref);
+		while (env_again(space, r));
+		CHECK(worker, r == NXM_OK, "no item: %d", (int) r);
+		array = nxm_alloc(space, NXM_MIN_OBJECT);
+		CHECK(worker, array != 0, "no array");
+
+		nxm_enter(&spaces[i]);
+		nxm_protect(&spaces[i], ref);
+		nxm_retire(space, ref);
+		nxm_retire_epoch(space, array);
+		nxm_flush(space);
+		for (int polls = 0; polls < 3; polls++)
+			nxm_epoch_poll(space);
+		nxm_give_back(space);
+		ok = nxm_hazards_on(space, &ref, 1) == 1 && nxm_page_is_read(space, nxm_ref_page(ref)) &&
+			nxm_load(&spaces[i].line->held) == ref && nxm_load(&env->shared->limbo) == 1;
+		nxm_leave(&spaces[i]);
+		nxm_flush(space);
+		for (int polls = 0; polls < 3; polls++)
+			nxm_epoch_poll(space);
+		nxm_give_back(space);
+		ok = ok && nxm_hazards_on(space, &ref, 1) == 0 && nxm_load(&spaces[i].line->held) == 0 &&
+			nxm_load(&env->shared->limbo) == 0 && env_used_pages(env) == 0;
+		if (!ok)
+			printf("# line %d\n", procs[i]);
+	}
+	for (int i = 0; i < LINES; i++)
+		nxm_proc_detach(&spaces[i]);
+	return ok;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -485,5 +542,6 @@ main(int argc, char **argv)
 	nxm_store(&worker->env->shared->account[0].page_limit, 40);
 	stress_phase("workers allocate where the limit is low", refusals);
 	stress_all_free(worker, "all objects came back after the limit");
+	stress_ok(lines_far_apart(worker), "hazards and epochs are seen in lines far apart");
 	return stress_end();
 }
