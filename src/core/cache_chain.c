@@ -14,8 +14,16 @@
  * process finds a block by `tail` that was taken out.  Everybody else may be
  * reading the blocks: they are retired by the epoch.
  *
+ * Sparse segments, which are dead for a large part, are sought in rounds through both
+ * chains, of steps that go on where the one before came to.  A round makes those ripe that
+ * are not much less sparse than the sparsest one that the round before it left, or that
+ * it meets itself.  So most of what is copied is of segments that are dead for about as
+ * much as any is, and all segments are looked at once for all of them.  A round that
+ * found none worth it is followed by one that just looks.  Where a step is to go on
+ * belongs to who has the lock, so that no block is taken out that it names.
+ *
  * Limits: where the process that has the lock is stopped, blocks of names that are
- * GONE stay: 8 bytes a segment.
+ * GONE stay, 8 bytes a segment, and sparse segments are not sought.
  */
 #include "cache_internal.h"
 
@@ -23,6 +31,18 @@
 #define LOOK				1024
 /* A segment of which less than one in so many units is dead is not compacted. */
 #define LEAST_SPARSE		16
+
+/*
+ * `sparse`, of a partition: the chain that the round is in 32; units dead of the sparsest
+ * segment that it is after, 0: it is to find that out, 31..16; of the sparsest that it
+ * has left where it was, 15..0.
+ */
+#define SPARSE(kind, most, left) \
+	((uint64_t) (kind) << 32 | (uint64_t) (most) << 16 | (left))
+#define SPARSE_KIND(s)		((int) ((s) >> 32))
+#define SPARSE_MOST(s)		((uint32_t) (s) >> 16)
+#define SPARSE_LEFT(s)		((uint32_t) (s) & 0xFFFF)
+_Static_assert(SEGMENT_UNITS <= 0xFFFF, "units dead fit");
 
 /* `next_due`: in units of 2^16 microseconds, and a serial. */
 #define DUE_UNIT			(UINT64_C(1) << 16)
@@ -625,62 +645,123 @@ nxm_cache_pick_drained(NxmSpace *space, NxmCachePartition *part, NxmVictim *vict
 	return result;
 }
 
-/*
- * Makes ripe the sealed segments that are dead for this many units, or with least 0
- * tells in *most for how many one is.
- */
-static NxmResult
-look_for_sparse(NxmSpace *space, NxmCachePartition *part, uint32_t least,
-				uint32_t *most)
+/* A look for sparse segments. */
+typedef struct Seek
 {
-	for (int kind = 0; kind < 2; kind++)
+	uint32_t	most;			/* as in `sparse`, both */
+	uint32_t	left;
+	int			names;			/* to look at yet, about */
+	bool		found;			/* some are ripe */
+	bool		full;			/* there is no place for more */
+} Seek;
+
+/* Looks at a segment that may be sparse. */
+static void
+seek_at(NxmCachePartition *part, NxmCacheSegment *segment, uint64_t name, uint64_t word,
+		Seek *seek)
+{
+	uint64_t	done = nxm_load(&segment->done);
+	uint32_t	dead = DONE_DEAD(done);
+
+	/* nor one that could not be claimed, again and again */
+	if (SEG_STATE(word) != SEG_SEALED || DONE_COMMITTED(done) != SEG_USED(word) ||
+		dead <= SEGMENT_UNITS / LEAST_SPARSE)
+		return;
+	if (seek->most != 0 && dead > seek->most)
+		seek->most = dead;
+	if (seek->most == 0 || dead < seek->most - seek->most / 8)
+		seek->left = dead > seek->left ? dead : seek->left;
+	else if (nxm_cache_ripen(part, name))
+		seek->found = true;
+	else
+		seek->full = true;
+}
+
+/* Goes on in a chain, to its end if *ended.  NXM_ABSENT: somebody else has its lock. */
+static NxmResult
+seek_in(NxmSpace *space, NxmCachePartition *part, NxmChain *chain, Seek *seek, bool *ended)
+{
+	uint64_t	unlocked = 0;
+	NxmResult	result = NXM_OK;
+	NxmRef		ref;
+
+	if (nxm_load_relaxed(&chain->lock) != 0 ||
+		!nxm_cas(&chain->lock, &unlocked, (uint64_t) space->proc + 1))
+		return NXM_ABSENT;
+	ref = nxm_load_relaxed(&chain->sought);
+	if (ref == 0)
+		ref = nxm_load(&chain->head);
+	while (ref > CHAIN_CLOSED && seek->names > 0)
 	{
-		NxmChain   *chain = &part->chain[kind];
+		NxmChainBlock *block = nxm_at(space, ref);
+		int			n;
 
-		for (NxmRef ref = nxm_load(&chain->head); ref > CHAIN_CLOSED;)
+		if (block == NULL)
 		{
-			NxmChainBlock *block = nxm_at(space, ref);
-			int			n;
-
-			if (block == NULL)
-				return NXM_NEED_CHUNK;
-			n = names_of(block);
-			for (int i = 0; i < n; i++)
-			{
-				uint64_t	name;
-				uint64_t	word;
-				uint32_t	dead;
-				NxmResult	result = NXM_OK;
-				NxmCacheSegment *segment = segment_of(space, chain, &block->entry[i],
-													  &name, &word, &result);
-
-				if (result != NXM_OK)
-					return result;
-				if (segment == NULL || SEG_STATE(word) != SEG_SEALED)
-					continue;
-				dead = DONE_DEAD(nxm_load(&segment->done));
-				if (least == 0)
-					*most = dead > *most ? dead : *most;
-				else if (dead >= least)
-					nxm_cache_ripen(part, name);
-			}
-			ref = nxm_load(&block->next);
+			result = NXM_NEED_CHUNK;
+			break;
 		}
+		n = names_of(block);
+		for (int i = 0; i < n && result == NXM_OK && !seek->full; i++)
+		{
+			uint64_t	name;
+			uint64_t	word;
+			NxmCacheSegment *segment = segment_of(space, chain, &block->entry[i],
+												  &name, &word, &result);
+
+			if (segment != NULL)
+				seek_at(part, segment, name, word, seek);
+		}
+		/* here again */
+		if (result != NXM_OK || seek->full)
+			break;
+		seek->names -= NXM_CHAIN_ENTRIES;
+		ref = nxm_load(&block->next);
 	}
-	return NXM_OK;
+	*ended = ref <= CHAIN_CLOSED;
+	nxm_store_relaxed(&chain->sought, *ended ? 0 : ref);
+	/* release: hands on where it goes on */
+	nxm_store(&chain->lock, 0);
+	return result;
 }
 
 NxmResult
 nxm_cache_find_sparse(NxmSpace *space, NxmCachePartition *part)
 {
-	uint32_t	most = 0;
-	NxmResult	result = look_for_sparse(space, part, 0, &most);
+	/* relaxed, as below: of two who seek at once one's round is forgotten */
+	uint64_t	sparse = nxm_load_relaxed(&part->sparse);
+	int			kind = SPARSE_KIND(sparse);
+	Seek		seek = {SPARSE_MOST(sparse), SPARSE_LEFT(sparse), NXM_CACHE_SEEK, false, false};
+	bool		ended;
+	NxmResult	result;
 
-	if (result == NXM_OK && most <= SEGMENT_UNITS / LEAST_SPARSE)
-		return NXM_ABSENT;
-	/* and those that are nearly as sparse */
-	return result != NXM_OK ? result :
-		look_for_sparse(space, part, most - most / 8, &most);
+	do
+	{
+		result = seek_in(space, part, &part->chain[kind], &seek, &ended);
+		if (result != NXM_OK)
+			break;
+		if (ended && kind++ == KIND_MAIN)
+		{
+			kind = KIND_SMALL;
+			seek.most = seek.left;
+			seek.left = 0;
+			break;
+		}
+	} while (seek.names > 0 && !seek.full);
+	nxm_store_relaxed(&part->sparse, SPARSE(kind, seek.most, seek.left));
+	if (result != NXM_OK)
+		return result;
+	if (seek.found || seek.full)
+		return NXM_OK;
+	return seek.most != 0 || seek.left != 0 ? NXM_EXISTS : NXM_ABSENT;
+}
+
+/* Who seeks sparse segments in a block that is being taken out goes on in another. */
+static void
+seek_elsewhere(NxmChain *chain, NxmRef ref, NxmRef other)
+{
+	if (nxm_load_relaxed(&chain->sought) == ref)
+		nxm_store_relaxed(&chain->sought, other);
 }
 
 /* Writes GONE where it is; the names that stay.  -1: some are not written yet. */
@@ -761,6 +842,7 @@ nxm_chain_clean(NxmSpace *space, NxmChain *chain, int most)
 		{
 			/* release: hands on what publishes the next one */
 			nxm_store(link, next);
+			seek_elsewhere(chain, ref, next);
 			nxm_fetch_add_relaxed(&chain->gone, -(uint64_t) NXM_CHAIN_ENTRIES);
 			nxm_retire_epoch(space, ref);
 			continue;
@@ -799,6 +881,8 @@ nxm_chain_clean(NxmSpace *space, NxmChain *chain, int most)
 		}
 		/* release: publishes the block */
 		nxm_store(link, joined);
+		seek_elsewhere(chain, ref, joined);
+		seek_elsewhere(chain, next, joined);
 		nxm_fetch_add_relaxed(&chain->gone, -(uint64_t) NXM_CHAIN_ENTRIES);
 		nxm_retire_epoch(space, ref);
 		nxm_retire_epoch(space, next);

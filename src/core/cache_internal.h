@@ -73,6 +73,11 @@
 #define NXM_CHAIN_ENTRIES	29
 #endif
 
+/* Names that one look for sparse segments is to end after. */
+#ifndef NXM_CACHE_SEEK
+#define NXM_CACHE_SEEK		4096
+#endif
+
 /* Pages below the limits that only copies may take. */
 #ifndef NXM_CACHE_KEEP
 #define NXM_CACHE_KEEP		2
@@ -253,11 +258,13 @@ typedef struct NxmChain
 {
 	NxmAtomic	head;			/* reference of the first block; by who has the lock */
 	NxmAtomic	tail;			/* of the last one, or one before */
-	NxmAtomic	lock;			/* try-lock of who takes blocks out */
+	NxmAtomic	lock;			/* try-lock of who takes blocks out, or seeks */
 	NxmAtomic	segments;		/* that there are */
 	NxmAtomic	gone;			/* entries that are GONE, about; signed: a block may be
 								 * taken out before they are counted */
-	uint64_t	unused[3];
+	NxmAtomic	sought;			/* block that seeking sparse segments goes on with; 0: the
+								 * first; by who has the lock */
+	uint64_t	unused[2];
 } NxmChain;
 
 /* The room of an item that was overwritten, see cache_recycle.c. */
@@ -303,7 +310,7 @@ typedef struct NxmCachePartition
 	NxmAtomic	big;			/* bytes of values that are not in segments */
 	int			node;			/* of the space; immutable */
 	int			number;			/* immutable */
-	uint64_t	unused;
+	NxmAtomic	sparse;			/* the round of seeking them, see cache_chain.c */
 	NxmAtomic	window[NXM_CACHE_WINDOWS];	/* cells of segments with deadlines */
 	NxmAtomic	ripe[NXM_CACHE_RIPE];	/* names; 0: free */
 	NxmAtomic	held[NXM_CACHE_HELD];	/* likewise, of some that are DRAINED */
@@ -659,7 +666,7 @@ extern bool nxm_cache_recycle(NxmSpace *space, NxmCachePartition *part, int kind
 extern NxmResult nxm_chain_reserve(NxmSpace *space, NxmChain *chain, uint64_t due,
 								   NxmAtomic **entry);
 extern NxmResult nxm_chain_init(NxmSpace *space, NxmChain *chain);
-/* No segment can be added any more.  NXM_EXISTS: somebody is cleaning it. */
+/* No segment can be added any more.  NXM_EXISTS: somebody has its lock. */
 extern NxmResult nxm_chain_close(NxmSpace *space, NxmChain *chain);
 /* Retires the blocks of a closed chain. */
 extern void nxm_chain_retire(NxmSpace *space, NxmChain *chain);
@@ -711,7 +718,11 @@ extern NxmResult nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part,
 /* Claims a DRAINED segment that nobody reads in. */
 extern NxmResult nxm_cache_pick_drained(NxmSpace *space, NxmCachePartition *part,
 										NxmVictim *victim);
-/* Makes the sparsest segments ripe, of those that are dead for a sixteenth. */
+/*
+ * A step of looking for the sparsest segments, of those that are dead for a sixteenth.
+ * NXM_OK: some are ripe; NXM_EXISTS: none yet, but the next steps are to find some;
+ * NXM_ABSENT: perhaps none, look again another time; NXM_NEED_CHUNK.
+ */
 extern NxmResult nxm_cache_find_sparse(NxmSpace *space, NxmCachePartition *part);
 
 /* cache_evict.c */

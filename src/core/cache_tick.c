@@ -388,6 +388,8 @@ tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 		result = nxm_cache_find_sparse(space, part);
 		if (result == NXM_OK)
 			result = nxm_cache_evict(view, cache, part, TICK_UNITS, REACH_RIPE);
+		else if (result == NXM_EXISTS)
+			result = NXM_OK;
 		if (result != NXM_ABSENT)
 			return result;
 	}

@@ -1377,6 +1377,43 @@ body_names(int proc)
 	}
 }
 
+/* Sparse segments are sought, a block in a step, while blocks are taken out. */
+static void
+setup_sought(void)
+{
+	NxmChain   *chain;
+	NxmRef		second;
+	NxmResult	result;
+
+	setup(2, AMPLE, 0);
+	chain = &partition()->chain[KIND_MAIN];
+	body_names(2);
+	body_names(2);
+	second = nxm_load(&((NxmChainBlock *) nxm_at(check_space(), nxm_load(&chain->head)))->next);
+	for (int i = 0; i < 2; i++)
+	{
+		check_assert(nxm_load(&chain->sought) == 0);
+		DO(result, nxm_cache_find_sparse(check_space(), partition()));
+		check_assert(result == NXM_ABSENT);
+	}
+	check_assert(nxm_load(&chain->sought) == second);
+}
+
+static void
+seek_while_cleaned(int proc)
+{
+	NxmResult	result;
+
+	for (int i = 0; i < 3; i++)
+	{
+		if (proc == 1)
+			DO(result, nxm_chain_clean(check_space(), &partition()->chain[KIND_MAIN], 2));
+		else
+			DO(result, nxm_cache_find_sparse(check_space(), partition()));
+		nxm_epoch_poll(check_space());
+	}
+}
+
 /* Names that were not counted when they went do not have the chain cleaned without end. */
 static void
 clean_uncounted_names(int proc)
@@ -1710,6 +1747,7 @@ static const CheckCase cases[] = {
 	{"a cache that nobody has seen", 2, setup_ample, fini_unseen, finish, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"names that were not counted when they went", 1, setup_no_segments, clean_uncounted_names, finish, CHECK_EXHAUSTIVE, 1, 0, 0, NULL, NULL},
 	{"names alone", 3, setup_ample, body_names, finish, OFTEN, NULL},
+	{"sparse segments sought while chains are cleaned", 2, setup_sought, seek_while_cleaned, finish, OFTEN, NULL},
 	{"drop", 3, setup_drop, body_drop, finish_drop, OFTEN, NULL},
 	{"a key that is read often", 2, setup_rooms, body_hot, finish, OFTEN, NULL},
 	{"rooms that are written again", 3, setup_ample, body_rooms, finish, OFTEN, NULL},

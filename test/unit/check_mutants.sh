@@ -441,6 +441,15 @@ mutant "no fence before the hazards of rooms" check_cache space_reclaim.c \
 		/* acquire' '	while ((i = nxm_next_proc(space, &scan)) >= 0)
 	{
 		/* acquire'
+mutant "block taken out that sparse segments are sought in" check_cache cache_chain.c \
+	'			seek_elsewhere(chain, ref, next);
+' ''
+mutant "sparse segments sought without the lock" check_cache cache_chain.c \
+	'	if (nxm_load_relaxed(&chain->lock) != 0 ||
+		!nxm_cas(&chain->lock, &unlocked, (uint64_t) space->proc + 1))
+		return NXM_ABSENT;
+	ref =' '	(void) unlocked;
+	ref ='
 mutant "room written again in a segment that is evicted" check_cache cache_recycle.c \
 	'if (!nxm_cas(&segment->word, &word, word))' 'if (false)'
 mutant "segment evicted with a room taken meanwhile" check_cache cache_chain.c \
