@@ -829,7 +829,7 @@ nxm_chain_clean(NxmSpace *space, NxmChain *chain, int most)
 			break;
 		block = nxm_at(space, ref);
 		/* one or two are retired below */
-		if (block == NULL || !nxm_can_retire(space))
+		if (block == NULL || !nxm_can_retire(space, 2))
 		{
 			result = NXM_NEED_CHUNK;
 			break;

@@ -257,7 +257,7 @@ nxm_cache_drain_index(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 			 */
 			if (i > 0)
 				break;
-			if (!nxm_can_retire(space))
+			if (!nxm_can_retire(space, 1))
 				return NXM_NEED_CHUNK;
 			if (space->record == 0)
 				return NXM_EXISTS;

@@ -254,7 +254,8 @@ nxm_map_drain_items(NxmSpace *space, NxmMap *map, const NxmMapItems *items)
 	/* cutting: it is for whoever does it to come here after */
 	if (dead == 0 || dead == CUTTING)
 		return NXM_ABSENT;
-	if (!nxm_map_directory_is_mapped(space, dead) || !nxm_can_retire(space))
+	if (!nxm_map_directory_is_mapped(space, dead) ||
+		!nxm_can_retire(space, directory_pages(depth) + 1))
 		return NXM_NEED_CHUNK;
 
 	/*

@@ -619,7 +619,8 @@ keep_house(NxmSpace *space, NxmMap *map, uint64_t position)
 		NxmRef		sibling;
 
 		if ((directory & NXM_REF_MASK) == 0 ||
-			!nxm_map_directory_is_mapped(space, directory) || !nxm_can_retire(space))
+			!nxm_map_directory_is_mapped(space, directory) ||
+			!nxm_can_retire(space, directory_pages(depth) + 1))
 			break;
 		entry = directory_entry(space, directory, first_bits(position, depth));
 		ref = nxm_load(entry) & NXM_REF_MASK;

@@ -606,9 +606,11 @@ extern void nxm_flush(NxmSpace *space);
 extern void nxm_retire_epoch(NxmSpace *space, NxmRef ref);
 /*
  * Sees to it that there is an object for the epoch limbo when that is full, if that is
- * near.  false: need_chunk is set; without any memory for it true, as nothing helps.
+ * near, or would be with n more: at most NXM_EPOCH_LIMBO, for the last ones of more may
+ * find it full again.  false: need_chunk is set; without any memory for it true, as
+ * nothing helps.
  */
-extern bool nxm_can_retire(NxmSpace *space);
+extern bool nxm_can_retire(NxmSpace *space, uint32_t n);
 /* Tries to advance the epoch and frees what it lets.  Not in a section. */
 extern void nxm_epoch_poll(NxmSpace *space);
 

@@ -331,9 +331,12 @@ new_record(NxmSpace *space)
 }
 
 bool
-nxm_can_retire(NxmSpace *space)
+nxm_can_retire(NxmSpace *space, uint32_t n)
 {
-	if (space->local->nretired < NXM_EPOCH_LIMBO_HIGH || space->record != 0)
+	uint32_t	before = space->local->nretired;
+
+	if ((before < NXM_EPOCH_LIMBO_HIGH && before + n <= NXM_EPOCH_LIMBO) ||
+		space->record != 0)
 		return true;
 	space->record = new_record(space);
 	return space->record != 0 || space->need_chunk < 0;

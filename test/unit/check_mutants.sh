@@ -79,6 +79,8 @@ mutant "no fence in nxm_retire_epoch" check_space space_reclaim.c \
 	nxm_fence();' ''
 mutant "line attached that nobody looks at" check_space space_reclaim.c \
 	'nxm_fetch_or(&space->attached[proc / 64], UINT64_C(1) << (proc % 64));' ''
+mutant "record not asked for ahead of many objects" check_space space_reclaim.c \
+	'before + n <= NXM_EPOCH_LIMBO' 'true'
 mutant "epoch advanced one early" check_space space_reclaim.c \
 	'retired.epoch + 2 > epoch' 'retired.epoch + 1 > epoch'
 mutant "epoch advanced past a section" check_space space_reclaim.c \
@@ -306,9 +308,11 @@ mutant "directory changed after it was cut off" check_map map_grow.c \
 	'if (!nxm_cas(directory_entry(space, directory, from + i), &old, new))
 			return false;' 'nxm_store(directory_entry(space, directory, from + i), new);'
 mutant "drain that may lose what it retires" check_map map_drain.c \
-	' || !nxm_can_retire(space)' ''
+	' ||
+		!nxm_can_retire(space, directory_pages(depth) + 1)' ''
 mutant "growth that may lose what it retires" check_map map_grow.c \
-	' || !nxm_can_retire(space)' ''
+	' ||
+			!nxm_can_retire(space, directory_pages(depth) + 1)' ''
 mutant "empty map cleared past the limit" check_map map_drain.c \
 	'(*removed != 0 || nxm_load_relaxed(&map->memory) > GROWN_BYTES)' 'true'
 mutant "large index not cleared past the limit" check_map map_drain.c \
@@ -501,7 +505,7 @@ mutant "overflow buckets of a header before" check_cache map_grow.c \
 mutant "held segment forgotten" check_cache cache_chain.c \
 	'if (nxm_load_relaxed(&part->waiting) <= noted)' 'if (true)'
 mutant "cleaning that may lose what it retires" check_cache cache_chain.c \
-	' || !nxm_can_retire(space)' ''
+	' || !nxm_can_retire(space, 2)' ''
 mutant "segment opened in a dropped cache" check_cache cache_segment.c \
 	'		if (c == CELL_CLOSED)
 			return NXM_DROPPED;

@@ -643,6 +643,30 @@ lose_arrays(int proc)
 	check_free_held();
 }
 
+/* Memory for a record is asked for ahead of many objects, and not where it fits without. */
+static void
+retire_many(int proc)
+{
+	enum { BEFORE = NXM_EPOCH_LIMBO_HIGH - 1, MANY = NXM_EPOCH_LIMBO };
+	NxmSpace   *space = check_space();
+	NxmRef		refs[BEFORE + MANY];
+
+	for (int i = 0; i < BEFORE + MANY; i++)
+		refs[i] = alloc(SMALL, proc);
+	for (int i = 0; i < BEFORE; i++)
+		nxm_retire_epoch(space, refs[i]);
+	check_assert(nxm_can_retire(space, NXM_EPOCH_LIMBO - BEFORE) && space->record == 0);
+	check_assert(nxm_can_retire(space, MANY));
+	check_hold(RECORD);
+	for (int i = BEFORE; i < BEFORE + MANY; i++)
+		nxm_retire_epoch(space, refs[i]);
+	check_assert(nxm_load(&space->shared->leaked) == 0);
+	for (int i = 0; i < 8; i++)
+		nxm_epoch_poll(space);
+	check_assert(nxm_load(&space->shared->limbo) == 0);
+	check_free_held();
+}
+
 #define OFTEN CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL
 #define ALL CHECK_EXHAUSTIVE
 
@@ -667,6 +691,7 @@ static const CheckCase cases[] = {
 	{"arrays and the epoch, all schedules", 2, setup_arrays_two, arrays_fixed, arrays_finish, ALL, 0, 2, 2, NULL, NULL},
 	{"arrays that are not mapped", 2, setup_far_arrays, retire_far_arrays, arrays_finish, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"arrays that are lost", 1, setup_lost_arrays, lose_arrays, NULL, CHECK_EXHAUSTIVE, 1, 0, 0, NULL, NULL},
+	{"many arrays", 1, setup_lost_arrays, retire_many, NULL, CHECK_EXHAUSTIVE, 1, 0, 0, NULL, NULL},
 	{"arrays of another account", 2, setup_accounts, accounts, finish, OFTEN, NULL},
 };
 
