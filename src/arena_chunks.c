@@ -16,13 +16,24 @@
  * Where the kernel can't be asked (before 5.14), or won't give memory back, the
  * chunk is "solid": all of it stays as it was made.
  *
- * Accounts.  Structures and caches take their pages from the same chunks, and each
- * has a limit; a chunk's descriptors count against the one that it was made for.
+ * Accounts.  Structures and caches each have a limit.  They take their pages from the
+ * same chunks, but where there is a node for caches, and then the others are for
+ * structures.  A chunk's descriptors count against the account that it was made for, but
+ * where those of more than a page would be more than a 32nd of its limit, against the one
+ * that has more left, of those that take pages from the chunk: a limit that is far below
+ * the other would be used up by them.
  *
  * Sizes.  A chunk doubles what its node has, from 4 MB on, up to a quarter of the
- * limits together, for as much is taken for a moment while it is made; not
- * more than half of what /dev/shm has left, for parallel query lives there too;
+ * limit, of who takes pages from it, for as much is taken for a moment while it is made;
+ * not more than half of what /dev/shm has left, for parallel query lives there too;
  * and enough that the chunks that may still be made can hold the limits.
+ *
+ * That they can.  Nodes for one account have f chunks to come, but for the first ones of
+ * nodes that have none, and want R bytes; of these f the other nodes, which want R', need
+ * g = R' / 2 GB, rounded up.  A chunk has R / (f - g) bytes or more, so R / (f - g) is not
+ * more for the next one, and while it is 2 GB at most, f - 1 is not below g + R / 2 GB,
+ * which is the same of the other nodes.  A chunk is halved for the sake of its descriptors,
+ * 1/204 of it, only where it holds more than six times what either account has left.
  *
  * Lock.  One process at a time grows, under the anchor's grow_lock.  No error
  * may leave there with a segment that nobody knows, so those of making it are
@@ -54,6 +65,9 @@
 /* what a short /dev/shm may shrink a chunk to */
 #define LEAST_CHUNK_BYTES	(1 * MB)
 #define MOST_CHUNK_BYTES	((uint64) NXM_MAX_CHUNK_PAGES * NXM_PAGE_SIZE)
+
+/* of a limit, and of what is left of it, for descriptors at most, if more than a page */
+#define DESCRIPTORS_SHARE	32
 
 /* Half of the chunks, so that each node can have a first and a larger one. */
 #define NXM_MEMORY_NODES	(NXM_MAX_CHUNKS / 2)
@@ -253,14 +267,35 @@ nxm_chunk_free_pages(NxmSpace *space, int node)
 	return all > used ? all - used : 0;
 }
 
+/* Is a node for an account?  Others than those that it is for borrow there. */
+static bool
+is_for(int node, int account)
+{
+	int			unbound = nxm_space_unbound_node();
+
+	return unbound < 0 || (node == unbound) == (account == NXM_CACHE_ACCOUNT);
+}
+
+/* The limits of the accounts that a node is for, in bytes. */
+static uint64
+limit_on(int node)
+{
+	return ((is_for(node, 0) ? (uint64) nxm_memory_limit : 0) +
+			(is_for(node, NXM_CACHE_ACCOUNT) ? (uint64) nxm_cache_size : 0)) * 1024;
+}
+
 /* Bytes for the next chunk of a node.  Under the lock, with room in the table. */
 static uint64
 chunk_bytes(NxmSpace *space, int node)
 {
 	NxmSpaceShared *shared = space->shared;
 	int			nchunks = (int) nxm_load(&shared->nchunks);
-	uint64		limit = ((uint64) nxm_memory_limit + nxm_cache_size) * 1024;
+	int			unbound = nxm_space_unbound_node();
+	uint64		limit = limit_on(node);
 	uint64		have = 0;
+	/* of nodes for the other account, where this one is for one */
+	uint64		others = ((uint64) nxm_memory_limit + nxm_cache_size) * 1024 - limit;
+	uint64		others_have = 0;
 	int			waiting = 0;	/* other nodes that have no chunk yet */
 	int			left;
 	uint64		bytes;
@@ -268,13 +303,21 @@ chunk_bytes(NxmSpace *space, int node)
 	for (int i = 0; i < nchunks; i++)
 	{
 		NxmChunk   *chunk = &shared->chunks[i];
+		uint64		size = nxm_load(&chunk->published) * NXM_PAGE_SIZE;
 
 		if ((int) chunk->node == node)
-			have += nxm_load(&chunk->published) * NXM_PAGE_SIZE;
+			have += size;
+		else if ((int) chunk->node == unbound || node == unbound)
+			others_have += size;
 	}
 	for (int i = 0; i < (int) shared->nnodes; i++)
 		waiting += i != node && nxm_load(&shared->nodes[i].chunk) == 0;
-	left = Max(NXM_MAX_CHUNKS - nchunks - waiting, 1);
+	left = NXM_MAX_CHUNKS - nchunks - waiting;
+	if (others > others_have)
+		left -= (int) ((others - others_have + MOST_CHUNK_BYTES - 1) / MOST_CHUNK_BYTES);
+	/* both cannot be held: one of the largest that doubling would make */
+	if (left < 1)
+		left = 4;
 
 	bytes = Min(have + FIRST_CHUNK_BYTES, Max(limit / 4, FIRST_CHUNK_BYTES));
 	if (limit > have)
@@ -341,13 +384,23 @@ prepare_memory(char *base, uint32 npages, int node, bool in_main, bool placed)
 	return flags;
 }
 
+/* Pages that an account may still take. */
+static uint64
+left_of(NxmAccount *account)
+{
+	uint64		limit = nxm_load(&account->page_limit);
+	uint64		pages = nxm_load(&account->pages);
+
+	return limit > pages ? limit - pages : 0;
+}
+
 /*
  * Descriptors count against the limit.  The limit in force is lessened, not
  * computed anew: this process may not have heard of a new setting yet.  Somebody
  * who has puts it into force when we have let go of the lock.
  *
  * Charged before the segment is made, so that pages taken meanwhile leave room
- * for it.  false: there is none, and nothing is charged.
+ * for it.  false: there is none, or too little, and nothing is charged.
  */
 static bool
 charge_descriptors(NxmAccount *account, uint64 pages)
@@ -356,10 +409,23 @@ charge_descriptors(NxmAccount *account, uint64 pages)
 
 	do
 	{
-		if (nxm_load(&account->pages) + pages >= limit)
+		uint64		used = nxm_load(&account->pages);
+
+		if (used + pages >= limit ||
+			(pages > 1 && pages > (limit - used) / DESCRIPTORS_SHARE))
 			return false;
 	} while (!nxm_cas(&account->page_limit, &limit, limit - pages));
 	return true;
+}
+
+/* Under the lock. */
+static bool
+is_within_share(NxmSpaceShared *shared, int account, uint64 pages)
+{
+	uint64		charged = nxm_chunk_descriptor_pages(shared, account);
+	uint64		limit = nxm_load(&shared->account[account].page_limit) + charged;
+
+	return pages == 1 || charged + pages <= limit / DESCRIPTORS_SHARE;
 }
 
 /* Under the lock, with room in the table. */
@@ -367,7 +433,8 @@ static NxmGrowth
 add_chunk(NxmSpace *space, int node, char **reason)
 {
 	const NxmOsNodeSet *mems = memories_of(node);
-	NxmAccount *account = &space->shared->account[space->need_account];
+	int			account = space->need_account;
+	NxmAccount *accounts = space->shared->account;
 	uint64		bytes = chunk_bytes(space, node);
 	NxmMemPolicy policy;
 	bool		placed = false;
@@ -379,10 +446,21 @@ add_chunk(NxmSpace *space, int node, char **reason)
 	uint32		charged;
 	uint32		flags;
 
-	/* near the limit a smaller one will do */
-	while (!charge_descriptors(account,
-							   charged = nxm_chunk_first_page(bytes / NXM_PAGE_SIZE)))
+	if (left_of(&accounts[account]) == 0)
+		return NXM_GROW_LIMIT;
+	for (;;)
 	{
+		charged = nxm_chunk_first_page(bytes / NXM_PAGE_SIZE);
+		account = space->need_account;
+		if (is_within_share(space->shared, account, charged) &&
+			charge_descriptors(&accounts[account], charged))
+			break;
+		if (is_for(node, !account) &&
+			left_of(&accounts[!account]) > left_of(&accounts[account]))
+			account = !account;
+		if (charge_descriptors(&accounts[account], charged))
+			break;
+		/* near the limit a smaller one will do */
 		if (bytes / 2 < LEAST_CHUNK_BYTES)
 			return NXM_GROW_LIMIT;
 		bytes = bytes / 2 / NXM_PAGE_SIZE * NXM_PAGE_SIZE;
@@ -398,7 +476,7 @@ add_chunk(NxmSpace *space, int node, char **reason)
 		(void) nxm_seam_set_policy(&policy);
 	npages = segment == NULL ? 0 : (uint32) (bytes / NXM_PAGE_SIZE);
 	/* what a smaller segment, or none, does not need */
-	nxm_fetch_add(&account->page_limit,
+	nxm_fetch_add(&accounts[account].page_limit,
 				  charged - nxm_chunk_first_page(npages));
 	if (segment == NULL)
 		return *reason == NULL ? NXM_GROW_NO_SEGMENT : NXM_GROW_NO_MEMORY;
@@ -407,7 +485,7 @@ add_chunk(NxmSpace *space, int node, char **reason)
 	start = aligned(in_main, segment);
 	offset = in_main ? (char *) TYPEALIGN(NXM_PAGE_SIZE, start) - start : 0;
 	flags = prepare_memory(start + offset, npages, node, in_main, placed);
-	if (space->need_account == NXM_CACHE_ACCOUNT)
+	if (account == NXM_CACHE_ACCOUNT)
 		flags |= NXM_CHUNK_CACHE;
 	(void) nxm_chunk_add(space, start + offset, npages, node,
 						 (uint64) flags << 56 | (uint64) offset << 32 |

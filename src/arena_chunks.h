@@ -28,7 +28,7 @@
 #define NXM_CHUNK_UNBOUND_TYPE	0x02	/* dynamic_shared_memory_type = mmap */
 #define NXM_CHUNK_UNBOUND_MAIN	0x04	/* min_dynamic_shared_memory */
 #define NXM_CHUNK_UNBOUND_REFUSED 0x08	/* the kernel said no */
-/* Made for the caches, whose limit its descriptors count against */
+/* Its descriptors count against the caches' limit */
 #define NXM_CHUNK_CACHE			0x10
 /* Not to be put into huge pages */
 #define NXM_CHUNK_SMALL_PAGES	0x20
@@ -80,7 +80,7 @@ extern Size nxm_chunk_huge_bytes(bool in_main);
  */
 extern uint64 nxm_chunk_collapse(NxmSpace *space);
 
-/* Pages that hold descriptors, of the chunks that were made for an account. */
+/* Pages that hold descriptors, and count against an account's limit. */
 extern uint64 nxm_chunk_descriptor_pages(NxmSpaceShared *shared, int account);
 
 static inline int
