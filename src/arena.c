@@ -373,6 +373,15 @@ detach(int code, Datum arg)
 	nxm_end_operation();
 }
 
+/* Caches have to do with less than their limit. */
+static void
+note_cache_short(NxmGrowth why, TimestampTz now)
+{
+	nxm_store_relaxed(&anchor->cache_short_why, (uint64) why);
+	/* pairs with status: who sees the time sees its reason, or a newer one */
+	nxm_store(&anchor->cache_short, (uint64) now);
+}
+
 /* NxmSpace's: notes it where caches have to do with less than their limit. */
 static bool
 populate(NxmSpace *space, int chunk, void *page)
@@ -380,7 +389,7 @@ populate(NxmSpace *space, int chunk, void *page)
 	if (likely(nxm_chunk_populate(space, chunk, page)))
 		return true;
 	if (space->account == NXM_CACHE_ACCOUNT)
-		nxm_store_relaxed(&anchor->cache_short, (uint64) GetCurrentTimestamp());
+		note_cache_short(NXM_GROW_NO_MEMORY, GetCurrentTimestamp());
 	return false;
 }
 
@@ -649,7 +658,9 @@ grow(NxmSpace *space)
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("shared structures cannot have more than %d segments of memory",
 					NXM_MAX_CHUNKS),
-			 errhint("Remove entries, drop structures, or restart the server with a higher nexusmem.memory_limit, for which segments are larger.")));
+			 nxm_chunks_can_be_larger(space->shared) ?
+			 errhint("Remove entries, drop structures, or restart the server with a higher nexusmem.memory_limit, for which segments are larger.") :
+			 errhint("Remove entries, drop structures, or lower nexusmem.cache_size and reload the configuration.")));
 }
 
 /* Tries to move the epoch on, and where a section holds it waits for a moment. */
@@ -739,7 +750,7 @@ nxm_cache_again_slow(NxmSpace *space, NxmResult result)
 		return true;
 	/* at the limit it is as it should be */
 	if (growth != NXM_GROW_LIMIT)
-		nxm_store_relaxed(&anchor->cache_short, (uint64) now);
+		note_cache_short(growth, now);
 	return false;
 }
 

@@ -18,7 +18,7 @@
 
 /* Bumped with every change of what is in the anchor or in a space, or of nxm_hash(). */
 #ifndef NXM_LAYOUT_VERSION		/* a test raises it */
-#define NXM_LAYOUT_VERSION 9
+#define NXM_LAYOUT_VERSION 10
 #endif
 
 /* Words that count what happens to keys of caches: see single_flight.c. */
@@ -47,6 +47,7 @@ typedef struct NxmAnchor
 	NxmAtomic	caches_made;	/* caches ever made */
 	NxmAtomic	cache_short;	/* TimestampTz: last time that caches had to do with less
 								 * than their limit; 0: never */
+	NxmAtomic	cache_short_why;	/* NxmGrowth of arena_chunks.h: why then; stored before */
 	NxmAtomic	huge_bytes;		/* of chunks, in huge pages; by the worker */
 	NxmAtomic	deletes[NXM_FLIGHT_COUNTS]; /* see single_flight.c, as for these: */
 	NxmAtomic	fruitless[NXM_FLIGHT_COUNTS];

@@ -267,6 +267,17 @@ nxm_chunk_free_pages(NxmSpace *space, int node)
 	return all > used ? all - used : 0;
 }
 
+bool
+nxm_chunks_can_be_larger(NxmSpaceShared *shared)
+{
+	int			n = (int) nxm_load(&shared->nchunks);
+	uint64		pages = 0;
+
+	for (int i = 0; i < n; i++)
+		pages += nxm_load(&shared->chunks[i].published);
+	return pages < (uint64) NXM_MAX_CHUNKS * NXM_MAX_CHUNK_PAGES / 2;
+}
+
 /* Is a node for an account?  Others than those that it is for borrow there. */
 static bool
 is_for(int node, int account)

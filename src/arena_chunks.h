@@ -58,6 +58,12 @@ extern bool nxm_chunk_room(NxmSpace *space, int node);
 extern uint64 nxm_chunk_free_pages(NxmSpace *space, int node);
 
 /*
+ * Would there be larger chunks after a restart, with higher limits?  Not where they have
+ * half of what the most and largest would.
+ */
+extern bool nxm_chunks_can_be_larger(NxmSpaceShared *shared);
+
+/*
  * Adds a chunk on the node that space wants one on, unless somebody has done so
  * since.  Raises no error; for NXM_GROW_NO_MEMORY *reason, in the current memory
  * context, tells more.

@@ -359,6 +359,29 @@ structure_memory_status(void)
 	return row("active", NULL, detail);
 }
 
+/* Caches have less than their limit. */
+static StatusRow
+cache_short_status(NxmAnchor *anchor, const char *detail)
+{
+	NxmGrowth	why = (NxmGrowth) nxm_load_relaxed(&anchor->cache_short_why);
+
+	if (why == NXM_GROW_TABLE_FULL)
+		return row("degraded", nxm_chunks_can_be_larger(nxm_arena_shared(anchor)) ?
+				   "Restart the server: segments will be as large as the limits ask for." :
+				   "Lower nexusmem.cache_size, or nexusmem.memory_limit: the two cannot be had together.",
+				   psprintf("%s; there can be no more than %d segments to reach the limit: entries gave way",
+							detail, NXM_MAX_CHUNKS));
+	if (why == NXM_GROW_NO_SEGMENT)
+		return row("degraded", "Raise max_connections and restart the server.",
+				   psprintf("%s; the server had no dynamic shared memory segment left to reach the limit: entries gave way",
+							detail));
+	return row("degraded", dynamic_shared_memory_type == DSM_IMPL_POSIX ?
+			   "Enlarge /dev/shm (in a container with --shm-size), or lower nexusmem.cache_size." :
+			   "Give the server more shared memory, or lower nexusmem.cache_size.",
+			   psprintf("%s; there was no memory to reach the limit: entries gave way",
+						detail));
+}
+
 static StatusRow
 cache_status(void)
 {
@@ -380,11 +403,7 @@ cache_status(void)
 					  psprintf("a partition on each of %d nodes", nodes));
 	short_at = (TimestampTz) nxm_load(&nxm_anchor()->cache_short);
 	if (!nxm_is_over(short_at, GetCurrentTimestamp(), SHORT_MS))
-		return row("degraded", dynamic_shared_memory_type == DSM_IMPL_POSIX ?
-				   "Enlarge /dev/shm (in a container with --shm-size), or lower nexusmem.cache_size." :
-				   "Give the server more shared memory, or lower nexusmem.cache_size.",
-				   psprintf("%s; there was no memory to reach the limit: entries gave way",
-							detail));
+		return cache_short_status(nxm_anchor(), detail);
 	if (nxm_memory_worker_pid() == 0)
 		return row("degraded", nxm_shmem_available() ?
 				   "Raise max_worker_processes and restart the server." : HINT_PRELOAD,

@@ -35,18 +35,27 @@ sub sql
 sub put { return "SELECT count(nexusmem.map_put('$_[0]', k::text, repeat(chr(65 + k % 26), 1000000))) FROM generate_series($_[1], $_[2]) k"; }
 sub segments { return q1(q{SELECT substring(detail from 'in (\d+) segments') FROM nexusmem.status WHERE feature = 'structure memory'}); }
 
-# a segment on each node, then a second one: each time the memory is given back
-q1(q{CREATE EXTENSION nexusmem; SELECT nexusmem.counter_add('c', 1)});
-my $s = session($node);
-foreach my $values (1, 5)
+# A segment on each node, then a second one on the first of them, of which there are
+# $second: each time the memory is given back.
+sub make_segments
 {
-	foreach my $n (0 .. $nodes - 1)
+	my ($second) = @_;
+	my $s = session($node);
+	foreach my $pass ([ 1, $nodes ], [ 5, $second ])
 	{
-		my $said = ask($s, "SELECT nexusmem.pin_backend(pg_backend_pid(), $n); " . put('m', 1, $values) . q{; SELECT nexusmem.map_drop('m')});
-		$said eq "t\n$values\nt" or diag("node $n: $said");
+		my ($values, $count) = @$pass;
+		foreach my $n (0 .. $count - 1)
+		{
+			my $said = ask($s, "SELECT nexusmem.pin_backend(pg_backend_pid(), $n); " . put('m', 1, $values) . q{; SELECT nexusmem.map_drop('m')});
+			$said eq "t\n$values\nt" or diag("node $n: $said");
+		}
 	}
+	close_session($s);
+	return;
 }
-close_session($s);
+
+q1(q{CREATE EXTENSION nexusmem; SELECT nexusmem.counter_add('c', 1)});
+make_segments($nodes);
 is(segments(), 64, 'a segment on each of 32 nodes, and a second one');
 
 q1(q{ALTER SYSTEM SET nexusmem.memory_limit = '1GB'});
@@ -68,6 +77,22 @@ q1(q{SELECT nexusmem.map_drop('full')});
 is(q1(put('m', 1, 100)), 100, 'all dropped: and for many');
 like(sql(q{SELECT nexusmem.cache_set('k', 'v'::text)}), qr/ERROR:  53400: shared structures cannot have more/, 'but not for the first cache, which begins with a segment of its own');
 is(q1(q{SELECT nexusmem.map_size('m'), nexusmem.counter_add('c', 1)}), '100|3', 'and the server goes on');
+
+# caches that have one of them
+q1('ALTER SYSTEM RESET nexusmem.memory_limit');
+$node->restart;
+q1(q{SELECT nexusmem.cache_set('k', 'v'::text)});
+make_segments($nodes - 1);
+is(segments(), 64, 'after a restart: one for the caches among them');
+q1(q{ALTER SYSTEM SET nexusmem.cache_size = '64MB'});
+$node->reload;
+ok($node->poll_query_until('postgres', q{SELECT current_setting('nexusmem.cache_size') = '64MB'}), 'cache_size is raised');
+is(q1(q{SELECT count(nexusmem.cache_set(k::text, repeat('x', 10000))) FROM generate_series(1, 2000) k}), 2000, 'more is set than it has room for, without an error');
+is(q1(q{SELECT nexusmem.cache_get('2000') = repeat('x', 10000)}), 't', 'the newest is there');
+like(q1(q{SELECT state || ': ' || detail || ' - ' || hint FROM nexusmem.status WHERE feature = 'cache'}), qr/^degraded: .* no more than 64 segments to reach the limit: entries gave way - Restart the server: /, 'status tells why, and what to do');
+$node->restart;
+is(q1(q{SELECT count(nexusmem.cache_set(k::text, repeat('x', 10000))) FROM generate_series(1, 2000) k}), 2000, 'restarted: all is set again');
+is(q1(q{SELECT count(nexusmem.cache_get(k::text)), (SELECT state FROM nexusmem.status WHERE feature = 'cache') FROM generate_series(1, 2000) k}), '2000|active', 'and has room');
 $node->stop;
 unlike(server_log($node), qr/terminated by signal|TRAP|PANIC|leak/, 'the log is quiet');
 done_testing();
