@@ -211,6 +211,7 @@ typedef struct NxmNodeMemory
 	uint64		elsewhere;		/* of these, on others; both 0: not told */
 	bool		asked;			/* resident is known */
 	bool		told;			/* on_node and elsewhere are */
+	int			refused;		/* errno of the kernel that would not tell them, or 0 */
 } NxmNodeMemory;
 
 #define NXM_NODE_MEMORIES (NXM_SPACE_NODES * NXM_ACCOUNTS)
@@ -221,5 +222,12 @@ typedef struct NxmNodeMemory
  * more.  Attaches this process to the space and maps all of it.
  */
 extern int	nxm_arena_measure(NxmNodeMemory *memory, int max_pages);
+
+/*
+ * Where pages with memory behind them lie that are bound to some node: adds up about
+ * max_pages of them, picked at random where there are more, and the first page of each
+ * chunk.  Else as above.
+ */
+extern void nxm_arena_sample(NxmNodeMemory *sum, int max_pages);
 
 #endif							/* NXM_ARENA_H */

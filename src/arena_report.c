@@ -10,7 +10,8 @@
  * out the next time.
  *
  * Limits: past max_pages one page is picked at random out of each run of n, and
- * the figures are multiplied.
+ * the figures are multiplied.  So where most of the space is free, nothing may be told of
+ * a node: nxm_arena_sample() picks among the pages in use.
  */
 #include "arena.h"
 
@@ -115,6 +116,7 @@ ask(NxmNodeMemory *memory, int home, char *page, int parts)
 	void	   *addr[NXM_MAX_PARTS];
 	int			node[NXM_MAX_PARTS];
 	int			n = 0;
+	int			err;
 
 	if (nxm_seam_resident(page, NXM_PAGE_SIZE, exists) != 0)
 		return;
@@ -131,8 +133,12 @@ ask(NxmNodeMemory *memory, int home, char *page, int parts)
 		return;
 	/* with a kernel that cannot map, those that this process has used are known */
 	(void) nxm_seam_map(page, NXM_PAGE_SIZE);
-	if (nxm_seam_page_nodes(addr, n, node) != 0)
+	err = nxm_seam_page_nodes(addr, n, node);
+	if (err != 0)
+	{
+		memory->refused = err;
 		return;
+	}
 	for (int i = 0; i < n; i++)
 	{
 		if (node[i] < 0)
@@ -222,4 +228,55 @@ nxm_arena_measure(NxmNodeMemory *memory, int max_pages)
 		memory[i].elsewhere *= run;
 	}
 	return n;
+}
+
+void
+nxm_arena_sample(NxmNodeMemory *sum, int max_pages)
+{
+	NxmSpace   *space = nxm_space();
+	NxmSpaceShared *shared = space->shared;
+	int			nchunks = (int) nxm_load(&shared->nchunks);
+	int			unbound = nxm_space_unbound_node();
+	int			parts = (int) (NXM_PAGE_SIZE / sysconf(_SC_PAGESIZE));
+	uint64		in_use = 0;
+	uint64		run;
+	uint64		seen = 0;
+	uint64		asked = 0;		/* the next one to ask about */
+
+	memset(sum, 0, sizeof(NxmNodeMemory));
+	for (int i = 0; i < (int) shared->nnodes; i++)
+	{
+		if (i != unbound)
+			in_use += nxm_load(&shared->nodes[i].used_pages);
+	}
+	run = in_use / max_pages + 1;
+	for (int i = 0; i < nchunks; i++)
+	{
+		NxmChunk   *chunk = &shared->chunks[i];
+		uint64		npages = Min(nxm_load(&chunk->bump), nxm_load(&chunk->published));
+
+		if ((int) chunk->node == unbound)
+			continue;
+		nxm_chunk_map(space, i);
+		for (uint64 page = 0; page < npages; page++)
+		{
+			bool		used;
+			bool		due;
+
+			(void) account_of(space, i, page, &used);
+			if (!used)
+				continue;
+			due = seen == asked;
+			/* in the next run */
+			if (due)
+				asked = (seen / run + 1) * run +
+					pg_prng_uint64_range(&pg_global_prng_state, 0, run - 1);
+			seen++;
+			if (!due && page > 0)
+				continue;
+			CHECK_FOR_INTERRUPTS();
+			ask(sum, nxm_space_node_first((int) chunk->node),
+				space->base[i] + page * NXM_PAGE_SIZE, parts);
+		}
+	}
 }

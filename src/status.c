@@ -303,9 +303,7 @@ structure_memory_status(void)
 {
 	NxmArenaReport report;
 	NxmArenaState state = nxm_arena_report(&report);
-	NxmNodeMemory *memory;
-	uint64		on_node = 0;
-	uint64		elsewhere = 0;
+	NxmNodeMemory sample;
 	const char *detail;
 
 	if (state != NXM_ARENA_READY)
@@ -340,19 +338,16 @@ structure_memory_status(void)
 	if (!nxm_topology()->numa || report.chunks == 0)
 		return row("active", NULL, detail);
 
-	memory = palloc(sizeof(NxmNodeMemory) * NXM_NODE_MEMORIES);
-	for (int n = nxm_arena_measure(memory, SAMPLED_PAGES); n-- > 0;)
-	{
-		on_node += memory[n].on_node;
-		elsewhere += memory[n].elsewhere;
-	}
-	if (on_node + elsewhere == 0)
-		return row("degraded", HINT_CONTAINER,
-				   psprintf("%s; the kernel would not tell where pages lie",
-							detail));
+	nxm_arena_sample(&sample, SAMPLED_PAGES);
+	if (sample.refused != 0)
+		return row("degraded", hint_for(sample.refused),
+				   psprintf("%s; the kernel would not tell where pages lie: %s",
+							detail, strerror(sample.refused)));
+	if (sample.on_node + sample.elsewhere == 0)
+		return row("active", NULL, detail);
 	detail = psprintf("%s; %d %% of sampled pages on their nodes", detail,
-					  (int) (on_node * 100 / (on_node + elsewhere)));
-	if (elsewhere > 0)
+					  (int) (sample.on_node * 100 / (sample.on_node + sample.elsewhere)));
+	if (sample.elsewhere > 0)
 		return row("degraded",
 				   "A node may be short of memory: see the view nexusmem.node_memory.",
 				   detail);

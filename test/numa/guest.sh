@@ -485,6 +485,15 @@ nexusmem.enable_numa_caching = off" || return
 	is "$(q "SELECT sum(used_bytes) FILTER (WHERE node IS NULL) > 2000000, coalesce(sum(used_bytes) FILTER (WHERE node IS NOT NULL), 0), count(on_node_bytes) FILTER (WHERE node IS NULL) FROM nexusmem.node_memory WHERE owner = 'caches'")" \
 		"t|0|0" "in memory that is bound to no node"
 	like "$(status cache)" 'not partitioned$' "status: not partitioned"
+
+	# beside a large segment of the caches, which is bound to no node
+	server_stop
+	server_start "$on
+$small
+nexusmem.cache_size = 20GB" || return
+	q "SELECT nexusmem.cache_set('k', 'v'), nexusmem.counter_add('c')" >/dev/null
+	is "$(q "SELECT reserved_bytes > 100 << 20 FROM nexusmem.node_memory WHERE node IS NULL AND owner = 'caches'")" t "a large segment is the caches'"
+	is "$(for i in {1..10}; do status 'structure memory'; done | grep -cv '^active: .* 100 % of sampled pages on their nodes$')" 0 "status tells where structures are, always"
 }
 
 check_asymmetric() {
