@@ -52,7 +52,9 @@
 #include "utils/timestamp.h"
 
 #define ANCHOR_MAGIC	0x4E584D41
+#ifndef ROOT_BYTES				/* a test changes it */
 #define ROOT_BYTES		1024
+#endif
 #define TRANCHE_NAME	"nexusmem"
 
 /* after this, ms, it is tried again whether there is memory for caches */
@@ -252,6 +254,35 @@ find_anchor(Root *root, bool make)
 	return NXM_ARENA_READY;
 }
 
+/*
+ * In older minor releases of 17 and 18 an entry that there was no memory for stays in the
+ * registry, half made, and is an error for whoever asks for it later.
+ */
+static Root *
+ask_registry(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Root	   *root;
+
+	PG_TRY();
+	{
+		root = nxm_named_segment("nexusmem", sizeof(Root), init_root);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		if (error->hint == NULL && error->sqlerrcode == ERRCODE_INTERNAL_ERROR)
+			error->hint = pstrdup("Restart the server.");
+		nxm_rethrow(error);
+	}
+	PG_END_TRY();
+	return root;
+}
+
 static Root *
 find_root(void)
 {
@@ -259,7 +290,7 @@ find_root(void)
 
 	if (root == NULL)
 	{
-		root = nxm_named_segment("nexusmem", sizeof(Root), init_root);
+		root = ask_registry();
 		if (root_is_ours(root))
 			nxm_name_lwlock_tranche((int) root->tranche, TRANCHE_NAME);
 	}
@@ -306,6 +337,7 @@ nxm_arena_look(const char **reason)
 {
 	NxmArenaState state;
 	ErrorData  *error;
+	int			category;
 
 	*reason = NULL;
 	if (anchor != NULL || !NXM_HAVE_DSM_REGISTRY)
@@ -313,11 +345,14 @@ nxm_arena_look(const char **reason)
 	error = nxm_catch(look, &state);
 	if (error == NULL)
 		return state;
-	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INSUFFICIENT_RESOURCES)
+	category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+	/* cancelled */
+	if (category == ERRCODE_OPERATOR_INTERVENTION)
 		nxm_rethrow(error);
 	*reason = pstrdup(error->message);
 	FreeErrorData(error);
-	return NXM_ARENA_NO_MEMORY;
+	return category == ERRCODE_INSUFFICIENT_RESOURCES ? NXM_ARENA_NO_MEMORY :
+		NXM_ARENA_NO_REGISTRY;
 }
 
 NxmAnchor *

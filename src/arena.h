@@ -61,6 +61,7 @@ typedef enum NxmArenaState
 	NXM_ARENA_NONE,				/* none here, or nobody has made one */
 	NXM_ARENA_OTHER_VERSION,	/* made by another version of the library */
 	NXM_ARENA_NO_MEMORY,		/* to look for it, not even that: nxm_arena_look() alone */
+	NXM_ARENA_NO_REGISTRY,		/* the DSM registry's entry is no good: the same */
 	NXM_ARENA_READY
 } NxmArenaState;
 
@@ -94,7 +95,8 @@ extern NxmArenaState nxm_arena_state(void);
 
 /*
  * The same without an error where there is no memory for the DSM registry, which may be
- * made by asking it: then *reason, palloc'd, says why.  In a transaction.
+ * made by asking it, or its entry is no good: then *reason, palloc'd, says why.  In a
+ * transaction.
  */
 extern NxmArenaState nxm_arena_look(const char **reason);
 
@@ -187,10 +189,10 @@ typedef struct NxmArenaReport
 	uint64		epoch_limbo;	/* objects waiting for the epoch */
 	uint64		leaked;			/* objects lost until the server restarts */
 	uint32		unbound_flags;	/* NXM_CHUNK_UNBOUND_* of arena_chunks.h: why */
-	const char *no_memory;		/* NXM_ARENA_NO_MEMORY: why */
+	const char *why;			/* NXM_ARENA_NO_MEMORY and _NO_REGISTRY: the reason */
 } NxmArenaReport;
 
-/* As nxm_arena_look().  The report is zero unless it is ready, no_memory excepted. */
+/* As nxm_arena_look().  The report is zero unless it is ready, `why` excepted. */
 extern NxmArenaState nxm_arena_report(NxmArenaReport *report);
 
 /* In words; NULL: all are bound, or there is nothing to bind to. */

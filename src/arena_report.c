@@ -70,12 +70,12 @@ stopped_process(NxmSpaceShared *shared, uint64 *held_items)
 NxmArenaState
 nxm_arena_report(NxmArenaReport *report)
 {
-	const char *no_memory;
-	NxmArenaState state = nxm_arena_look(&no_memory);
+	const char *why;
+	NxmArenaState state = nxm_arena_look(&why);
 	NxmSpaceShared *shared;
 
 	memset(report, 0, sizeof(*report));
-	report->no_memory = no_memory;
+	report->why = why;
 	if (state != NXM_ARENA_READY)
 		return state;
 	shared = nxm_arena_shared(nxm_anchor_if_any());

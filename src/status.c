@@ -288,7 +288,11 @@ no_arena(NxmArenaState state, const NxmArenaReport *report)
 				   "Enlarge /dev/shm (in a container with --shm-size)." :
 				   "Give the server more shared memory.",
 				   psprintf("not preloaded, and there is no memory to look for it, or to make it: %s",
-							report->no_memory));
+							report->why));
+	if (state == NXM_ARENA_NO_REGISTRY)
+		return row("degraded", "Restart the server.",
+				   psprintf("not preloaded, and it cannot be looked for: %s",
+							report->why));
 	if (state == NXM_ARENA_OTHER_VERSION)
 		return row("off", "Restart the server.",
 				   "made by another version of the library");

@@ -55,5 +55,23 @@ $after = session($node, 'postgres', @other);
 is(ask($after, q{SELECT nexusmem.counter_add('c')}), '1', 'after a restart the other version has its own');
 close_session($after);
 $node->stop;
+
+# the registry's entry is of another size, as that may be which there was no memory for
+unlink "$dir/library/src/arena.o", "$dir/library/nexusmem.so";
+is(system("make -C '$dir/library' PG_CONFIG=pg_config with_llvm=no COPT=-DROOT_BYTES=2048 >/dev/null 2>&1"), 0, 'one with another root is built');
+$node->start;
+my $spoiler = session($node, 'postgres', @other);
+is(ask($spoiler, q{SELECT nexusmem.counter_add('c')}), '1', 'and makes it');
+close_session($spoiler);
+$before = session($node);
+foreach my $feature ('structure memory', 'cache')
+{
+	like(ask($before, "SELECT concat_ws('|', state, detail, hint) FROM nexusmem.status WHERE feature = '$feature'"), qr/^degraded\|not preloaded, and it cannot be looked for: requested DSM segment .*\|Restart the server\.$/, "status: $feature");
+}
+is(ask($before, 'BEGIN; SELECT count(*) > 10 FROM nexusmem.status; SELECT 1; COMMIT'), "t\n1", 'in a transaction, which goes on');
+like(ask($before, q{SELECT nexusmem.counter_add('c')}), qr/ERROR:  requested DSM segment .*\nHINT:  Restart the server\./, 'a structure is an error, with a hint');
+like(ask($before, q{SELECT 1}), qr/^1$/, 'and the session goes on');
+close_session($before);
+$node->stop;
 unlike(server_log($node), qr/terminated by signal|TRAP|PANIC/, 'the log is quiet');
 done_testing();
