@@ -693,7 +693,7 @@ grow(NxmSpace *space)
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("shared structures cannot have more than %d segments of memory",
 					NXM_MAX_CHUNKS),
-			 nxm_chunks_can_be_larger(space->shared) ?
+			 nxm_chunks_would_do(space->shared) ?
 			 errhint("Remove entries, drop structures, or restart the server with a higher nexusmem.memory_limit, for which segments are larger.") :
 			 errhint("Remove entries, drop structures, or lower nexusmem.cache_size and reload the configuration.")));
 }

@@ -268,14 +268,11 @@ nxm_chunk_free_pages(NxmSpace *space, int node)
 }
 
 bool
-nxm_chunks_can_be_larger(NxmSpaceShared *shared)
+nxm_chunks_would_do(NxmSpaceShared *shared)
 {
-	int			n = (int) nxm_load(&shared->nchunks);
-	uint64		pages = 0;
-
-	for (int i = 0; i < n; i++)
-		pages += nxm_load(&shared->chunks[i].published);
-	return pages < (uint64) NXM_MAX_CHUNKS * NXM_MAX_CHUNK_PAGES / 2;
+	/* one of each node may be smaller */
+	return ((uint64) nxm_memory_limit + nxm_cache_size) * 1024 <=
+		(NXM_MAX_CHUNKS - shared->nnodes) * MOST_CHUNK_BYTES;
 }
 
 /* Is a node for an account?  Others than those that it is for borrow there. */
@@ -457,8 +454,6 @@ add_chunk(NxmSpace *space, int node, char **reason)
 	uint32		charged;
 	uint32		flags;
 
-	if (left_of(&accounts[account]) == 0)
-		return NXM_GROW_LIMIT;
 	for (;;)
 	{
 		charged = nxm_chunk_first_page(bytes / NXM_PAGE_SIZE);
@@ -519,6 +514,8 @@ nxm_chunk_grow(NxmSpace *space, LWLock *lock, char **reason)
 	 */
 	if (nxm_load(&space->shared->nodes[node].chunk) != space->need_newest)
 		growth = NXM_GROWN;
+	else if (left_of(&space->shared->account[space->need_account]) == 0)
+		growth = NXM_GROW_LIMIT;
 	else if (nxm_load(&space->shared->nchunks) >= NXM_MAX_CHUNKS)
 		growth = NXM_GROW_TABLE_FULL;
 	else

@@ -58,10 +58,10 @@ extern bool nxm_chunk_room(NxmSpace *space, int node);
 extern uint64 nxm_chunk_free_pages(NxmSpace *space, int node);
 
 /*
- * Would there be larger chunks after a restart, with higher limits?  Not where they have
- * half of what the most and largest would.
+ * Would as many chunks as there may be hold both limits, with their sizes chosen anew, as
+ * after a restart?
  */
-extern bool nxm_chunks_can_be_larger(NxmSpaceShared *shared);
+extern bool nxm_chunks_would_do(NxmSpaceShared *shared);
 
 /*
  * Adds a chunk on the node that space wants one on, unless somebody has done so

@@ -365,7 +365,7 @@ cache_short_status(NxmAnchor *anchor, const char *detail)
 	NxmGrowth	why = (NxmGrowth) nxm_load_relaxed(&anchor->cache_short_why);
 
 	if (why == NXM_GROW_TABLE_FULL)
-		return row("degraded", nxm_chunks_can_be_larger(nxm_arena_shared(anchor)) ?
+		return row("degraded", nxm_chunks_would_do(nxm_arena_shared(anchor)) ?
 				   "Restart the server: segments will be as large as the limits ask for." :
 				   "Lower nexusmem.cache_size, or nexusmem.memory_limit: the two cannot be had together.",
 				   psprintf("%s; there can be no more than %d segments to reach the limit: entries gave way",
