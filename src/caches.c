@@ -136,10 +136,10 @@ take_from_largest(void)
 		CHECK_FOR_INTERRUPTS();
 		if (result == NXM_NEED_CHUNK)
 			(void) nxm_again(view->space, result);
-		else if (result != NXM_OK)
-			break;
-		else
+		else if (result == NXM_OK)
 			freed = true;
+		else if (result != NXM_EXISTS)
+			break;
 	}
 	return freed;
 }
@@ -227,7 +227,7 @@ tick_one(NxmObjectInfo *info, volatile sig_atomic_t *stop)
 	NxmCacheView *view = nxm_cache_view();
 	NxmResult	result = NXM_OK;
 
-	for (int i = 0; i < STEPS && result == NXM_OK && !*stop; i++)
+	for (int i = 0; i < STEPS && (result == NXM_OK || result == NXM_EXISTS) && !*stop; i++)
 	{
 		do
 		{

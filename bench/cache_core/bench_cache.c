@@ -127,7 +127,7 @@ tick(NxmCache *cache, uint64_t until)
 	{
 		ENV_DO(&space, r, nxm_cache_tick(&view, cache));
 		env_must(r);
-	} while (r == NXM_OK && (until == 0 || nanoseconds() < until));
+	} while (r != NXM_ABSENT && (until == 0 || nanoseconds() < until));
 	nxm_epoch_poll(&space);
 }
 

@@ -102,7 +102,7 @@ tick(Engine *e)
 	{
 		ENV_DO(&e->space, result, nxm_cache_tick(&e->view, cache_of(e)));
 		must(result);
-	} while (result == NXM_OK);
+	} while (result != NXM_ABSENT);
 }
 
 static void

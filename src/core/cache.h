@@ -347,8 +347,10 @@ extern NxmResult nxm_cache_drain(NxmCacheView *view, NxmCache *cache);
  * for each cache: reclaims what has expired, keeps a few pages free below the
  * limits or gets back to lowered ones, compacts, drains what was cleared, replaces an
  * index that is in the way.
- * NXM_OK: there is more to do now; NXM_ABSENT: there is not.  As long as others fill
- * the cache there is always more, so bound the calls.
+ * NXM_OK: there is more to do now; NXM_EXISTS: it has looked for something to do, and is
+ * to go on; NXM_ABSENT: there is nothing.  As long as others fill the cache there is
+ * always more, and where there is no memory for copies it may look for ever, so bound the
+ * calls.
  */
 extern NxmResult nxm_cache_tick(NxmCacheView *view, NxmCache *cache);
 

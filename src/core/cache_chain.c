@@ -749,10 +749,12 @@ nxm_cache_find_sparse(NxmSpace *space, NxmCachePartition *part)
 		}
 	} while (seek.names > 0 && !seek.full);
 	nxm_store_relaxed(&part->sparse, SPARSE(kind, seek.most, seek.left));
-	if (result != NXM_OK)
+	if (result == NXM_NEED_CHUNK)
 		return result;
 	if (seek.found || seek.full)
 		return NXM_OK;
+	if (result != NXM_OK)
+		return result;
 	return seek.most != 0 || seek.left != 0 ? NXM_EXISTS : NXM_ABSENT;
 }
 

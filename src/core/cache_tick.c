@@ -388,8 +388,6 @@ tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 		result = nxm_cache_find_sparse(space, part);
 		if (result == NXM_OK)
 			result = nxm_cache_evict(view, cache, part, TICK_UNITS, REACH_RIPE);
-		else if (result == NXM_EXISTS)
-			result = NXM_OK;
 		if (result != NXM_ABSENT)
 			return result;
 	}
@@ -427,10 +425,10 @@ nxm_cache_tick(NxmCacheView *view, NxmCache *cache)
 			result = tick_partition(view, cache, part);
 			nxm_cache_leave_memory(view->space);
 		}
-		if (result == NXM_OK)
-			all = NXM_OK;
-		else if (result == NXM_NEED_CHUNK)
+		if (result == NXM_NEED_CHUNK)
 			return result;
+		if (result == NXM_OK || (result == NXM_EXISTS && all == NXM_ABSENT))
+			all = result;
 	}
 	return all;
 }
