@@ -441,7 +441,7 @@ static NxmGrowth
 add_chunk(NxmSpace *space, int node, char **reason)
 {
 	const NxmOsNodeSet *mems = memories_of(node);
-	int			account = space->need_account;
+	int			account;
 	NxmAccount *accounts = space->shared->account;
 	uint64		bytes = chunk_bytes(space, node);
 	NxmMemPolicy policy;
