@@ -17,7 +17,7 @@ may_build() or plan skip_all => 'no compiler';
 # Functions name the library without a directory: a session finds the one that is
 # installed, or the other build.
 my $dir = PostgreSQL::Test::Utils::tempdir();
-build_library("$dir/library", 'COPT=-DNXM_LAYOUT_VERSION=1000');
+build_library("$dir/library", 'NXM_LAYOUT_VERSION=1000');
 my @other = (options => "-c dynamic_library_path=$dir/library");
 $node->init;
 $node->start;
