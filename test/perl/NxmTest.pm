@@ -11,7 +11,7 @@ use Test::More ();
 
 our @EXPORT = qw(session ask send_query answer close_session evict on_disk server_log
 	$nested_loops $parallel_plans needs_shm may_mount start_in_small_shm
-	clock_to_set wait_until reads_ahead);
+	clock_to_set wait_until workers_run reads_ahead);
 
 # Settings that leave the planner nested loops over index scans.
 our $nested_loops = q{
@@ -92,6 +92,14 @@ sub wait_until
 	my $came = $node->poll_query_until('postgres', $sql, $expected);
 	$missed ||= !$came;
 	return $came;
+}
+
+# workers_run($node): until status says of no worker any more that it is not running, as
+# it does for a moment after a start.
+sub workers_run
+{
+	my ($node) = @_;
+	return wait_until($node, q{SELECT bool_and(detail !~ 'is not running') FROM nexusmem.status});
 }
 
 # reads_ahead($name, $rows, $enough, $run): the counts issued, used, wasted and skipped of

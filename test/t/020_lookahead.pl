@@ -300,6 +300,7 @@ my ($d1) = run($node, 'SET nexusmem.enable_prefetch = off', $shape{forward});
 my ($d2, $i2) = run($standby, 'SELECT 1', $shape{forward});
 is($d2, $d1, 'standby: same rows');
 cmp_ok($i2, '>', 20, 'standby: blocks are read ahead');
+workers_run($standby);
 is($standby->safe_psql('postgres', q{SELECT string_agg(state, ',') FROM nexusmem.status WHERE feature IN ('index look-ahead', 'background worker', 'shared memory')}),
 	'active,active,active', 'standby: status');
 $standby->stop;

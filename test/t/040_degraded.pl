@@ -84,6 +84,7 @@ is($node->safe_psql('postgres', q{SELECT nexusmem.cache_set('k', 'v'); SELECT co
 	'of 64 nodes, neighbours share a partition, shown as the first');
 is($node->safe_psql('postgres', q{SELECT nexusmem.pin_backend(pg_backend_pid(), 63); SELECT nexusmem.counter_add('c'); SELECT node FROM nexusmem.structures WHERE kind = 'counter'}), "t\n1\n62",
 	'and so do structures');
+workers_run($node);
 like($node->safe_psql('postgres', q{SELECT detail FROM nexusmem.status WHERE feature = 'cache'}), qr/, 32 partitions for 64 nodes$/, 'status says so');
 $node->stop;
 done_testing();

@@ -92,6 +92,7 @@ is(q1(q{SELECT nexusmem.cache_get('2000') = repeat('x', 10000)}), 't', 'the newe
 like(q1(q{SELECT state || ': ' || detail || ' - ' || hint FROM nexusmem.status WHERE feature = 'cache'}), qr/^degraded: .* no more than 64 segments to reach the limit: entries gave way - Restart the server: /, 'status tells why, and what to do');
 $node->restart;
 is(q1(q{SELECT count(nexusmem.cache_set(k::text, repeat('x', 10000))) FROM generate_series(1, 2000) k}), 2000, 'restarted: all is set again');
+workers_run($node);
 is(q1(q{SELECT count(nexusmem.cache_get(k::text)), (SELECT state FROM nexusmem.status WHERE feature = 'cache') FROM generate_series(1, 2000) k}), '2000|active', 'and has room');
 $node->stop;
 unlike(server_log($node), qr/terminated by signal|TRAP|PANIC|leak/, 'the log is quiet');

@@ -274,6 +274,7 @@ SKIP:
 	is(sql(q{SELECT nexusmem.queue_pop('jobs') IS NULL}), 't', 'a file that cannot be renamed: not loaded');
 	ok(-e $file && !-e "$file.refused", 'a file that cannot be renamed: it is there yet');
 	like(news(), qr/WARNING:  saved structures in file "pg_nexusmem\/structures" were not loaded: it could not be renamed/, 'a file that cannot be renamed: a warning');
+	workers_run($node);
 	like(sql(q{SELECT state || ': ' || detail FROM nexusmem.status WHERE feature = 'saved structures'}), qr/^degraded: saved structures were not loaded/, 'a file that cannot be renamed: status');
 	sql(q{SELECT nexusmem.queue_drop('jobs')});
 	$node->stop;

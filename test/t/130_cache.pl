@@ -98,6 +98,7 @@ is(sql(q{SELECT string_agg(node::text, ',' ORDER BY node), sum(entries), bool_an
 	'0,1,2,3|10000|t', 'a cache has a partition on each node, of about equal size');
 is(sql(q{SELECT count(*), bool_and(used_bytes > 0), bool_and(coalesce(on_node_bytes, used_bytes) = used_bytes) FROM node_memory WHERE owner = 'caches'}),
 	'4|t|t', 'in the memory of that node');
+workers_run($node);
 like(sql(q{SELECT state || ': ' || detail FROM status WHERE feature = 'cache'}), qr/^active: \d\.\d of 32\.0 MB, a partition on each of 4 nodes$/, 'status');
 my @s = map { session($node) } 0 .. 3;
 ask($s[$_], "SELECT nexusmem.pin_backend(pg_backend_pid(), $_)") for 0 .. 3;
@@ -312,6 +313,7 @@ is(sql(q{SELECT cache_get('text'), cache_get('x', 'limited'), map_get('m', 'k')}
 $node->append_conf('postgresql.conf', 'nexusmem.enable_numa_caching = off');
 $node->restart;
 is(sql(q{SELECT cache_get('text'), count(*), min(node) IS NULL, sum(entries) > 5000 FROM stat_cache WHERE cache = 'default' AND owner = 'postgres'}), 'a text|1|t|t', 'into one partition, where there were four');
+workers_run($node);
 like(sql(q{SELECT detail FROM status WHERE feature = 'cache'}), qr/not partitioned$/, 'status says so');
 is(sql(q{SELECT bool_and(used_bytes = 0) FILTER (WHERE node IS NOT NULL), sum(used_bytes) > 0, bool_and(on_node_bytes IS NULL) FILTER (WHERE node IS NULL) FROM node_memory WHERE owner = 'caches'}), 't|t|t', 'in memory that is bound to no node');
 set_conf('save', 'structures');
@@ -393,6 +395,7 @@ SKIP:
 	{
 		skip 'no compiler', 2 if !%clock;
 		append_to_file("$dir/back", 'x');
+		workers_run($node);
 		like(sql(q{SELECT state FROM status WHERE feature = 'cache'}), qr/^active/, 'the clock set back: that was long ago');
 		is(sql(qq{SELECT count(cache_set('m' || i, repeat('x', 1000))) FROM generate_series(1, 60000) i; SELECT sum(entries) > $entries * 1.5 FROM stat_cache}), "60000\nt", 'and more memory is had where there is some');
 	}
