@@ -4,7 +4,8 @@
 #
 # A mutant is a name, the program that is to find it, the file of core, and two
 # texts: what stands there, once or more, and what to put in its place. A text that
-# is not found is a failure too: a mutant must not go stale unseen.
+# is not found is a failure too: a mutant must not go stale unseen. Where all cases by
+# turns take long, it may name the one to begin with.
 #
 # MUTANT=part-of-a-name, or PROGRAM=one-of-them, runs some of them.
 set -u
@@ -19,13 +20,13 @@ rm -rf "$dir"
 mkdir -p "$dir"
 names=()
 
-# mutant NAME PROGRAM FILE FROM TO
+# mutant NAME PROGRAM FILE FROM TO [CASE]
 mutant() {
 	local name=$1 program=$2 file=$3 from=$4 to=$5 number=${#names[@]}
 	[[ $name == *"${MUTANT-}"* && $program == "${PROGRAM-$program}" ]] || return 0
 	names+=("$name")
 	while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
-	one "$dir/$number" "$program" "$file" "$from" "$to" >"$dir/$number.log" 2>&1 &
+	one "$dir/$number" "$program" "$file" "$from" "$to" "${@:6}" >"$dir/$number.log" 2>&1 &
 }
 
 # Exits with 0 if the mutant is found.
@@ -57,7 +58,7 @@ one() {
 	done
 	"${cc[@]}" -I"$at/core" "${flags[@]}" "${more[@]}" -O1 -w -o "$at/$program" "${sources[@]}" "${objects[@]}" \
 		bin/check/check_{memory,run,linear}.o || exit 1
-	"$at/$program" mutant
+	"$at/$program" mutant "${@:6}"
 	[ $? = 3 ]
 }
 
@@ -73,7 +74,7 @@ mutant "no fence in nxm_flush" check_space space_reclaim.c \
 	nxm_fence();' ''
 mutant "no fence in nxm_epoch_poll" check_space space_reclaim.c \
 	'nxm_enter(): an epoch published before is seen below */
-	nxm_fence();' '*/'
+	nxm_fence();' '*/' 'arrays, and the epoch moved on by a third'
 mutant "no fence in nxm_retire_epoch" check_space space_reclaim.c \
 	'	/* the removal comes before the epoch is read: pairs with nxm_enter() */
 	nxm_fence();' ''
@@ -90,9 +91,10 @@ mutant "items freed without a look at the hazards" check_space space_reclaim.c \
 mutant "displaced note freed without a look at the hazards" check_space space_reclaim.c \
 	'		proc = hazard_on(space, ref);
 		if (proc < 0)
-			break;' '		break;'
+			break;' '		break;' 'items held for a reader that goes on, all schedules'
 mutant "held item freed without a look at the hazards" check_space space_reclaim.c \
-	'int			proc = hazard_on(space, held);' 'int			proc = -1;'
+	'int			proc = hazard_on(space, held);' 'int			proc = -1;' \
+	'items held for a reader that goes on, all schedules'
 mutant "displaced note forgotten" check_space space_reclaim.c \
 	'		if (before == 0)
 			return;' '		if (before != ref)
@@ -261,7 +263,8 @@ mutant "pending not rechecked in completion" check_map map_grow.c \
 	'		if (nxm_load(&place->bucket->header) != header)
 			return;' ''
 mutant "LIVE slot changed while pending" check_map map.c \
-	'if (pending_slot(header) == found.number)' 'if (false)'
+	'if (pending_slot(header) == found.number)' 'if (false)' \
+	'schedules of inserts, deleted before they are complete'
 mutant "insert made LIVE without CAS" check_map map.c \
 	'(void) nxm_cas(at, &tentative, OPEN | tag | ref);' 'nxm_store(at, OPEN | tag | ref);'
 mutant "value overwritten without CAS" check_map map.c \
@@ -444,7 +447,7 @@ mutant "no fence before the hazards of rooms" check_cache space_reclaim.c \
 	{
 		/* acquire' '	while ((i = nxm_next_proc(space, &scan)) >= 0)
 	{
-		/* acquire'
+		/* acquire' 'schedules of get and a room that others give and take'
 mutant "block taken out that sparse segments are sought in" check_cache cache_chain.c \
 	'			seek_elsewhere(chain, ref, next);
 ' ''

@@ -44,7 +44,8 @@
 /* unless the case or the environment says otherwise */
 #define SCHEDULES		1500
 #define EXHAUSTIVE_MAX	300000	/* runs, of a fixed-length check */
-#define MUTANT_MAX		6400	/* random ones of a mutant in the last round */
+#define MUTANT_MIN		25		/* random ones of a mutant in the first round */
+#define MUTANT_MAX		6400	/* and in the last one */
 
 /* those that CHECK_SECONDS is for */
 #define RANDOM_MODES	(CHECK_RANDOM | CHECK_PCT)
@@ -768,54 +769,73 @@ check_case(const char *program, uint64_t base, double for_seconds)
 	return well;
 }
 
+/* Did the case that runs fail?  random: as many runs as there shall have been. */
+static bool
+fails(Outcome *outcome, uint64_t base, uint64_t random, uint64_t exhaustive,
+	  uint64_t *schedules)
+{
+	longest = 0;
+	for (int m = CHECK_RANDOM; m <= CHECK_EXHAUSTIVE && !outcome->failed; m <<= 1)
+	{
+		uint64_t	most = m == CHECK_EXHAUSTIVE ? exhaustive : random;
+		uint64_t	was;
+
+		if ((running->modes & m) == 0 || outcome->complete || most == 0)
+			continue;
+		/* an exhaustive search begins anew each time */
+		if (m == CHECK_EXHAUSTIVE)
+			outcome->runs[m] = 0;
+		was = outcome->runs[m];
+		run_mode(outcome, m, base, most, 0);
+		*schedules += outcome->runs[m] - was;
+	}
+	if (outcome->failed)
+	{
+		printf("found by '%s', %s, after %" PRIu64 " schedules: %s\n",
+			   running->name, mode_name(mode), *schedules, message);
+		print_failure(outcome, getenv("CHECK_TRACE") != NULL);
+	}
+	return outcome->failed;
+}
+
 /*
- * The program is a mutant: all cases by turns until one fails.  Says which.
- * Exits with 3 for found, 0 for not.
+ * The program is a mutant: all cases by turns until one fails, beginning with `first`,
+ * unless NULL, at its whole length.  Says which.  Exits with 3 for found, 0 for not.
  */
 static int
-check_mutant(const CheckCase *cases, int ncases, uint64_t base)
+check_mutant(const CheckCase *cases, int ncases, uint64_t base, const char *first)
 {
 	Outcome    *outcomes = calloc((size_t) ncases, sizeof(Outcome));
 	uint64_t	schedules = 0;
+	bool		known = first == NULL;
 
-	/* bounded by numbers, not by time, on which a busy machine has a say */
-	for (uint64_t max = 200; max <= MUTANT_MAX; max *= 2)
+	for (int i = 0; i < ncases; i++)
 	{
+		if (first == NULL || strcmp(first, cases[i].name) != 0)
+			continue;
+		known = true;
+		running = &cases[i];
+		if (fails(&outcomes[i], base, MUTANT_MAX, EXHAUSTIVE_MAX, &schedules))
+			return 3;
+	}
+	if (!known)
+	{
+		printf("there is no case '%s'\n", first);
+		return 2;
+	}
+	/* bounded by numbers, not by time, on which a busy machine has a say */
+	for (uint64_t max = MUTANT_MIN; max <= MUTANT_MAX; max *= 2)
+	{
+		uint64_t	exhaustive = max == MUTANT_MIN ? 32 * MUTANT_MIN :
+			max == 8 * MUTANT_MIN ? MUTANT_MAX :
+			max == 16 * MUTANT_MIN ? EXHAUSTIVE_MAX : 0;
+
 		for (int i = 0; i < ncases; i++)
 		{
-			Outcome    *outcome = &outcomes[i];
-
 			running = &cases[i];
-			if (running->expect != NULL)
-				continue;
-			longest = 0;
-			for (int m = CHECK_RANDOM; m <= CHECK_EXHAUSTIVE && !outcome->failed;
-				 m <<= 1)
-			{
-				uint64_t	was = outcome->runs[m];
-
-				if ((running->modes & m) == 0 || outcome->complete)
-					continue;
-				if (m == CHECK_EXHAUSTIVE)
-				{
-					/* it begins anew each time: a short one and a long one */
-					if (max > 400)
-						continue;
-					outcome->runs[m] = was = 0;
-					run_mode(outcome, m, base, max > 200 ? EXHAUSTIVE_MAX :
-							 MUTANT_MAX, 0);
-				}
-				else
-					run_mode(outcome, m, base, max, 0);
-				schedules += outcome->runs[m] - was;
-			}
-			if (outcome->failed)
-			{
-				printf("found by '%s', %s, after %" PRIu64 " schedules: %s\n",
-					   running->name, mode_name(mode), schedules, message);
-				print_failure(outcome, getenv("CHECK_TRACE") != NULL);
+			if (running->expect == NULL &&
+				fails(&outcomes[i], base, max, exhaustive, &schedules))
 				return 3;
-			}
 		}
 	}
 	printf("not found in %" PRIu64 " schedules\n", schedules);
@@ -891,7 +911,7 @@ check_main(int argc, char **argv, const char *program, const CheckCase *cases,
 	catch_signals();
 
 	if (mutant)
-		return check_mutant(cases, ncases, base);
+		return check_mutant(cases, ncases, base, argc > 2 ? argv[2] : NULL);
 	for (int i = 0; i < ncases; i++)
 	{
 		if (only != NULL && strcmp(only, cases[i].name) != 0)
