@@ -5,7 +5,7 @@
 # First it is built here with every warning an error: gcc, clang, and without
 # libnuma. Then, for each major, in a chroot (../chroot.sh): built with -Werror,
 # installed, and `make installcheck` (pg_regress, isolation, TAP) run with the library
-# preloaded.
+# preloaded; of what is drawn at random each has half as much, drawn anew.
 #
 # Prints `ok - ...` lines. Limits: those of chroots; what cannot be had is skipped.
 # NXM_MATRIX_JOBS (default 2) run at a time.
@@ -37,6 +37,7 @@ check() {
 		set -eux
 		cd /build
 		export HOME=/tmp PGHOST=/tmp PGUSER=postgres PATH=/usr/lib/postgresql/$v/bin:\$PATH
+		export NXM_DIFF_SEED=$v NXM_DIFF_QUERIES=1000 NXM_KILLS=10
 		initdb -N -A trust -E UTF8 --no-locale -D /tmp/data
 		cat conf >>/tmp/data/postgresql.conf
 		pg_ctl -w -s -D /tmp/data -l /build/server.log -o "-F -c listen_addresses='' -k /tmp" start || {
