@@ -20,7 +20,7 @@
  * throughput: 95 % gets, 5 % sets, with room for all.
  *
  * bytes: of all memory in use, beyond 107 bytes an entry, at several sizes, with
- * values of 50 to 150 bytes, and with eight times to live; and what share of the
+ * values of 50 to 150 bytes, with eight times to live and with any; and what share of the
  * memory, and of the segments, is entries with their headers.
  */
 #define _GNU_SOURCE
@@ -399,6 +399,24 @@ tell_bytes(const char *what, double target, double live_target)
 		   live >= live_target ? "met" : "MISSED");
 }
 
+/* Entries of times to live drawn from a minute to `most` seconds. */
+static void
+any_ttls(uint64_t max_bytes, uint32_t most, const char *what)
+{
+	uint64_t	random = 4711;
+	Shared	   *shared = create(max_bytes, false);
+
+	for (uint64_t i = 0; i < nentries; i++)
+	{
+		set(&shared->cache, i, now(NULL) + (60 + (int64_t) env_below(&random, most - 60)) * 1000000);
+		if (i % 10000 == 0)
+			tick(&shared->cache, 0);
+	}
+	tick(&shared->cache, 0);
+	tell_bytes(what, 0, 80);
+	destroy();
+}
+
 static void
 bytes(void)
 {
@@ -464,6 +482,11 @@ bytes(void)
 		tell_bytes(round == 0 ? "eight times to live" : "and each written once more", 0, 90);
 	}
 	destroy();
+
+	any_ttls(0, 3600, "times to live up to an hour");
+	any_ttls(0, 86400, "times to live up to a day");
+	any_ttls(8 << 20, 3600, "up to an hour, in 8 MB");
+	any_ttls(8 << 20, 30 * 86400, "up to 30 days, in 8 MB");
 }
 
 int

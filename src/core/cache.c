@@ -258,6 +258,7 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	bool		big;
 	uint32_t	header;
 	uint32_t	scale;
+	uint32_t	wider;
 	uint32_t	lack = 0;
 	uint64_t	due;
 	char	   *to;
@@ -304,15 +305,17 @@ make_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	}
 	len = big ? 0 : len;
 
-	nxm_cache_window(write->deadline, write->now, &scale, &due);
+	wider = nxm_cache_window(part, write->deadline, write->now, &scale, &due);
 	header = key->len | len << C_LEN_SHIFT | (uint32_t) type << C_TYPE_SHIFT |
 		(big ? C_BIG : 0);
 	if (scale != 0)
 	{
 		header |= C_DEADLINE;
 		lack = lack_of(write->deadline, due, scale, SHORT_LACK_BITS);
+		/* of a window that is wider a short one would tell its deadline less well */
 		if (!big && key->len <= MAX_SHORT_KEY && len <= MAX_SHORT_LEN &&
-			lack >> SHORT_LACK_BITS == 0)
+			lack >> SHORT_LACK_BITS == 0 &&
+			(wider == 0 || lack_shift(scale, SHORT_LACK_BITS) == 0))
 			header |= C_SHORT;
 		else
 			lack = lack_of(write->deadline, due, scale, LACK_BITS);

@@ -543,6 +543,35 @@ nxm_cache_examine(NxmSpace *space, NxmCachePartition *part, uint64_t since)
 	return true;
 }
 
+/* Claims a segment that was sealed before it was half full. */
+static NxmResult
+claim_underfull(NxmSpace *space, NxmCachePartition *part, NxmVictim *victim)
+{
+	if ((int64_t) nxm_load_relaxed(&part->nunderfull) <= 0)
+		return NXM_ABSENT;
+	for (int i = 0; i < NXM_CACHE_UNDERFULL; i++)
+	{
+		uint64_t	name = nxm_load(&part->underfull[i]);
+		NxmCacheSegment *segment;
+		uint64_t	word;
+
+		if (name == 0)
+			continue;
+		segment = segment_named(space, name);
+		if (segment == NULL)
+			return NXM_NEED_CHUNK;
+		word = nxm_load(&segment->word);
+		if (SEG_LIFE(word) != NAME_LIFE(name) || SEG_STATE(word) == SEG_DRAINED)
+		{
+			if (nxm_cas(&part->underfull[i], &name, 0))
+				nxm_fetch_add_relaxed(&part->nunderfull, (uint64_t) -1);
+		}
+		else if (claim(segment, name, word, SEG_SEALED, victim))
+			return NXM_OK;
+	}
+	return NXM_ABSENT;
+}
+
 /* Claims the segment that is to be examined. */
 static bool
 claim_examined(NxmSpace *space, NxmCachePartition *part, NxmVictim *victim)
@@ -589,6 +618,9 @@ nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, NxmReach reach,
 	}
 	result = claim_ripe(space, part, 0, spare, victim);
 	if (result != NXM_ABSENT || reach == REACH_RIPE)
+		return result;
+	result = claim_underfull(space, part, victim);
+	if (result != NXM_ABSENT)
 		return result;
 	if (claim_examined(space, part, victim))
 		return NXM_OK;

@@ -33,9 +33,14 @@
 	(NXM_CACHE_SEGMENT >= 4096 ? NXM_CACHE_SEGMENT / 4 : NXM_CACHE_SEGMENT - 16)
 #endif
 
-/* Windows of deadlines that a partition writes to at once. */
+/* Segments sealed before they were half full that are noted, to be evicted first. */
+#ifndef NXM_CACHE_UNDERFULL
+#define NXM_CACHE_UNDERFULL	128
+#endif
+
+/* Windows of deadlines that a partition writes to at once, at most. */
 #ifndef NXM_CACHE_WINDOWS
-#define NXM_CACHE_WINDOWS	64
+#define NXM_CACHE_WINDOWS	256
 #endif
 /*
  * Lines of counters: of the first processes, in the partition; in a block; and blocks
@@ -193,6 +198,12 @@ typedef struct NxmCacheSegment
 #define MIN_SCALE			22
 #define MAX_SCALE			45
 #define WINDOW_SHIFT(scale) ((scale) - 3)
+/*
+ * Where windows are too many for a small partition they are wider: on level n by n to 2n
+ * scales, to the next multiple of n + 1.
+ */
+#define MAX_LEVEL			7
+#define WIDEST_SCALE		55
 #define WINDOW_SLACK		(INT64_C(1) << 18)
 _Static_assert(WINDOW_SLACK >= NXM_CACHE_PERIOD * 5 / 4,
 			   "a pass of housekeeping may take a quarter of its period");
@@ -311,8 +322,14 @@ typedef struct NxmCachePartition
 	int			node;			/* of the space; immutable */
 	int			number;			/* immutable */
 	NxmAtomic	sparse;			/* the round of seeking them, see cache_chain.c */
+	NxmAtomic	level;			/* of windows, 0 to MAX_LEVEL */
+	NxmAtomic	strain;			/* segments sealed for others since that was changed */
+	NxmAtomic	level_since;	/* time; 0: housekeeping has not seen it yet */
 	NxmAtomic	window[NXM_CACHE_WINDOWS];	/* cells of segments with deadlines */
 	NxmAtomic	ripe[NXM_CACHE_RIPE];	/* names; 0: free */
+	NxmAtomic	nunderfull;		/* of these, about; signed */
+	NxmAtomic	underfull[NXM_CACHE_UNDERFULL]; /* names likewise, of segments sealed before
+												 * they were half full */
 	NxmAtomic	held[NXM_CACHE_HELD];	/* likewise, of some that are DRAINED */
 	NxmFreeRoom room[NXM_CACHE_ROOM_LISTS][NXM_CACHE_ROOMS];
 	/* blocks of lines: references; 0: none; or one of the above.  Seldom written */
@@ -615,9 +632,15 @@ extern bool nxm_cache_has_room(NxmCacheView *view, NxmCache *cache,
 /* Is more used than a limit, as it is by now, allows? */
 extern bool nxm_cache_is_over(NxmCacheView *view, NxmCache *cache);
 
-/* Window and scale of a deadline; 0 and 0: none. */
-extern void nxm_cache_window(int64_t deadline, int64_t now, uint32_t *scale,
-							 uint64_t *due);
+/*
+ * Window and scale of a deadline; 0 and 0: none.  By how much the scale is larger than
+ * that of the time to live.
+ */
+extern uint32_t nxm_cache_window(const NxmCachePartition *part, int64_t deadline,
+								 int64_t now, uint32_t *scale, uint64_t *due);
+/* Makes windows narrower again where that has become possible; now and then. */
+extern void nxm_cache_narrow(NxmCacheView *view, NxmCache *cache,
+							 NxmCachePartition *part);
 
 /*
  * Reserves room for an item in an open segment, which holds that segment back

@@ -23,6 +23,19 @@
 /* ... and in a small cache, with so large a part of it, lest it be all in one */
 #define WEIGHT_PART			8
 
+/*
+ * Segments of which there is one that is open, for a window of deadlines: half full, as
+ * they are on average, these take a sixteenth of the memory.
+ */
+#define WINDOW_PART			8
+#ifndef NXM_CACHE_LEAST_WINDOWS
+#define NXM_CACHE_LEAST_WINDOWS	4
+#endif
+/* When so large a part of these was sealed before it was half full windows are widened. */
+#define STRAIN				4
+/* Microseconds for which windows stay as wide as they are. */
+#define LEVEL_PERIOD		INT64_C(300000000)
+
 void
 nxm_cache_use_memory(NxmCacheView *view, NxmCache *cache, const NxmCachePartition *part)
 {
@@ -73,22 +86,102 @@ nxm_cache_has_room(NxmCacheView *view, NxmCache *cache,
 	return nxm_cache_room(view, cache, part) > beyond;
 }
 
-void
-nxm_cache_window(int64_t deadline, int64_t now, uint32_t *scale, uint64_t *due)
+uint32_t
+nxm_cache_window(const NxmCachePartition *part, int64_t deadline, int64_t now,
+				 uint32_t *scale, uint64_t *due)
 {
 	int64_t		beyond = deadline - now - 8 * WINDOW_SLACK;
 	uint32_t	log = 63 - (uint32_t) __builtin_clzll(beyond > 0 ? (uint64_t) beyond : 1);
+	/* relaxed: any level will do */
+	uint32_t	level = (uint32_t) nxm_load_relaxed(&part->level);
 
 	if (deadline == 0)
 	{
 		*scale = 0;
 		*due = 0;
-		return;
+		return 0;
 	}
-	*scale = log < MIN_SCALE ? MIN_SCALE : log > MAX_SCALE ? MAX_SCALE : log;
+	log = log < MIN_SCALE ? MIN_SCALE : log > MAX_SCALE ? MAX_SCALE : log;
+	*scale = (log + 2 * level) / (level + 1) * (level + 1);
+	if (*scale > WIDEST_SCALE)
+		*scale = WIDEST_SCALE;
 	/* the end of the window: no deadline of it is later */
 	*due = (((uint64_t) deadline - 1) >> WINDOW_SHIFT(*scale)) + 1;
 	*due <<= WINDOW_SHIFT(*scale);
+	return *scale - log;
+}
+
+/* So many windows may have an open segment at once. */
+static uint32_t
+most_windows(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
+{
+	uint64_t	segments = nxm_cache_segment_bytes(part) / NXM_CACHE_SEGMENT +
+		nxm_cache_room(view, cache, part) / cache->npartitions;
+
+	segments /= WINDOW_PART;
+	return segments < NXM_CACHE_LEAST_WINDOWS ? NXM_CACHE_LEAST_WINDOWS :
+		segments > NXM_CACHE_WINDOWS ? NXM_CACHE_WINDOWS : (uint32_t) segments;
+}
+
+/* How full the segment of a window's cell is; 0: there is none that is open. */
+static uint32_t
+used_of_cell(NxmSpace *space, uint64_t c)
+{
+	NxmCacheSegment *segment;
+	uint64_t	word;
+
+	if (c == 0 || c == CELL_CLOSED)
+		return 0;
+	segment = segment_named(space, c);
+	/* not mapped: it may be open */
+	if (segment == NULL)
+		return HEAD_UNITS;
+	word = nxm_load_relaxed(&segment->word);
+	return (SEG_LIFE(word) & CELL_LIFE_MASK) == CELL_LIFE(c) && SEG_STATE(word) == SEG_OPEN ?
+		SEG_USED(word) : 0;
+}
+
+void
+nxm_cache_narrow(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
+{
+	uint64_t	level = nxm_load_relaxed(&part->level);
+	int64_t		since = (int64_t) nxm_load_relaxed(&part->level_since);
+	uint32_t	nopen = 0;
+	int64_t		now;
+
+	if (level == 0)
+		return;
+	now = view->now(view->env);
+	if (since != 0 && since <= now && now - since < LEVEL_PERIOD)
+		return;
+	nxm_store_relaxed(&part->level_since, (uint64_t) now);
+	for (int i = 0; since != 0 && i < NXM_CACHE_WINDOWS; i++)
+		nopen += used_of_cell(view->space, nxm_load(&part->window[i])) > 0;
+	/* if that is too narrow, it is found out at the cost of so many segments */
+	if (since != 0 && nopen < most_windows(view, cache, part) / 2 + 1)
+		(void) nxm_cas(&part->level, &level, level - 1);
+}
+
+/*
+ * A window's segment is to be sealed for want of others, before it is half full.  Makes
+ * windows wider if there were many; those that are narrower are not written to any more.
+ */
+static NxmResult
+widen(NxmSpace *space, NxmCachePartition *part, uint32_t most)
+{
+	uint64_t	level = nxm_load_relaxed(&part->level);
+	NxmResult	result;
+
+	if (nxm_fetch_add_relaxed(&part->strain, 1) + 1 < most / STRAIN || level >= MAX_LEVEL)
+		return NXM_OK;
+	result = nxm_cache_seal(space, part, false);
+	if (result != NXM_OK)
+		return result;
+	nxm_store_relaxed(&part->strain, 0);
+	nxm_store_relaxed(&part->level_since, 0);
+	/* fails where another one has done it */
+	(void) nxm_cas(&part->level, &level, level + 1);
+	return NXM_EXISTS;
 }
 
 /* Is it dead for half of it, or all?  after: as it is since this many units died. */
@@ -128,6 +221,23 @@ nxm_cache_abandon(const NxmRoom *room)
 	nxm_fetch_add(&room->segment->done, room->units * DEAD_ONE + room->units);
 }
 
+/* One that finds no place stays in the order of segments. */
+static void
+note_underfull(NxmCachePartition *part, uint64_t name)
+{
+	for (int i = 0; i < NXM_CACHE_UNDERFULL; i++)
+	{
+		uint64_t	none = 0;
+
+		if (nxm_load_relaxed(&part->underfull[i]) == 0 &&
+			nxm_cas(&part->underfull[i], &none, name))
+		{
+			nxm_fetch_add_relaxed(&part->nunderfull, 1);
+			return;
+		}
+	}
+}
+
 void
 nxm_segment_seal(NxmCachePartition *part, NxmCacheSegment *segment, uint32_t page,
 				 uint64_t life)
@@ -149,6 +259,8 @@ nxm_segment_seal(NxmCachePartition *part, NxmCacheSegment *segment, uint32_t pag
 			return;
 		/* pairs with the reservations: no more room is given out */
 	} while (!nxm_cas(&segment->word, &word, word - SEG_OPEN + SEG_SEALED));
+	if (SEG_SCALE(word) != 0 && SEG_USED(word) < SEGMENT_UNITS / 2)
+		note_underfull(part, NAME_OF(page, life));
 	done = nxm_load(&segment->done);
 	if (DONE_DEAD(done) >= SEGMENT_UNITS / 2 ||
 		DONE_DEAD(done) == SEG_USED(word) - HEAD_UNITS)
@@ -218,16 +330,23 @@ owner_of(NxmSpace *space, uint64_t c, int kind, uint32_t scale, uint64_t due)
 
 /*
  * The cell of a window: the one that has it, else one that it can have.  *c: what
- * is in it.
+ * is in it.  *strain, where that is another's which is not half full: how many there
+ * may be; else 0.
  */
 static NxmAtomic *
-find_cell(NxmSpace *space, NxmCachePartition *part, uint64_t tag, int kind, uint32_t scale,
-		  uint64_t due, uint64_t *c)
+find_cell(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part, uint64_t tag,
+		  int kind, uint32_t scale, uint64_t due, uint64_t *c, uint32_t *strain)
 {
-	NxmAtomic  *best = NULL;
-	uint32_t	most = 0;
+	NxmSpace   *space = view->space;
+	NxmAtomic  *left = NULL;
+	NxmAtomic  *fullest = NULL;
+	uint64_t	left_word = 0;
+	uint32_t	most;
+	uint32_t	nopen = 0;
+	uint32_t	most_used = 0;
 
 	*c = 0;
+	*strain = 0;
 	for (uint64_t i = 0; i < NXM_CACHE_WINDOWS; i++)
 	{
 		NxmAtomic  *cell = &part->window[(tag + i) % NXM_CACHE_WINDOWS];
@@ -243,43 +362,37 @@ find_cell(NxmSpace *space, NxmCachePartition *part, uint64_t tag, int kind, uint
 			*c = word;
 			return cell;
 		}
-		if (owner == CELL_LEFT && best == NULL)
-		{
-			best = cell;
-			*c = word;
-		}
 	}
-	if (best != NULL)
-		return best;
 
-	/* of those that others write to, the one that loses least by being sealed */
-	for (int i = 0; i < NXM_CACHE_WINDOWS; i++)
+	most = most_windows(view, cache, part);
+	/* from its own place on, so that it is found there */
+	for (uint64_t i = 0; i < NXM_CACHE_WINDOWS; i++)
 	{
-		uint64_t	word = nxm_load(&part->window[i]);
-		NxmCacheSegment *segment;
-		uint64_t	state;
-		uint32_t	used = 0;
+		NxmAtomic  *cell = &part->window[(tag + i) % NXM_CACHE_WINDOWS];
+		uint64_t	word = nxm_load(cell);
+		uint32_t	used = used_of_cell(space, word);
 
-		if (word == 0 || word == CELL_CLOSED)
-			used = SEGMENT_UNITS + 1;
-		else
+		nopen += used > 0;
+		if (used == 0 && left == NULL)
 		{
-			segment = segment_named(space, word);
-			if (segment != NULL)
-			{
-				state = nxm_load_relaxed(&segment->word);
-				used = (SEG_LIFE(state) & CELL_LIFE_MASK) == CELL_LIFE(word) &&
-					SEG_STATE(state) == SEG_OPEN ? SEG_USED(state) : SEGMENT_UNITS;
-			}
+			left = cell;
+			left_word = word;
 		}
-		if (best == NULL || used > most)
+		if (used > most_used)
 		{
-			best = &part->window[i];
-			most = used;
+			fullest = cell;
+			most_used = used;
 			*c = word;
 		}
 	}
-	return best;
+	if (left != NULL && (nopen < most || fullest == NULL))
+	{
+		*c = left_word;
+		return left;
+	}
+	/* of those that others write to, the one that loses least by being sealed */
+	*strain = most_used < SEGMENT_UNITS / 2 ? most : 0;
+	return fullest;
 }
 
 /* Bytes of values elsewhere with which a segment is full. */
@@ -427,14 +540,23 @@ nxm_cache_reserve(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	{
 		NxmAtomic  *cell = &part->open[kind];
 		uint64_t	c;
+		uint32_t	strain = 0;
 		NxmResult	result;
 
 		if (scale == 0)
 			c = nxm_load(cell);
 		else
-			cell = find_cell(view->space, part, tag, kind, scale, due, &c);
+			cell = find_cell(view, cache, part, tag, kind, scale, due, &c, &strain);
 		if (c == CELL_CLOSED)
 			return NXM_DROPPED;
+		if (strain > 0)
+		{
+			result = widen(view->space, part, strain);
+			if (result == NXM_EXISTS)
+				continue;
+			if (result != NXM_OK)
+				return result;
+		}
 		if (c != 0)
 		{
 			result = take_room(view, cache, part, c, kind, scale, due, units, weight, room);

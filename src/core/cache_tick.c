@@ -402,6 +402,7 @@ tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 		if (result != NXM_OK)
 			return result;
 	}
+	nxm_cache_narrow(view, cache, part);
 	nxm_ghost_fit(view, cache, part);
 	nxm_counts_fit(view, cache, part);
 	return NXM_ABSENT;

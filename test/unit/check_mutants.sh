@@ -403,8 +403,8 @@ mutant "limit of a cache looked at, and then added to" check_cache space.h \
 	'while (!nxm_cas(counted, &before, before + bytes));' \
 	'while (nxm_fetch_add(counted, bytes), false);'
 mutant "deadline ignored on overwrite" check_cache cache.c \
-	'nxm_cache_window(write->deadline, write->now, &scale, &due);' \
-	'nxm_cache_window(old == NULL ? write->deadline : 0, write->now, &scale, &due);'
+	'nxm_cache_window(part, write->deadline, write->now, &scale, &due);' \
+	'nxm_cache_window(part, old == NULL ? write->deadline : 0, write->now, &scale, &due);'
 mutant "deadline not looked at" check_cache cache.c \
 	'return *deadline <= view->now(view->env);' 'return false;'
 mutant "copy in another window of deadlines" check_cache cache_evict.c \
@@ -512,7 +512,9 @@ mutant "cleaning that may lose what it retires" check_cache cache_chain.c \
 mutant "segment opened in a dropped cache" check_cache cache_segment.c \
 	'		if (c == CELL_CLOSED)
 			return NXM_DROPPED;
-		if (c != 0)' '		if (c != 0 && c != CELL_CLOSED)'
+' '		if (c == CELL_CLOSED)
+			c = 0;
+'
 mutant "counts freed at once" check_cache cache_counts.c \
 	'nxm_retire_epoch(space, ref);' 'nxm_free(space, ref);'
 mutant "block of counts made by two" check_cache cache_counts.c \

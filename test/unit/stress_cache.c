@@ -1150,7 +1150,8 @@ waiting_is_as_good_as_free(Worker *worker)
 
 /*
  * With no other worker: items of all sorts say the deadline that they were given, or one
- * that is sooner by a two-millionth of their time to live, but not where that is seconds.
+ * that is sooner by a two-millionth of their time to live, but not where that is seconds;
+ * where windows are wide, by a millionth.
  */
 static bool
 deadlines_are_kept(Worker *worker)
@@ -1165,12 +1166,14 @@ deadlines_are_kept(Worker *worker)
 	NxmBuffer	buffer = {.data = worker->buffer,.size = NXM_MAX_VALUE};
 	uint64_t	begin = nxm_load(&test->clock);
 	NxmResult	r;
+	NxmCachePartition *part;
 	int			shorter = 0;
 	bool		ok = true;
 
 	CHECK(worker, wanted != NULL, "no memory");
 	new_cache(worker, &test->cache, 1, 1000);
 	open_view(worker, &f.view);
+	part = nxm_at(f.view.space, nxm_load(&test->cache.partition[0]));
 	for (int i = 0; i < 64 * NKEYS * NLENS * ROUNDS && ok; i++)
 	{
 		uint32_t	len = lens[i % NLENS];
@@ -1180,10 +1183,12 @@ deadlines_are_kept(Worker *worker)
 										 env_below(&worker->random, UINT32_MAX) %
 										 (UINT64_C(1) << scale));
 		int64_t		kept = 0;
+		int			level = i / 3 % (MAX_LEVEL + 1);
 		int64_t		deadline;
 		NxmValue	value = {wanted, len, NXM_BYTEA};
 
 		/* the end of a window, its beginning, and anywhere */
+		nxm_store(&part->level, (uint64_t) level);
 		nxm_fetch_add(&test->clock, env_below(&worker->random, 1000));
 		deadline = now(test) + ttl;
 		if (i % 3 != 0)
@@ -1203,10 +1208,10 @@ deadlines_are_kept(Worker *worker)
 		CHECK(worker, r == NXM_OK || r == NXM_EXISTS, "set: %d", (int) r);
 		ENV_DO(f.view.space, r, nxm_cache_get(&f.view, &test->cache, &key, &buffer, &kept));
 		ok = r == NXM_OK && buffer.len == len && memcmp(buffer.data, wanted, len) == 0 &&
-			kept <= deadline && deadline - kept <= ttl >> 21;
+			kept <= deadline && deadline - kept <= ttl >> (level == 0 ? 21 : 20);
 		if (!ok)
-			printf("# key of %u, value of %u, a TTL of %lld: %d, sooner by %lld\n", key.len, len,
-				   (long long) ttl, (int) r, (long long) (deadline - kept));
+			printf("# key of %u, value of %u, a TTL of %lld, level %d: %d, sooner by %lld\n",
+				   key.len, len, (long long) ttl, level, (int) r, (long long) (deadline - kept));
 		shorter += kept < deadline;
 	}
 	CHECK(worker, shorter > 0, "no deadline was rounded");
@@ -1249,6 +1254,54 @@ set_with_ttl(Filling *f, int64_t ttl, int64_t deadline)
 	nxm_store(&test->clock, (uint64_t) (deadline - ttl));
 	r = set(&f->view, &test->cache, make_key(&k, 't', 0, f->next++), &value, deadline, false);
 	CHECK(f->worker, r == NXM_OK, "set with a deadline: %d", (int) r);
+}
+
+/*
+ * With no other worker: a small cache with times to live of all lengths is full of entries
+ * for two thirds, although there are more windows of deadlines than it may have segments
+ * open; and with one time to live, after that, windows become narrower.
+ */
+static bool
+many_windows(Worker *worker, int64_t least, int64_t most)
+{
+	enum { PAGES = 128, SETS = 100000, ENTRY = 128 };
+	Test	   *test = worker->test;
+	Filling		f = {.worker = worker};
+	NxmCachePartition *part;
+	NxmCacheStats stats;
+	int64_t		begin = now(test);
+	uint64_t	level;
+	uint64_t	entries;
+	bool		narrower;
+
+	new_cache(worker, &test->cache, 1, PAGES);
+	open_view(worker, &f.view);
+	part = nxm_at(f.view.space, nxm_load(&test->cache.partition[0]));
+	for (int i = 0; i < SETS; i++)
+	{
+		int64_t		ttl = (least + env_below(&worker->random, (uint32_t) (most - least))) * 1000000;
+
+		set_with_ttl(&f, ttl, begin + ttl);
+		if (i % 1000 == 0)
+			pass(&f, begin);
+	}
+	(void) nxm_cache_stats(&f.view, &test->cache, 0, &stats);
+	entries = stats.entries;
+	level = nxm_load(&part->level);
+	for (int i = 0; i < 4; i++)
+	{
+		/* past all windows */
+		begin += most * INT64_C(100000000);
+		set_with_ttl(&f, most * 1000000, begin + most * 1000000);
+		pass(&f, begin);
+	}
+	printf("# %llu entries in %d MB, windows of level %llu, then %llu\n", (unsigned long long) entries,
+		   PAGES * NXM_PAGE_SIZE / 1048576, (unsigned long long) level,
+		   (unsigned long long) nxm_load(&part->level));
+	nxm_store(&test->clock, (uint64_t) begin);
+	narrower = nxm_load(&part->level) < level;
+	drop_cache(worker, &test->cache, NULL);
+	return entries > PAGES * NXM_PAGE_SIZE / ENTRY * 2 / 3 && level > 0 && narrower;
 }
 
 /*
@@ -1744,6 +1797,8 @@ main(int argc, char **argv)
 		stress_ok(waiting_is_as_good_as_free(worker), "an index is kept while memory waits for the epoch");
 		stress_ok(few_and_long(worker), "an index that few entries need makes room for them");
 		stress_ok(deadlines_are_kept(worker), "deadlines are kept to a two-millionth of the TTL");
+		stress_ok(many_windows(worker, 60, 3600), "a small cache has room for entries of many times to live");
+		stress_ok(many_windows(worker, 60, 1000000), "and for those between a minute and days");
 		stress_ok(expires_in_time(worker), "what has expired is reclaimed in time, whatever its TTL");
 		stress_ok(windows_keep_apart(worker), "windows of deadlines write to segments of their own");
 		stress_ok(others_pass_by(worker), "of what is evicted a reader holds one segment back, and no others");
