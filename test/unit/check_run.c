@@ -517,13 +517,13 @@ on_signal(int number)
 {
 	if (self == HOST)
 	{
-		if (number == SIGALRM)
+		if (number == SIGPROF)
 			return;
 		signal(number, SIG_DFL);
 		raise(number);
 		return;
 	}
-	if (number == SIGALRM)
+	if (number == SIGPROF)
 	{
 		static int	last_steps;
 
@@ -541,7 +541,7 @@ on_signal(int number)
 static void
 catch_signals(void)
 {
-	static const int numbers[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGALRM};
+	static const int numbers[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGPROF};
 	stack_t		alternative = {0};
 	struct sigaction action = {0};
 	struct itimerval every = {{2, 0}, {2, 0}};
@@ -554,7 +554,8 @@ catch_signals(void)
 	action.sa_flags = SA_ONSTACK | SA_NODEFER | SA_RESTART;
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
 		sigaction(numbers[i], &action, NULL);
-	setitimer(ITIMER_REAL, &every, NULL);
+	/* processor time: a busy machine may not let it run for seconds */
+	setitimer(ITIMER_PROF, &every, NULL);
 }
 
 static double

@@ -10,6 +10,8 @@
 
 #define AREA		(256 * 1024)
 #define SEQUENCES	200
+#define TAUGHT		40			/* sequences that all record */
+#define ENOUGH		(10 * TAUGHT * LENGTH)	/* blocks of them, most of them predicted */
 #define LENGTH		30
 #define RELATIONS	20
 #define MOST		16
@@ -82,11 +84,14 @@ sequence(Worker *worker, NxmPredictorSession *session, uint32_t number)
 static void
 learn(Worker *worker)
 {
+	Test	   *test = worker->test;
 	NxmPredictorSession session;
 
 	nxm_predictor_begin(&session);
-	while (stress_go(worker))
-		sequence(worker, &session, env_below(&worker->random, 40));
+	/* also where the machine and the sanitizer are slow: each of them is new once */
+	while (stress_go(worker) || (nxm_load(&test->recorded) < ENOUGH &&
+								 nxm_load_relaxed(&worker->env->world->failed) == 0))
+		sequence(worker, &session, env_below(&worker->random, TAUGHT));
 	nxm_predictor_end(predictor_of(worker), &session);
 }
 
