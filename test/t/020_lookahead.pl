@@ -171,6 +171,8 @@ foreach my $limit (1, 3, 10, 50)
 }
 
 # backward in a hash index: a cursor that went to its end while all was cached
+my $backward_used;
+for my $try (1 .. 4)
 {
 	my $s = session($node);
 	ask($s, 'BEGIN; SELECT count(pad) FROM w WHERE f = 7; DECLARE c SCROLL CURSOR FOR SELECT k, ctid FROM w WHERE f = 7');
@@ -180,11 +182,19 @@ foreach my $limit (1, 3, 10, 50)
 	$node->safe_psql('postgres', 'SET nexusmem.enable_prefetch = off; SELECT sum(length(pad)) FROM t WHERE k > 0; CHECKPOINT');
 	evict($node, @files);
 	my @backward = split /\n/, ask($s, 'FETCH BACKWARD ALL FROM c');
-	is_deeply(\@backward, [ reverse @forward ], 'hash, backward: same rows');
 	my ($used, $wasted) = split /\|/, ask($s, q{SELECT used, wasted FROM nexusmem.session_prefetch() WHERE kind = 'index'});
-	cmp_ok($used - $before, '>=', 150, 'hash, backward: blocks are read ahead and used');
+	$backward_used = $used - $before;
+	# on a busy machine reads may look like cached ones, as in reads_ahead()
+	if ($try < 4 && $backward_used < 150 && "@backward" eq join(' ', reverse @forward))
+	{
+		close_session($s);
+		next;
+	}
+	is_deeply(\@backward, [ reverse @forward ], 'hash, backward: same rows');
+	cmp_ok($backward_used, '>=', 150, 'hash, backward: blocks are read ahead and used');
 	cmp_ok($wasted, '<=', 32, 'hash, backward: nearly all of them used');
 	close_session($s);
+	last;
 }
 
 # How far ahead an array scan of the table reads for ten rows or fewer: it begins at the

@@ -133,6 +133,8 @@ sub start_victims
 {
 	my ($n) = @_;
 	my @started;
+	# those of the round before, which are leaving
+	wait_for(q{SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'victim'});
 	my $before = q1(q{SELECT coalesce(nexusmem.counter_get('rounds'), 0)});
 	foreach my $i (1 .. $n)
 	{
@@ -362,14 +364,15 @@ foreach my $p (@places)
 	is(ask($session, $look), $seen, "$place: what others see");
 	# the first that was not held up by what else the machine does
 	my $took;
-	for (1 .. 5) { last if ($took = others($session, 1)) < 5 * $alone + 1; }
-	cmp_ok($took, '<', 5 * $alone + 1, "$place: at full speed");
+	for (1 .. 5) { last if ($took = others($session, 1)) < 5 * $alone + 30; }
+	cmp_ok($took, '<', 5 * $alone + 30, "$place: at full speed");
 	others($session, $_) foreach 2 .. 3;
 	# once to have all of their own, then by the clock for one that only reads
 	is(overwrite(0, 1, @writers), '', "$place: others overwrite what is there");
 	my $used = used();
 	is(overwrite($place eq 'get' ? 10 : 0, 20, @writers), '', "$place: more than 20 MB of it");
-	cmp_ok(used(), '<', $used + $MB, "$place: memory stays bounded");
+	# a writer that was held up in an operation may have kept more for a moment
+	ok(wait_for("SELECT sum(used_bytes) < $used + $MB FROM nexusmem.node_memory"), "$place: memory stays bounded");
 	is(ask($session, q{SELECT nexusmem.map_clear('m') > 0; SELECT prepare(); SELECT nexusmem.queue_drop('q')}), "t\n\nt", "$place: the map is cleared, the queue dropped");
 	ok(wait_for(qq{SELECT state = 'degraded' AND detail ~ 'process $s->{pid} is stopped' FROM nexusmem.status WHERE feature = 'structure memory'}), "$place: status names the process");
 	kill 'CONT', $s->{pid};

@@ -160,7 +160,8 @@ my @again = grep { $_->{way} ne 'writing' } @list;
 @again = @again[ 0 .. 299 ] if @again > 300;
 $node->append_conf('postgresql.conf', 'nexusmem.enable_learned_prefetch = on');
 $node->reload;
-$node->poll_query_until('postgres', 'SHOW nexusmem.enable_learned_prefetch', 'on');
+# its memory is there
+$node->poll_query_until('postgres', q{SELECT detail ~ 'associations' FROM nexusmem.status WHERE feature = 'learned look-ahead'});
 psql('learned', map { both_runs($_) } @again);
 my $second = results('learned');
 my $differ = 0;

@@ -85,7 +85,7 @@ sub run
 {
 	my ($n, $tables, $order) = @_;
 	my $got = $n->safe_psql('postgres', <<SQL);
-SET statement_timeout = '60s';
+SET statement_timeout = '${PostgreSQL::Test::Utils::timeout_default}s';
 SELECT md5(string_agg(d, ',' ORDER BY p)) FROM (SELECT p, page(p, $tables) AS d FROM (SELECT p FROM generate_series(1, $pages) p ORDER BY $order) o OFFSET 0) s;
 SELECT issued, used, wasted, skipped FROM nexusmem.session_prefetch() WHERE kind = 'learned';
 SQL
