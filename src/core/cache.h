@@ -119,11 +119,13 @@
  * has.  So one in eight segments may be open, and at most NXM_CACHE_WINDOWS.  A window that
  * is one too many takes the place of the fullest one.  Where that was less than half full,
  * windows are soon widened, by levels: on level n a window is that of a TTL 2^n to 2^2n
- * times as long, of one scale in n + 1.  Housekeeping goes back a level every few minutes
+ * times as long, of one scale in n + 1; what is copied follows, if its deadline can still
+ * be told within a four-millionth of what is left.  Housekeeping goes back a level every few minutes
  * if few windows are open.  What was sealed before it was half full is evicted before all
  * that is not expired or dead.  With TTLs drawn from a minute to an hour 8 MB have 84 % of the
  * entries that there would be without deadlines, on level 3, where each item would
- * else soon have a segment of its own; with TTLs to a month 80 %, on level 4.  Deadlines are
+ * else soon have a segment of its own; with TTLs to a month 80 %, on level 4.  (Partitions of
+ * less than some 4 MB have half, those of a few segments fewer.)  Deadlines are
  * kept on all levels; what is expired keeps its memory the longer, or until that is needed.
  *
  * Time is microseconds of any clock that all processes share; deadline 0: none.  An

@@ -633,6 +633,8 @@ nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, NxmReach reach,
 		if (result != NXM_ABSENT || reach < REACH_ALL)
 			return result;
 		/* a cache of a few segments that are all open */
+		if (tries == 0)
+			nxm_cache_widen_few(space, part);
 		result = nxm_cache_seal(space, part, false);
 		if (result != NXM_OK)
 			return result;

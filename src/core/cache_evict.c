@@ -76,31 +76,47 @@ find_slot(const NxmPlace *place, NxmRef ref, NxmAtomic **slot, uint64_t *word)
 }
 
 /*
- * Copies an item to another segment.  NXM_OK: the room is reserved and written,
- * to be published; NXM_NEED_MEMORY: there is none.
+ * Copies an item to another segment: of the same window, however near that is, unless
+ * windows have become wider.  NXM_OK: the room is reserved and written, to be published;
+ * NXM_NEED_MEMORY: there is none.
  */
 static NxmResult
 copy_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
-		  const NxmVictim *victim, NxmRef ref, int kind, NxmRoom *room)
+		  const NxmVictim *victim, NxmRef ref, int kind, int64_t now, NxmRoom *room)
 {
 	NxmSpace   *space = view->space;
 	const char *item = nxm_at(space, ref);
 	uint32_t	header = item_header(item);
-	uint32_t	units = item_units(header);
 	uint32_t	scale = SEG_SCALE(victim->word);
+	uint64_t	due = nxm_load_relaxed(&victim->segment->due);
+	int64_t		deadline = item_deadline(space, ref, item, header);
+	uint32_t	wider = nxm_cache_wider_scale(part, scale, deadline - now);
 	uint64_t	weight = (header & C_BIG) != 0 ? big_bytes(item_big(item, header)) : 0;
+	uint32_t	copied = header;
 	char	   *to;
 	NxmResult	result;
 
-	/* of the same window, however near that is, so that the item can stay as it is */
-	result = nxm_cache_reserve(view, cache, part, kind, scale,
-							   nxm_load_relaxed(&victim->segment->due), units,
+	if (wider != scale)
+	{
+		scale = wider;
+		due = due_of(deadline, scale);
+		copied &= ~C_SHORT;
+	}
+	result = nxm_cache_reserve(view, cache, part, kind, scale, due, item_units(copied),
 							   weight, true, room);
 	if (result != NXM_OK)
 		return result;
 	to = nxm_at(space, room->ref);
-	NXM_READS(item, (size_t) units * NXM_REF_UNIT);
-	nxm_copy_in(to, item, (size_t) units * NXM_REF_UNIT);
+	NXM_READS(item, (size_t) item_units(header) * NXM_REF_UNIT);
+	if (copied == header && scale == SEG_SCALE(victim->word))
+		nxm_copy_in(to, item, (size_t) item_units(header) * NXM_REF_UNIT);
+	else
+	{
+		NXM_SET(((uint32_t *) to)[0], copied);
+		NXM_SET(((uint32_t *) to)[1], lack_of(deadline, due, scale, LACK_BITS));
+		nxm_copy_in(to + item_key_offset(copied), item_key(item, header),
+					C_KEY_LEN(header) + ((header & C_BIG) != 0 ? sizeof(NxmRef) : C_LEN(header)));
+	}
 	return NXM_OK;
 }
 
@@ -166,7 +182,7 @@ take_out(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			if (room.ref == 0)
 			{
 				result = copy_item(view, cache, part, victim, ref,
-								   victim->compact ? kind : KIND_MAIN, &room);
+								   victim->compact ? kind : KIND_MAIN, now, &room);
 				if (result == NXM_NEED_CHUNK ||
 					(result != NXM_OK && victim->compact))
 					return result;
@@ -184,6 +200,10 @@ take_out(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 			continue;
 		if (to != EMPTY)
 		{
+			/* a sum, as that of the bytes of what is dead is */
+			if (room.units != item_units(header))
+				nxm_map_count(space, &part->index, 0,
+							  ((int64_t) room.units - item_units(header)) * NXM_REF_UNIT);
 			nxm_cache_commit(&room);
 			nxm_cache_dead(space, part, ref, item_units(header));
 			return NXM_OK;

@@ -445,6 +445,13 @@ lack_shift(uint32_t scale, uint32_t bits)
 /* Bits of what lacks, of an item that is not short. */
 #define LACK_BITS			31
 
+/* The end of a deadline's window: no deadline of it is later. */
+static inline uint64_t
+due_of(int64_t deadline, uint32_t scale)
+{
+	return ((((uint64_t) deadline - 1) >> WINDOW_SHIFT(scale)) + 1) << WINDOW_SHIFT(scale);
+}
+
 /* What a deadline lacks to the end of its window, for an item: rounded up. */
 static inline uint32_t
 lack_of(int64_t deadline, uint64_t due, uint32_t scale, uint32_t bits)
@@ -638,6 +645,14 @@ extern bool nxm_cache_is_over(NxmCacheView *view, NxmCache *cache);
  */
 extern uint32_t nxm_cache_window(const NxmCachePartition *part, int64_t deadline,
 								 int64_t now, uint32_t *scale, uint64_t *due);
+/*
+ * The scale for a copy of an item from a segment of this scale: wider, if windows are by
+ * now and its deadline can be told as well.  left: microseconds to that.
+ */
+extern uint32_t nxm_cache_wider_scale(const NxmCachePartition *part, uint32_t scale,
+									  int64_t left);
+/* Makes windows wider where all segments that there are are open. */
+extern void nxm_cache_widen_few(NxmSpace *space, NxmCachePartition *part);
 /* Makes windows narrower again where that has become possible; now and then. */
 extern void nxm_cache_narrow(NxmCacheView *view, NxmCache *cache,
 							 NxmCachePartition *part);

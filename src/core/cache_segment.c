@@ -33,6 +33,8 @@
 #endif
 /* When so large a part of these was sealed before it was half full windows are widened. */
 #define STRAIN				4
+/* More than one time to live has open at once, of each kind, but for moments. */
+#define FEW_WINDOWS			3
 /* Microseconds for which windows stay as wide as they are. */
 #define LEVEL_PERIOD		INT64_C(300000000)
 
@@ -105,9 +107,7 @@ nxm_cache_window(const NxmCachePartition *part, int64_t deadline, int64_t now,
 	*scale = (log + 2 * level) / (level + 1) * (level + 1);
 	if (*scale > WIDEST_SCALE)
 		*scale = WIDEST_SCALE;
-	/* the end of the window: no deadline of it is later */
-	*due = (((uint64_t) deadline - 1) >> WINDOW_SHIFT(*scale)) + 1;
-	*due <<= WINDOW_SHIFT(*scale);
+	*due = due_of(deadline, *scale);
 	return *scale - log;
 }
 
@@ -115,7 +115,8 @@ nxm_cache_window(const NxmCachePartition *part, int64_t deadline, int64_t now,
 static uint32_t
 most_windows(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 {
-	uint64_t	segments = nxm_cache_segment_bytes(part) / NXM_CACHE_SEGMENT +
+	uint64_t	bytes = nxm_cache_segment_bytes(part) + nxm_load_relaxed(&part->big);
+	uint64_t	segments = bytes / NXM_CACHE_SEGMENT +
 		nxm_cache_room(view, cache, part) / cache->npartitions;
 
 	segments /= WINDOW_PART;
@@ -123,7 +124,17 @@ most_windows(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 		segments > NXM_CACHE_WINDOWS ? NXM_CACHE_WINDOWS : (uint32_t) segments;
 }
 
-/* How full the segment of a window's cell is; 0: there is none that is open. */
+/* How full a segment is, in units: with what its values take that are elsewhere. */
+static uint32_t
+fullness(const NxmCacheSegment *segment, uint64_t word)
+{
+	uint64_t	full = SEG_USED(word) +
+		nxm_load_relaxed(&segment->weight) / NXM_REF_UNIT;
+
+	return full > SEGMENT_UNITS ? SEGMENT_UNITS : (uint32_t) full;
+}
+
+/* That of a window's cell; 0: there is none that is open. */
 static uint32_t
 used_of_cell(NxmSpace *space, uint64_t c)
 {
@@ -138,7 +149,7 @@ used_of_cell(NxmSpace *space, uint64_t c)
 		return HEAD_UNITS;
 	word = nxm_load_relaxed(&segment->word);
 	return (SEG_LIFE(word) & CELL_LIFE_MASK) == CELL_LIFE(c) && SEG_STATE(word) == SEG_OPEN ?
-		SEG_USED(word) : 0;
+		fullness(segment, word) : 0;
 }
 
 void
@@ -160,6 +171,33 @@ nxm_cache_narrow(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 	/* if that is too narrow, it is found out at the cost of so many segments */
 	if (since != 0 && nopen < most_windows(view, cache, part) / 2 + 1)
 		(void) nxm_cas(&part->level, &level, level - 1);
+}
+
+uint32_t
+nxm_cache_wider_scale(const NxmCachePartition *part, uint32_t scale, int64_t left)
+{
+	uint32_t	level = (uint32_t) nxm_load_relaxed(&part->level);
+	uint32_t	wider = (scale + level) / (level + 1) * (level + 1);
+
+	if (scale == 0 || wider > WIDEST_SCALE ||
+		(lack_shift(wider, LACK_BITS) > 0 &&
+		 INT64_C(1) << lack_shift(wider, LACK_BITS) > left >> 22))
+		return scale;
+	return wider;
+}
+
+void
+nxm_cache_widen_few(NxmSpace *space, NxmCachePartition *part)
+{
+	uint64_t	level = nxm_load_relaxed(&part->level);
+	int			nopen = 0;
+
+	for (int i = 0; i < NXM_CACHE_WINDOWS; i++)
+		nopen += used_of_cell(space, nxm_load(&part->window[i])) > 0;
+	if (nopen < FEW_WINDOWS || level >= MAX_LEVEL)
+		return;
+	nxm_store_relaxed(&part->level_since, 0);
+	(void) nxm_cas(&part->level, &level, level + 1);
 }
 
 /*
@@ -259,7 +297,7 @@ nxm_segment_seal(NxmCachePartition *part, NxmCacheSegment *segment, uint32_t pag
 			return;
 		/* pairs with the reservations: no more room is given out */
 	} while (!nxm_cas(&segment->word, &word, word - SEG_OPEN + SEG_SEALED));
-	if (SEG_SCALE(word) != 0 && SEG_USED(word) < SEGMENT_UNITS / 2)
+	if (SEG_SCALE(word) != 0 && fullness(segment, word) < SEGMENT_UNITS / 2)
 		note_underfull(part, NAME_OF(page, life));
 	done = nxm_load(&segment->done);
 	if (DONE_DEAD(done) >= SEGMENT_UNITS / 2 ||

@@ -408,8 +408,8 @@ mutant "deadline ignored on overwrite" check_cache cache.c \
 mutant "deadline not looked at" check_cache cache.c \
 	'return *deadline <= view->now(view->env);' 'return false;'
 mutant "copy in another window of deadlines" check_cache cache_evict.c \
-	'nxm_load_relaxed(&victim->segment->due), units,' \
-	'nxm_load_relaxed(&victim->segment->due) + (scale != 0) * (UINT64_C(1) << WINDOW_SHIFT(scale)), units,'
+	'due = nxm_load_relaxed(&victim->segment->due);' \
+	'due = nxm_load_relaxed(&victim->segment->due) + (scale != 0) * (UINT64_C(1) << WINDOW_SHIFT(scale));'
 mutant "age of the oldest segment by no segments" check_cache cache_chain.c \
 	'small + main == 0 || ' ''
 mutant "ghost counted twice" check_cache cache_ghost.c \

@@ -1304,6 +1304,57 @@ many_windows(Worker *worker, int64_t least, int64_t most)
 	return entries > PAGES * NXM_PAGE_SIZE / ENTRY * 2 / 3 && level > 0 && narrower;
 }
 
+/* Hits of reads of long values, which a miss writes, while those wanted change slowly. */
+static int
+long_hits(Worker *worker, int64_t ttl, uint64_t *level)
+{
+	enum { PAGES = 256, LEN = 20000, READS = 20000, WANTED = 800 };
+	Test	   *test = worker->test;
+	Filling		f = {.worker = worker};
+	NxmBuffer	buffer = {.data = worker->buffer,.size = NXM_MAX_VALUE};
+	NxmValue	value = {worker->buffer2, LEN, NXM_BYTEA};
+	uint64_t	begin = nxm_load(&test->clock);
+	int			hits = 0;
+
+	new_cache(worker, &test->cache, 1, PAGES);
+	open_view(worker, &f.view);
+	for (int i = 0; i < READS; i++)
+	{
+		KeyText		text;
+		const NxmKey *key = make_key(&text, 't', 0, (uint32_t) i / 20 + env_below(&worker->random, WANTED));
+		NxmResult	r;
+
+		nxm_fetch_add(&test->clock, 100000);
+		ENV_DO(f.view.space, r, nxm_cache_get(&f.view, &test->cache, key, &buffer, NULL));
+		hits += r == NXM_OK;
+		if (r != NXM_OK)
+			r = set(&f.view, &test->cache, key, &value, ttl == 0 ? 0 : now(test) + ttl, false);
+		CHECK(worker, r == NXM_OK, "set of a long value: %d", (int) r);
+		if (i % 100 == 0)
+			pass(&f, now(test));
+	}
+	*level = nxm_load(&((NxmCachePartition *) nxm_at(f.view.space, nxm_load(&test->cache.partition[0])))->level);
+	nxm_store(&test->clock, begin);
+	drop_cache(worker, &test->cache, NULL);
+	return hits;
+}
+
+/*
+ * With no other worker: long values, of whose segments few bytes are used, are kept
+ * nearly as well with a time to live as without, and windows are as narrow as ever.
+ */
+static bool
+long_values_expire(Worker *worker)
+{
+	uint64_t	level;
+	int			without = long_hits(worker, 0, &level);
+	int			with = long_hits(worker, INT64_C(3600000000), &level);
+
+	printf("# %d hits without deadlines, %d with, windows of level %llu\n", without, with,
+		   (unsigned long long) level);
+	return with >= without - without / 4 && level == 0;
+}
+
 /*
  * With no other worker: are the bytes of one entry free in time, where the last pass
  * before is as long before as can be?  *after: all that came before is gone.
@@ -1799,6 +1850,7 @@ main(int argc, char **argv)
 		stress_ok(deadlines_are_kept(worker), "deadlines are kept to a two-millionth of the TTL");
 		stress_ok(many_windows(worker, 60, 3600), "a small cache has room for entries of many times to live");
 		stress_ok(many_windows(worker, 60, 1000000), "and for those between a minute and days");
+		stress_ok(long_values_expire(worker), "long values that expire are kept like others");
 		stress_ok(expires_in_time(worker), "what has expired is reclaimed in time, whatever its TTL");
 		stress_ok(windows_keep_apart(worker), "windows of deadlines write to segments of their own");
 		stress_ok(others_pass_by(worker), "of what is evicted a reader holds one segment back, and no others");
