@@ -335,7 +335,8 @@ chunk_bytes(NxmSpace *space, int node)
 	{
 		struct statvfs fs;
 
-		if (statvfs("/dev/shm", &fs) == 0)
+		/* one that has no limit says that it has no blocks */
+		if (statvfs("/dev/shm", &fs) == 0 && fs.f_blocks != 0)
 			bytes = Min(bytes, (uint64) fs.f_bavail * fs.f_frsize / 2);
 	}
 	bytes = Min(Max(bytes, LEAST_CHUNK_BYTES), MOST_CHUNK_BYTES);

@@ -159,7 +159,7 @@ sub needs_shm
 	return;
 }
 
-# A /dev/shm of $mb MB, in a mount namespace of its own: a shell that runs $command there.
+# A /dev/shm of $mb MB, 0: without a limit, in a mount namespace of its own: a shell that runs $command there.
 sub in_small_shm
 {
 	my ($mb, $command) = @_;

@@ -214,7 +214,7 @@ foreach my $conf (sort keys %kind)
 # /dev/shm too small, in a mount namespace with a small one of its own
 SKIP:
 {
-	skip 'not allowed to mount here', 11 if !may_mount();
+	skip 'not allowed to mount here', 14 if !may_mount();
 	make('small', "nexusmem.num_nodes = 1\n");
 	is(start_in_small_shm($node, 16), 0, '/dev/shm of 16 MB: the server starts');
 	q1('CREATE EXTENSION nexusmem');
@@ -232,6 +232,14 @@ SKIP:
 	is(fill('m', 1, 5000), '5000', 'and filled again');
 	like(status(), qr/^active/, 'status');
 	unlike(server_log($node), qr/terminated by signal|TRAP|PANIC/, 'no SIGBUS');
+	system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
+
+	# one without a limit says that it has no blocks at all
+	make('unlimited', "nexusmem.num_nodes = 1\n");
+	is(start_in_small_shm($node, 0), 0, '/dev/shm without a limit: the server starts');
+	q1('CREATE EXTENSION nexusmem');
+	is(fill('m', 1, 20000), '20000', 'filled');
+	like(status(), qr/^active: .* in [2-9] segments/, 'and segments grow as in any other');
 	system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
 }
 
