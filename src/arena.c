@@ -128,11 +128,16 @@ nxm_arena_size(void)
 		nxm_space_size(process_count()) + NXM_CACHE_LINE;
 }
 
+static int
+limit_kb(int account)
+{
+	return account == NXM_CACHE_ACCOUNT ? nxm_cache_size : nxm_memory_limit;
+}
+
 static uint64
 limit_pages(NxmSpaceShared *shared, int account)
 {
-	int			kb = account == NXM_CACHE_ACCOUNT ? nxm_cache_size : nxm_memory_limit;
-	uint64		pages = (uint64) kb * 1024 / NXM_PAGE_SIZE;
+	uint64		pages = (uint64) limit_kb(account) * 1024 / NXM_PAGE_SIZE;
 	uint64		descriptors = nxm_chunk_descriptor_pages(shared, account);
 
 	return pages > descriptors ? pages - descriptors : 0;
@@ -157,7 +162,11 @@ store_limits(NxmAnchor *a, TimestampTz as_of)
 		return;
 	a->limits_as_of = as_of;
 	for (int i = 0; i < NXM_ACCOUNTS; i++)
+	{
+		/* to be told, which orders nothing */
+		nxm_store_relaxed(&a->limit_kb[i], (uint64) limit_kb(i));
 		nxm_store_relaxed(&shared->account[i].page_limit, limit_pages(shared, i));
+	}
 }
 
 /* ptr is aligned, and nobody else sees it. */
@@ -613,24 +622,34 @@ borrow(NxmSpace *space, int node, TimestampTz now)
 	return false;
 }
 
+/*
+ * Segments stay until a restart.  Those made below a higher limit may take more than the
+ * one in force with their descriptors alone, and then nothing that a user frees helps.
+ */
 static void
 raise_limit_reached(NxmSpace *space)
 {
 	int			account = space->need_account;
-	uint64		kb = (nxm_load(&space->shared->account[account].page_limit) +
-					  nxm_chunk_descriptor_pages(space->shared, account)) *
+	bool		caches = account == NXM_CACHE_ACCOUNT;
+	bool		none_left = nxm_load(&space->shared->account[account].page_limit) == 0;
+	uint64		kb = nxm_load_relaxed(&anchor->limit_kb[account]);
+	uint64		descriptors_kb = nxm_chunk_descriptor_pages(space->shared, account) *
 		(NXM_PAGE_SIZE / 1024);
 
-	if (account == NXM_CACHE_ACCOUNT)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("caches have reached their memory limit"),
-				 errdetail("The limit is " UINT64_FORMAT " kB.", kb),
-				 errhint("Drop caches, or raise nexusmem.cache_size and reload the configuration.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 caches ? errmsg("caches have reached their memory limit") :
 			 errmsg("shared structures have reached their memory limit"),
+			 none_left ?
+			 errdetail("The limit is " UINT64_FORMAT " kB, and what describes the segments that were made takes " UINT64_FORMAT " kB until the server restarts.",
+					   kb, descriptors_kb) :
 			 errdetail("The limit is " UINT64_FORMAT " kB.", kb),
+			 caches ?
+			 (none_left ?
+			  errhint("Restart the server, or raise nexusmem.cache_size and reload the configuration.") :
+			  errhint("Drop caches, or raise nexusmem.cache_size and reload the configuration.")) :
+			 none_left ?
+			 errhint("Restart the server, or raise nexusmem.memory_limit and reload the configuration.") :
 			 errhint("Remove entries, drop structures, or raise nexusmem.memory_limit and reload the configuration.")));
 }
 

@@ -36,6 +36,7 @@ typedef struct NxmAnchor
 	uint32		tranche;		/* of the locks; immutable */
 	LWLock		grow_lock;		/* who adds chunks, or changes the limits in force */
 	int64		limits_as_of;	/* when these were read by who stored them; the lock's */
+	NxmAtomic	limit_kb[NXM_ACCOUNTS]; /* the settings in force; changed under the lock */
 	LWLock		registry_lock;	/* creating, dropping and sharing; see registry.c */
 	NxmAtomic	generation;		/* of names and privileges: a change voids what call
 								 * sites remember; and NXM_CLOSED of registry.h */

@@ -95,7 +95,7 @@ nxm_arena_report(NxmArenaReport *report)
 		uint64		descriptors = nxm_chunk_descriptor_pages(shared, i);
 
 		report->used[i] = (nxm_load(&shared->account[i].pages) + descriptors) * NXM_PAGE_SIZE;
-		report->limit[i] = (nxm_load(&shared->account[i].page_limit) + descriptors) * NXM_PAGE_SIZE;
+		report->limit[i] = nxm_load_relaxed(&nxm_anchor_if_any()->limit_kb[i]) * 1024;
 	}
 	report->stopped_pid = stopped_process(shared, &report->held_items);
 	report->epoch_limbo = nxm_load(&shared->limbo);
