@@ -4,7 +4,8 @@
  *
  * One account of the space bounds all of them, so one that grows may have to take
  * memory from another: the largest, whose reference is in anchor->largest.  The
- * worker chooses it at each of its passes; without a worker whoever needs it does.
+ * worker chooses it at each of its passes, and between these whoever finds nothing to
+ * take there.
  * The word is changed under the registry lock alone, and reset when that cache is
  * dropped, so a section that finds a cache there may use it to its end.
  *
@@ -95,6 +96,7 @@ nxm_cache_least_bytes(void)
 typedef struct Largest
 {
 	bool		any;
+	uint64		used;			/* 0: it is empty, whatever its index takes */
 	NxmObjectInfo info;
 } Largest;
 
@@ -102,11 +104,12 @@ static void
 compare(const NxmObjectInfo *info, void *context)
 {
 	Largest    *largest = context;
+	uint64		used = info->cache_is_empty ? 0 : info->cache_used;
 
-	if (info->kind != NXM_KIND_CACHE ||
-		(largest->any && info->cache_used <= largest->info.cache_used))
+	if (info->kind != NXM_KIND_CACHE || (largest->any && used <= largest->used))
 		return;
 	largest->any = true;
+	largest->used = used;
 	largest->info = *info;
 }
 
@@ -256,12 +259,24 @@ tick_one(NxmObjectInfo *info, volatile sig_atomic_t *stop)
 	return result;
 }
 
+/*
+ * Is a cache that is there the one that gives way?  The word says so, and not what this
+ * process last stored there, for sessions choose as well.
+ */
+static bool
+is_chosen(const NxmObjectInfo *info)
+{
+	NxmRef		ref = nxm_load_relaxed(&nxm_registry_anchor->largest);
+
+	return ref != 0 &&
+		nxm_at(nxm_registry_space, ref) == (void *) &info->object->u.c.cache;
+}
+
 int
 nxm_caches_tick(volatile sig_atomic_t *stop)
 {
 	static CacheList list;
 	static uint64 seen = 0;		/* caches_made, of the list */
-	static uint64 chosen = 0;	/* the largest one's id */
 	NxmAnchor  *anchor = nxm_anchor_if_any();
 	uint64		made;
 	const NxmObjectInfo *largest = NULL;
@@ -294,11 +309,7 @@ nxm_caches_tick(volatile sig_atomic_t *stop)
 		if (largest == NULL || info->cache_used > largest->cache_used)
 			largest = info;
 	}
-	if (largest != NULL &&
-		(largest->id != chosen || nxm_load_relaxed(&anchor->largest) == 0))
-	{
-		chosen = largest->id;
+	if (largest != NULL && !is_chosen(largest))
 		nxm_registry_set_largest(largest);
-	}
 	return wait;
 }

@@ -288,6 +288,7 @@ copy_cache_sums(NxmObject *object, NxmObjectInfo *info)
 
 	info->entries = 0;
 	info->cache_used = nxm_load_relaxed(&cache->used);
+	info->cache_is_empty = nxm_cache_is_empty(view, cache);
 	nxm_registry_space->need_chunk = -1;
 	for (int i = 0; i < (int) cache->npartitions; i++)
 	{
@@ -322,6 +323,7 @@ copy_info(NxmObject *object, NxmObjectInfo *info, bool with_sums)
 	info->node = (int) object->node;
 	memset(&info->options, 0, sizeof(info->options));
 	info->cache_used = 0;
+	info->cache_is_empty = false;
 	info->entries = 1;
 	info->bytes = nxm_object_size(sizeof(NxmObject));
 	if (info->kind == NXM_KIND_COUNTER)

@@ -126,6 +126,7 @@ typedef struct NxmObjectInfo
 	uint64		entries;
 	uint64		bytes;			/* its own ones included */
 	uint64		cache_used;		/* of these, what a cache's max_bytes bounds */
+	bool		cache_is_empty; /* has nothing that could give way */
 	uint32		name_len;
 	char		name[NXM_MAX_NAME + 1];
 	NxmAcl		acl;
