@@ -697,6 +697,15 @@ grow(NxmSpace *space)
 	char	   *reason;
 
 	growth = grow_chunk(space, &reason);
+	/*
+	 * Raised meanwhile, and it was read while somebody grew, or a call in a loop has not
+	 * looked since.  One more turn for each reload.
+	 */
+	if (growth == NXM_GROW_LIMIT && limit_changed)
+	{
+		put_limits_into_force(anchor, settings_as_of(), true);
+		return;
+	}
 	if (growth == NXM_GROWN || make_room(space, node) || borrow(space, node, now))
 		return;
 	if (growth == NXM_GROW_LIMIT)
