@@ -106,7 +106,11 @@ compare(const NxmObjectInfo *info, void *context)
 	Largest    *largest = context;
 	uint64		used = info->cache_is_empty ? 0 : info->cache_used;
 
-	if (info->kind != NXM_KIND_CACHE || (largest->any && used <= largest->used))
+	if (info->kind != NXM_KIND_CACHE)
+		return;
+	/* of empty ones that whose index takes most */
+	if (largest->any && (used < largest->used ||
+						 (used == largest->used && info->cache_used <= largest->info.cache_used)))
 		return;
 	largest->any = true;
 	largest->used = used;

@@ -651,7 +651,7 @@ extern uint32_t nxm_cache_window(const NxmCachePartition *part, int64_t deadline
  */
 extern uint32_t nxm_cache_wider_scale(const NxmCachePartition *part, uint32_t scale,
 									  int64_t left);
-/* Makes windows wider where all segments that there are are open. */
+/* Makes windows wider where few segments are not open, and none can be evicted. */
 extern void nxm_cache_widen_few(NxmSpace *space, NxmCachePartition *part);
 /* Makes windows narrower again where that has become possible; now and then. */
 extern void nxm_cache_narrow(NxmCacheView *view, NxmCache *cache,

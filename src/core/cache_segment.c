@@ -33,7 +33,7 @@
 #endif
 /* When so large a part of these was sealed before it was half full windows are widened. */
 #define STRAIN				4
-/* More than one time to live has open at once, of each kind, but for moments. */
+/* Windows open at once, that one time to live seldom has. */
 #define FEW_WINDOWS			3
 /* Microseconds for which windows stay as wide as they are. */
 #define LEVEL_PERIOD		INT64_C(300000000)
@@ -124,17 +124,20 @@ most_windows(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 		segments > NXM_CACHE_WINDOWS ? NXM_CACHE_WINDOWS : (uint32_t) segments;
 }
 
-/* How full a segment is, in units: with what its values take that are elsewhere. */
+/* How full a segment is, in units: with a part of what its values take that are elsewhere. */
 static uint32_t
-fullness(const NxmCacheSegment *segment, uint64_t word)
+fullness(const NxmCacheSegment *segment, uint64_t word, uint32_t part)
 {
 	uint64_t	full = SEG_USED(word) +
-		nxm_load_relaxed(&segment->weight) / NXM_REF_UNIT;
+		nxm_load_relaxed(&segment->weight) / part / NXM_REF_UNIT;
 
 	return full > SEGMENT_UNITS ? SEGMENT_UNITS : (uint32_t) full;
 }
 
-/* That of a window's cell; 0: there is none that is open. */
+/*
+ * That of a window's cell; 0: there is none that is open.  Of values elsewhere, that take
+ * a page each at least, a quarter: segments with one or two alone waste too much.
+ */
 static uint32_t
 used_of_cell(NxmSpace *space, uint64_t c)
 {
@@ -149,7 +152,7 @@ used_of_cell(NxmSpace *space, uint64_t c)
 		return HEAD_UNITS;
 	word = nxm_load_relaxed(&segment->word);
 	return (SEG_LIFE(word) & CELL_LIFE_MASK) == CELL_LIFE(c) && SEG_STATE(word) == SEG_OPEN ?
-		fullness(segment, word) : 0;
+		fullness(segment, word, 4) : 0;
 }
 
 void
@@ -194,7 +197,8 @@ nxm_cache_widen_few(NxmSpace *space, NxmCachePartition *part)
 
 	for (int i = 0; i < NXM_CACHE_WINDOWS; i++)
 		nopen += used_of_cell(space, nxm_load(&part->window[i])) > 0;
-	if (nopen < FEW_WINDOWS || level >= MAX_LEVEL)
+	if (nopen < FEW_WINDOWS || level >= MAX_LEVEL ||
+		nxm_cache_segment_bytes(part) / NXM_CACHE_SEGMENT > 2 * (uint64_t) nopen)
 		return;
 	nxm_store_relaxed(&part->level_since, 0);
 	(void) nxm_cas(&part->level, &level, level + 1);
@@ -297,7 +301,7 @@ nxm_segment_seal(NxmCachePartition *part, NxmCacheSegment *segment, uint32_t pag
 			return;
 		/* pairs with the reservations: no more room is given out */
 	} while (!nxm_cas(&segment->word, &word, word - SEG_OPEN + SEG_SEALED));
-	if (SEG_SCALE(word) != 0 && fullness(segment, word) < SEGMENT_UNITS / 2)
+	if (SEG_SCALE(word) != 0 && fullness(segment, word, 1) < SEGMENT_UNITS / 2)
 		note_underfull(part, NAME_OF(page, life));
 	done = nxm_load(&segment->done);
 	if (DONE_DEAD(done) >= SEGMENT_UNITS / 2 ||

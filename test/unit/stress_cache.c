@@ -1306,7 +1306,7 @@ many_windows(Worker *worker, int64_t least, int64_t most)
 
 /* Hits of reads of long values, which a miss writes, while those wanted change slowly. */
 static int
-long_hits(Worker *worker, int64_t ttl, uint64_t *level)
+long_hits(Worker *worker, int64_t least, int64_t most, uint64_t *level)
 {
 	enum { PAGES = 256, LEN = 20000, READS = 20000, WANTED = 800 };
 	Test	   *test = worker->test;
@@ -1322,6 +1322,7 @@ long_hits(Worker *worker, int64_t ttl, uint64_t *level)
 	{
 		KeyText		text;
 		const NxmKey *key = make_key(&text, 't', 0, (uint32_t) i / 20 + env_below(&worker->random, WANTED));
+		int64_t		ttl = least + env_below(&worker->random, (uint32_t) ((most - least) / 1000000) + 1) * INT64_C(1000000);
 		NxmResult	r;
 
 		nxm_fetch_add(&test->clock, 100000);
@@ -1347,12 +1348,14 @@ static bool
 long_values_expire(Worker *worker)
 {
 	uint64_t	level;
-	int			without = long_hits(worker, 0, &level);
-	int			with = long_hits(worker, INT64_C(3600000000), &level);
+	uint64_t	level_of_many;
+	int			without = long_hits(worker, 0, 0, &level);
+	int			many = long_hits(worker, INT64_C(60000000), INT64_C(7200000000), &level_of_many);
+	int			with = long_hits(worker, INT64_C(3600000000), INT64_C(3600000000), &level);
 
-	printf("# %d hits without deadlines, %d with, windows of level %llu\n", without, with,
-		   (unsigned long long) level);
-	return with >= without - without / 4 && level == 0;
+	printf("# %d hits without deadlines, %d with, windows of level %llu; %d of many times to live, level %llu\n",
+		   without, with, (unsigned long long) level, many, (unsigned long long) level_of_many);
+	return with >= without - without / 4 && level == 0 && many >= without / 2;
 }
 
 /*
