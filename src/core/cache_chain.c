@@ -334,6 +334,21 @@ note(NxmAtomic *places, int n, uint64_t name)
 	return false;
 }
 
+/* Segment and word of what is noted in a place.  NXM_ABSENT: nothing; NXM_NEED_CHUNK. */
+static NxmResult
+noted(NxmSpace *space, NxmAtomic *place, uint64_t *name, NxmCacheSegment **segment,
+	  uint64_t *word)
+{
+	*name = nxm_load(place);
+	if (*name == 0)
+		return NXM_ABSENT;
+	*segment = segment_named(space, *name);
+	if (*segment == NULL)
+		return NXM_NEED_CHUNK;
+	*word = nxm_load(&(*segment)->word);
+	return NXM_OK;
+}
+
 bool
 nxm_cache_ripen(NxmCachePartition *part, uint64_t name)
 {
@@ -344,6 +359,13 @@ void
 nxm_cache_hold(NxmCachePartition *part, uint64_t name)
 {
 	(void) note(part->held, NXM_CACHE_HELD, name);
+}
+
+void
+nxm_cache_note_underfull(NxmCachePartition *part, uint64_t name)
+{
+	if (note(part->underfull, NXM_CACHE_UNDERFULL, name))
+		nxm_fetch_add_relaxed(&part->nunderfull, 1);
 }
 
 void
@@ -472,16 +494,15 @@ claim_ripe(NxmSpace *space, NxmCachePartition *part, uint64_t now, bool spare,
 {
 	for (int i = 0; i < NXM_CACHE_RIPE; i++)
 	{
-		uint64_t	name = nxm_load(&part->ripe[i]);
+		uint64_t	name;
 		NxmCacheSegment *segment;
 		uint64_t	word;
+		NxmResult	result = noted(space, &part->ripe[i], &name, &segment, &word);
 
-		if (name == 0)
+		if (result == NXM_ABSENT)
 			continue;
-		segment = segment_named(space, name);
-		if (segment == NULL)
-			return NXM_NEED_CHUNK;
-		word = nxm_load(&segment->word);
+		if (result != NXM_OK)
+			return result;
 		if (SEG_LIFE(word) != NAME_LIFE(name) || SEG_STATE(word) == SEG_DRAINED)
 		{
 			(void) nxm_cas(&part->ripe[i], &name, 0);
@@ -551,16 +572,15 @@ claim_underfull(NxmSpace *space, NxmCachePartition *part, NxmVictim *victim)
 		return NXM_ABSENT;
 	for (int i = 0; i < NXM_CACHE_UNDERFULL; i++)
 	{
-		uint64_t	name = nxm_load(&part->underfull[i]);
+		uint64_t	name;
 		NxmCacheSegment *segment;
 		uint64_t	word;
+		NxmResult	result = noted(space, &part->underfull[i], &name, &segment, &word);
 
-		if (name == 0)
+		if (result == NXM_ABSENT)
 			continue;
-		segment = segment_named(space, name);
-		if (segment == NULL)
-			return NXM_NEED_CHUNK;
-		word = nxm_load(&segment->word);
+		if (result != NXM_OK)
+			return result;
 		if (SEG_LIFE(word) != NAME_LIFE(name) || SEG_STATE(word) == SEG_DRAINED)
 		{
 			if (nxm_cas(&part->underfull[i], &name, 0))
@@ -645,33 +665,32 @@ nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, NxmReach reach,
 NxmResult
 nxm_cache_pick_drained(NxmSpace *space, NxmCachePartition *part, NxmVictim *victim)
 {
-	uint64_t	noted = 0;
+	uint64_t	nheld = 0;
 	NxmResult	result;
 
 	for (int i = 0; i < NXM_CACHE_HELD; i++)
 	{
-		uint64_t	name = nxm_load(&part->held[i]);
+		uint64_t	name;
 		NxmCacheSegment *segment;
 		uint64_t	word;
 
-		if (name == 0)
+		result = noted(space, &part->held[i], &name, &segment, &word);
+		if (result == NXM_ABSENT)
 			continue;
-		segment = segment_named(space, name);
-		if (segment == NULL)
-			return NXM_NEED_CHUNK;
-		word = nxm_load(&segment->word);
+		if (result != NXM_OK)
+			return result;
 		if (SEG_LIFE(word) != NAME_LIFE(name))
 		{
 			(void) nxm_cas(&part->held[i], &name, 0);
 			continue;
 		}
 		/* one that is EVICTING, too, for `waiting` counts it a moment longer */
-		noted++;
+		nheld++;
 		if (claim_drained(space, segment, name, word, victim))
 			return NXM_OK;
 	}
 	/* more than there are places for */
-	if (nxm_load_relaxed(&part->waiting) <= noted)
+	if (nxm_load_relaxed(&part->waiting) <= nheld)
 		return NXM_ABSENT;
 	result = claim_oldest(space, part, KIND_SMALL, SEG_DRAINED, victim);
 	if (result == NXM_ABSENT)

@@ -725,6 +725,8 @@ typedef struct NxmVictim
 extern bool nxm_cache_ripen(NxmCachePartition *part, uint64_t name);
 /* Is about to be DRAINED and to wait for a hazard. */
 extern void nxm_cache_hold(NxmCachePartition *part, uint64_t name);
+/* Was sealed before it was half full.  What finds no place stays in the order of segments. */
+extern void nxm_cache_note_underfull(NxmCachePartition *part, uint64_t name);
 /* A segment with this deadline was put into a chain. */
 extern void nxm_cache_due(NxmCachePartition *part, uint64_t due);
 /*

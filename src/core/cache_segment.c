@@ -155,12 +155,29 @@ used_of_cell(NxmSpace *space, uint64_t c)
 		fullness(segment, word, 4) : 0;
 }
 
+static uint32_t
+open_windows(NxmSpace *space, NxmCachePartition *part)
+{
+	uint32_t	nopen = 0;
+
+	for (int i = 0; i < NXM_CACHE_WINDOWS; i++)
+		nopen += used_of_cell(space, nxm_load(&part->window[i])) > 0;
+	return nopen;
+}
+
+/* By one, unless another one has changed it since that was the level. */
+static void
+raise_level(NxmCachePartition *part, uint64_t level)
+{
+	nxm_store_relaxed(&part->level_since, 0);
+	(void) nxm_cas(&part->level, &level, level + 1);
+}
+
 void
 nxm_cache_narrow(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 {
 	uint64_t	level = nxm_load_relaxed(&part->level);
 	int64_t		since = (int64_t) nxm_load_relaxed(&part->level_since);
-	uint32_t	nopen = 0;
 	int64_t		now;
 
 	if (level == 0)
@@ -169,10 +186,9 @@ nxm_cache_narrow(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 	if (since != 0 && since <= now && now - since < LEVEL_PERIOD)
 		return;
 	nxm_store_relaxed(&part->level_since, (uint64_t) now);
-	for (int i = 0; since != 0 && i < NXM_CACHE_WINDOWS; i++)
-		nopen += used_of_cell(view->space, nxm_load(&part->window[i])) > 0;
 	/* if that is too narrow, it is found out at the cost of so many segments */
-	if (since != 0 && nopen < most_windows(view, cache, part) / 2 + 1)
+	if (since != 0 &&
+		open_windows(view->space, part) < most_windows(view, cache, part) / 2 + 1)
 		(void) nxm_cas(&part->level, &level, level - 1);
 }
 
@@ -193,15 +209,12 @@ void
 nxm_cache_widen_few(NxmSpace *space, NxmCachePartition *part)
 {
 	uint64_t	level = nxm_load_relaxed(&part->level);
-	int			nopen = 0;
+	uint32_t	nopen = open_windows(space, part);
 
-	for (int i = 0; i < NXM_CACHE_WINDOWS; i++)
-		nopen += used_of_cell(space, nxm_load(&part->window[i])) > 0;
 	if (nopen < FEW_WINDOWS || level >= MAX_LEVEL ||
 		nxm_cache_segment_bytes(part) / NXM_CACHE_SEGMENT > 2 * (uint64_t) nopen)
 		return;
-	nxm_store_relaxed(&part->level_since, 0);
-	(void) nxm_cas(&part->level, &level, level + 1);
+	raise_level(part, level);
 }
 
 /*
@@ -220,9 +233,7 @@ widen(NxmSpace *space, NxmCachePartition *part, uint32_t most)
 	if (result != NXM_OK)
 		return result;
 	nxm_store_relaxed(&part->strain, 0);
-	nxm_store_relaxed(&part->level_since, 0);
-	/* fails where another one has done it */
-	(void) nxm_cas(&part->level, &level, level + 1);
+	raise_level(part, level);
 	return NXM_EXISTS;
 }
 
@@ -263,23 +274,6 @@ nxm_cache_abandon(const NxmRoom *room)
 	nxm_fetch_add(&room->segment->done, room->units * DEAD_ONE + room->units);
 }
 
-/* One that finds no place stays in the order of segments. */
-static void
-note_underfull(NxmCachePartition *part, uint64_t name)
-{
-	for (int i = 0; i < NXM_CACHE_UNDERFULL; i++)
-	{
-		uint64_t	none = 0;
-
-		if (nxm_load_relaxed(&part->underfull[i]) == 0 &&
-			nxm_cas(&part->underfull[i], &none, name))
-		{
-			nxm_fetch_add_relaxed(&part->nunderfull, 1);
-			return;
-		}
-	}
-}
-
 void
 nxm_segment_seal(NxmCachePartition *part, NxmCacheSegment *segment, uint32_t page,
 				 uint64_t life)
@@ -302,7 +296,7 @@ nxm_segment_seal(NxmCachePartition *part, NxmCacheSegment *segment, uint32_t pag
 		/* pairs with the reservations: no more room is given out */
 	} while (!nxm_cas(&segment->word, &word, word - SEG_OPEN + SEG_SEALED));
 	if (SEG_SCALE(word) != 0 && fullness(segment, word, 1) < SEGMENT_UNITS / 2)
-		note_underfull(part, NAME_OF(page, life));
+		nxm_cache_note_underfull(part, NAME_OF(page, life));
 	done = nxm_load(&segment->done);
 	if (DONE_DEAD(done) >= SEGMENT_UNITS / 2 ||
 		DONE_DEAD(done) == SEG_USED(word) - HEAD_UNITS)

@@ -506,7 +506,7 @@ mutant "overflow buckets of a header before" check_cache map_grow.c \
 	'if (!nxm_map_find_overflows(space, &place, header))' \
 	'if (place.overflow[0] == NULL && !nxm_map_find_overflows(space, &place, header))'
 mutant "held segment forgotten" check_cache cache_chain.c \
-	'if (nxm_load_relaxed(&part->waiting) <= noted)' 'if (true)'
+	'if (nxm_load_relaxed(&part->waiting) <= nheld)' 'if (true)'
 mutant "cleaning that may lose what it retires" check_cache cache_chain.c \
 	' || !nxm_can_retire(space, 2)' ''
 mutant "segment opened in a dropped cache" check_cache cache_segment.c \
