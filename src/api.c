@@ -243,6 +243,8 @@ api_close(NxmHandle *handle)
 static bool
 api_exists(NxmHandle *handle)
 {
+	if (handle == NULL)
+		nxm_null_argument("handle", NULL);
 	return resolve(handle, NXM_READ, false);
 }
 
@@ -542,7 +544,7 @@ api_map_scan(NxmHandle *handle, NxmApiVisit visit, void *context)
 	scan.data = palloc(scan.size);
 	do
 	{
-		uint64		at;
+		uint64		at = position;
 		size_t		done = 0;
 
 		CHECK_FOR_INTERRUPTS();

@@ -19,6 +19,7 @@ PG_MODULE_MAGIC;
 
 PG_FUNCTION_INFO_V1(user_version);
 PG_FUNCTION_INFO_V1(user_exists);
+PG_FUNCTION_INFO_V1(user_null_exists);
 PG_FUNCTION_INFO_V1(user_drop);
 PG_FUNCTION_INFO_V1(user_add);
 PG_FUNCTION_INFO_V1(user_kept_add);
@@ -90,6 +91,13 @@ user_exists(PG_FUNCTION_ARGS)
 
 	nxm_api()->close(handle);
 	PG_RETURN_BOOL(exists);
+}
+
+Datum
+user_null_exists(PG_FUNCTION_ARGS)
+{
+	(void) fcinfo;
+	PG_RETURN_BOOL(nxm_api()->exists(NULL));
 }
 
 Datum

@@ -76,6 +76,7 @@ SELECT user_exists(0, repeat('n', 63)), user_exists(0, repeat('n', 64));
 SELECT user_exists(4, 'n');
 SELECT user_drop(-1, 'n');
 SELECT user_add('n', 1, 0);
+SELECT user_null_exists();
 \set VERBOSITY sqlstate
 SELECT user_exists(0, 'm'), user_exists(1, 'm');
 
