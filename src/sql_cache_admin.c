@@ -243,6 +243,7 @@ put_stats(const NxmObjectInfo *info, void *context)
 		Assert(n == STAT_COLUMNS);
 		tuplestore_putvalues(c->rsinfo->setResult, c->rsinfo->setDesc, values,
 							 nulls);
+		pfree(DatumGetPointer(values[0]));
 	}
 }
 

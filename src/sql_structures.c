@@ -213,6 +213,9 @@ put_structure(const NxmObjectInfo *info, void *context)
 	values[5] = Int64GetDatum((int64) info->bytes);
 	tuplestore_putvalues(c->rsinfo->setResult, c->rsinfo->setDesc, values,
 						 nulls);
+	/* of as many structures as there are */
+	pfree(DatumGetPointer(values[0]));
+	pfree(DatumGetPointer(values[1]));
 }
 
 Datum
