@@ -60,6 +60,11 @@
 /* after this, ms, it is tried again whether there is memory for caches */
 #define CACHE_RETRY_MS		1000
 
+/* so long, ms, a write waits for what others may still use to be freed */
+#define DRAIN_WAIT_MS		100
+/* so often it tries again because others freed something meanwhile */
+#define DRAIN_TRUSTS		100
+
 /* after this, ms, a node that was found full is tried again */
 #define FULL_RETRY_MS		1000
 
@@ -92,6 +97,7 @@ int			nxm_cache_size = DEFAULT_LIMIT_KB;
 bool		nxm_enable_numa_caching = false;
 bool		nxm_signals_matter = false;
 void		(*nxm_arena_detached_hook) (void) = NULL;
+NxmDrain	(*nxm_arena_drain_hook) (void) = NULL;
 
 static NxmAnchor *anchor = NULL;
 static NxmSpace my_space;
@@ -565,6 +571,74 @@ sweep(NxmSpace *space)
 	return released;
 }
 
+/* By the hook, which allocates, too, but not by itself. */
+static NxmDrain
+drain_some(void)
+{
+	static bool draining = false;
+	NxmDrain	drain = NXM_DRAIN_NOTHING;
+
+	if (nxm_arena_drain_hook == NULL || draining)
+		return NXM_DRAIN_NOTHING;
+	draining = true;
+	PG_TRY();
+	{
+		drain = nxm_arena_drain_hook();
+	}
+	PG_FINALLY();
+	{
+		draining = false;
+	}
+	PG_END_TRY();
+	return drain;
+}
+
+bool
+nxm_arena_drain(NxmSpace *space, bool wait)
+{
+	static int	trusts = 0;		/* in what others freed, which may be taken again */
+	NxmWant		want = space->want;
+	uint64		newest = space->need_newest;
+	int			node = space->need_node;
+	int			account = space->need_account;
+	NxmAtomic  *pages = &space->shared->account[account].pages;
+	uint64		before = nxm_load_relaxed(pages);
+	int64		since = 0;
+
+	for (;;)
+	{
+		NxmDrain	drain = drain_some();
+
+		space->want = want;
+		space->need_newest = newest;
+		space->need_node = node;
+		space->need_account = account;
+
+		if (drain == NXM_DRAIN_MORE)
+		{
+			trusts = 0;
+			return true;
+		}
+		if (since != 0 && trusts < DRAIN_TRUSTS &&
+			(drain == NXM_DRAIN_NOTHING || nxm_load_relaxed(pages) < before))
+		{
+			trusts++;
+			return true;
+		}
+		if (drain == NXM_DRAIN_NOTHING || !wait ||
+			(since != 0 && nxm_steady_ms() - since >= DRAIN_WAIT_MS))
+		{
+			if (wait)
+				trusts = 0;
+			return false;
+		}
+		if (since == 0)
+			since = nxm_steady_ms();
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(1000L);
+	}
+}
+
 /*
  * Frees what can be freed for an allocation on a node.  false: nothing was.  The
  * pages kept on that very node do not count: the allocation would have had
@@ -583,7 +657,8 @@ make_room(NxmSpace *space, int node)
 	reclaim(space);
 	after = reclaimable(space, node);
 	return swept > 0 || after.own < before.own ||
-		after.waiting < before.waiting || after.kept < before.kept;
+		after.waiting < before.waiting || after.kept < before.kept ||
+		nxm_arena_drain(space, false);
 }
 
 /*
@@ -706,7 +781,8 @@ grow(NxmSpace *space)
 		put_limits_into_force(anchor, settings_as_of(), true);
 		return;
 	}
-	if (growth == NXM_GROWN || make_room(space, node) || borrow(space, node, now))
+	if (growth == NXM_GROWN || make_room(space, node) || borrow(space, node, now) ||
+		nxm_arena_drain(space, true))
 		return;
 	if (growth == NXM_GROW_LIMIT)
 		raise_limit_reached(space);
@@ -773,11 +849,12 @@ nxm_again_slow(NxmSpace *space, NxmResult result)
 			/* raised meanwhile, and a call in a loop has not looked since */
 			if (limit_changed)
 				put_limits_into_force(anchor, settings_as_of(), true);
-			else if (!make_room(space, space->need_node))
+			else if (!make_room(space, space->need_node) &&
+					 !nxm_arena_drain(space, true))
 				raise_limit_reached(space);
 			break;
 		case NXM_WANT_SPACE:
-			if (!make_room(space, space->need_node))
+			if (!make_room(space, space->need_node) && !nxm_arena_drain(space, true))
 				raise_no_memory(NULL);
 			break;
 		case NXM_WANT_NOTHING:
@@ -804,7 +881,7 @@ nxm_cache_again_slow(NxmSpace *space, NxmResult result)
 	now = GetCurrentTimestamp();
 	/* making a segment in vain costs more than what is gained by asking often */
 	if (!nxm_is_over(short_at, now, CACHE_RETRY_MS))
-		return false;
+		return nxm_arena_drain(space, false);
 
 	growth = grow_chunk(space, &reason);
 	if (reason != NULL)
@@ -814,7 +891,7 @@ nxm_cache_again_slow(NxmSpace *space, NxmResult result)
 	/* at the limit it is as it should be */
 	if (growth != NXM_GROW_LIMIT)
 		note_cache_short(growth, now);
-	return false;
+	return nxm_arena_drain(space, false);
 }
 
 void

@@ -87,6 +87,17 @@ extern NxmAnchor *nxm_anchor(void);
 /* Called when this process has been detached, while it ends. */
 extern void (*nxm_arena_detached_hook) (void);
 
+/* What became of freeing a part of what was dropped or cleared. */
+typedef enum NxmDrain
+{
+	NXM_DRAIN_NOTHING,			/* there is nothing to free */
+	NXM_DRAIN_LATER,			/* some process may still use it: try again later */
+	NXM_DRAIN_MORE				/* freed something: call again */
+} NxmDrain;
+
+/* Does that, where an allocation failed.  Waits for no lock.  Not in a section. */
+extern NxmDrain (*nxm_arena_drain_hook) (void);
+
 /*
  * The anchor, if there is one, without making it; NULL also where it is of
  * another version.
@@ -116,6 +127,13 @@ extern bool nxm_again_slow(NxmSpace *space, NxmResult result);
  * of memory.  false: there is none to be had now, so entries have to give way.
  */
 extern bool nxm_cache_again_slow(NxmSpace *space, NxmResult result);
+
+/*
+ * Frees a part of what was dropped or cleared and is not freed yet; false: nothing was.
+ * wait: where others may still use it, for a moment.  What the space says is needed
+ * stays.  Not in a section.
+ */
+extern bool nxm_arena_drain(NxmSpace *space, bool wait);
 
 static inline bool
 nxm_again(NxmSpace *space, NxmResult result)

@@ -37,6 +37,10 @@
 /* Steps that making way takes before it looks anew. */
 #define WAY_STEPS		32
 
+/* Steps of freeing dropped caches after a write; and after so many ms when that fails. */
+#define DROPPED_STEPS	4
+#define DROPPED_MS		10
+
 typedef struct CacheList
 {
 	NxmObjectInfo *info;
@@ -167,23 +171,53 @@ choose_largest(void)
 	return any;
 }
 
+/* Are all caches together at their limit? */
+static bool
+near_limit(void)
+{
+	NxmAccount *account = &nxm_registry_space->shared->account[NXM_CACHE_ACCOUNT];
+
+	return nxm_load_relaxed(&account->pages) + NEAR_LIMIT >=
+		nxm_load_relaxed(&account->page_limit);
+}
+
 bool
 nxm_caches_choose_again(void)
 {
 	static TimestampTz last = 0;
 	TimestampTz time = GetCurrentTimestamp();
-	NxmAccount *account = &nxm_registry_space->shared->account[NXM_CACHE_ACCOUNT];
+	bool		dropped;
 
 	/* it was the cache's own limit */
-	if (nxm_load_relaxed(&account->pages) + NEAR_LIMIT <
-		nxm_load_relaxed(&account->page_limit))
+	if (!near_limit())
 		return false;
+	dropped = nxm_registry_drain_pending();
+	if (dropped)
+		nxm_registry_drain(NULL);
 	/* the largest one was dropped, and the worker has not come by since, or is not */
 	if (nxm_load_relaxed(&nxm_registry_anchor->largest) != 0 &&
 		!nxm_is_over(last, time, CHOOSE_MS))
-		return false;
+		return dropped;
 	last = time;
-	return choose_largest();
+	return choose_largest() || dropped;
+}
+
+void
+nxm_caches_free_dropped_slow(void)
+{
+	static int64 failed = 0;	/* when nothing could be freed */
+	int64		time = nxm_steady_ms();
+
+	if (!near_limit() || time - failed < DROPPED_MS)
+		return;
+	for (int i = 0; i < DROPPED_STEPS; i++)
+	{
+		if (!nxm_arena_drain(nxm_registry_space, false))
+		{
+			failed = time;
+			break;
+		}
+	}
 }
 
 bool
@@ -197,6 +231,8 @@ nxm_caches_make_way(NxmResult result)
 		return false;
 	CHECK_FOR_INTERRUPTS();
 	if (want == NXM_WANT_CHUNK && nxm_cache_again_slow(space, result))
+		return true;
+	if (nxm_arena_drain(space, false))
 		return true;
 	if (!take_from_largest())
 	{

@@ -30,12 +30,17 @@ extern uint64 nxm_cache_least_bytes(void);
 static inline bool
 nxm_cache_again(NxmCacheView *view, NxmResult result)
 {
+	uint64		most;
+
 	if (likely(result != NXM_NEED_CHUNK && result != NXM_NEED_MEMORY))
 		return unlikely(result == NXM_DROPPED);
 	if (result == NXM_NEED_MEMORY && view->cannot_grow)
 		return false;
+	most = view->max_bytes;
 	if (!nxm_cache_again_slow(view->space, result))
 		view->cannot_grow = true;
+	/* caches that were dropped may have been worked on, with no such limit */
+	view->max_bytes = most;
 	return true;
 }
 
@@ -50,6 +55,20 @@ extern bool nxm_caches_make_way(NxmResult result);
  * unless that was done a moment ago.  true: it is worth trying again.
  */
 extern bool nxm_caches_choose_again(void);
+
+/*
+ * After a write: a cache that was dropped and is not freed yet cannot give way, so where
+ * caches are at their limit this frees a part of it.  Not in a section.
+ */
+extern void nxm_caches_free_dropped_slow(void);
+
+static inline void
+nxm_caches_free_dropped(void)
+{
+	/* relaxed: it only tells to look */
+	if (unlikely(nxm_load_relaxed(&nxm_registry_anchor->buried) != 0))
+		nxm_caches_free_dropped_slow();
+}
 
 /*
  * For the worker: housekeeping of all caches, of all databases.  Returns how many

@@ -208,6 +208,7 @@ nxm_registry_attach(void)
 		CacheRegisterSyscacheCallback(DATABASEOID, roles_changed, (Datum) 0);
 	}
 	nxm_arena_detached_hook = detached;
+	nxm_arena_drain_hook = nxm_registry_drain_for_room;
 	nxm_registry_space = space;
 }
 
@@ -764,20 +765,23 @@ nxm_object_drop(NxmKind kind, const char *name, size_t len)
 {
 	NxmObjectInfo info;
 	NxmNameKey		k;
+	bool		dropped;
 
 	nxm_check_enabled(kind);
 	nxm_check_name(kind, len);
 	nxm_registry_use();
 	nxm_name_key(&k, MyDatabaseId, GetUserId(), kind, name, len);
 	if (!nxm_name_look_up(&k, &info))
-		return false;
-	if ((nxm_object_privileges(GetUserId(), info.owner, &info.acl) & NXM_OWN) == 0)
+		dropped = false;
+	else if ((nxm_object_privileges(GetUserId(), info.owner, &info.acl) & NXM_OWN) == 0)
 		nxm_deny(kind, name, len, NXM_OWN);
-	if (!nxm_object_drop_info(&info))
-		return false;
+	else
+		dropped = nxm_object_drop_info(&info);
 
+	NXM_PAUSE("buried");
+	/* one that is not there may be so since a drop that was cancelled here */
 	nxm_registry_drain(NULL);
-	return true;
+	return dropped;
 }
 
 /* What a scan copies of one bucket. */

@@ -391,13 +391,6 @@ extern NxmResult nxm_object_find(const NxmObjectInfo *info, NxmObject **object);
 extern void nxm_registry_set_largest(const NxmObjectInfo *info);
 
 /* For drops and clears whose process went away before all was freed. */
-typedef enum NxmDrain
-{
-	NXM_DRAIN_NOTHING,			/* there is nothing to free */
-	NXM_DRAIN_LATER,			/* some process may still use it: try again later */
-	NXM_DRAIN_MORE				/* freed something: call again */
-} NxmDrain;
-
 extern NxmDrain nxm_registry_drain_some(void);
 /* Frees all of it, unless another process holds it back, or *stop is set; NULL: never. */
 extern void nxm_registry_drain(volatile sig_atomic_t *stop);

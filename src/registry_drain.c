@@ -7,8 +7,8 @@
  * the epoch of that moment, read after the generation was raised.  A section
  * that saw the generation before began in that epoch or an earlier one, and is
  * over when the global epoch is two further.  Then whoever comes frees it, in
- * steps: the process that dropped it, another one that drops something, or a
- * worker.  The list changes under the registry lock.  An object's `draining`,
+ * steps: the process that dropped it, another one that drops something or finds no
+ * memory, or a worker.  The list changes under the registry lock.  An object's `draining`,
  * set and reset under it too, keeps two from freeing the same; it is never held
  * across anything that could raise an error.
  *
@@ -166,8 +166,9 @@ drain_all_cleared(void)
 	return more;
 }
 
-NxmDrain
-nxm_registry_drain_some(void)
+/* wait: for the lock, else what is behind it is for later. */
+static NxmDrain
+drain_some(bool wait)
 {
 	NxmSpace   *space;
 	LWLock	   *lock;
@@ -186,7 +187,13 @@ nxm_registry_drain_some(void)
 	do
 	{
 		nxm_begin_operation();
-		LWLockAcquire(lock, LW_EXCLUSIVE);
+		if (wait)
+			LWLockAcquire(lock, LW_EXCLUSIVE);
+		else if (!LWLockConditionalAcquire(lock, LW_EXCLUSIVE))
+		{
+			nxm_end_operation();
+			return NXM_DRAIN_LATER;
+		}
 		nxm_enter(space);
 		result = exhume(&ref, &passed);
 		nxm_leave(space);
@@ -241,6 +248,18 @@ nxm_registry_drain_some(void)
 	if (more)
 		return NXM_DRAIN_MORE;
 	return nxm_registry_drain_pending() ? NXM_DRAIN_LATER : NXM_DRAIN_NOTHING;
+}
+
+NxmDrain
+nxm_registry_drain_some(void)
+{
+	return drain_some(true);
+}
+
+NxmDrain
+nxm_registry_drain_for_room(void)
+{
+	return drain_some(false);
 }
 
 void

@@ -102,4 +102,7 @@ _Noreturn extern void nxm_deny(NxmKind kind, const char *name, size_t len,
  */
 extern NxmResult nxm_object_free_contents(NxmObject *object);
 
+/* nxm_registry_drain_some() without waiting for the registry lock. */
+extern NxmDrain nxm_registry_drain_for_room(void);
+
 #endif							/* NXM_REGISTRY_INTERNAL_H */

@@ -111,6 +111,7 @@ nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 	} while (unlikely(r == NXM_DROPPED) ||
 			 (unlikely(r == NXM_ABSENT || r == NXM_NEED_MEMORY) && !again &&
 			  (again = nxm_caches_choose_again())));
+	nxm_caches_free_dropped();
 	if (if_absent && r == NXM_EXISTS)
 		return NXM_THERE;
 	if (r == NXM_OK || r == NXM_EXISTS)

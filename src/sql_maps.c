@@ -15,6 +15,7 @@
 #include "sql_structures.h"
 
 #include "compat.h"
+#include "core/pause.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
@@ -440,6 +441,7 @@ nxm_sql_map_clear(PG_FUNCTION_ARGS)
 			if (NXM_AGAIN(r))
 				continue;
 			cleared = r == NXM_OK;
+			NXM_PAUSE("cleared");
 		}
 		/* ours, or one under way that ours has to wait for */
 		NXM_OPERATE(site, r, nxm_map_drain(nxm_registry_space,

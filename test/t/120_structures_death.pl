@@ -476,5 +476,52 @@ like(answer($client), qr/canceling statement due to user request/, 'loaded: the 
 is(q1(q{SELECT string_agg(name || ' ' || entries, ',' ORDER BY name) FROM nexusmem.structures}), 'one 3000,two 3000', 'the next one loads all');
 unlike(server_log($node, $from), qr/not loaded/, 'without a warning');
 close_session($client);
+
+# Without the worker, too, what was dropped or cleared by who did not get to free it has
+# made room for others: end_at() ends a session there.
+sub end_at
+{
+	my ($place, $sql) = @_;
+	my $s = stop_at($place, $sql);
+	q1("SELECT pg_terminate_backend($s->{pid})");
+	kill 'CONT', $s->{pid};
+	eval { $s->{h}->finish };
+	return ok(wait_for("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $s->{pid}"), "$place: and ended");
+}
+sub fill { return ask($session, "SELECT count(nexusmem.map_put('$_[0]', k::text, repeat('x', 1000))) FROM generate_series(1, 5000) k"); }
+$session = session($node);
+ask($session, 'SELECT drop_all()');
+is(fill('big'), '5000', 'more than half of the limit');
+like(fill('next'), qr/memory limit/, 'there is no room for as much again');
+is(ask($session, q{SELECT nexusmem.map_drop('next')}), 't', 'dropped by who frees it');
+end_at('buried', q{SELECT nexusmem.map_drop('big')});
+is(fill('next'), '5000', 'a drop that ended before it freed anything: there is room');
+end_at('buried', q{SELECT nexusmem.map_drop('next')});
+is(ask($session, q{SELECT nexusmem.map_drop('next')}), 'f', 'the same again: dropping what is not there');
+cmp_ok(used(), '<', 3 * $MB, 'frees what was');
+is(fill('big'), '5000', 'filled again');
+end_at('cleared', q{SELECT nexusmem.map_clear('big')});
+is(fill('next'), '5000', 'a clear that ended before it freed anything: there is room');
+ask($session, 'SELECT drop_all()');
+is(fill('big') . ask($session, q{SELECT nexusmem.map_put('m', 'k' || k, 'old ' || k) FROM generate_series(6, 7) k}), "5000t\nt", 'filled again');
+$client = stop_at(@{ $places[0] }[ 0, 1 ]);
+is(ask($session, q{SELECT nexusmem.map_drop('big')}), 't', 'dropped while somebody may be reading in it');
+like(fill('next'), qr/memory limit/, 'a write waits for that, but not without end');
+kill 'CONT', $client->{pid};
+is(answer($client), "old 6\nold 7", 'who goes on');
+is(ask($session, q{SELECT nexusmem.map_clear('next') > 0}) . fill('next'), "t5000", 'then there is room');
+close_session($client);
+
+# caches do not evict, where there is such memory
+sub fill_cache { return ask($session, "SELECT count(nexusmem.cache_set(k::text, repeat('x', 950), NULL, '$_[0]')) FROM generate_series(1, 3000) k"); }
+$node->append_conf('postgresql.conf', 'nexusmem.cache_size = 4MB');
+$node->reload;
+wait_for(q{SELECT current_setting('nexusmem.cache_size') = '4MB'});
+fill_cache('big') for 1 .. 2;
+end_at('buried', q{SELECT nexusmem.cache_drop('big')});
+fill_cache('next') for 1 .. 2;
+cmp_ok(ask($session, q{SELECT count(*) FROM generate_series(1, 3000) k WHERE nexusmem.cache_get(k::text, 'next') IS NOT NULL}), '>', 2500, 'a cache has the room of one whose drop ended before it freed anything');
+close_session($session);
+unlike(server_log($node, $from), qr/terminated by signal|TRAP|PANIC/, 'the log is quiet');
 $node->stop;
 done_testing();
