@@ -53,20 +53,27 @@ resolve_slow(NxmHandle *handle, NxmPrivilege privilege, bool create)
 						 handle->name_len, privilege, create);
 }
 
-/* Opens the object; false: there is none, and it is not to be made. */
-static inline bool
-resolve(NxmHandle *handle, NxmPrivilege privilege, bool create)
-{
-	/* a handle's site remembers nothing but the handle's kind and name */
-	return nxm_site_holds(&handle->site, privilege) ||
-		resolve_slow(handle, privilege, create);
-}
-
-/* The same for an operation, which sees in its section whether it is out of date. */
+/*
+ * Opens the object for an operation, which sees in its section whether it is out of
+ * date; false: there is none, and it is not to be made.
+ */
 static inline bool
 resolve_for_now(NxmHandle *handle, NxmPrivilege privilege, bool create)
 {
-	return nxm_site_permits(&handle->site, privilege) ||
+	/* a handle's site remembers nothing but the handle's kind and name */
+	if (unlikely(!nxm_site_permits(&handle->site, privilege)))
+		return resolve_slow(handle, privilege, create);
+	/* one that is kept may be good for the life of the process */
+	if (unlikely(nxm_space_is_outdated()))
+		(void) nxm_space();
+	return true;
+}
+
+/* The same, not out of date. */
+static inline bool
+resolve(NxmHandle *handle, NxmPrivilege privilege, bool create)
+{
+	return nxm_site_holds(&handle->site, privilege) ||
 		resolve_slow(handle, privilege, create);
 }
 

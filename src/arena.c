@@ -102,16 +102,13 @@ NxmDrain	(*nxm_arena_drain_hook) (void) = NULL;
 static NxmAnchor *anchor = NULL;
 static NxmSpace my_space;
 static bool attached = false;
-/*
- * The settings are not known to be in force.  True in a process that was not
- * preloaded: it may be the first that loads the library since a reload.
- */
-static bool limit_changed = false;
+/* True in a process that was not preloaded: it may be the first since a reload. */
+bool		nxm_limit_changed = false;
+bool		nxm_borrowing = false;
+pg_atomic_uint64 *nxm_home = NULL;
+uint64		nxm_seen_home = 0;
 static int	my_node = 0;		/* of the space */
-/* start of the statement that went on in another node's memory; 0: at home */
-static TimestampTz borrowed = 0;
-static NxmSlot *my_slot = NULL;
-static NxmHome seen_home = 0;
+static TimestampTz borrowed = 0;	/* while borrowing: since when */
 
 /* The anchor */
 
@@ -201,7 +198,7 @@ nxm_arena_shmem_init(void *ptr, bool found)
 	anchor = (NxmAnchor *) TYPEALIGN(NXM_CACHE_LINE, ptr);
 	if (!found)
 		init_anchor(anchor, nxm_new_lwlock_tranche(TRANCHE_NAME));
-	limit_changed = false;
+	nxm_limit_changed = false;
 }
 
 static void
@@ -390,7 +387,7 @@ put_limits_into_force(NxmAnchor *a, TimestampTz as_of, bool wait)
 		LWLockAcquire(&a->grow_lock, LW_EXCLUSIVE);
 	if (wait || LWLockConditionalAcquire(&a->grow_lock, LW_EXCLUSIVE))
 	{
-		limit_changed = false;
+		nxm_limit_changed = false;
 		store_limits(a, as_of);
 		LWLockRelease(&a->grow_lock);
 	}
@@ -401,8 +398,8 @@ put_limits_into_force(NxmAnchor *a, TimestampTz as_of, bool wait)
 static void
 see_home(void)
 {
-	borrowed = 0;
-	seen_home = my_slot == NULL ? 0 : pg_atomic_read_u64(&my_slot->home);
+	nxm_borrowing = false;
+	nxm_seen_home = nxm_home == NULL ? 0 : pg_atomic_read_u64(nxm_home);
 	my_node = nxm_space_node_of(nxm_scheduler_my_node());
 	if (attached)
 		my_space.local->node = (uint32) my_node;
@@ -448,6 +445,7 @@ attach(void)
 {
 	NxmAnchor  *a = nxm_anchor();
 	int			proc = nxm_my_procno();
+	NxmSlot    *slot;
 
 	if (MyProc == NULL || proc < 0 || proc >= process_count())
 		elog(ERROR, "nexusmem: this process has no number");
@@ -459,7 +457,8 @@ attach(void)
 		my_space.depopulate = nxm_chunk_depopulate;
 	}
 	nxm_signals_matter = MyBackendType == B_BG_WORKER && !IsParallelWorker();
-	my_slot = nxm_slot_mine();
+	slot = nxm_slot_mine();
+	nxm_home = slot == NULL ? NULL : &slot->home;
 	see_home();
 	before_shmem_exit(detach, 0);
 	/* what it takes over, detach() has to leave again */
@@ -474,13 +473,11 @@ nxm_space(void)
 {
 	if (unlikely(!attached))
 		attach();
-	if (unlikely(limit_changed))
+	if (unlikely(nxm_limit_changed))
 		put_limits_into_force(anchor, settings_as_of(), false);
-	if (my_slot != NULL &&
-		unlikely(pg_atomic_read_u64(&my_slot->home) != seen_home))
-		see_home();
-	if (unlikely(borrowed != 0) &&
-		nxm_is_over(borrowed, GetCurrentStatementStartTimestamp(), FULL_RETRY_MS))
+	if (unlikely(nxm_home_changed()) ||
+		(unlikely(nxm_borrowing) &&
+		 nxm_is_over(borrowed, GetCurrentTimestamp(), FULL_RETRY_MS)))
 		see_home();
 	return &my_space;
 }
@@ -666,8 +663,8 @@ make_room(NxmSpace *space, int node)
  * memory of one that has room.  A node that had too little for what is wanted, which may
  * be many pages, is tried again only when it has more: else two of them could have the
  * process come and go for ever.  It is forgotten a second after the last search for memory,
- * when the next one begins, which is `now`.  A statement that begins a second later is at
- * home again.
+ * when the next one begins, which is `now`.  Not by the time that a statement began, which
+ * a background worker need not have: a second later the process is at home again.
  */
 static bool
 borrow(NxmSpace *space, int node, TimestampTz now)
@@ -687,8 +684,8 @@ borrow(NxmSpace *space, int node, TimestampTz now)
 			nxm_chunk_free_pages(space, i) >= too_few[i])
 		{
 			space->local->node = (uint32) i;
-			marked = GetCurrentTimestamp();
-			borrowed = GetCurrentStatementStartTimestamp();
+			marked = borrowed = GetCurrentTimestamp();
+			nxm_borrowing = true;
 			return true;
 		}
 	}
@@ -776,7 +773,7 @@ grow(NxmSpace *space)
 	 * Raised meanwhile, and it was read while somebody grew, or a call in a loop has not
 	 * looked since.  One more turn for each reload.
 	 */
-	if (growth == NXM_GROW_LIMIT && limit_changed)
+	if (growth == NXM_GROW_LIMIT && nxm_limit_changed)
 	{
 		put_limits_into_force(anchor, settings_as_of(), true);
 		return;
@@ -847,7 +844,7 @@ nxm_again_slow(NxmSpace *space, NxmResult result)
 			break;
 		case NXM_WANT_LIMIT:
 			/* raised meanwhile, and a call in a loop has not looked since */
-			if (limit_changed)
+			if (nxm_limit_changed)
 				put_limits_into_force(anchor, settings_as_of(), true);
 			else if (!make_room(space, space->need_node) &&
 					 !nxm_arena_drain(space, true))
@@ -942,7 +939,7 @@ assign_limit(int new_limit, void *extra)
 {
 	(void) new_limit;
 	(void) extra;
-	limit_changed = true;
+	nxm_limit_changed = true;
 }
 
 void

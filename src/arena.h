@@ -84,6 +84,27 @@ extern void nxm_arena_shmem_init(void *ptr, bool found);
 extern NxmSpace *nxm_space(void);
 extern NxmAnchor *nxm_anchor(void);
 
+/*
+ * Is there anything new that nxm_space() would see to: a limit, a home, a second in the
+ * memory of another node?  For who does not call it at each operation.
+ */
+extern bool nxm_limit_changed;	/* the settings are not known to be in force */
+extern bool nxm_borrowing;		/* this process is in another node's memory */
+extern pg_atomic_uint64 *nxm_home;	/* NxmHome of its slot; NULL: it has none */
+extern uint64 nxm_seen_home;	/* what it was when this process last looked */
+
+static inline bool
+nxm_home_changed(void)
+{
+	return nxm_home != NULL && pg_atomic_read_u64(nxm_home) != nxm_seen_home;
+}
+
+static inline bool
+nxm_space_is_outdated(void)
+{
+	return nxm_limit_changed || nxm_borrowing || nxm_home_changed();
+}
+
 /* Called when this process has been detached, while it ends. */
 extern void (*nxm_arena_detached_hook) (void);
 

@@ -57,6 +57,21 @@ my $ok = system($regress, '--inputdir', "$dir/nxm_user", '--outputdir', "$dir/nx
 ok($ok, 'pg_regress');
 diag(slurp_file("$dir/nxm_user/regression.diffs")) if !$ok && -e "$dir/nxm_user/regression.diffs";
 
+# A handle that is kept stores where its process is at home by now.
+$node->append_conf('postgresql.conf', "nexusmem.num_nodes = 2\nnexusmem.enable_numa_optimizations = on");
+$node->restart;
+my $session = session($node, 'regression_nxm_user');
+my $home = ask($session, 'SELECT nexusmem.my_node()');
+my $other = 1 - $home;
+my $there = "SELECT used_bytes > 1000000 FROM nexusmem.node_memory WHERE owner = 'structures' AND node =";
+is(ask($session, 'SELECT user_kept_fill(2000)'), '2000', "at home on node $home");
+is($node->safe_psql('regression_nxm_user', "$there $home"), 't', 'it takes memory there');
+isnt($node->safe_psql('regression_nxm_user', "$there $other"), 't', 'and not on the other node');
+is($node->safe_psql('regression_nxm_user', "SELECT nexusmem.pin_backend($session->{pid}, $other)"), 't', "pinned to node $other");
+is(ask($session, 'SELECT user_kept_fill(2000)'), '4000', 'and by the same handle');
+is($node->safe_psql('regression_nxm_user', "$there $other"), 't', 'it takes memory there');
+close_session($session);
+
 # Without preloading the user's first call loads the library.
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
 $node->restart;

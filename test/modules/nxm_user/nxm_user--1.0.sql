@@ -10,6 +10,7 @@ CREATE FUNCTION user_kept_add(delta bigint) RETURNS bigint AS 'MODULE_PATHNAME' 
 CREATE FUNCTION user_value(name text) RETURNS bigint AS 'MODULE_PATHNAME' LANGUAGE C STRICT;
 CREATE FUNCTION user_set(name text, value bigint) RETURNS bigint AS 'MODULE_PATHNAME' LANGUAGE C STRICT;
 
+CREATE FUNCTION user_kept_fill(entries int) RETURNS int AS 'MODULE_PATHNAME' LANGUAGE C STRICT;
 CREATE FUNCTION user_put(map text, key text, value text, type int DEFAULT 0) RETURNS bool AS 'MODULE_PATHNAME' LANGUAGE C STRICT;
 CREATE FUNCTION user_put_if(map text, key text, expected text, value text) RETURNS bool AS 'MODULE_PATHNAME' LANGUAGE C;
 CREATE FUNCTION user_get(map text, key text, OUT value text, OUT type int) RETURNS record AS 'MODULE_PATHNAME' LANGUAGE C STRICT;

@@ -25,6 +25,7 @@ PG_FUNCTION_INFO_V1(user_add);
 PG_FUNCTION_INFO_V1(user_kept_add);
 PG_FUNCTION_INFO_V1(user_value);
 PG_FUNCTION_INFO_V1(user_set);
+PG_FUNCTION_INFO_V1(user_kept_fill);
 PG_FUNCTION_INFO_V1(user_put);
 PG_FUNCTION_INFO_V1(user_put_if);
 PG_FUNCTION_INFO_V1(user_get);
@@ -168,6 +169,30 @@ static NxmHandle *
 map_arg(FunctionCallInfo fcinfo, int flags)
 {
 	return nxm_api()->open(NXM_API_MAP, string_arg(fcinfo, 0), flags);
+}
+
+/* Puts so many new values of 1,000 bytes into one map, with a handle that is kept. */
+Datum
+user_kept_fill(PG_FUNCTION_ARGS)
+{
+	static NxmHandle *handle = NULL;
+	static int	number = 0;
+	char		bytes[1000] = {0};
+	NxmApiValue value = {bytes, sizeof(bytes), NXM_API_BYTEA};
+
+	if (handle == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		handle = nxm_api()->open(NXM_API_MAP, "filled", WRITER);
+		MemoryContextSwitchTo(old);
+	}
+	for (int i = 0; i < PG_GETARG_INT32(0); i++)
+	{
+		number++;
+		(void) nxm_api()->map_put(handle, (char *) &number, sizeof(number), &value);
+	}
+	PG_RETURN_INT32(number);
 }
 
 Datum
