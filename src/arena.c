@@ -883,6 +883,12 @@ nxm_cache_again_slow(NxmSpace *space, NxmResult result)
 	growth = grow_chunk(space, &reason);
 	if (reason != NULL)
 		pfree(reason);
+	/* as in grow() */
+	if (growth == NXM_GROW_LIMIT && nxm_limit_changed)
+	{
+		put_limits_into_force(anchor, settings_as_of(), true);
+		return true;
+	}
 	if (growth == NXM_GROWN)
 		return true;
 	/* at the limit it is as it should be */
