@@ -126,6 +126,22 @@ SELECT same('SELECT o.i, t.id FROM o JOIN t ON t.k = 2147483000 + o.i WHERE o.i 
 SELECT same('SELECT o.i, t.id FROM o JOIN t ON t.k = 2147483000 + o.i WHERE o.i > 600 ORDER BY o.i LIMIT 60');
 SELECT same('SELECT o.i, t.id FROM o JOIN t ON t.k = o.k WHERE o.i > 100 AND 1 / (o.i - 130) IS NOT NULL');
 
+-- an outer join by merging returns rows with no match before its inner side starts
+CREATE TABLE unmatched AS SELECT i AS id, CASE WHEN i > 2 THEN i END AS k FROM generate_series(1, 100) i;
+CREATE TABLE divided AS SELECT 50 AS k, 0 AS z;
+ANALYZE unmatched, divided;
+SET enable_seqscan = on;
+SET enable_mergejoin = on;
+SET nexusmem.debug_force_prefetch = on;
+SELECT same('SELECT o.id, o.v, t.id FROM (SELECT u.id, d.v FROM unmatched u LEFT JOIN (SELECT k, 1 / z AS v FROM divided OFFSET 0) d ON u.k = d.k ORDER BY u.k DESC) o JOIN t ON t.v = o.id LIMIT 25',
+	'Merge Left Join');
+SELECT same('SELECT o.id, t.id FROM (SELECT u.id FROM unmatched u WHERE NOT EXISTS (SELECT FROM (SELECT k, 1 / z AS v FROM divided OFFSET 0) d WHERE u.k = d.k AND d.v > 0) ORDER BY u.k DESC) o JOIN t ON t.v = o.id LIMIT 25',
+	'Merge Anti Join');
+RESET nexusmem.debug_force_prefetch;
+SET enable_mergejoin = off;
+SET enable_seqscan = off;
+DROP TABLE unmatched, divided;
+
 -- comparing records of other types fails; what is not asked for is not compared
 CREATE TYPE pair AS (a int, b int);
 CREATE TABLE pairs AS SELECT ROW(k, 0)::pair AS p, pad FROM t;

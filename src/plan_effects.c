@@ -18,7 +18,8 @@
  * A node that takes in all its input before its first row (Sort, Hash, hashed
  * and plain aggregates, function scans) has done so when look-ahead begins,
  * which is after the first row: what is below it is not looked at.  Unless it may
- * start then, or anew: below the inner side of a nested loop, in an Append.
+ * start then, or anew: below the inner side of a nested loop, in an Append, below
+ * the inner side of an outer join by merging.
  *
  * Comparisons of PostgreSQL's own raise no errors, but for those of types that
  * hold others (records, arrays, ranges).
@@ -411,6 +412,14 @@ clauses_are_quiet(NxmEffects *effects, List *clauses)
 	return nxm_expr_is_quiet(effects, clauses);
 }
 
+/* Does it return outer rows that have no match? */
+static bool
+fills_outer(const Join *join)
+{
+	return join->jointype == JOIN_LEFT || join->jointype == JOIN_ANTI ||
+		join->jointype == JOIN_FULL;
+}
+
 static bool
 join_is_quiet(NxmEffects *effects, Plan *plan)
 {
@@ -430,7 +439,11 @@ join_is_quiet(NxmEffects *effects, Plan *plan)
 		case T_NestLoop:
 			return plan_starts_quiet(effects, innerPlan(plan));
 		case T_MergeJoin:
-			return clauses_are_quiet(effects, ((MergeJoin *) plan)->mergeclauses) &&
+			if (!clauses_are_quiet(effects, ((MergeJoin *) plan)->mergeclauses))
+				return false;
+			/* rows whose key is null it returns before it asks for an inner one */
+			return fills_outer((Join *) plan) ?
+				plan_starts_quiet(effects, innerPlan(plan)) :
 				nxm_plan_is_quiet(effects, innerPlan(plan));
 		case T_HashJoin:
 			/* the inner side is in the hash table by now */
