@@ -137,10 +137,17 @@ SELECT same('SELECT o.id, o.v, t.id FROM (SELECT u.id, d.v FROM unmatched u LEFT
 	'Merge Left Join');
 SELECT same('SELECT o.id, t.id FROM (SELECT u.id FROM unmatched u WHERE NOT EXISTS (SELECT FROM (SELECT k, 1 / z AS v FROM divided OFFSET 0) d WHERE u.k = d.k AND d.v > 0) ORDER BY u.k DESC) o JOIN t ON t.v = o.id LIMIT 25',
 	'Merge Anti Join');
+-- a sort on disk compares rows of different runs only when it has come to them
+CREATE TABLE series AS SELECT i, repeat('x', 100) AS pad FROM generate_series(1, 4000) i;
+ANALYZE series;
+SET work_mem = '64kB';
+SELECT same('SELECT o.i, t.id FROM (SELECT i, pad, CASE WHEN i = 3990 THEN ROW(8, ''x''::text) ELSE ROW(i, 0) END AS r FROM series ORDER BY r) o JOIN t ON t.v = o.i LIMIT 100',
+	'Sort Key: .*ROW');
+RESET work_mem;
 RESET nexusmem.debug_force_prefetch;
 SET enable_mergejoin = off;
 SET enable_seqscan = off;
-DROP TABLE unmatched, divided;
+DROP TABLE unmatched, divided, series;
 
 -- comparing records of other types fails; what is not asked for is not compared
 CREATE TYPE pair AS (a int, b int);

@@ -533,7 +533,6 @@ subplan_is_quiet(NxmEffects *effects, int id)
 bool
 nxm_plan_is_quiet(NxmEffects *effects, Plan *plan)
 {
-	bool		leakproof;
 	ListCell   *cell;
 
 	if (plan == NULL)
@@ -548,28 +547,21 @@ nxm_plan_is_quiet(NxmEffects *effects, Plan *plan)
 		if (!nxm_expr_is_quiet(effects, lfirst(cell)))
 			return false;
 	}
-	leakproof = effects->leakproof;
+	/* on disk, a sort merges its runs and hashed groups are read back row by row */
 	if (grouping_has_effect(effects, plan))
 		return false;
 
 	switch (nodeTag(plan))
 	{
 		case T_Sort:
-			/* a sort on disk compares on, what has been compared before */
 			if (!effects->whole)
-			{
-				effects->leakproof = leakproof;
 				return true;
-			}
 			break;
 		case T_Agg:
 			if (!effects->whole &&
 				(((Agg *) plan)->aggstrategy == AGG_PLAIN ||
 				 ((Agg *) plan)->aggstrategy == AGG_HASHED))
-			{
-				effects->leakproof = leakproof;
 				return true;
-			}
 			break;
 		case T_Result:
 			if (!nxm_expr_is_quiet(effects, ((Result *) plan)->resconstantqual))
