@@ -21,13 +21,22 @@
  * before there is memory, so it passes some times more before it sleeps again.  One
  * who looked whether it sleeps before it did is noticed within IDLE_INTERVAL_MS.
  *
- * Limits: where max_worker_processes leaves no room PostgreSQL does not start it
- * and says nothing; status does.  Then backends load what was saved, and nothing
- * is saved.
+ * SIGTERM comes from the postmaster, or from anybody: from a superuser, or from what
+ * signals all processes of a server that it stops, the postmaster among them.  A
+ * shutdown that finds no worker saves nothing, and a line in postmaster.pid tells of
+ * one only when the postmaster has got to write it.  So the worker stays for some
+ * seconds, and does its work: the postmaster's own signal comes after the line.  A
+ * shutdown at a recovery target never writes it, and must not be held up.
+ *
+ * Limits: it is not there for a second after it has ended otherwise than by a shutdown.
+ * Where max_worker_processes leaves no room PostgreSQL does not start it, and logs
+ * that there are too many background workers, not which.  Then backends load what was
+ * saved, and nothing is saved.
  */
 #include "memory_worker.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "arena.h"
 #include "caches.h"
 #include "libpq/pqsignal.h"
@@ -57,6 +66,11 @@
 #define COMPLAINT_INTERVAL_MS	60000
 #define IDLE_INTERVAL_MS		60000
 #define STOP_INTERVAL_MS		10
+/* after a SIGTERM, for the server to say that it stops */
+#define STAY_MS					5000
+#define STAY_AT_TARGET_MS		500
+/* s; not 0, for a worker that fails as it starts would do so without end */
+#define RESTART_INTERVAL		1
 /* of a catalog, by whoever has locked it: a shutdown waits for the worker as long */
 #define LOCK_LIMIT				"1s"
 /* passes that the worker makes after it was told to expect memory */
@@ -273,10 +287,21 @@ sleep_time(bool memory, long wait)
 	return wait;
 }
 
+/* How long to stay after a SIGTERM, while no shutdown is known of. */
+static int
+stay_time(void)
+{
+	const char *action = GetConfigOption("recovery_target_action", true, false);
+
+	return RecoveryInProgress() && action != NULL && strcmp(action, "shutdown") == 0 ?
+		STAY_AT_TARGET_MS : STAY_MS;
+}
+
 void
 nxm_memory_worker_main(Datum arg)
 {
 	TimestampTz reconciled = 0;
+	int64		leave_at = 0;	/* unless the server stops: we were told to end */
 	int64		stopping = 0;	/* since when we know that the server stops */
 	bool		waiting = false;	/* then: for others */
 	MemoryContext context;
@@ -313,6 +338,8 @@ nxm_memory_worker_main(Datum arg)
 			timeout = sleep_time(memory, timeout);
 			if (learned >= 0 && learned < timeout)
 				timeout = learned;
+			if (leave_at != 0)
+				timeout = Max(Min(timeout, leave_at - nxm_steady_ms()), 0);
 		}
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
@@ -328,16 +355,27 @@ nxm_memory_worker_main(Datum arg)
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 		}
-		if (stop)
+		if (stop && stopping == 0)
 		{
-			/* not 0, or the postmaster would never start it again */
-			if (stopping == 0 && !nxm_server_stopping())
-			{
-				nxm_predictor_area_save();
-				proc_exit(1);
-			}
-			if (stopping == 0)
+			/* before the look, so that the postmaster's own signal is noticed later */
+			ShutdownRequestPending = false;
+			if (nxm_server_stopping())
 				stopping = nxm_steady_ms();
+			else if (leave_at == 0)
+				leave_at = nxm_steady_ms() + stay_time();
+		}
+		if (stopping == 0 && leave_at != 0 && nxm_steady_ms() >= leave_at)
+		{
+			/* takes a time, in which the server may begin to stop */
+			nxm_predictor_area_save();
+			/* not 0, or the postmaster would never start it again */
+			if (!nxm_server_stopping())
+				proc_exit(1);
+			stopping = nxm_steady_ms();
+		}
+		if (stopping != 0)
+		{
+			ShutdownRequestPending = true;
 			if (nxm_save_may_begin(stopping))
 			{
 				nxm_save_now();
@@ -381,7 +419,7 @@ nxm_memory_worker_init(void)
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
 		BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_ConsistentState;
-	worker.bgw_restart_time = 5;
+	worker.bgw_restart_time = RESTART_INTERVAL;
 	strlcpy(worker.bgw_library_name, "nexusmem", BGW_MAXLEN);
 	strlcpy(worker.bgw_function_name, "nxm_memory_worker_main", BGW_MAXLEN);
 	strlcpy(worker.bgw_name, "nexusmem memory", BGW_MAXLEN);
