@@ -15,6 +15,7 @@
 #include "lib/binaryheap.h"
 #include "miscadmin.h"
 #include "nodes/primnodes.h"
+#include "postmaster/bgworker_internals.h"
 #if PG_VERSION_NUM >= 170000
 #include "storage/dsm_registry.h"
 #endif
@@ -496,6 +497,35 @@ nxm_is_counted_connection(const PGPROC *proc)
 #else
 	return !proc->isBackgroundWorker;
 #endif
+}
+
+/*
+ * While preloading: is there a worker of this name?  RegisterBackgroundWorker() does not
+ * tell.  18 (b43100f): the list is doubly linked.
+ */
+static inline bool
+nxm_worker_is_registered(const char *name)
+{
+#if PG_VERSION_NUM >= 180000
+	dlist_iter	i;
+
+	dlist_foreach(i, &BackgroundWorkerList)
+	{
+		if (strcmp(dlist_container(RegisteredBgWorker, rw_lnode,
+								   i.cur)->rw_worker.bgw_name, name) == 0)
+			return true;
+	}
+#else
+	slist_iter	i;
+
+	slist_foreach(i, &BackgroundWorkerList)
+	{
+		if (strcmp(slist_container(RegisteredBgWorker, rw_lnode,
+								   i.cur)->rw_worker.bgw_name, name) == 0)
+			return true;
+	}
+#endif
+	return false;
 }
 
 #endif							/* NXM_COMPAT_H */

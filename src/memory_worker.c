@@ -29,9 +29,8 @@
  * shutdown at a recovery target never writes it, and must not be held up.
  *
  * Limits: it is not there for a second after it has ended otherwise than by a shutdown.
- * Where max_worker_processes leaves no room PostgreSQL does not start it, and logs
- * that there are too many background workers, not which.  Then backends load what was
- * saved, and nothing is saved.
+ * Where max_worker_processes leaves no room there is none at all, which the log tells at
+ * the start and status later.  Then backends load what was saved, and nothing is saved.
  */
 #include "memory_worker.h"
 
@@ -39,6 +38,7 @@
 #include "access/xlog.h"
 #include "arena.h"
 #include "caches.h"
+#include "compat.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -425,5 +425,13 @@ nxm_memory_worker_init(void)
 	strlcpy(worker.bgw_name, "nexusmem memory", BGW_MAXLEN);
 	strlcpy(worker.bgw_type, "nexusmem memory", BGW_MAXLEN);
 	RegisterBackgroundWorker(&worker);
+	/* PostgreSQL logs that there are too many, not which, nor what it means */
+	if (IsPostmasterEnvironment && !nxm_worker_is_registered(worker.bgw_name))
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("there is no room for the background worker \"%s\"",
+						worker.bgw_name),
+				 errdetail("Shared structures will not be saved when the server stops."),
+				 errhint("Raise max_worker_processes and restart the server.")));
 	nxm_registry_load_hook = before_use;
 }

@@ -7,8 +7,9 @@
  * starts with the server (on a standby too), and sleeps until SIGHUP while
  * pinning is off.
  *
- * Limits: where max_worker_processes leaves no room PostgreSQL does not start
- * it and says nothing; status does.  Everything else works without it.
+ * Limits: where max_worker_processes leaves no room PostgreSQL logs that there are
+ * too many background workers, and does not start it; status tells that it is this one.
+ * Everything else works without it.
  */
 #include "worker.h"
 

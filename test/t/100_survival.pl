@@ -479,7 +479,9 @@ for (1 .. 3)
 }
 is(sql(q{SELECT count(nexusmem.map_get('many', i::text)) FROM generate_series(1, 200000) i}), '200000', 'starts and stops in quick succession lose nothing');
 $node->append_conf('postgresql.conf', 'max_worker_processes = 0');
+news();
 $node->restart;
+like(news(), qr/WARNING:  there is no room for the background worker "nexusmem memory"/, 'no worker: a warning');
 $node->psql('postgres', q{SET statement_timeout = '30ms'; SELECT nexusmem.counter_get('c')}, stderr => \$err);
 note("the first user, in a hurry: $err");
 is(counter('c'), '12', 'no worker: the first user who has the time loads');
