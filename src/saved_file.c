@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "access/xlog.h"
+#include "common/file_perm.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "utils/timestamp.h"
@@ -41,11 +42,10 @@ nxm_saved_create(const NxmSavedFile *file, const char **what_failed)
 		*what_failed = "could not create directory \"" NXM_SAVED_DIR "\"";
 		return -1;
 	}
-	/* whatever log_file_mode or group access say */
-	(void) chmod(NXM_SAVED_DIR, S_IRWXU);
+	/* as the data directory; a backup by its group needs to read all */
+	(void) chmod(NXM_SAVED_DIR, pg_dir_create_mode);
 	(void) unlink(file->tmp);
-	fd = OpenTransientFilePerm(file->tmp, O_WRONLY | O_CREAT | O_EXCL | PG_BINARY,
-							   S_IRUSR | S_IWUSR);
+	fd = OpenTransientFile(file->tmp, O_WRONLY | O_CREAT | O_EXCL | PG_BINARY);
 	if (fd < 0)
 		*what_failed = "could not create the file";
 	return fd;

@@ -55,7 +55,10 @@ StaticAssertDecl(sizeof(NxmSavedHeader) == 56, "NxmSavedHeader has no padding");
  * errno.  Nothing here raises errors.
  */
 
-/* Makes the directory and an empty tmp, mode 0600.  Returns an open transient file. */
+/*
+ * Makes the directory and an empty tmp, for whom the data directory is for.  Returns an
+ * open transient file.
+ */
 extern int	nxm_saved_create(const NxmSavedFile *file, const char **what_failed);
 
 extern bool nxm_saved_write(int fd, const void *data, size_t len, uint64 offset,

@@ -144,5 +144,15 @@ SKIP:
 	ok($node->poll_query_until('postgres', "SELECT ($state) LIKE 'active: %'"), 'and it is loaded, not the part of another one') or diag(sql($state));
 }
 $node->stop;
+
+# who may read a data directory may read what is saved there
+my $readable = PostgreSQL::Test::Cluster->new('save_group_access');
+$readable->init(extra => ['--allow-group-access']);
+$readable->append_conf('postgresql.conf', "shared_preload_libraries = 'nexusmem'\n");
+$readable->start;
+$readable->safe_psql('postgres', q{CREATE EXTENSION nexusmem; SELECT nexusmem.counter_set('c', 1)});
+$readable->stop;
+is(sprintf('%o %o', map { (stat $readable->data_dir . "/pg_nexusmem$_")[2] & 07777 } '', '/structures'), '750 640', 'group access');
+
 unlike(server_log($node), qr/TRAP|PANIC|terminated by signal|leak/, 'the log is quiet');
 done_testing();
