@@ -354,7 +354,8 @@ load_saved(NxmPredictor *p)
 
 	if (broken == NULL)
 		return;
-	nxm_saved_refuse(&predictor_file, predictor_file.path, broken);
+	(void) nxm_saved_refuse(&predictor_file, predictor_file.path, broken,
+							NXM_REFUSED_STAYS);
 	pg_atomic_write_u32(&shared->refused, 1);
 }
 

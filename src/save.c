@@ -37,6 +37,11 @@
  * A shutdown before the file was loaded says KEPT: nobody loads it any more, and a load
  * under way comes to nothing.
  *
+ * What cannot be loaded is left where it is should it have no other name to be given, unless
+ * it is older than a crash or has been loaded: then it is removed, or loses its header.
+ * Where not even that can be done, as in a directory that nobody may write to, the next
+ * clean shutdown does it, for the start after that one would load it.
+ *
  * The state and the loader are changed by compare-and-exchange, CLOSED excepted,
  * which only the one worker says, after DONE, and takes back, as it does KEPT.
  *
@@ -54,6 +59,7 @@
 #include "access/xlog.h"
 #include "catalog/pg_control.h"
 #include "common/controldata_utils.h"
+#include "common/file_perm.h"
 #include "compat.h"
 #include "memory_worker.h"
 #include "miscadmin.h"
@@ -85,6 +91,11 @@ typedef struct SaveShared
 	pg_atomic_uint32 refused;
 	pg_atomic_uint32 loaded;
 	pg_atomic_uint32 dropped;
+	/*
+	 * There may be a file that must not be loaded, and could not be removed.  Single
+	 * writer: the postmaster at the start, then the worker.
+	 */
+	pg_atomic_uint32 stale;
 	ConditionVariable changed;	/* state did */
 } SaveShared;
 
@@ -128,12 +139,12 @@ set_state(NxmLoadState state)
 	ConditionVariableBroadcast(&shared->changed);
 }
 
-/* Keeps a file that is not loaded. */
-static void
-put_beside(const char *path, const char *why)
+/* Keeps a file that is not loaded.  false: it must not be, and was not got rid of. */
+static bool
+put_beside(const char *path, const char *why, NxmRefused what)
 {
 	pg_atomic_write_u32(&shared->refused, 1);
-	nxm_saved_refuse(&nxm_structures_file, path, why);
+	return nxm_saved_refuse(&nxm_structures_file, path, why, what);
 }
 
 /*
@@ -218,7 +229,7 @@ end_load(void)
 		snprintf(why, sizeof(why), "%u of %u could not be loaded",
 				 pg_atomic_read_u32(&shared->dropped),
 				 pg_atomic_read_u32(&shared->loaded));
-		put_beside(NXM_STRUCTURES_LOADING, why);
+		(void) put_beside(NXM_STRUCTURES_LOADING, why, NXM_REFUSED_STAYS);
 	}
 	else if (taken)
 		(void) durable_unlink(NXM_STRUCTURES_LOADING, LOG);
@@ -259,20 +270,27 @@ look_for_file(void)
 		return;
 	(void) unlink(nxm_structures_file.tmp);	/* of a save that was cut short */
 	if (lstat(NXM_STRUCTURES_LOADING, &st) == 0)
-		put_beside(NXM_STRUCTURES_LOADING,
-				   "the server ended in the middle of it, or it could not be removed afterwards");
+		(void) put_beside(NXM_STRUCTURES_LOADING,
+						  "the server ended in the middle of it, or it could not be removed afterwards",
+						  NXM_REFUSED_STAYS);
 	if (stat(nxm_structures_file.path, &st) != 0)
 	{
 		if (errno != ENOENT && errno != ENOTDIR)
-			put_beside(nxm_structures_file.path,
-					   psprintf("it could not be looked for: %m"));
+		{
+			(void) put_beside(nxm_structures_file.path,
+							  psprintf("it could not be looked for: %m"),
+							  NXM_REFUSED_STAYS);
+			if (!shutdown_was_clean())
+				pg_atomic_write_u32(&shared->stale, 1);
+		}
 		return;
 	}
 	if (shutdown_was_clean())
 		pg_atomic_write_u32(&shared->state, NXM_LOAD_PENDING);
-	else
-		put_beside(nxm_structures_file.path,
-				   "the server was not shut down cleanly after they were saved");
+	else if (!put_beside(nxm_structures_file.path,
+						 "the server was not shut down cleanly after they were saved",
+						 NXM_REFUSED_FOR_EVER))
+		pg_atomic_write_u32(&shared->stale, 1);
 }
 
 void
@@ -330,7 +348,7 @@ settle(const NxmLoadResult *result)
 	settled = true;
 	if (result->refused != NULL)
 	{
-		put_beside(path, result->refused);
+		(void) put_beside(path, result->refused, NXM_REFUSED_STAYS);
 		return;
 	}
 	ereport(LOG,
@@ -557,6 +575,9 @@ save(void)
 								   "saved %u shared structures, %llu bytes",
 								   result.objects, result.objects,
 								   (unsigned long long) result.length)));
+		/* whatever was there was replaced */
+		if (result.what_failed == NULL && result.objects > 0)
+			pg_atomic_write_u32(&shared->stale, 0);
 		if (result.what_failed == NULL && result.cut_short)
 			ereport(LOG,
 					(errmsg("some entries of caches were not saved, for it would have taken too long")));
@@ -577,13 +598,36 @@ save(void)
 	}
 }
 
+/* Gets rid of what must not be loaded, and could not be removed or replaced before. */
+static void
+discard_stale(void)
+{
+	if (pg_atomic_read_u32(&shared->stale) == 0)
+		return;
+	(void) chmod(NXM_SAVED_DIR, pg_dir_create_mode);
+	if (nxm_saved_discard(nxm_structures_file.path))
+		pg_atomic_write_u32(&shared->stale, 0);
+	else
+		ereport(WARNING,
+				(errcode_for_file_access(),
+				 errmsg("could not remove file \"%s\": %m",
+						nxm_structures_file.path),
+				 errdetail("It is out of date, and the next start would load it."),
+				 errhint("Remove it before the server is started.")));
+}
+
 void
 nxm_save_now(void)
 {
 	MemoryContext context = CurrentMemoryContext;
 
-	if (shared == NULL || nxm_save_what == NXM_SAVE_OFF)
+	if (shared == NULL)
 		return;
+	if (nxm_save_what == NXM_SAVE_OFF)
+	{
+		discard_stale();
+		return;
+	}
 	PG_TRY();
 	{
 		save();
@@ -602,6 +646,7 @@ nxm_save_now(void)
 		(void) unlink(nxm_structures_file.tmp);
 	}
 	PG_END_TRY();
+	discard_stale();
 }
 
 void
@@ -611,11 +656,14 @@ nxm_save_reopen(void)
 		set_state(NXM_LOAD_PENDING);
 	if (shared == NULL || state_now() != NXM_LOAD_CLOSED)
 		return;
-	if (durable_unlink(nxm_structures_file.path, DEBUG1) != 0 && errno != ENOENT)
+	if (!nxm_saved_discard(nxm_structures_file.path))
+	{
 		ereport(WARNING,
 				(errcode_for_file_access(),
 				 errmsg("could not remove file \"%s\": %m",
 						nxm_structures_file.path)));
+		pg_atomic_write_u32(&shared->stale, 1);
+	}
 	nxm_registry_reopen();
 	set_state(NXM_LOAD_DONE);
 }
@@ -642,6 +690,7 @@ nxm_save_shmem_init(void *ptr, bool found)
 	pg_atomic_init_u32(&shared->refused, 0);
 	pg_atomic_init_u32(&shared->loaded, 0);
 	pg_atomic_init_u32(&shared->dropped, 0);
+	pg_atomic_init_u32(&shared->stale, 0);
 	ConditionVariableInit(&shared->changed);
 	if (!IsUnderPostmaster)
 		look_for_file();

@@ -220,26 +220,77 @@ nxm_saved_check(const NxmSavedFile *file, int fd, uint64 length,
 	return broken != NULL ? broken : check_body(fd, header, stop);
 }
 
-void
-nxm_saved_refuse(const NxmSavedFile *file, const char *path, const char *why)
+bool
+nxm_saved_discard(const char *path)
 {
-	/* what is no file at all cannot be renamed durably */
-	if (durable_rename(path, file->refused, DEBUG1) == 0 ||
-		rename(path, file->refused) == 0)
-		ereport(WARNING,
-				(errcode(ERRCODE_CONFIG_FILE_ERROR),
-				 errmsg("%s in file \"%s\" were not loaded: %s", file->what,
-						file->path, why),
-				 errhint("The file is kept as \"%s\" until another one is refused.",
-						 file->refused)));
-	else
+	NxmSavedHeader none;
+	const char *what_failed;
+	bool		ok;
+	int			fd;
+
+	if (durable_unlink(path, DEBUG1) == 0 || errno == ENOENT)
+		return true;
+	/* not to wait for a reader, should it be a pipe */
+	fd = BasicOpenFile(path, O_WRONLY | O_NONBLOCK | PG_BINARY);
+	if (fd < 0)
+		return errno == ENOENT;
+	memset(&none, 0, sizeof(none));
+	ok = nxm_saved_write(fd, &none, sizeof(none), 0, &what_failed) && pg_fsync(fd) == 0;
+	if (!ok)
+	{
+		int			save_errno = errno;
+
+		close(fd);
+		errno = save_errno;
+		return false;
+	}
+	return close(fd) == 0;
+}
+
+/* Gives the file another name, also where it is none and cannot be renamed durably. */
+static bool
+put_beside(const char *path, const char *name)
+{
+	return durable_rename(path, name, DEBUG1) == 0 || rename(path, name) == 0;
+}
+
+bool
+nxm_saved_refuse(const NxmSavedFile *file, const char *path, const char *why,
+				 NxmRefused what)
+{
+	char		other[MAXPGPATH];
+	const char *name = file->refused;
+	bool		gone = put_beside(path, name);
+
+	if (!gone)
+	{
+		int			save_errno = errno;
+
+		/* something else has the name that does not give way, as a directory */
+		snprintf(other, sizeof(other), "%s.1", file->refused);
+		name = other;
+		gone = put_beside(path, name);
+		errno = save_errno;
+	}
+	if (gone)
 	{
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),
 				 errmsg("%s in file \"%s\" were not loaded: %s", file->what,
 						file->path, why),
-				 errdetail("Could not rename it to \"%s\": %m", file->refused)));
-		/* It must not be loaded another time, so rather none. */
-		(void) durable_unlink(path, LOG);
+				 errhint("The file is kept as \"%s\" until another one is refused.",
+						 name)));
+		return true;
 	}
+	ereport(WARNING,
+			(errcode(ERRCODE_CONFIG_FILE_ERROR),
+			 errmsg("%s in file \"%s\" were not loaded: %s", file->what,
+					file->path, why),
+			 errdetail("Could not rename it to \"%s\": %m", file->refused)));
+	if (what == NXM_REFUSED_STAYS || nxm_saved_discard(path))
+		return true;
+	ereport(LOG,
+			(errcode_for_file_access(),
+			 errmsg("could not remove file \"%s\": %m", path)));
+	return false;
 }

@@ -86,11 +86,24 @@ extern const char *nxm_saved_read(int fd, void *to, size_t len, uint64 offset);
 extern const char *nxm_saved_check(const NxmSavedFile *file, int fd, uint64 length,
 								   NxmSavedHeader *header, volatile sig_atomic_t *stop);
 
+/* What becomes of a file that is refused, and can be given no other name. */
+typedef enum NxmRefused
+{
+	NXM_REFUSED_STAYS,			/* it may be good */
+	NXM_REFUSED_FOR_EVER		/* it must not be loaded: it is removed */
+} NxmRefused;
+
 /*
  * Tells in the log why a file was not loaded, and keeps it under its other name.  path:
- * where it is.
+ * where it is.  false: it must not be loaded, and was not got rid of.
  */
-extern void nxm_saved_refuse(const NxmSavedFile *file, const char *path,
-							 const char *why);
+extern bool nxm_saved_refuse(const NxmSavedFile *file, const char *path,
+							 const char *why, NxmRefused what);
+
+/*
+ * No start will load the file any more: it is removed, or, where that is not possible,
+ * loses its header.  false: neither, with the reason in errno.
+ */
+extern bool nxm_saved_discard(const char *path);
 
 #endif							/* NXM_SAVED_FILE_H */

@@ -260,10 +260,34 @@ rename $file, "$file.loading";
 refused('a file whose load did not end', 'the server ended in the middle of it');
 ok(!-e "$file.loading", 'a file whose load did not end: under one name');
 
+# Names that are taken by what does not give way. A file that may be good is not removed.
+unlink "$file.refused";
+mkdir $_, 0700 or die "$_: $!" foreach map { ("$file.$_", "$file.$_/x") } 'loading', 'refused', 'refused.1';
+news();
+$node->start;
+is(counter('c'), 'none', 'no other name for a file: not loaded');
+like(news(), qr/WARNING:  saved structures in file "pg_nexusmem\/structures" were not loaded: it could not be renamed/, 'no other name for a file: a warning');
+$node->stop;
+ok(-s $file, 'no other name for a file: it stays');
+rmdir $_ foreach map { ("$file.$_/x", "$file.$_") } 'loading', 'refused.1';
+$node->start;
+is(counter('c'), '7', 'no other name for a file: the next start that finds one loads it');
+$node->stop;
+change((-s $file) - 1, "\x55");
+news();
+$node->start;
+is(counter('c'), 'none', 'a name that is taken: not loaded');
+ok(soon(sub { -f "$file.refused.1" }) && !-e $file, 'a name that is taken: kept under another one');
+like(news(), qr/HINT:  The file is kept as "pg_nexusmem\/structures\.refused\.1"/, 'a name that is taken: the log tells which');
+rmdir $_ foreach "$file.refused/x", "$file.refused";
+unlink "$file.refused.1";
+sql(q{SELECT nexusmem.counter_add('c', 7)});
+$node->stop;
+
 # One that cannot be renamed, and so not removed: nothing of it is there twice.
 SKIP:
 {
-	skip 'root may write to any directory', 9 if $> == 0;
+	skip 'root may write to any directory', 21 if $> == 0;
 	$node->start;
 	sql(q{SELECT nexusmem.queue_push('jobs', 'once')});
 	$node->stop;
@@ -292,6 +316,33 @@ SKIP:
 	sql(q{SELECT nexusmem.counter_add('c', 7)});
 	$node->stop;
 	is((stat $dir)[2] & 07777, 0700, 'which is put right when it is saved to');
+
+	# One from before a crash that could be neither renamed nor removed, nor even looked for
+	# then, is not loaded after a later clean shutdown either.
+	foreach my $mode (0500, 0)
+	{
+		my $name = sprintf 'a file from before a crash, directory of mode %o', $mode;
+		copy($file, "$dir/copy");
+		$node->start;
+		is(counter('c'), '7', "$name: a good one before");
+		$node->stop('immediate');
+		rename "$dir/copy", $file;
+		unlink "$file.refused";
+		chmod $mode, $dir;
+		news();
+		$node->start;
+		is(counter('c'), 'none', "$name: not loaded");
+		like(news(), qr/WARNING:  saved structures .* were not loaded: (the server was not shut down cleanly|it could not be looked for)/, "$name: a warning");
+		workers_run($node);
+		$node->stop;
+		chmod 0700, $dir;
+		$node->start;
+		is(counter('c'), 'none', "$name: nor after a clean shutdown");
+		ok(soon(sub { !-e $file && !-e "$file.loading" }), "$name: it is gone");
+		sql(q{SELECT nexusmem.counter_add('c', 7)});
+		$node->stop;
+		ok(-s $file, "$name: the next shutdown saves");
+	}
 }
 
 # More than there is room for: whole structures are left out.  The one that is saved first
