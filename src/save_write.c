@@ -14,7 +14,7 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
-#define WRITE_LIMIT_MS		30000	/* fsync not counted */
+#define WRITE_LIMIT_MS		30000	/* the last fsync not counted */
 #define CACHES_LIMIT_MS		20000	/* of these */
 #define BLOCK_SIZE			(256 * 1024)
 

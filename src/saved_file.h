@@ -61,6 +61,10 @@ StaticAssertDecl(sizeof(NxmSavedHeader) == 56, "NxmSavedHeader has no padding");
  */
 extern int	nxm_saved_create(const NxmSavedFile *file, const char **what_failed);
 
+/*
+ * A file is written from its beginning to its end, in blocks of less than 8 MB, and then
+ * its header.  It may wait for the disk, which the caller's time limit is to count.
+ */
 extern bool nxm_saved_write(int fd, const void *data, size_t len, uint64 offset,
 							const char **what_failed);
 

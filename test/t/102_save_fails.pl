@@ -145,6 +145,31 @@ SKIP:
 }
 $node->stop;
 
+# a disk that fails while the file is written, long before its end
+my $shim_dir = PostgreSQL::Test::Utils::tempdir();
+SKIP:
+{
+	skip 'no compiler', 6
+	  if system("cc -shared -fPIC -O2 -o '$shim_dir/flush.so' '$FindBin::RealBin/../numa/flush_fails.c' 2>/dev/null") != 0;
+	# the checkpoint's own flushes would end the server
+	$node->append_conf('postgresql.conf', "fsync = on\ncheckpoint_flush_after = 0\nbgwriter_flush_after = 0\nbackend_flush_after = 0\nnexusmem.enable_learned_prefetch = off\n");
+	local @ENV{qw(LD_PRELOAD FLUSH_FAILS)} = ("$shim_dir/flush.so", "$shim_dir/fails");
+	$node->start;
+	sql(q{SELECT count(nexusmem.map_put('long', i::text, repeat('x', 1000000))) FROM generate_series(1, 10) i});
+	append_to_file("$shim_dir/fails", '');
+	fails('a disk that fails', 'could not flush the file: Input/output error');
+	ok(!-e $file && !-e $tmp, 'a disk that fails: nothing is there');
+	unlink "$shim_dir/fails";
+	$node->start;
+	sql(q{SELECT count(nexusmem.map_put('long', i::text, repeat('x', 1000000))) FROM generate_series(1, 10) i});
+	append_to_file("$shim_dir/fails", 'x');
+	$node->restart;
+	is(sql(q{SELECT sum(length(nexusmem.map_get('long', i::text))) FROM generate_series(1, 10) i}), '10000000', 'a kernel that cannot be told to write: saved all the same');
+	unlike(news(), qr/WARNING/, 'a kernel that cannot be told to write: without a warning');
+	sql(q{SELECT nexusmem.map_drop('long')});
+	$node->stop;
+}
+
 # who may read a data directory may read what is saved there
 my $readable = PostgreSQL::Test::Cluster->new('save_group_access');
 $readable->init(extra => ['--allow-group-access']);
