@@ -10,12 +10,14 @@
  *
  * Writers have little time, and look at the clock between two writes.  So each STEP has
  * gone to the disk before the next but one is written: a writer sees how fast the disk
- * is, and the flush at the end has little left to do.
+ * is, and the flush at the end has little left to do.  And what is saved is worth less
+ * than a server that can write its checkpoint: the disk is left some room.
  */
 #include "saved_file.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "access/xlog.h"
@@ -27,12 +29,30 @@
 #define BYTE_ORDER_MARK	0x01020304
 #define BLOCK_SIZE		(256 * 1024)
 #define STEP			(8 * 1024 * 1024)
+/* bytes of the disk that are left to the server, and as many WAL segments */
+#define ROOM			(64 * 1024 * 1024)
+#define ROOM_SEGMENTS	4
 
 static bool
 fail(const char **what_failed, const char *what)
 {
 	*what_failed = what;
 	return false;
+}
+
+/* Is there more on the file's disk than is left to the server? */
+static bool
+has_room(int fd, const char **what_failed)
+{
+	struct statvfs st;
+
+	/* some file systems do not tell */
+	if (fstatvfs(fd, &st) != 0 || st.f_blocks == 0 ||
+		(uint64) st.f_bavail * st.f_frsize >=
+		Max((uint64) ROOM, (uint64) ROOM_SEGMENTS * wal_segment_size))
+		return true;
+	errno = ENOSPC;
+	return fail(what_failed, "too little of the disk would be left to the server");
 }
 
 /*
@@ -61,7 +81,8 @@ flush_range(int fd, uint64 offset, uint64 len, bool wait, const char **what_fail
 static bool
 end_step(int fd, uint64 end, const char **what_failed)
 {
-	return flush_range(fd, end - STEP, STEP, false, what_failed) &&
+	return has_room(fd, what_failed) &&
+		flush_range(fd, end - STEP, STEP, false, what_failed) &&
 		(end < 2 * STEP ||
 		 flush_range(fd, end - 2 * STEP, STEP, true, what_failed));
 }
@@ -84,6 +105,15 @@ nxm_saved_create(const NxmSavedFile *file, const char **what_failed)
 	fd = OpenTransientFile(file->tmp, O_WRONLY | O_CREAT | O_EXCL | PG_BINARY);
 	if (fd < 0)
 		*what_failed = "could not create the file";
+	else if (!has_room(fd, what_failed))
+	{
+		int			save_errno = errno;
+
+		(void) CloseTransientFile(fd);
+		(void) unlink(file->tmp);
+		errno = save_errno;
+		fd = -1;
+	}
 	return fd;
 }
 

@@ -170,6 +170,31 @@ SKIP:
 	$node->stop;
 }
 
+# a disk that is nearly full: the server needs the rest for its checkpoint
+sub start_on_disk_of
+{
+	my ($mb) = @_;
+	my ($uid, $gid) = ($>, (split ' ', $))[0]);
+	return system('unshare', '--user', '--map-root-user', '--mount', 'sh', '-c',
+		"mount -t tmpfs -o size=${mb}m,mode=700 tmpfs '$dir' && exec unshare --user --map-user=$uid --map-group=$gid sh -c \"" .
+		  "pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null\"");
+}
+SKIP:
+{
+	skip 'not allowed to mount here', 6 if !may_mount();
+	foreach ([ 32, 'WARNING:  shared structures were not saved: too little of the disk would be left to the server: No space left on device' ],
+		[ 512, 'LOG:  saved 1 shared structure,' ])
+	{
+		my ($mb, $said) = @$_;
+		is(start_on_disk_of($mb), 0, "a disk of $mb MB: the server starts");
+		sql(q{SELECT nexusmem.counter_set('c', 7)});
+		news();
+		system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
+		like(news(), qr/\Q$said/, "a disk of $mb MB: what is said");
+		is(state_of_cluster(), 'shut down', "a disk of $mb MB: the shutdown is clean");
+	}
+}
+
 # who may read a data directory may read what is saved there
 my $readable = PostgreSQL::Test::Cluster->new('save_group_access');
 $readable->init(extra => ['--allow-group-access']);
