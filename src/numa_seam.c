@@ -103,15 +103,23 @@ nxm_seam_hardware(NxmHardware *hw)
 	return nxm_hardware_read(hw, read_sysfs, NULL);
 }
 
-/* The list behind a tag of /proc/self/status, for want of a system call. */
+/*
+ * The list behind a tag of /proc/pid/status (0: self), for want of a system
+ * call.
+ */
 static bool
-status_list(const char *tag, uint64_t *words, int nbits)
+status_list(pid_t pid, const char *tag, uint64_t *words, int nbits)
 {
+	char		path[64];
 	char		buf[8192];
 	char	   *line;
 	char	   *end;
 
-	if (read_file("/proc/self/status", buf, sizeof(buf)) < 0)
+	if (pid == 0)
+		snprintf(path, sizeof(path), "/proc/self/status");
+	else
+		snprintf(path, sizeof(path), "/proc/%d/status", (int) pid);
+	if (read_file(path, buf, sizeof(buf)) < 0)
 		return false;
 	line = strstr(buf, tag);
 	if (line == NULL)
@@ -135,7 +143,7 @@ nxm_seam_allowed(NxmCpuSet *cpus, NxmOsNodeSet *mems)
 	 * What numa_get_mems_allowed() asks by get_mempolicy(MEMS_ALLOWED) the
 	 * kernel also prints, and there no seccomp filter can refuse it.
 	 */
-	if (!status_list("\nMems_allowed_list:", mems->word, NXM_MAX_OS_NODES))
+	if (!status_list(0, "\nMems_allowed_list:", mems->word, NXM_MAX_OS_NODES))
 		memset(mems, 0, sizeof(*mems));
 	return err;
 }
@@ -146,6 +154,14 @@ nxm_seam_get_affinity(pid_t pid, NxmCpuSet *cpus)
 	memset(cpus, 0, sizeof(*cpus));
 	if (sched_getaffinity(pid, sizeof(*cpus), (cpu_set_t *) cpus) != 0)
 		return errno;
+	return 0;
+}
+
+int
+nxm_seam_get_whole_affinity(pid_t pid, NxmCpuSet *cpus)
+{
+	if (!status_list(pid, "\nCpus_allowed_list:", cpus->word, NXM_MAX_CPUS))
+		return nxm_seam_get_affinity(pid, cpus);
 	return 0;
 }
 
@@ -497,8 +513,8 @@ nxm_seam_free_bytes(int os_node)
 }
 
 /*
- * set_mempolicy and sched_setaffinity are given what is already in force;
- * mbind, the default policy on a page of our own; move_pages only asks.
+ * set_mempolicy is given what is already in force; mbind, the default policy
+ * on a page of our own; move_pages only asks.
  */
 static void
 probe_memory_calls(void)
@@ -606,7 +622,7 @@ probe_memory_calls(void)
 const NxmNumaSupport *
 nxm_seam_support(void)
 {
-	NxmCpuSet	cpus;
+	NxmCpuSet	none = {{0}};
 
 	if (support_known)
 		return &support;
@@ -615,8 +631,14 @@ nxm_seam_support(void)
 	support.libnuma = true;
 #endif
 	probe_memory_calls();
-	if (nxm_seam_get_affinity(0, &cpus) == 0)
-		note_call(NXM_CALL_SETAFFINITY, nxm_seam_set_affinity(0, &cpus));
+
+	/*
+	 * No CPU at all: who may call it gets EINVAL, and nothing is stored.  What
+	 * sched_getaffinity() tells must not be given back.  CPUs that are offline
+	 * are left out of it, and would stay lost to the whole server once they are
+	 * online; and since Linux 6.2 it would also limit what a cpuset adds later.
+	 */
+	note_call(NXM_CALL_SETAFFINITY, nxm_seam_set_affinity(0, &none));
 	support_known = true;
 	return &support;
 }

@@ -57,8 +57,10 @@ extern int	nxm_seam_allowed(NxmCpuSet *cpus, NxmOsNodeSet *mems);
 /* Free bytes of the kernel's node, or -1. */
 extern int64_t nxm_seam_free_bytes(int os_node);
 
-/* pid 0 is the calling process. */
+/* CPUs of those that are online; pid 0 is the calling process. */
 extern int	nxm_seam_get_affinity(pid_t pid, NxmCpuSet *cpus);
+/* With those that are offline, where the kernel tells. */
+extern int	nxm_seam_get_whole_affinity(pid_t pid, NxmCpuSet *cpus);
 extern int	nxm_seam_set_affinity(pid_t pid, const NxmCpuSet *cpus);
 /* CPU that the process runs on or ran on last, or -1. */
 extern int	nxm_seam_cpu_of(pid_t pid);

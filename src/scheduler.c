@@ -272,13 +272,16 @@ set_affinity(int pid, int node)
 	return err;
 }
 
-/* What a process is started with: the postmaster's affinity. */
+/*
+ * What a process is started with: the postmaster's affinity, with its CPUs that
+ * are offline, for they may come back.
+ */
 static void
 restore_affinity(int pid)
 {
 	NxmCpuSet	cpus;
 
-	if (nxm_seam_get_affinity(PostmasterPid, &cpus) != 0)
+	if (nxm_seam_get_whole_affinity(PostmasterPid, &cpus) != 0)
 		cpus = nxm_topology()->allowed;
 	(void) nxm_seam_set_affinity(pid == MyProcPid ? 0 : pid, &cpus);
 }

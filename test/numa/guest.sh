@@ -507,9 +507,19 @@ nexusmem.cache_size = 20GB" || return
 	is "$(for i in {1..10}; do status 'structure memory'; done | grep -cv '^active: .* 100 % of sampled pages on their nodes$')" 0 "status tells where structures are, always"
 }
 
+cpus_of() { sed -n 's/^Cpus_allowed_list:\t//p' "/proc/$1/status"; }
+
 check_asymmetric() {
 	is "$(q 'SELECT count(*) FROM nexusmem.nodes')" 4 "4 nodes"
 	is "$(q 'SELECT distances FROM nexusmem.nodes WHERE node = 2')" "{23,24,10,17}" "distances as the firmware tells them"
+
+	# a CPU that comes later, with all features off
+	server_stop
+	echo 0 >/sys/devices/system/cpu/cpu3/online
+	server_start "nexusmem.enable_numa_optimizations = off" || return
+	is "$(q "SELECT sum(cpu_count) FROM nexusmem.nodes")" 3 "started with a CPU offline"
+	echo 1 >/sys/devices/system/cpu/cpu3/online
+	is "$(cpus_of "$(head -n 1 "$DATA/postmaster.pid")")" "$(cpus_of $$)" "online again: the server may use it as anybody"
 
 	server_stop
 	server_start "$on
