@@ -43,8 +43,8 @@ find_topology(void)
 	NxmOsNodeSet mems;
 
 	(void) nxm_seam_support();
-	(void) nxm_seam_hardware(hw);
 	(void) nxm_seam_allowed(&cpus, &mems);
+	(void) nxm_seam_hardware(hw, &cpus);
 	nxm_topology_build(topo, hw, &cpus, &mems, node_source, num_nodes);
 	pfree(hw);
 	topology = topo;

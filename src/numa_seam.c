@@ -98,9 +98,9 @@ read_sysfs(void *arg, const char *path, char *buf, size_t size)
 }
 
 bool
-nxm_seam_hardware(NxmHardware *hw)
+nxm_seam_hardware(NxmHardware *hw, const NxmCpuSet *allowed)
 {
-	return nxm_hardware_read(hw, read_sysfs, NULL);
+	return nxm_hardware_read(hw, allowed, read_sysfs, NULL);
 }
 
 /*

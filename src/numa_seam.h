@@ -50,8 +50,11 @@ extern const NxmNumaSupport *nxm_seam_support(void);
 /* "mbind, move_pages" for a set of NxmSysCall bits. */
 extern const char *nxm_seam_call_names(unsigned calls, char *buf, size_t size);
 
-/* Reads the machine's sysfs; *hw is large, give it from the heap. */
-extern bool nxm_seam_hardware(NxmHardware *hw);
+/*
+ * Reads the machine's sysfs; *hw is large, give it from the heap.  allowed is
+ * what nxm_seam_allowed() told: these CPUs are online.
+ */
+extern bool nxm_seam_hardware(NxmHardware *hw, const NxmCpuSet *allowed);
 /* CPUs and memories that this process may use; mems empty: unknown. */
 extern int	nxm_seam_allowed(NxmCpuSet *cpus, NxmOsNodeSet *mems);
 /* Free bytes of the kernel's node, or -1. */

@@ -18,7 +18,8 @@
  * Rules, where several would do:
  *
  * - A CPU is usable if it is allowed and online; if the hardware tells of no CPU
- *	 at all, all allowed ones are taken to be online.
+ *	 at all, all allowed ones are taken to be online.  Whoever has what is allowed
+ *	 from the kernel has it read as online (see nxm_hardware_read()).
  * - CPUs that no OS node lists are taken as CPUs of the lowest OS node in use,
  *	 so they end up in logical node 0.
  * - Splitting: a domain without CPUs is never split.  Each extra part goes to

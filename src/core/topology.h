@@ -136,10 +136,12 @@ extern int	nxm_list_format(const uint64_t *words, int nbits, char *buf,
 							size_t size);
 
 /*
- * Fills *hw from a sysfs tree.  Missing files mean "unknown", never failure;
- * returns false only where not even one CPU could be found.
+ * Fills *hw from a sysfs tree.  The CPUs in online (NULL: none) are online
+ * whatever the text says.  Missing files mean "unknown", never failure; returns
+ * false only where not even one CPU could be found.
  */
-extern bool nxm_hardware_read(NxmHardware *hw, NxmReadFile read, void *arg);
+extern bool nxm_hardware_read(NxmHardware *hw, const NxmCpuSet *online,
+							  NxmReadFile read, void *arg);
 
 /*
  * Divides the allowed part of a machine into logical nodes.  cpus and mems are

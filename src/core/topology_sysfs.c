@@ -10,6 +10,8 @@
  * limited to the arrays' ranges, and lists that contradict each other (a CPU
  * in two nodes, siblings that do not name each other) still yield one answer.
  * A file that fills the whole buffer was cut off, and counts as unreadable.
+ * What CPUs are online the caller may know better: lxcfs shows a container of
+ * n CPUs that 0 to n - 1 are, whichever it has.
  *
  * Limits: kernels that print only masks (thread_siblings, shared_cpu_map) and
  * no lists are not understood; such kernels are older than any that the
@@ -171,7 +173,7 @@ read_cpu_cache(Reader *reader, int cpu, NxmCpu *result)
 }
 
 static bool
-read_cpus(NxmHardware *hw, Reader *reader)
+read_cpus(NxmHardware *hw, const NxmCpuSet *in_use, Reader *reader)
 {
 	NxmCpuSet	possible;
 	NxmCpuSet	online;
@@ -186,13 +188,14 @@ read_cpus(NxmHardware *hw, Reader *reader)
 	for (int i = 0; i < NXM_MAX_CPUS; i++)
 	{
 		NxmCpu	   *cpu = &hw->cpu[i];
-		bool		is_online = nxm_cpuset_has(&online, i);
+		bool		known = in_use && nxm_cpuset_has(in_use, i);
+		bool		is_online = known || nxm_cpuset_has(&online, i);
 
 		cpu->package = cpu->core = cpu->llc = cpu->os_node = -1;
 		if (!is_online && !nxm_cpuset_has(&possible, i))
 			continue;
 		hw->ncpus = i + 1;
-		if (!know_online)
+		if (!know_online && !known)
 		{
 			char		path[80];
 
@@ -305,14 +308,15 @@ read_nodes(NxmHardware *hw, Reader *reader)
 }
 
 bool
-nxm_hardware_read(NxmHardware *hw, NxmReadFile read, void *arg)
+nxm_hardware_read(NxmHardware *hw, const NxmCpuSet *online, NxmReadFile read,
+				  void *arg)
 {
 	Reader		reader;
 
 	memset(hw, 0, sizeof(*hw));
 	reader.read = read;
 	reader.arg = arg;
-	if (!read_cpus(hw, &reader))
+	if (!read_cpus(hw, online, &reader))
 		return false;
 	read_nodes(hw, &reader);
 	return true;

@@ -107,7 +107,7 @@ load_text(const char *text)
 	assert_true(strlen(text) < sizeof(tree_text));
 	strcpy(tree_text, text);
 	index_tree();
-	nxm_hardware_read(&hw, read_tree, NULL);
+	nxm_hardware_read(&hw, NULL, read_tree, NULL);
 }
 
 static void
@@ -127,7 +127,7 @@ load(const char *name)
 	tree_text[len] = '\0';
 	index_tree();
 	assert_true(tree_nfiles < MAX_FILES);
-	assert_true(nxm_hardware_read(&hw, read_tree, NULL));
+	assert_true(nxm_hardware_read(&hw, NULL, read_tree, NULL));
 }
 
 static void
@@ -511,6 +511,37 @@ offline_cpu(void **state)
 	assert_node(2, "2,6", "0");
 }
 
+/* lxcfs counts a container's CPUs and lists as many as online, from 0 on. */
+static void
+faked_online(void **state)
+{
+	(void) state;
+	load("xeon-4s20c2t");
+	for (int i = 0; i < tree_nfiles; i++)
+		if (strcmp(tree_file[i].path, "cpu/online") == 0)
+			tree_file[i].content = "0-7";
+	assert_true(nxm_list_parse("4-7,24-25,104-105", cpus.word, NXM_MAX_CPUS,
+							   NULL));
+	assert_true(nxm_hardware_read(&hw, &cpus, read_tree, NULL));
+	assert_true(hw.cpu[105].online);
+	assert_int_equal(hw.cpu[105].core, 25);
+	assert_int_equal(hw.cpu[105].llc, 20);
+	assert_false(hw.cpu[26].online);
+	nxm_topology_build(&topo, &hw, &cpus, &mems, NXM_SOURCE_AUTO, 0);
+	assert_int_equal(topo.nnodes, 4);
+	assert_int_equal(topo.ncpu_nodes, 2);
+	assert_node(0, "4-7", "0");
+	assert_node(1, "24-25,104-105", "1");
+
+	/* of a CPU that nothing is written of, only that it is there is known */
+	load_text("cpu/online:0\n");
+	assert_true(nxm_list_parse("8", cpus.word, NXM_MAX_CPUS, NULL));
+	assert_true(nxm_hardware_read(&hw, &cpus, read_tree, NULL));
+	assert_int_equal(hw.ncpus, 9);
+	nxm_topology_build(&topo, &hw, &cpus, &mems, NXM_SOURCE_AUTO, 0);
+	assert_node(0, "8", "");
+}
+
 static void
 memoryless_and_cpuless(void **state)
 {
@@ -783,7 +814,7 @@ odd_text(void **state)
 	for (int i = 0; i < 20000; i++)
 		strcat(tree_text + 2 * i, ",1");
 	index_tree();
-	assert_false(nxm_hardware_read(&hw, read_tree, NULL));
+	assert_false(nxm_hardware_read(&hw, NULL, read_tree, NULL));
 
 	load_text("cpu/online:0-5000\n");
 	assert_true(hw.left_out);
@@ -1012,7 +1043,7 @@ fuzz_hardware(void **state)
 		NxmNodeSource source = (NxmNodeSource) random_number(4);
 		int			num_nodes = (int) random_number(12);
 
-		nxm_hardware_read(&hw, read_garbage, NULL);
+		nxm_hardware_read(&hw, round % 2 ? &all_cpus : NULL, read_garbage, NULL);
 		REQUIRE(hw.ncpus >= 0 && hw.ncpus <= NXM_MAX_CPUS);
 		REQUIRE(hw.nos_nodes >= 0 && hw.nos_nodes <= NXM_MAX_OS_NODES);
 		for (int i = 0; i < hw.ncpus; i++)
@@ -1060,6 +1091,7 @@ main(void)
 		cmocka_unit_test_setup(xeon_snc, setup),
 		cmocka_unit_test_setup(sparse_node_ids, setup),
 		cmocka_unit_test_setup(offline_cpu, setup),
+		cmocka_unit_test_setup(faked_online, setup),
 		cmocka_unit_test_setup(memoryless_and_cpuless, setup),
 		cmocka_unit_test_setup(bare_vm, setup),
 		cmocka_unit_test_setup(allowed_cpus, setup),
