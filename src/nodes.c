@@ -9,8 +9,8 @@
  * on first use, with the built-in settings: postmaster-level settings cannot
  * be defined then.
  *
- * Limits: CPUs and memories that come or go while the server runs are not
- * noticed until a restart.
+ * Limits: CPUs and memories that come or go while the server runs change nothing
+ * until a restart; of CPUs status tells.
  */
 #include "postgres.h"
 

@@ -29,6 +29,12 @@
  * A node of several memories (nexusmem.num_nodes below what was found) keeps
  * the kernel's local allocation, which on pinned CPUs is one of them.
  *
+ * A pin does not last by itself: before Linux 6.2 each write to the cpuset, and a
+ * CPU of it that comes or goes, sets the affinity of all that are in it; and any
+ * kernel gives a process up whose CPUs have all gone.  So our worker looks at a
+ * share of the processes in each pass, and pins those again that it finds on
+ * other CPUs than their node's.
+ *
  * What is given back on unpinning: the memory policy that the process had, and
  * the affinity that the postmaster has, for that is what it was started with.
  *
@@ -55,6 +61,9 @@
 #include "utils/guc.h"
 
 #define NXM_DATABASES 1024
+
+/* passes of our worker in which it looks at the pin of each process once */
+#define RENEWAL_PASSES 8
 
 typedef struct NodeLoad
 {
@@ -602,13 +611,38 @@ reconcile_slot(NxmSlot *slot)
 		(void) release_home(slot, home);
 }
 
+/*
+ * Pins the process of a slot again if its pin was lost.  None of its CPUs is
+ * left where they are all offline: then the kernel says no, and status why.
+ */
+static void
+renew_pin(NxmSlot *slot)
+{
+	const NxmTopology *topo = nxm_topology();
+	NxmHome		home = pg_atomic_read_u64(&slot->home);
+	int			node = NXM_HOME_NODE(home);
+	NxmCpuSet	cpus;
+
+	if (node < 0 || topo->nnodes == 1 ||
+		nxm_seam_get_affinity(NXM_HOME_PID(home), &cpus) != 0)
+		return;
+	if (nxm_cpuset_count(&cpus) == 0 ||
+		!nxm_cpuset_within(&cpus, &topo->node[node].cpus))
+		apply_home_of(slot, home);
+	else
+		note_result(&shared->load[node].affinity_errno, NXM_CALL_SETAFFINITY,
+					"pin processes to nodes", 0);
+}
+
 int
 nxm_scheduler_background_pass(void)
 {
+	static int	pass = 0;
 	int			placed = 0;
 
 	if (my_slot == NULL)
 		return 0;
+	pass = (pass + 1) % RENEWAL_PASSES;
 
 	/* our own worker goes where its fellow background processes would */
 	for (int i = 0; i < nxm_slot_count(); i++)
@@ -620,6 +654,8 @@ nxm_scheduler_background_pass(void)
 		int			node;
 
 		reconcile_slot(slot);
+		if (i % RENEWAL_PASSES == pass)
+			renew_pin(slot);
 		if (pid == 0 || (pid != MyProcPid &&
 						 (int) pg_atomic_read_u32(&slot->self_placed) == pid))
 			continue;

@@ -34,8 +34,9 @@ extern void nxm_scheduler_statement(void);
 /* Places our own worker, which then calls the pass below every second. */
 extern void nxm_scheduler_place_worker(void);
 /*
- * Frees the homes of processes that are gone; places background processes and
- * walsenders when pinning is on, and gives back their affinity when it is off.
+ * Frees the homes of processes that are gone; renews pins that were lost; places
+ * background processes and walsenders when pinning is on, and gives back their
+ * affinity when it is off.
  * Returns the number of them that have a home.
  */
 extern int	nxm_scheduler_background_pass(void);

@@ -119,7 +119,14 @@ topology_status(void)
 								  topo->divided ? ", divided by nexusmem.num_nodes" : "",
 								  topo->shared_cpus ? ", more than cores: some share CPUs" : "",
 								  topo->note[0] ? "; " : "", topo->note);
+	NxmCpuSet	allowed;
 
+	/* who is not preloaded has found the topology in this session, by itself */
+	if (nxm_shmem_available() &&
+		nxm_seam_get_affinity(PostmasterPid, &allowed) == 0 &&
+		memcmp(&allowed, &topo->allowed, sizeof(allowed)) != 0)
+		return row("degraded", "Restart the server, to make nodes of the CPUs that it may use now.",
+				   psprintf("%s; the CPUs allowed have changed since the start", detail));
 	if (topo->note[0])
 		return row("degraded", "See the view nexusmem.nodes.", detail);
 	return row("active", NULL, detail);

@@ -2,8 +2,8 @@
  * worker.c
  *	  The background worker "nexusmem".
  *
- * It places the background processes that run no hook of ours and frees the
- * homes of processes that ended without a word.  It connects to no database,
+ * It places the background processes that run no hook of ours, frees the homes
+ * of processes that ended without a word, and renews pins that were lost.  It connects to no database,
  * starts with the server (on a standby too), and sleeps until SIGHUP while
  * pinning is off.
  *

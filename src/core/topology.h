@@ -117,6 +117,8 @@ typedef int (*NxmReadFile) (void *arg, const char *path, char *buf,
 extern bool nxm_cpuset_has(const NxmCpuSet *set, int i);
 extern void nxm_cpuset_add(NxmCpuSet *set, int i);
 extern int	nxm_cpuset_count(const NxmCpuSet *set);
+/* Is each member of set one of of's?  True of the empty set. */
+extern bool nxm_cpuset_within(const NxmCpuSet *set, const NxmCpuSet *of);
 extern bool nxm_osnodeset_has(const NxmOsNodeSet *set, int i);
 extern void nxm_osnodeset_add(NxmOsNodeSet *set, int i);
 extern int	nxm_osnodeset_count(const NxmOsNodeSet *set);

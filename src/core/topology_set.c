@@ -57,6 +57,15 @@ nxm_cpuset_count(const NxmCpuSet *set)
 }
 
 bool
+nxm_cpuset_within(const NxmCpuSet *set, const NxmCpuSet *of)
+{
+	for (int i = 0; i < NXM_CPU_WORDS; i++)
+		if ((set->word[i] & ~of->word[i]) != 0)
+			return false;
+	return true;
+}
+
+bool
 nxm_osnodeset_has(const NxmOsNodeSet *set, int i)
 {
 	return bit_has(set->word, NXM_MAX_OS_NODES, i);

@@ -202,6 +202,24 @@ fuzz_list(void **state)
 	}
 }
 
+static void
+set_within(void **state)
+{
+	NxmCpuSet	set = {{0}};
+	NxmCpuSet	of = {{0}};
+
+	(void) state;
+	assert_true(nxm_cpuset_within(&set, &of));
+	nxm_cpuset_add(&of, 3);
+	nxm_cpuset_add(&of, NXM_MAX_CPUS - 1);
+	assert_true(nxm_cpuset_within(&set, &of));
+	nxm_cpuset_add(&set, NXM_MAX_CPUS - 1);
+	assert_true(nxm_cpuset_within(&set, &of));
+	assert_false(nxm_cpuset_within(&of, &set));
+	nxm_cpuset_add(&set, 64);
+	assert_false(nxm_cpuset_within(&set, &of));
+}
+
 int
 main(void)
 {
@@ -212,6 +230,7 @@ main(void)
 		cmocka_unit_test(list_format),
 		cmocka_unit_test(list_round_trip),
 		cmocka_unit_test(set_bounds),
+		cmocka_unit_test(set_within),
 		cmocka_unit_test(fuzz_list),
 	};
 
