@@ -339,8 +339,11 @@ apply_home(NxmHome home)
 	}
 	else if (nxm_topology()->nnodes > 1)
 	{
-		(void) set_affinity(MyProcPid, node);
-		prefer_memory(node);
+		/* memory there would be remote for a process that runs elsewhere */
+		if (set_affinity(MyProcPid, node) == 0)
+			prefer_memory(node);
+		else if (policy_saved)
+			(void) nxm_seam_set_policy(&saved_policy);
 	}
 	applied_node = node;
 }

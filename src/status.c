@@ -221,6 +221,13 @@ memory_policy_status(void)
 		return row("degraded", hint_for(err),
 				   psprintf("backends keep the kernel's memory policy: %s",
 							strerror(err)));
+	(void) failing_node(nxm_scheduler_affinity_errno, &err);
+	if (err == 0 && (nxm_seam_support()->refused & NXM_CALL_SETAFFINITY) != 0)
+		err = EPERM;
+	if (err != 0)
+		return row("degraded", hint_for(err),
+				   psprintf("backends that could not be pinned keep the kernel's memory policy: %s",
+							strerror(err)));
 	return row("active", NULL, "backends prefer their node's memory");
 }
 
