@@ -327,6 +327,21 @@ nxm_seam_huge_page_size(void)
 	return (size_t) size;
 }
 
+size_t
+nxm_seam_shared_huge_page_size(void)
+{
+	static const char *const unasked[] = {"[always]", "[within_size]", "[force]"};
+	char		text[128];
+
+	if (read_file("/sys/kernel/mm/transparent_hugepage/shmem_enabled", text,
+				  sizeof(text)) < 0)
+		return 0;
+	for (size_t i = 0; i < sizeof(unasked) / sizeof(unasked[0]); i++)
+		if (strstr(text, unasked[i]) != NULL)
+			return nxm_seam_huge_page_size();
+	return 0;
+}
+
 void *
 nxm_seam_map_aligned(void *addr, size_t len, size_t align)
 {

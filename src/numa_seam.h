@@ -109,6 +109,8 @@ extern int	nxm_seam_map(void *addr, size_t len);
  * of it does not exist is made.  EINVAL: the kernel can't (before Linux 6.1).
  */
 extern size_t nxm_seam_huge_page_size(void);
+/* The same where the kernel puts shared memory into them unasked; else 0. */
+extern size_t nxm_seam_shared_huge_page_size(void);
 extern void *nxm_seam_map_aligned(void *addr, size_t len, size_t align);
 extern int	nxm_seam_collapse(void *addr, size_t len);
 /* Sets bit 0 of a byte for each page of the kernel's that exists. */

@@ -17,6 +17,13 @@
  * reserved by the postmaster's mmap and the policy is a preference, so a node
  * that has too few huge pages is helped out by another.
  *
+ * Where the kernel makes huge pages of shared memory by itself (always and
+ * within_size in transparent_hugepage/shmem_enabled), one lies where the policy
+ * of its first byte says.  So it is what is placed as one, the unit, as if it
+ * had been reserved.  Its policy is the object's all the same, and nothing has
+ * to be touched.  It is aligned in the object; so are our addresses, for the
+ * kernel then maps such an object at a multiple of that size.
+ *
  * partition puts stripe s on memory s modulo n.  Up to PostgreSQL 18 free
  * buffers are handed out by number, so that stripes fill all nodes alike where
  * one range a node would fill node 0 first.  A stripe is a whole number of
@@ -89,7 +96,7 @@ static int	first_buffer;
 static char *
 page_up(char *p)
 {
-	return (char *) TYPEALIGN(result.page_size, p);
+	return (char *) TYPEALIGN(result.unit, p);
 }
 
 /* The whole pages of an array in shared memory. */
@@ -99,7 +106,7 @@ whole_pages(char *start, size_t len)
 	Range		r;
 
 	r.start = page_up(start);
-	r.end = (char *) TYPEALIGN_DOWN(result.page_size, start + len);
+	r.end = (char *) TYPEALIGN_DOWN(result.unit, start + len);
 	if (r.end < r.start)
 		r.end = r.start;
 	return r;
@@ -175,11 +182,11 @@ place_range(Range r, NxmRangePolicy how, const NxmOsNodeSet *nodes, bool touch)
 static Range
 nth_part(Range r, int n, int parts)
 {
-	size_t		pages = (r.end - r.start) / result.page_size;
+	size_t		pages = (r.end - r.start) / result.unit;
 	Range		part;
 
-	part.start = r.start + pages * n / parts * result.page_size;
-	part.end = r.start + pages * (n + 1) / parts * result.page_size;
+	part.start = r.start + pages * n / parts * result.unit;
+	part.end = r.start + pages * (n + 1) / parts * result.unit;
 	return part;
 }
 
@@ -271,7 +278,7 @@ static int
 memory_of_descriptors(char *p)
 {
 	if (result.wanted == NXM_PLACE_INTERLEAVE)
-		return memories[(p - descriptor_pages().start) / result.page_size %
+		return memories[(p - descriptor_pages().start) / result.unit %
 						result.nodes];
 	return memory_of_stripe(stripe_of_page(p, (char *) BufferDescriptors,
 										   sizeof(BufferDescPadded)));
@@ -320,7 +327,7 @@ static int
 sample_stripes(char *start, size_t item, Range whole, void **pages)
 {
 	int64		pages_a_stripe = Max(1, result.stripe_buffers * (int64) item /
-									 (int64) result.page_size);
+									 (int64) result.unit);
 	int			n = 0;
 
 	for (int m = 0; m < result.nodes; m++)
@@ -337,11 +344,11 @@ sample_stripes(char *start, size_t item, Range whole, void **pages)
 			int			nth = Min((int) place, stripes - 1);
 			Range		r = stripe_part(m + nth * result.nodes, start, item,
 										whole);
-			size_t		npages = (r.end - r.start) / result.page_size;
+			size_t		npages = (r.end - r.start) / result.unit;
 
 			if (npages == 0)
 				continue;
-			pages[n++] = r.start + result.page_size *
+			pages[n++] = r.start + result.unit *
 				Min((size_t) ((place - nth) * npages), npages - 1);
 		}
 	}
@@ -355,7 +362,7 @@ sample_stripes(char *start, size_t item, Range whole, void **pages)
 static int
 sample_runs(Range r, int *run, void **pages)
 {
-	size_t		npages = (r.end - r.start) / result.page_size;
+	size_t		npages = (r.end - r.start) / result.unit;
 	size_t		runs;
 	int			n = 0;
 
@@ -371,7 +378,7 @@ sample_runs(Range r, int *run, void **pages)
 														0, to - from - *run);
 
 		for (int j = 0; j < *run; j++)
-			pages[n++] = r.start + (first + j) * result.page_size;
+			pages[n++] = r.start + (first + j) * result.unit;
 	}
 	return n;
 }
@@ -457,7 +464,7 @@ verify(void)
 static void
 lay_out_stripes(void)
 {
-	int64		per_descriptor_page = result.page_size / sizeof(BufferDescPadded);
+	int64		per_descriptor_page = result.unit / sizeof(BufferDescPadded);
 	int64		unit;
 
 	result.with_descriptors =
@@ -471,7 +478,7 @@ lay_out_stripes(void)
 		first_buffer = (page_up(start) - start) / sizeof(BufferDescPadded);
 	}
 	else
-		unit = Max(1, (int64) result.page_size / BLCKSZ);
+		unit = Max(1, (int64) result.unit / BLCKSZ);
 
 	while (NBuffers / unit > MAX_STRIPES)
 		unit *= 2;
@@ -489,6 +496,7 @@ nxm_placement_apply(void)
 	result.wanted = shared_buffers_placement;
 	result.page_size = Max(nxm_seam_page_size(BufferBlocks),
 						   (size_t) sysconf(_SC_PAGESIZE));
+	result.unit = Max(result.page_size, nxm_seam_shared_huge_page_size());
 	if (result.wanted == NXM_PLACE_DEFAULT)
 		return;
 

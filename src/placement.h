@@ -20,6 +20,8 @@ typedef struct NxmPlacementResult
 	NxmBuffersPlacement wanted;
 	bool		done;			/* the policy is in force */
 	size_t		page_size;		/* of shared memory; 0: not preloaded */
+	size_t		unit;			/* what is placed as one: page_size, or that of
+								 * the huge pages that the kernel may make */
 	int			nodes;			/* memories that the buffers are spread over */
 	int			stripes;		/* partition only */
 	int			stripe_buffers;

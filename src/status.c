@@ -255,9 +255,9 @@ placement_status(void)
 				   psprintf("shared_buffers was not placed: a helper process was ended by signal %d",
 							p->child_signal));
 
-	pages = p->page_size >= 1024 * 1024 ?
-		psprintf("%zu MB", p->page_size / (1024 * 1024)) :
-		psprintf("%zu kB", p->page_size / 1024);
+	pages = p->unit >= 1024 * 1024 ?
+		psprintf("%zu MB", p->unit / (1024 * 1024)) :
+		psprintf("%zu kB", p->unit / 1024);
 	if (p->wanted == NXM_PLACE_INTERLEAVE)
 		how = psprintf("interleaved by %s pages over %d memories", pages,
 					   p->nodes);
