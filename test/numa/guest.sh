@@ -559,8 +559,16 @@ nexusmem.shared_buffers_placement = interleave" || return
 	echo 0 >/sys/devices/system/cpu/cpu3/online
 	like "$(q "SELECT nexusmem.pin_backend($pid, 3)")" "could not pin process $pid to node 3: Invalid argument" "pin_backend to a node whose CPU is offline"
 	like "$(q "SELECT state || hint FROM nexusmem.status WHERE feature = 'pinning'")" "^degraded.*restart" "status: degraded, and what to do"
+	like "$(status topology)" "^degraded: .* have changed since the start" "status: topology"
+	tell b "SET nexusmem.preferred_node = 3; SELECT 1" >/dev/null
+	is "$(grep -c prefer "/proc/$(tell b "SELECT pg_backend_pid()")/numa_maps")" 0 "who prefers a node that it cannot be pinned to gets no memory there"
+	like "$(status 'memory policy')" "^degraded: .* not be pinned" "status: memory policy"
 	echo 1 >/sys/devices/system/cpu/cpu3/online
-	like "$(q "SELECT nexusmem.pin_backend($pid, 3)")" "^t$" "online again: it is pinned"
+	session watch
+	like "$(wait_for "SELECT cpus_allowed = '3' FROM nexusmem.backends WHERE pid = $(tell b "SELECT pg_backend_pid()")")" "^t$" "online again: it is pinned within seconds"
+	close_session watch
+	like "$(status topology)" "^active" "status: topology again"
+	like "$(q "SELECT nexusmem.pin_backend($pid, 3)")" "^t$" "pin_backend pins, too"
 	like "$(status pinning)" "^active" "status: active again"
 	for n in a b c d; do close_session $n; done
 
@@ -649,6 +657,20 @@ nexusmem.shared_buffers_placement = partition" || return
 	like "$(status 'shared_buffers placement')" '^active: [0-9]+ stripes of 256 buffers without their descriptors' "status: stripes of 2 MB without their descriptors, verified"
 	even partition 0,1,2,3 4
 	show "SELECT * FROM nexusmem.shared_buffers_nodes"
+
+	# huge pages that nobody reserved; to verify them touches enough to make some
+	local how
+	echo always >/sys/kernel/mm/transparent_hugepage/shmem_enabled
+	for how in partition interleave; do
+		server_stop
+		server_start "shared_buffers = 256MB
+huge_pages = off
+nexusmem.shared_buffers_placement = $how" || return
+		is "$(grep -c '^ShmemHugePages: *0 kB' /proc/meminfo)" 0 "transparent huge pages, $how: the kernel has made some"
+		like "$(status 'shared_buffers placement')" '^active: .*2 MB' "transparent huge pages, $how: verified"
+		show "SELECT detail FROM nexusmem.status WHERE feature = 'shared_buffers placement'"
+	done
+	echo never >/sys/kernel/mm/transparent_hugepage/shmem_enabled
 }
 
 check_huge-short() {
