@@ -9,10 +9,34 @@
  * the word beside its page, and who finds that it is not writes GONE over the
  * name.  So a segment can be taken from the middle at any time.
  *
- * Blocks are taken out, and two with few names joined to one, under a try-lock;
- * never the last one, and only while `tail` is the last one, so that no new
- * process finds a block by `tail` that was taken out.  Everybody else may be
- * reading the blocks: they are retired by the epoch.
+ * Cleaning takes blocks out, and has the names of a run of blocks move to fewer ones, under
+ * a try-lock.  Everybody else may be in the blocks that are taken out.  So:
+ *
+ *	1. The last block is never taken out, nor one after what was the last one while `tail`
+ *	   was there or before it: no new process finds a block by `tail` that was taken out.
+ *	2. Nor is a block with an entry that is not written yet, so that nobody who is to write
+ *	   one is in a block that is taken out.
+ *	3. New blocks are complete, and linked among themselves, before one store of the link
+ *	   to the run has them take its place.  The run keeps its names and where it leads to,
+ *	   and waits for the epoch: who is in it meets each name once, in order, as does who
+ *	   is not, and comes out behind it.
+ *	4. A new block is due when the first block of the run is.  Who raises `due` of a block has
+ *	   looked at all the names that it ever has had: for that no block that is there
+ *	   gets names of others.
+ *	5. `sought` and `cleaned` name blocks that are there.  Who takes out a block that one of
+ *	   them names has it name another one.
+ *
+ * A step takes what is empty off the head, and then goes on through the chain: runs of up
+ * to CHAIN_RUN blocks move on as soon as that saves a block.  Names move towards the
+ * head only, so that blocks behind which it has come do not have fewer for that: of any
+ * CHAIN_RUN that follow each other one's worth of entries, less one, is free at most.  When
+ * it has come to the end, with E entries a block and S segments, there are 3 E + 1 names at
+ * least in 4 blocks, and for up to three more one each, so that E - 1 of 3 E + 1, 3 (E - 1)
+ * and the last block are free at most: less than a third of S, and 4 E.  It begins again at
+ * half of S and 4 E (nxm_chain_is_sparse()), so not for what it has left.
+ *
+ * Entries that are GONE stay so.  A block that is full of them is marked with ALL_GONE by who
+ * found that, and is passed by from then on.
  *
  * Sparse segments, which are dead for a large part, are sought in rounds through both
  * chains, of steps that go on where the one before came to.  A round makes those ripe that
@@ -20,10 +44,10 @@
  * it meets itself.  So most of what is copied is of segments that are dead for about as
  * much as any is, and all segments are looked at once for all of them.  A round that
  * found none worth it is followed by one that just looks.  Where a step is to go on
- * belongs to who has the lock, so that no block is taken out that it names.
+ * belongs to who has the lock.
  *
  * Limits: where the process that has the lock is stopped, blocks of names that are
- * GONE stay, 8 bytes a segment, and sparse segments are not sought.
+ * GONE stay, 9 bytes a segment, and sparse segments are not sought.
  */
 #include "cache_internal.h"
 
@@ -49,12 +73,40 @@ _Static_assert(SEGMENT_UNITS <= 0xFFFF, "units dead fit");
 #define DUE_SERIAL			UINT64_C(0xFFFF)
 #define DUE_NONE			(UINT64_MAX >> 16)
 
+/* Blocks that a step of cleaning looks at, about. */
+#ifndef NXM_CHAIN_STEP
+#define NXM_CHAIN_STEP		64
+#endif
+/* Blocks that it has fewer take the place of at once. */
+#define CHAIN_RUN			4
+_Static_assert(NXM_CHAIN_STEP > CHAIN_RUN, "a step that takes nothing off the head moves on");
+
+/* In `count` of a block: all its entries are GONE. */
+#define ALL_GONE			(UINT64_C(1) << 62)
+
+static inline bool
+is_all_gone(NxmChainBlock *block)
+{
+	return (nxm_load(&block->count) & ALL_GONE) != 0;
+}
+
+/* Entries to look at. */
 static inline int
 names_of(NxmChainBlock *block)
 {
 	uint64_t	n = nxm_load(&block->count);
 
+	if ((n & ALL_GONE) != 0)
+		return 0;
 	return n < NXM_CHAIN_ENTRIES ? (int) n : NXM_CHAIN_ENTRIES;
+}
+
+/* Of n entries of a block that were looked at so many were GONE. */
+static inline void
+note_gone(NxmChainBlock *block, int n, int gone)
+{
+	if (n == NXM_CHAIN_ENTRIES && gone == n)
+		nxm_fetch_or(&block->count, ALL_GONE);
 }
 
 static NxmRef
@@ -83,6 +135,7 @@ nxm_chain_init(NxmSpace *space, NxmChain *chain)
 		return nxm_no_object(space);
 	nxm_store(&chain->head, ref);
 	nxm_store(&chain->tail, ref);
+	nxm_store_relaxed(&chain->blocks, 1);
 	return NXM_OK;
 }
 
@@ -131,6 +184,8 @@ nxm_chain_reserve(NxmSpace *space, NxmChain *chain, uint64_t due,
 		/* release: publishes the block */
 		if (nxm_cas(&block->next, &next, ref))
 		{
+			/* relaxed: a sum */
+			nxm_fetch_add_relaxed(&chain->blocks, 1);
 			(void) nxm_cas(&chain->tail, &tail, ref);
 			*entry = &((NxmChainBlock *) nxm_at(space, ref))->entry[0];
 			return NXM_OK;
@@ -182,12 +237,12 @@ nxm_chain_retire(NxmSpace *space, NxmChain *chain)
 }
 
 /*
- * The segment of an entry.  NULL: it is not written yet or gone, or, with
- * *result NXM_NEED_CHUNK, not mapped.
+ * The segment of an entry.  NULL: it is not written yet, with *name 0; or, with
+ * *result NXM_NEED_CHUNK, not mapped; or GONE.
  */
 static NxmCacheSegment *
-segment_of(NxmSpace *space, NxmChain *chain, NxmAtomic *entry, uint64_t *name,
-		   uint64_t *word, NxmResult *result)
+segment_of(NxmSpace *space, NxmAtomic *entry, uint64_t *name, uint64_t *word,
+		   NxmResult *result)
 {
 	NxmCacheSegment *segment;
 
@@ -203,8 +258,7 @@ segment_of(NxmSpace *space, NxmChain *chain, NxmAtomic *entry, uint64_t *name,
 	*word = nxm_load(&segment->word);
 	if (SEG_LIFE(*word) == NAME_LIFE(*name))
 		return segment;
-	if (nxm_cas(entry, name, NAME_GONE))
-		nxm_fetch_add_relaxed(&chain->gone, 1);
+	(void) nxm_cas(entry, name, NAME_GONE);
 	return NULL;
 }
 
@@ -259,6 +313,7 @@ claim_oldest(NxmSpace *space, NxmCachePartition *part, int kind, uint64_t state,
 	for (NxmRef ref = nxm_load(&chain->head); ref > CHAIN_CLOSED && looked < LOOK;)
 	{
 		NxmChainBlock *block = nxm_at(space, ref);
+		int			gone = 0;
 		int			n;
 
 		if (block == NULL)
@@ -268,11 +323,14 @@ claim_oldest(NxmSpace *space, NxmCachePartition *part, int kind, uint64_t state,
 		{
 			uint64_t	name;
 			uint64_t	word;
-			NxmCacheSegment *segment = segment_of(space, chain, &block->entry[i],
-												  &name, &word, &result);
+			NxmCacheSegment *segment = segment_of(space, &block->entry[i], &name, &word,
+												  &result);
 
 			if (segment == NULL)
+			{
+				gone += name != 0 && result == NXM_ABSENT;
 				continue;
+			}
 			if (state == SEG_DRAINED)
 			{
 				if (claim_drained(space, segment, name, word, victim))
@@ -286,6 +344,7 @@ claim_oldest(NxmSpace *space, NxmCachePartition *part, int kind, uint64_t state,
 				return NXM_OK;
 			looked++;
 		}
+		note_gone(block, n, gone);
 		ref = nxm_load(&block->next);
 	}
 	return result;
@@ -298,6 +357,8 @@ oldest(NxmSpace *space, NxmChain *chain)
 	for (NxmRef ref = nxm_load(&chain->head); ref > CHAIN_CLOSED;)
 	{
 		NxmChainBlock *block = nxm_at(space, ref);
+		NxmResult	result = NXM_OK;
+		int			gone = 0;
 		int			n;
 
 		if (block == NULL)
@@ -307,11 +368,12 @@ oldest(NxmSpace *space, NxmChain *chain)
 		{
 			uint64_t	name;
 			uint64_t	word;
-			NxmResult	result;
 
-			if (segment_of(space, chain, &block->entry[i], &name, &word, &result) != NULL)
+			if (segment_of(space, &block->entry[i], &name, &word, &result) != NULL)
 				return name;
+			gone += name != 0 && result == NXM_OK;
 		}
+		note_gone(block, n, gone);
 		ref = nxm_load(&block->next);
 	}
 	return 0;
@@ -439,15 +501,15 @@ find_expired(NxmSpace *space, NxmCachePartition *part, uint64_t now)
 			if (block == NULL)
 				return NXM_NEED_CHUNK;
 			n = names_of(block);
-			complete = n == NXM_CHAIN_ENTRIES;
+			complete = n == NXM_CHAIN_ENTRIES || is_all_gone(block);
 			due = nxm_load(&block->due);
 			for (int i = 0; i < n && due <= now; i++)
 			{
 				uint64_t	name;
 				uint64_t	word;
 				uint64_t	theirs;
-				NxmCacheSegment *segment = segment_of(space, chain, &block->entry[i],
-													  &name, &word, &result);
+				NxmCacheSegment *segment = segment_of(space, &block->entry[i], &name,
+													  &word, &result);
 
 				if (result != NXM_OK)
 					return result;
@@ -759,8 +821,8 @@ seek_in(NxmSpace *space, NxmCachePartition *part, NxmChain *chain, Seek *seek, b
 		{
 			uint64_t	name;
 			uint64_t	word;
-			NxmCacheSegment *segment = segment_of(space, chain, &block->entry[i],
-												  &name, &word, &result);
+			NxmCacheSegment *segment = segment_of(space, &block->entry[i], &name, &word,
+												  &result);
 
 			if (segment != NULL)
 				seek_at(part, segment, name, word, seek);
@@ -811,139 +873,241 @@ nxm_cache_find_sparse(NxmSpace *space, NxmCachePartition *part)
 	return seek.most != 0 || seek.left != 0 ? NXM_EXISTS : NXM_ABSENT;
 }
 
-/* Who seeks sparse segments in a block that is being taken out goes on in another. */
-static void
-seek_elsewhere(NxmChain *chain, NxmRef ref, NxmRef other)
+/* Blocks that follow each other and are to move to fewer, as they were when looked at. */
+typedef struct Run
 {
-	if (nxm_load_relaxed(&chain->sought) == ref)
-		nxm_store_relaxed(&chain->sought, other);
+	int			nblocks;
+	int			nnames;
+	NxmRef		block[CHAIN_RUN];
+	int			names_of[CHAIN_RUN];
+	uint64_t	name[CHAIN_RUN * NXM_CHAIN_ENTRIES];
+} Run;
+
+/* Blocks that its names take. */
+static inline int
+blocks_for(const Run *run)
+{
+	return (run->nnames + NXM_CHAIN_ENTRIES - 1) / NXM_CHAIN_ENTRIES;
 }
 
-/* Writes GONE where it is; the names that stay.  -1: some are not written yet. */
-static int
-names_left(NxmSpace *space, NxmChain *chain, NxmChainBlock *block,
-		   uint64_t *names, NxmResult *result)
+/*
+ * Adds a block to a run, and writes GONE where it is.  NXM_ABSENT: it has entries that are
+ * not written yet, and is not added; NXM_NEED_CHUNK.
+ */
+static NxmResult
+add_block(NxmSpace *space, Run *run, NxmRef ref)
 {
+	NxmChainBlock *block = nxm_at(space, ref);
+	int			entries;
 	int			n = 0;
 
-	for (int i = 0; i < NXM_CHAIN_ENTRIES; i++)
+	if (block == NULL)
+		return NXM_NEED_CHUNK;
+	entries = is_all_gone(block) ? 0 : NXM_CHAIN_ENTRIES;
+	for (int i = 0; i < entries; i++)
 	{
 		uint64_t	name;
 		uint64_t	word;
+		NxmResult	result = NXM_OK;
 
-		if (segment_of(space, chain, &block->entry[i], &name, &word, result) != NULL)
-			names[n++] = name;
-		else if (name == 0 || *result != NXM_OK)
-			return -1;
+		if (segment_of(space, &block->entry[i], &name, &word, &result) != NULL)
+			run->name[run->nnames + n++] = name;
+		else if (result != NXM_OK)
+			return result;
+		else if (name == 0)
+			return NXM_ABSENT;
 	}
-	return n;
+	run->block[run->nblocks] = ref;
+	run->names_of[run->nblocks++] = n;
+	run->nnames += n;
+	return NXM_OK;
+}
+
+/* Takes the first block off a run, which stays where it is. */
+static void
+drop_first(Run *run)
+{
+	run->nblocks--;
+	run->nnames -= run->names_of[0];
+	memmove(run->block, run->block + 1, (size_t) run->nblocks * sizeof(run->block[0]));
+	memmove(run->name, run->name + run->names_of[0], (size_t) run->nnames * sizeof(run->name[0]));
+	memmove(run->names_of, run->names_of + 1, (size_t) run->nblocks * sizeof(run->names_of[0]));
+}
+
+/*
+ * Has fewer blocks take the place of a run, behind this link.  NXM_OK: and it is empty;
+ * NXM_NEED_CHUNK; NXM_NEED_MEMORY.
+ */
+static NxmResult
+replace_run(NxmSpace *space, NxmChain *chain, NxmAtomic *link, Run *run)
+{
+	NxmChainBlock *end = nxm_at(space, run->block[run->nblocks - 1]);
+	NxmRef		behind = nxm_load(&end->next);
+	NxmRef		first = behind;
+	uint64_t	due = UINT64_MAX;
+
+	/* all are retired below, with nothing in between */
+	if (!nxm_can_retire(space, CHAIN_RUN))
+		return NXM_NEED_CHUNK;
+	for (int b = 0; b < run->nblocks; b++)
+	{
+		/* raised meanwhile or not, no name that is left is due before */
+		uint64_t	theirs = nxm_load(&((NxmChainBlock *) nxm_at(space, run->block[b]))->due);
+
+		due = theirs < due ? theirs : due;
+	}
+	/* from the last one on, so that each can name the one behind it */
+	for (int b = blocks_for(run) - 1; b >= 0; b--)
+	{
+		NxmRef		ref = new_block(space, NXM_CHAIN_ENTRIES, due);
+		NxmChainBlock *block;
+
+		if (ref == 0)
+		{
+			NxmResult	result = nxm_no_object(space);
+
+			while (first != behind)
+			{
+				ref = first;
+				first = nxm_load_relaxed(&((NxmChainBlock *) nxm_at(space, ref))->next);
+				nxm_free(space, ref);
+			}
+			return result;
+		}
+		block = nxm_at(space, ref);
+		for (int e = 0; e < NXM_CHAIN_ENTRIES; e++)
+		{
+			int			i = b * NXM_CHAIN_ENTRIES + e;
+
+			nxm_store_relaxed(&block->entry[e], i < run->nnames ? run->name[i] : NAME_GONE);
+		}
+		nxm_store_relaxed(&block->next, first);
+		first = ref;
+	}
+	/* release: publishes them, or hands on what publishes the one behind */
+	nxm_store(link, first);
+	nxm_fetch_add_relaxed(&chain->blocks, (uint64_t) (blocks_for(run) - run->nblocks));
+	for (int b = 0; b < run->nblocks; b++)
+	{
+		NxmRef		ref = run->block[b];
+
+		if (nxm_load_relaxed(&chain->sought) == ref)
+			nxm_store_relaxed(&chain->sought, first);
+		/* what cleaning goes on behind goes at the head only */
+		if (nxm_load_relaxed(&chain->cleaned) == ref)
+			nxm_store_relaxed(&chain->cleaned, 0);
+		nxm_retire_epoch(space, ref);
+	}
+	run->nblocks = run->nnames = 0;
+	return NXM_OK;
+}
+
+/* The last block, which `tail` names then, or has named.  NXM_NEED_CHUNK. */
+static NxmResult
+find_last(NxmSpace *space, NxmChain *chain, NxmRef *last)
+{
+	/* `tail` only moves forward, so from now on it is this one or a later one */
+	for (*last = nxm_load(&chain->tail);;)
+	{
+		NxmChainBlock *block = nxm_at(space, *last);
+		NxmRef		tail = *last;
+		uint64_t	next;
+
+		if (block == NULL)
+			return NXM_NEED_CHUNK;
+		next = nxm_load(&block->next);
+		if (next <= CHAIN_CLOSED)
+			return NXM_OK;
+		*last = nxm_cas(&chain->tail, &tail, next) ? next : tail;
+	}
+}
+
+/*
+ * Goes on through the chain to this last block, looking at this many.  NXM_EXISTS: it has
+ * not come there; NXM_NEED_CHUNK; NXM_NEED_MEMORY.
+ */
+static NxmResult
+join_blocks(NxmSpace *space, NxmChain *chain, NxmRef last, int looks)
+{
+	NxmRef		before = nxm_load_relaxed(&chain->cleaned);
+	NxmAtomic  *link = &chain->head;
+	NxmResult	result = NXM_EXISTS;
+	Run			run;
+
+	run.nblocks = run.nnames = 0;
+	if (before != 0)
+	{
+		NxmChainBlock *block = nxm_at(space, before);
+
+		if (block == NULL)
+			return NXM_NEED_CHUNK;
+		link = &block->next;
+	}
+	while (result == NXM_EXISTS && looks-- > 0)
+	{
+		NxmRef		ref = nxm_load(run.nblocks == 0 ? link :
+								   &((NxmChainBlock *) nxm_at(space, run.block[run.nblocks - 1]))->next);
+		NxmResult	added;
+
+		/* where all of a run takes as many blocks as it has, so does each part of it */
+		if (ref == last)
+		{
+			result = NXM_OK;
+			before = 0;
+			break;
+		}
+		added = add_block(space, &run, ref);
+		if (added == NXM_NEED_CHUNK)
+			result = added;
+		else if (added == NXM_ABSENT)
+		{
+			before = ref;
+			run.nblocks = run.nnames = 0;
+		}
+		else if (blocks_for(&run) < run.nblocks)
+		{
+			added = replace_run(space, chain, link, &run);
+			if (added != NXM_OK)
+				result = added;
+		}
+		else if (run.nblocks == CHAIN_RUN || run.names_of[0] == NXM_CHAIN_ENTRIES)
+		{
+			before = run.block[0];
+			drop_first(&run);
+		}
+		if (before != 0)
+			link = &((NxmChainBlock *) nxm_at(space, before))->next;
+	}
+	nxm_store_relaxed(&chain->cleaned, before);
+	return result;
 }
 
 NxmResult
-nxm_chain_clean(NxmSpace *space, NxmChain *chain, int most)
+nxm_chain_clean(NxmSpace *space, NxmChain *chain, bool all)
 {
 	uint64_t	unlocked = 0;
-	NxmAtomic  *link = &chain->head;
-	NxmResult	result = NXM_OK;
+	int			looks = NXM_CHAIN_STEP;
+	NxmResult	result;
 	NxmRef		last;
+	NxmRef		ref;
+	Run			run;
 
 	if (nxm_load_relaxed(&chain->lock) != 0 ||
 		!nxm_cas(&chain->lock, &unlocked, (uint64_t) space->proc + 1))
 		return NXM_OK;
-
-	/* `tail` only moves forward, so from now on it is this one or a later one */
-	for (last = nxm_load(&chain->tail);;)
+	result = find_last(space, chain, &last);
+	run.nblocks = run.nnames = 0;
+	while (result == NXM_OK && looks > 0 && (ref = nxm_load(&chain->head)) != last)
 	{
-		NxmChainBlock *block = nxm_at(space, last);
-		NxmRef		tail = last;
-		uint64_t	next;
-
-		if (block == NULL)
-		{
-			result = NXM_NEED_CHUNK;
-			goto unlock;
-		}
-		next = nxm_load(&block->next);
-		if (next <= CHAIN_CLOSED)
+		looks--;
+		result = add_block(space, &run, ref);
+		if (result != NXM_OK || run.nnames > 0)
 			break;
-		last = nxm_cas(&chain->tail, &tail, next) ? next : tail;
+		result = replace_run(space, chain, &chain->head, &run);
 	}
-
-	for (int i = 0; i < most; i++)
-	{
-		NxmRef		ref = nxm_load(link);
-		NxmChainBlock *block;
-		NxmChainBlock *second;
-		uint64_t	names[2 * NXM_CHAIN_ENTRIES];
-		NxmRef		next;
-		NxmRef		joined;
-		int			n;
-		int			m;
-
-		if (ref == last)
-			break;
-		block = nxm_at(space, ref);
-		/* one or two are retired below */
-		if (block == NULL || !nxm_can_retire(space, 2))
-		{
-			result = NXM_NEED_CHUNK;
-			break;
-		}
-		next = nxm_load(&block->next);
-		n = names_left(space, chain, block, names, &result);
-		if (result != NXM_OK)
-			break;
-		if (n == 0)
-		{
-			/* release: hands on what publishes the next one */
-			nxm_store(link, next);
-			seek_elsewhere(chain, ref, next);
-			nxm_fetch_add_relaxed(&chain->gone, -(uint64_t) NXM_CHAIN_ENTRIES);
-			nxm_retire_epoch(space, ref);
-			continue;
-		}
-		second = nxm_at(space, next);
-		if (second == NULL)
-		{
-			result = NXM_NEED_CHUNK;
-			break;
-		}
-		if (n < 0 || n > NXM_CHAIN_ENTRIES / 2 || next == last)
-		{
-			link = &block->next;
-			continue;
-		}
-		m = names_left(space, chain, second, names + n, &result);
-		if (result != NXM_OK)
-			break;
-		if (m < 0 || n + m > NXM_CHAIN_ENTRIES)
-		{
-			link = &block->next;
-			continue;
-		}
-		{
-			uint64_t	due = nxm_load(&block->due);
-			uint64_t	due2 = nxm_load(&second->due);
-			NxmChainBlock *both;
-
-			joined = new_block(space, NXM_CHAIN_ENTRIES, due < due2 ? due : due2);
-			if (joined == 0)
-				break;			/* another time */
-			both = nxm_at(space, joined);
-			for (int e = 0; e < NXM_CHAIN_ENTRIES; e++)
-				nxm_store_relaxed(&both->entry[e], e < n + m ? names[e] : NAME_GONE);
-			nxm_store_relaxed(&both->next, nxm_load(&second->next));
-		}
-		/* release: publishes the block */
-		nxm_store(link, joined);
-		seek_elsewhere(chain, ref, joined);
-		seek_elsewhere(chain, next, joined);
-		nxm_fetch_add_relaxed(&chain->gone, -(uint64_t) NXM_CHAIN_ENTRIES);
-		nxm_retire_epoch(space, ref);
-		nxm_retire_epoch(space, next);
-	}
-
-unlock:
+	if (all && result != NXM_NEED_CHUNK)
+		result = join_blocks(space, chain, last, looks);
+	/* release: hands on where it goes on */
 	nxm_store(&chain->lock, 0);
-	return result;
+	return result == NXM_EXISTS || result == NXM_NEED_CHUNK ? result : NXM_OK;
 }

@@ -18,8 +18,6 @@
 
 /* Segments of the index drained in one call. */
 #define DRAIN_STEPS			8
-/* Blocks of a chain that an eviction cleans. */
-#define CLEAN_BLOCKS		8
 
 size_t
 nxm_cache_item_bytes(const void *item)
@@ -308,8 +306,8 @@ give_back(NxmSpace *space, NxmCache *cache, NxmCachePartition *part,
 	nxm_store(&victim->segment->word, (SEG_LIFE(victim->word) + 1) << SEG_LIFE_SHIFT);
 	nxm_free(space, victim->page);
 	nxm_cache_give(cache, NXM_CACHE_SEGMENT);
-	if ((int64_t) nxm_load_relaxed(&chain->gone) > 2 * NXM_CHAIN_ENTRIES)
-		(void) nxm_chain_clean(space, chain, CLEAN_BLOCKS);
+	if (nxm_chain_free(chain) > 2 * NXM_CHAIN_ENTRIES)
+		(void) nxm_chain_clean(space, chain, nxm_chain_is_sparse(chain));
 	/* last: who closes the partition waits for it */
 	nxm_fetch_add(&chain->segments, (uint64_t) -1);
 	return NXM_OK;

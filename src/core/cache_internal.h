@@ -256,7 +256,7 @@ _Static_assert(WINDOW_SHIFT(MIN_SCALE) <= SHORT_LACK_BITS,
 typedef struct NxmChainBlock
 {
 	NxmAtomic	next;			/* reference; 0: the last one; CHAIN_CLOSED */
-	NxmAtomic	count;			/* entries given out, or more */
+	NxmAtomic	count;			/* entries given out, or more; and a mark, see cache_chain.c */
 	NxmAtomic	due;			/* no segment of it is due before; UINT64_MAX: none is */
 	NxmAtomic	entry[NXM_CHAIN_ENTRIES];	/* names */
 } NxmChainBlock;
@@ -271,11 +271,13 @@ typedef struct NxmChain
 	NxmAtomic	tail;			/* of the last one, or one before */
 	NxmAtomic	lock;			/* try-lock of who takes blocks out, or seeks */
 	NxmAtomic	segments;		/* that there are */
-	NxmAtomic	gone;			/* entries that are GONE, about; signed: a block may be
-								 * taken out before they are counted */
+	NxmAtomic	blocks;			/* that there are, about: one may be taken out before it is
+								 * counted */
 	NxmAtomic	sought;			/* block that seeking sparse segments goes on with; 0: the
 								 * first; by who has the lock */
-	uint64_t	unused[2];
+	NxmAtomic	cleaned;		/* block behind which cleaning goes on; 0: it begins; by who
+								 * has the lock */
+	uint64_t	unused;
 } NxmChain;
 
 /* The room of an item that was overwritten, see cache_recycle.c. */
@@ -708,8 +710,27 @@ extern NxmResult nxm_chain_init(NxmSpace *space, NxmChain *chain);
 extern NxmResult nxm_chain_close(NxmSpace *space, NxmChain *chain);
 /* Retires the blocks of a closed chain. */
 extern void nxm_chain_retire(NxmSpace *space, NxmChain *chain);
-/* Takes out blocks without segments, and joins those with few; of the first `most`. */
-extern NxmResult nxm_chain_clean(NxmSpace *space, NxmChain *chain, int most);
+/* Entries of a chain's blocks that name no segment, about; signed. */
+static inline int64_t
+nxm_chain_free(NxmChain *chain)
+{
+	/* relaxed, both: an estimate */
+	return (int64_t) (nxm_load_relaxed(&chain->blocks) * NXM_CHAIN_ENTRIES -
+					  nxm_load_relaxed(&chain->segments));
+}
+/* Are they so many that it is worth cleaning?  Not in one that has been, see cache_chain.c. */
+static inline bool
+nxm_chain_is_sparse(NxmChain *chain)
+{
+	return nxm_chain_free(chain) >= 4 * NXM_CHAIN_ENTRIES +
+		(int64_t) nxm_load_relaxed(&chain->segments) / 2;
+}
+/*
+ * A step of cleaning: takes the first blocks out that have no segments, and if `all` goes on
+ * where the step before came to, with those that have few.  NXM_EXISTS: it is to go on;
+ * NXM_OK: it has come to the end, or cannot go on now; NXM_NEED_CHUNK.
+ */
+extern NxmResult nxm_chain_clean(NxmSpace *space, NxmChain *chain, bool all);
 
 /* A segment that was claimed, in state SEG_EVICTING. */
 typedef struct NxmVictim

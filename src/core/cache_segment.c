@@ -548,7 +548,6 @@ open_segment(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		nxm_free(space, page);
 		nxm_cache_give(cache, NXM_CACHE_SEGMENT);
 		nxm_store(entry, NAME_GONE);
-		nxm_fetch_add_relaxed(&chain->gone, 1);
 		/* last: who closes the partition waits for it */
 		nxm_fetch_add(&chain->segments, (uint64_t) -1);
 		return NXM_OK;

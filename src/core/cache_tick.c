@@ -7,8 +7,6 @@
  * chains count none; then the chains are closed and all is retired by the epoch,
  * for who is held up in an operation may have the partition before it still.
  */
-#include <limits.h>
-
 #include "cache_internal.h"
 
 /* Units that a step of housekeeping evicts: about 300 items of 100 bytes. */
@@ -344,6 +342,7 @@ tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 	uint64_t	big;
 	uint64_t	live;
 	NxmResult	result;
+	NxmResult	all = NXM_ABSENT;
 
 	if (nxm_load(&part->index.dead) != 0)
 	{
@@ -395,17 +394,19 @@ tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 	{
 		NxmChain   *chain = &part->chain[kind];
 
-		if ((int64_t) nxm_load_relaxed(&chain->gone) < NXM_CHAIN_ENTRIES +
-			(int64_t) nxm_load_relaxed(&chain->segments) / 2)
+		/* to the end, once it has begun */
+		if (!nxm_chain_is_sparse(chain) && nxm_load_relaxed(&chain->cleaned) == 0)
 			continue;
-		result = nxm_chain_clean(space, chain, INT_MAX);
-		if (result != NXM_OK)
+		result = nxm_chain_clean(space, chain, true);
+		if (result == NXM_NEED_CHUNK)
 			return result;
+		if (result == NXM_EXISTS)
+			all = result;
 	}
 	nxm_cache_narrow(view, cache, part);
 	nxm_ghost_fit(view, cache, part);
 	nxm_counts_fit(view, cache, part);
-	return NXM_ABSENT;
+	return all;
 }
 
 NxmResult

@@ -436,6 +436,7 @@ check_invariants(Scan *scan)
 	{
 		NxmChain   *chain = &part->chain[kind];
 		int			before = nseen;
+		uint64_t	blocks = 0;
 
 		check_assert(nxm_load(&chain->lock) == 0);
 		for (NxmRef ref = nxm_load(&chain->head); ref != 0;)
@@ -466,8 +467,10 @@ check_invariants(Scan *scan)
 							 has_cell(part, page, NAME_LIFE(name)));
 			}
 			ref = nxm_load(&block->next);
+			blocks++;
 		}
 		check_assert(nxm_load(&chain->segments) == (uint64_t) (nseen - before));
+		check_assert(nxm_load(&chain->blocks) == blocks);
 	}
 	if (named != scan->entries)
 		check_fail("of %d slots %d name an item of a segment", scan->entries, named);
@@ -1362,7 +1365,7 @@ body_names(int proc)
 	for (int i = 0; i < 4; i++)
 	{
 		if (proc == 1)
-			DO(result, nxm_chain_clean(check_space(), chain, 8));
+			DO(result, nxm_chain_clean(check_space(), chain, true));
 		else
 		{
 			nxm_enter(check_space());
@@ -1407,30 +1410,159 @@ seek_while_cleaned(int proc)
 	for (int i = 0; i < 3; i++)
 	{
 		if (proc == 1)
-			DO(result, nxm_chain_clean(check_space(), &partition()->chain[KIND_MAIN], 2));
+			DO(result, nxm_chain_clean(check_space(), &partition()->chain[KIND_MAIN], true));
 		else
 			DO(result, nxm_cache_find_sparse(check_space(), partition()));
 		nxm_epoch_poll(check_space());
 	}
 }
 
-/* Names that were not counted when they went do not have the chain cleaned without end. */
 static void
-clean_uncounted_names(int proc)
+setup_no_names(void)
+{
+	setup(1, AMPLE, 0);
+}
+
+/*
+ * A chain of names that stay, of pages that nobody uses, in blocks of two.  Each is told by
+ * its page.
+ */
+#define NAMES 24
+
+static uint32_t
+last_page(void)
+{
+	return (uint32_t) nxm_load(&check_space()->shared->chunks[0].published) - 1;
+}
+
+static void
+add_name(int i, uint64_t due)
+{
+	uint32_t	page = last_page() - (uint32_t) i;
+	uint64_t	word = nxm_load(nxm_page_words(check_space(), page));
+	NxmAtomic  *entry;
+
+	check_assert(SEG_STATE(word) == SEG_NONE);
+	nxm_enter(check_space());
+	nxm_allocate_from(check_space(), NXM_CACHE_ACCOUNT, 0);
+	check_assert(nxm_chain_reserve(check_space(), &partition()->chain[KIND_MAIN], due,
+								   &entry) == NXM_OK);
+	nxm_store(entry, NAME_OF(page, SEG_LIFE(word)));
+	nxm_allocate_from(check_space(), 0, -1);
+	nxm_leave(check_space());
+}
+
+/*
+ * Names that are not of `stay` go.  The others are there in order, and due by no later than
+ * they were; of four blocks before the last one, if `clean`, no three would do.
+ */
+static void
+check_names(uint32_t stay, const uint64_t *due, bool clean)
 {
 	NxmChain   *chain = &partition()->chain[KIND_MAIN];
-	NxmRef		head;
+	int			in_block[NAMES];
+	int			nblocks = 0;
+	int			next = 0;
+
+	for (NxmRef ref = nxm_load(&chain->head); ref != 0;)
+	{
+		NxmChainBlock *block = nxm_at(check_space(), ref);
+
+		in_block[nblocks] = 0;
+		for (int i = 0; i < NXM_CHAIN_ENTRIES; i++)
+		{
+			uint64_t	name = nxm_load(&block->entry[i]);
+			int			which = (int) (last_page() - NAME_PAGE(name));
+
+			if (name == 0 || name == NAME_GONE)
+				continue;
+			check_assert(which >= next && which < NAMES);
+			for (; next < which; next++)
+				check_assert((stay >> next & 1) == 0);
+			next = which + 1;
+			check_assert(nxm_load(&block->due) <= due[which]);
+			if ((stay >> which & 1) == 0)
+				nxm_store(&block->entry[i], NAME_GONE);
+			else
+				in_block[nblocks]++;
+		}
+		nblocks++;
+		ref = nxm_load(&block->next);
+	}
+	for (; next < NAMES; next++)
+		check_assert((stay >> next & 1) == 0);
+	check_assert(nxm_load(&chain->blocks) == (uint64_t) nblocks);
+	for (int b = 0; clean && b + 4 < nblocks; b++)
+		check_assert(in_block[b] + in_block[b + 1] + in_block[b + 2] + in_block[b + 3] >
+					 3 * NXM_CHAIN_ENTRIES);
+}
+
+/* While they go, in any order, the chain is cleaned, by steps. */
+static void
+clean_names(int proc)
+{
+	NxmChain   *chain = &partition()->chain[KIND_MAIN];
+	uint64_t	due[NAMES];
+	uint32_t	stay = (UINT32_C(1) << NAMES) - 1;
 	NxmResult	result;
 
 	(void) proc;
-	body_names(2);
-	DO(result, nxm_chain_clean(check_space(), chain, 8));
-	check_assert(result == NXM_OK);
-	check_assert((int64_t) nxm_load(&chain->gone) < 0);
-	body_names(2);
-	head = nxm_load(&chain->head);
-	tick(true);
-	check_assert(nxm_load(&chain->head) == head);
+	for (int i = 0; i < NAMES; i++)
+	{
+		due[i] = 100 + (uint64_t) check_pick(3);
+		add_name(i, due[i]);
+	}
+	for (int steps = 0; steps < 20; steps++)
+	{
+		/* some, or the first ones */
+		if (check_pick(2) == 0)
+			stay &= ~(UINT32_C(1) << check_pick(NAMES));
+		else if (check_pick(4) == 0)
+			stay &= UINT32_MAX << check_pick(NAMES);
+		check_names(stay, due, false);
+		DO(result, nxm_chain_clean(check_space(), chain, check_pick(4) != 0));
+		check_assert(result == NXM_OK || result == NXM_EXISTS);
+		nxm_epoch_poll(check_space());
+	}
+	/* the first time from where it was, then all of it */
+	for (int i = 0; i < 2; i++)
+	{
+		do
+		{
+			DO(result, nxm_chain_clean(check_space(), chain, true));
+			nxm_epoch_poll(check_space());
+		} while (result == NXM_EXISTS);
+		check_assert(result == NXM_OK && nxm_load(&chain->cleaned) == 0);
+	}
+	check_names(stay, due, true);
+	check_names(0, due, false);
+}
+
+/* A step has come behind a block that is taken off the head then, and is gone. */
+static void
+clean_behind_what_goes(int proc)
+{
+	NxmChain   *chain = &partition()->chain[KIND_MAIN];
+	uint64_t	due[NAMES] = {0};
+	uint32_t	stay = UINT32_MAX << 10;
+	NxmResult	result;
+
+	(void) proc;
+	for (int i = 0; i < NAMES; i++)
+	{
+		due[i] = UINT64_MAX;
+		add_name(i, 0);
+	}
+	DO(result, nxm_chain_clean(check_space(), chain, true));
+	check_assert(result == NXM_EXISTS && nxm_load(&chain->cleaned) != 0);
+	check_names(stay, due, false);
+	DO(result, nxm_chain_clean(check_space(), chain, false));
+	for (int i = 0; i < 3; i++)
+		nxm_epoch_poll(check_space());
+	DO(result, nxm_chain_clean(check_space(), chain, true));
+	check_assert(result == NXM_EXISTS);
+	check_names(stay, due, false);
+	check_names(0, due, false);
 }
 
 /* A chunk is needed for what cleaning retires: it is mapped first. */
@@ -1454,9 +1586,9 @@ clean_far_names(int proc)
 	do
 	{
 		nxm_enter(space);
-		result = nxm_chain_clean(space, &partition()->chain[KIND_MAIN], 8);
+		result = nxm_chain_clean(space, &partition()->chain[KIND_MAIN], true);
 		nxm_leave(space);
-	} while (check_far_again(result));
+	} while (check_far_again(result) || result == NXM_EXISTS);
 	check_assert(result == NXM_OK);
 	check_assert(nxm_load(&space->shared->leaked) == 0);
 	check_assert(nxm_load(&space->shared->orphans) != 0);
@@ -1505,10 +1637,29 @@ body_chain(int proc)
 		{
 			NxmResult	result;
 
-			DO(result, nxm_chain_clean(check_space(), &partition()->chain[KIND_SMALL], 8));
+			DO(result, nxm_chain_clean(check_space(), &partition()->chain[KIND_SMALL], true));
 		}
 		else
 			tick(false);
+	}
+}
+
+/* Of segments that are due at one time or another. */
+static void
+body_chain_deadlines(int proc)
+{
+	NxmResult	result;
+
+	expiring = true;
+	for (int i = 0; i < 4; i++)
+	{
+		random_operation(proc, i, true);
+		if (proc == 1)
+			for (int kind = 0; kind < 2; kind++)
+				DO(result, nxm_chain_clean(check_space(), &partition()->chain[kind], true));
+		else
+			tick(false);
+		nxm_epoch_poll(check_space());
 	}
 }
 
@@ -1743,9 +1894,11 @@ static const CheckCase cases[] = {
 	{"limit below the index", 3, setup_lowered, body_lowered, finish_lowered, OFTEN, NULL},
 	{"limit of the cache's own", 3, setup_limit, body_limit, finish_limit, OFTEN, NULL},
 	{"chains cleaned", 3, setup_ample, body_chain, finish, OFTEN, NULL},
+	{"chains with deadlines cleaned", 3, setup_ample, body_chain_deadlines, finish, OFTEN, NULL},
+	{"names that go while a chain is cleaned by steps", 1, setup_no_names, clean_names, finish, CHECK_RANDOM, 500, 0, 0, NULL, NULL},
+	{"a step of cleaning behind a block that goes", 1, setup_no_names, clean_behind_what_goes, finish, CHECK_EXHAUSTIVE, 1, 0, 0, NULL, NULL},
 	{"a chunk needed for what cleaning retires", 2, setup_far_names, clean_far_names, finish_far_names, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"a cache that nobody has seen", 2, setup_ample, fini_unseen, finish, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
-	{"names that were not counted when they went", 1, setup_no_segments, clean_uncounted_names, finish, CHECK_EXHAUSTIVE, 1, 0, 0, NULL, NULL},
 	{"names alone", 3, setup_ample, body_names, finish, OFTEN, NULL},
 	{"sparse segments sought while chains are cleaned", 2, setup_sought, seek_while_cleaned, finish, OFTEN, NULL},
 	{"drop", 3, setup_drop, body_drop, finish_drop, OFTEN, NULL},

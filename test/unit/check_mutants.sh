@@ -449,8 +449,23 @@ mutant "no fence before the hazards of rooms" check_cache space_reclaim.c \
 	{
 		/* acquire' 'schedules of get and a room that others give and take'
 mutant "block taken out that sparse segments are sought in" check_cache cache_chain.c \
-	'			seek_elsewhere(chain, ref, next);
+	'		if (nxm_load_relaxed(&chain->sought) == ref)
+			nxm_store_relaxed(&chain->sought, first);
 ' ''
+mutant "block taken out that cleaning goes on behind" check_cache cache_chain.c \
+	'		if (nxm_load_relaxed(&chain->cleaned) == ref)
+			nxm_store_relaxed(&chain->cleaned, 0);
+' '' 'a step of cleaning behind a block that goes'
+mutant "names in a block that is due after them" check_cache cache_chain.c \
+	'due = theirs < due ? theirs : due;' 'due = theirs;' \
+	'names that go while a chain is cleaned by steps'
+mutant "block taken out whose names are not written yet" check_cache cache_chain.c \
+	'		else if (name == 0)
+			return NXM_ABSENT;
+' ''
+mutant "run taken out behind another link" check_cache cache_chain.c \
+	'before = run.block[0];' 'before = run.block[run.nblocks - 1];' \
+	'names that go while a chain is cleaned by steps'
 mutant "sparse segments sought without the lock" check_cache cache_chain.c \
 	'	if (nxm_load_relaxed(&chain->lock) != 0 ||
 		!nxm_cas(&chain->lock, &unlocked, (uint64_t) space->proc + 1))
@@ -508,7 +523,9 @@ mutant "overflow buckets of a header before" check_cache map_grow.c \
 mutant "held segment forgotten" check_cache cache_chain.c \
 	'if (nxm_load_relaxed(&part->waiting) <= nheld)' 'if (true)'
 mutant "cleaning that may lose what it retires" check_cache cache_chain.c \
-	' || !nxm_can_retire(space, 2)' ''
+	'	if (!nxm_can_retire(space, CHAIN_RUN))
+		return NXM_NEED_CHUNK;
+' ''
 mutant "segment opened in a dropped cache" check_cache cache_segment.c \
 	'		if (c == CELL_CLOSED)
 			return NXM_DROPPED;

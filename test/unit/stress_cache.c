@@ -1574,6 +1574,81 @@ others_pass_by(Worker *worker)
 }
 
 /*
+ * With no other worker: half of the segments go, evenly, so that any two blocks of their
+ * chain keep more names than fit in one.  Housekeeping joins them all the same, and comes to
+ * an end, and does not begin again for what it has left.
+ */
+static bool
+chains_become_dense(Worker *worker)
+{
+	enum { STAY = 15, OF = 29, SEGMENTS = 30 * OF, PASSES = 40 };
+	const int64_t ttl[2] = {INT64_C(100000) * 1000000, INT64_C(3600) * 1000000};
+	const int64_t begin = INT64_C(1) << 50;
+	Test	   *test = worker->test;
+	uint64_t	clock = nxm_load(&test->clock);
+	Filling		f = {.worker = worker};
+	NxmCachePartition *part;
+	uint64_t	before = 0;
+	uint64_t	sparse = 0;
+	uint64_t	blocks = 0;
+	uint64_t	names = 0;
+	uint64_t	segments = 0;
+	NxmResult	r;
+	bool		ok = true;
+
+	nxm_store(&test->clock, (uint64_t) begin);
+	new_cache(worker, &test->cache, 1, AMPLE);
+	open_view(worker, &f.view);
+	memset(worker->buffer2, 't', 100);
+	part = partition_at(&worker->space, &test->cache, 0, &r);
+	for (uint64_t i = 0; i < SEGMENTS; i++)
+	{
+		int64_t		mine = ttl[i * STAY % OF >= STAY];
+
+		/* opens one */
+		do
+			set_with_ttl(&f, mine, begin + mine);
+		while (nxm_load(&part->chain[0].segments) + nxm_load(&part->chain[1].segments) <= i);
+	}
+	for (int kind = 0; kind < 2; kind++)
+		before += nxm_load(&part->chain[kind].blocks);
+	for (int i = 0; i < PASSES; i++)
+		pass(&f, reclaimed_by(ttl[1], begin + ttl[1]));
+	for (int kind = 0; kind < 2; kind++)
+	{
+		NxmChain   *chain = &part->chain[kind];
+
+		sparse += nxm_chain_is_sparse(chain) || nxm_load(&chain->cleaned) != 0;
+		blocks += nxm_load(&chain->blocks);
+		segments += nxm_load(&chain->segments);
+		nxm_enter(&worker->space);
+		for (NxmRef ref = nxm_load(&chain->head); ref > CHAIN_CLOSED;)
+		{
+			NxmChainBlock *block = nxm_at(&worker->space, ref);
+
+			for (int e = 0; e < NXM_CHAIN_ENTRIES; e++)
+			{
+				uint64_t	name = nxm_load(&block->entry[e]);
+
+				names += name != 0 && name != NAME_GONE &&
+					SEG_LIFE(nxm_load(&segment_named(&worker->space, name)->word)) == NAME_LIFE(name);
+			}
+			ref = nxm_load(&block->next);
+		}
+		nxm_leave(&worker->space);
+	}
+	ENV_DO(f.view.space, r, nxm_cache_tick(&f.view, &test->cache));
+	ok = r == NXM_ABSENT && sparse == 0 && names == segments &&
+		segments <= SEGMENTS * STAY / OF + 2 && blocks * 4 < before * 3;
+	printf("# %llu segments in %llu blocks, of %llu, and %llu names; %llu chains are sparse, and it says %d\n",
+		   (unsigned long long) segments, (unsigned long long) blocks, (unsigned long long) before,
+		   (unsigned long long) names, (unsigned long long) sparse, (int) r);
+	drop_cache(worker, &test->cache, NULL);
+	nxm_store(&test->clock, clock);
+	return ok;
+}
+
+/*
  * With no other worker, but one that is stopped in a section, so that nothing comes back
  * from the epoch: is a full cache that is cleared drained all the same, by sets, or by
  * housekeeping?
@@ -1857,6 +1932,7 @@ main(int argc, char **argv)
 		stress_ok(expires_in_time(worker), "what has expired is reclaimed in time, whatever its TTL");
 		stress_ok(windows_keep_apart(worker), "windows of deadlines write to segments of their own");
 		stress_ok(others_pass_by(worker), "of what is evicted a reader holds one segment back, and no others");
+		stress_ok(chains_become_dense(worker), "blocks of more names than half are joined, once");
 		stress_ok(only_the_limit_of_all_takes_from_others(worker, 60, 100), "a cache at its own limit takes nothing from the largest one");
 		stress_ok(only_the_limit_of_all_takes_from_others(worker, 60, 900000), "nor for long values");
 		stress_ok(only_the_limit_of_all_takes_from_others(worker, 24, 900000), "nor where its first value is most of what it may have");
