@@ -1565,6 +1565,37 @@ clean_behind_what_goes(int proc)
 	check_names(0, due, false);
 }
 
+/* A name that is written while those behind it go, and blocks of such are taken out. */
+static void
+setup_one_name(void)
+{
+	setup(3, AMPLE, 0);
+}
+
+static void
+write_while_cleaned(int proc)
+{
+	NxmResult	result;
+
+	if (proc == 1)
+		for (int i = 0; i < 2; i++)
+			DO(result, nxm_chain_clean(check_space(), &partition()->chain[KIND_MAIN], true));
+	else if (proc == 2)
+		add_name(0, 0);
+	else
+		body_names(proc);
+}
+
+static void
+finish_one_name(void)
+{
+	const uint64_t due[NAMES] = {UINT64_MAX};
+
+	check_names(1, due, false);
+	check_names(0, due, false);
+	finish();
+}
+
 /* A chunk is needed for what cleaning retires: it is mapped first. */
 static void
 setup_far_names(void)
@@ -1897,6 +1928,7 @@ static const CheckCase cases[] = {
 	{"chains with deadlines cleaned", 3, setup_ample, body_chain_deadlines, finish, OFTEN, NULL},
 	{"names that go while a chain is cleaned by steps", 1, setup_no_names, clean_names, finish, CHECK_RANDOM, 500, 0, 0, NULL, NULL},
 	{"a step of cleaning behind a block that goes", 1, setup_no_names, clean_behind_what_goes, finish, CHECK_EXHAUSTIVE, 1, 0, 0, NULL, NULL},
+	{"a name that is written while a chain is cleaned", 3, setup_one_name, write_while_cleaned, finish_one_name, OFTEN, NULL},
 	{"a chunk needed for what cleaning retires", 2, setup_far_names, clean_far_names, finish_far_names, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"a cache that nobody has seen", 2, setup_ample, fini_unseen, finish, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"names alone", 3, setup_ample, body_names, finish, OFTEN, NULL},

@@ -462,10 +462,7 @@ mutant "names in a block that is due after them" check_cache cache_chain.c \
 mutant "block taken out whose names are not written yet" check_cache cache_chain.c \
 	'		else if (name == 0)
 			return NXM_ABSENT;
-' ''
-mutant "run taken out behind another link" check_cache cache_chain.c \
-	'before = run.block[0];' 'before = run.block[run.nblocks - 1];' \
-	'names that go while a chain is cleaned by steps'
+' '' 'a name that is written while a chain is cleaned'
 mutant "sparse segments sought without the lock" check_cache cache_chain.c \
 	'	if (nxm_load_relaxed(&chain->lock) != 0 ||
 		!nxm_cas(&chain->lock, &unlocked, (uint64_t) space->proc + 1))
