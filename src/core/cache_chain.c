@@ -477,10 +477,11 @@ displace(NxmSpace *space, NxmCachePartition *part, uint64_t now, uint64_t name)
 
 /*
  * Makes ripe what has expired, sealing it if need be: as much as there are places for,
- * which is to be taken before more is looked for.
+ * which is to be taken before more is looked for.  NXM_EXISTS: and claims one for which
+ * there was no place, for what has one may be in as many others' hands; NXM_OK; NXM_NEED_CHUNK.
  */
 static NxmResult
-find_expired(NxmSpace *space, NxmCachePartition *part, uint64_t now)
+find_expired(NxmSpace *space, NxmCachePartition *part, uint64_t now, NxmVictim *victim)
 {
 	uint64_t	before = nxm_load(&part->next_due);
 	uint64_t	least = UINT64_MAX;
@@ -523,8 +524,12 @@ find_expired(NxmSpace *space, NxmCachePartition *part, uint64_t now)
 				if (theirs == 0 || theirs > now)
 					continue;
 				nxm_segment_seal(part, segment, NAME_PAGE(name), NAME_LIFE(name));
-				if (!nxm_cache_ripen(part, name) && !displace(space, part, now, name))
-					return NXM_OK;
+				if (nxm_cache_ripen(part, name) || displace(space, part, now, name))
+					continue;
+				word = nxm_load(&segment->word);
+				if (SEG_LIFE(word) == NAME_LIFE(name) &&
+					claim(segment, name, word, SEG_SEALED, victim))
+					return NXM_EXISTS;
 			}
 			if (due <= now && complete)
 				(void) nxm_cas(&block->due, &due, least_here);
@@ -536,7 +541,7 @@ find_expired(NxmSpace *space, NxmCachePartition *part, uint64_t now)
 			ref = nxm_load(&block->next);
 		}
 	}
-	/* ripe, but in somebody's hands: there is nothing more to look for */
+	/* ripe, or without a place, but in somebody's hands: there is nothing more to look for */
 	if (least <= now)
 		least = now + DUE_UNIT;
 	/* not if any was added meanwhile, for that might be missing from `least` */
@@ -690,9 +695,11 @@ nxm_cache_pick(NxmCacheView *view, NxmCachePartition *part, NxmReach reach,
 		/* those found before first: looking goes through all that is due */
 		result = claim_ripe(space, part, now, spare, victim);
 		if (result == NXM_ABSENT)
-			result = find_expired(space, part, now);
+			result = find_expired(space, part, now, victim);
 		else
 			return result;
+		if (result == NXM_EXISTS)
+			return NXM_OK;
 		if (result == NXM_OK)
 			result = claim_ripe(space, part, now, spare, victim);
 		if (result != NXM_ABSENT)

@@ -1005,6 +1005,36 @@ finish_no_pages(void)
 	finish();
 }
 
+/* More than there are places to note has expired, for as many who evict it at once. */
+static void
+expire_for_many(int proc)
+{
+	enum { MANY = NXM_CACHE_RIPE + 2 };
+	NxmVictim	victim[MANY + 1];
+	NxmResult	result = NXM_OK;
+	int			n = 0;
+
+	(void) proc;
+	expiring = true;
+	/* two windows have segments open, of one entry each */
+	for (int i = 0; i < MANY; i++)
+		operate(SET, i, 1 + i, now(NULL) + 400 + 600000 * i, false);
+	nxm_fetch_add(clock, 10000000);
+	while (n < MANY + 1 && result == NXM_OK)
+	{
+		DO(result, nxm_cache_pick(view(), partition(), REACH_RIPE, &victim[n]));
+		n += result == NXM_OK;
+	}
+	check_assert(result == NXM_ABSENT);
+	if (n != MANY)
+		check_fail("%d of %d segments that have expired can be evicted", n, MANY);
+	while (n-- > 0)
+		nxm_store(&victim[n].segment->word, victim[n].word - SEG_EVICTING + SEG_SEALED);
+	nxm_fetch_add(clock, 10000000);
+	tick(true);
+	check_assert(nxm_cache_segment_bytes(partition()) == 0);
+}
+
 static void
 clear_and_evict(int proc)
 {
@@ -1504,6 +1534,7 @@ clean_names(int proc)
 	NxmChain   *chain = &partition()->chain[KIND_MAIN];
 	uint64_t	due[NAMES];
 	uint32_t	stay = (UINT32_C(1) << NAMES) - 1;
+	NxmVictim	victim;
 	NxmResult	result;
 
 	(void) proc;
@@ -1520,6 +1551,9 @@ clean_names(int proc)
 		else if (check_pick(4) == 0)
 			stay &= UINT32_MAX << check_pick(NAMES);
 		check_names(stay, due, false);
+		/* looks through all of it, and notes what is empty */
+		DO(result, nxm_cache_pick(view(), partition(), REACH_SEALED, &victim));
+		check_assert(result == NXM_ABSENT);
 		DO(result, nxm_chain_clean(check_space(), chain, check_pick(4) != 0));
 		check_assert(result == NXM_OK || result == NXM_EXISTS);
 		nxm_epoch_poll(check_space());
@@ -1579,7 +1613,13 @@ write_while_cleaned(int proc)
 
 	if (proc == 1)
 		for (int i = 0; i < 2; i++)
+		{
+			NxmVictim	victim;
+
+			DO(result, nxm_cache_pick(view(), partition(), REACH_SEALED, &victim));
+			check_assert(result == NXM_ABSENT);
 			DO(result, nxm_chain_clean(check_space(), &partition()->chain[KIND_MAIN], true));
+		}
 	else if (proc == 2)
 		add_name(0, 0);
 	else
@@ -1952,6 +1992,7 @@ static const CheckCase cases[] = {
 	{"all schedules of expiry and get", 2, setup_expiring, expire_and_get, finish, ALL, 2, 1, NULL, giving_back},
 	{"all schedules of segments opened at the limit", 2, setup_two_segments, open_at_the_limit, finish_limit, ALL, 2, 0, NULL, opening},
 	{"what has expired comes before what is to be copied", 1, setup_no_pages, expire_without_pages, finish_no_pages, CHECK_EXHAUSTIVE, 1, 0, 0, NULL, NULL},
+	{"more has expired than there are places to note", 1, setup_no_segments, expire_for_many, finish, CHECK_EXHAUSTIVE, 1, 0, 0, NULL, NULL},
 	{"all schedules of clear and eviction", 2, setup_full, clear_and_evict, finish, ALL, 1, 0, NULL, NULL},
 	{"all schedules of get and a room that is written again", 2, setup_rooms, get_while_recycled, finish, ALL, 3, 2, NULL, recycling},
 	{"schedules of get and a room that others give and take", 3, setup_three_rooms, get_while_others_recycle, finish, SOME, 3, 2, NULL, reading},

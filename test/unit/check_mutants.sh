@@ -463,6 +463,16 @@ mutant "block taken out whose names are not written yet" check_cache cache_chain
 	'		else if (name == 0)
 			return NXM_ABSENT;
 ' '' 'a name that is written while a chain is cleaned'
+mutant "block with names that stay noted as empty" check_cache cache_chain.c \
+	'n == NXM_CHAIN_ENTRIES && gone == n' 'n == NXM_CHAIN_ENTRIES && gone > 0' \
+	'names that go while a chain is cleaned by steps'
+mutant "block whose names are not written yet noted as empty" check_cache cache_chain.c \
+	'gone += name != 0 && result == NXM_ABSENT;' 'gone++;' \
+	'a name that is written while a chain is cleaned'
+mutant "what has expired passed by for want of a place" check_cache cache_chain.c \
+	'					claim(segment, name, word, SEG_SEALED, victim))
+					return NXM_EXISTS;' '					true)
+					return NXM_OK;' 'more has expired than there are places to note'
 mutant "sparse segments sought without the lock" check_cache cache_chain.c \
 	'	if (nxm_load_relaxed(&chain->lock) != 0 ||
 		!nxm_cas(&chain->lock, &unlocked, (uint64_t) space->proc + 1))
