@@ -30,10 +30,10 @@
  * to CHAIN_RUN blocks move on as soon as that saves a block.  Names move towards the
  * head only, so that blocks behind which it has come do not have fewer for that: of any
  * CHAIN_RUN that follow each other one's worth of entries, less one, is free at most.  When
- * it has come to the end, with E entries a block and S segments, there are 3 E + 1 names at
- * least in 4 blocks, and for up to three more one each, so that E - 1 of 3 E + 1, 3 (E - 1)
- * and the last block are free at most: less than a third of S, and 4 E.  It begins again at
- * half of S and 4 E (nxm_chain_is_sparse()), so not for what it has left.
+ * it has come to the end, with E entries a block and S segments, 4 blocks have 3 E + 1 names
+ * at least, and E - 1 entries free; up to three more have a name each; and the last one may
+ * be free: of all less than a third of S, and 4 E.  It begins again at half of S and 4 E
+ * (nxm_chain_is_sparse()), so not for what it has left.
  *
  * Entries that are GONE stay so.  A block that is full of them is marked with ALL_GONE by who
  * found that, and is passed by from then on.
