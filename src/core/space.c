@@ -26,6 +26,12 @@
 /* Pages of a node, by one nxm_trim(), which ends at one that the kernel leaves with memory. */
 #define MOST_TRIMMED	(2 * NXM_KEPT_PAGES)
 
+/*
+ * EMPTY pages that one allocation takes off stacks at a time: clearing a map leaves
+ * 16,000 a GB, which would be 3 ms in a section.
+ */
+#define MOST_UNLISTED	8
+
 #define PAGE_MASK		UINT64_C(0xFFFFFFFF)
 #define TAG_ONE			(UINT64_C(1) << 32)
 
@@ -205,6 +211,134 @@ trim_page(NxmSpace *space, NxmNodeSpace *node, uint32_t page, NxmPage *desc)
 }
 
 /*
+ * Lists a page of the given life if it is not: the first object of it was
+ * freed.  It may be in another life by now, and then is left alone.
+ */
+static void
+list_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t life)
+{
+	uint64_t	state = nxm_load(&desc->state);
+
+	do
+	{
+		if ((state & LIFE_MASK) != (life & LIFE_MASK) || (state & LISTED) != 0)
+			return;
+		/* pairs with the clearing of LISTED in unlist_top() */
+	} while (!nxm_cas(&desc->state, &state, state | LISTED));
+	push_page(&space->shared->nodes[page_node(space, page)]
+			  .slabs[state_account(state)][state_class(state)], desc, page);
+}
+
+/*
+ * Takes the top page off its class's stack: it has no free object, or is EMPTY.
+ */
+static void
+unlist_top(NxmSpace *space, NxmAtomic *stack, uint64_t top, uint32_t page,
+		   NxmPage *desc)
+{
+	uint64_t	state;
+
+	if (!pop_page(stack, top, desc))
+		return;
+	/* a page does not change its life while it is listed */
+	state = nxm_fetch_and(&desc->state, ~LISTED);
+	if ((state & STATUS_MASK) == STATUS_EMPTY)
+	{
+		nxm_fetch_add_relaxed(&space->shared->nodes[page_node(space, page)].nempty,
+							  (uint64_t) -1);
+		free_page(space, page, desc, state);
+		return;
+	}
+	/*
+	 * Somebody may have freed an object and seen it still listed.  A load might
+	 * miss that; this sees it, or is seen by put_bits() and LISTED gone with it.
+	 */
+	for (uint32_t w = 0; w < words_of(state_class(state)); w++)
+	{
+		if (nxm_fetch_or(&desc->free[w], 0) != 0)
+		{
+			list_page(space, page, desc, state);
+			return;
+		}
+	}
+}
+
+/* What the top page of a stack is, for unlist_empty(). */
+typedef enum TopPage
+{
+	TOP_NONE,
+	TOP_EMPTY,
+	TOP_IN_USE,
+	TOP_UNMAPPED				/* need_chunk is set */
+} TopPage;
+
+static TopPage
+look_at_top(NxmSpace *space, uint64_t top, NxmPage **desc)
+{
+	if ((top & PAGE_MASK) == 0)
+		return TOP_NONE;
+	*desc = page_at(space, (uint32_t) (top & PAGE_MASK) - 1);
+	if (*desc == NULL)
+		return TOP_UNMAPPED;
+	return (nxm_load(&(*desc)->state) & STATUS_MASK) == STATUS_EMPTY ? TOP_EMPTY : TOP_IN_USE;
+}
+
+/*
+ * Takes EMPTY pages off the stacks of a node's classes, for any other use: those on top,
+ * or below one page that is in use.  That one is off its stack meanwhile and LISTED, as it
+ * is for a moment in list_page(), so whoever frees its objects leaves it to us.
+ * How many; -1: need_chunk is set.
+ */
+static int
+unlist_empty(NxmSpace *space, NxmNodeSpace *node)
+{
+	int			n = 0;
+
+	/* relaxed: a hint */
+	if (nxm_load_relaxed(&node->nempty) == 0)
+		return 0;
+	for (int i = 0; i < NXM_ACCOUNTS * NXM_CLASSES && n < MOST_UNLISTED; i++)
+	{
+		NxmAtomic  *stack = &node->slabs[i / NXM_CLASSES][i % NXM_CLASSES];
+		uint32_t	held = UINT32_MAX;
+		NxmPage    *held_desc = NULL;
+
+		while (n < MOST_UNLISTED)
+		{
+			uint64_t	top = nxm_load(stack);
+			uint32_t	page = (uint32_t) (top & PAGE_MASK) - 1;
+			NxmPage    *desc;
+			TopPage		what = look_at_top(space, top, &desc);
+
+			if (what == TOP_EMPTY)
+			{
+				unlist_top(space, stack, top, page, desc);
+				n++;
+			}
+			else if (what == TOP_IN_USE && held == UINT32_MAX)
+			{
+				if (pop_page(stack, top, desc))
+				{
+					held = page;
+					held_desc = desc;
+				}
+			}
+			else
+			{
+				if (what == TOP_UNMAPPED)
+					n = -1;
+				break;
+			}
+		}
+		if (held != UINT32_MAX)
+			push_page(stack, held_desc, held);
+		if (n < 0)
+			break;
+	}
+	return n;
+}
+
+/*
  * A page with memory behind it, ours, in state FREE.  UINT32_MAX: there is
  * none.
  */
@@ -217,6 +351,7 @@ take_page(NxmSpace *space, int node_no, int account)
 	NxmPage    *desc;
 	uint64_t	newest;
 	bool		unmapped = false;
+	int			unlisted;
 
 again:
 	page = pop_free_page(space, &node->kept_pages, &unmapped);
@@ -292,62 +427,16 @@ have_page:
 	return page;
 
 need_memory:
+	unlisted = unlist_empty(space, node);
+	if (unlisted > 0)
+		goto again;
+	if (unlisted < 0)
+		return UINT32_MAX;
 	space->want = NXM_WANT_CHUNK;
 	space->need_newest = newest;
 	space->need_node = node_no;
 	space->need_account = account;
 	return UINT32_MAX;
-}
-
-/*
- * Lists a page of the given life if it is not: the first object of it was
- * freed.  It may be in another life by now, and then is left alone.
- */
-static void
-list_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t life)
-{
-	uint64_t	state = nxm_load(&desc->state);
-
-	do
-	{
-		if ((state & LIFE_MASK) != (life & LIFE_MASK) || (state & LISTED) != 0)
-			return;
-		/* pairs with the clearing of LISTED in unlist_top() */
-	} while (!nxm_cas(&desc->state, &state, state | LISTED));
-	push_page(&space->shared->nodes[page_node(space, page)]
-			  .slabs[state_account(state)][state_class(state)], desc, page);
-}
-
-/*
- * Takes the top page off its class's stack: it has no free object, or is EMPTY.
- */
-static void
-unlist_top(NxmSpace *space, NxmAtomic *stack, uint64_t top, uint32_t page,
-		   NxmPage *desc)
-{
-	uint64_t	state;
-
-	if (!pop_page(stack, top, desc))
-		return;
-	/* a page does not change its life while it is listed */
-	state = nxm_fetch_and(&desc->state, ~LISTED);
-	if ((state & STATUS_MASK) == STATUS_EMPTY)
-	{
-		free_page(space, page, desc, state);
-		return;
-	}
-	/*
-	 * Somebody may have freed an object and seen it still listed.  A load might
-	 * miss that; this sees it, or is seen by put_bits() and LISTED gone with it.
-	 */
-	for (uint32_t w = 0; w < words_of(state_class(state)); w++)
-	{
-		if (nxm_fetch_or(&desc->free[w], 0) != 0)
-		{
-			list_page(space, page, desc, state);
-			return;
-		}
-	}
 }
 
 static void put_bits(NxmSpace *space, uint32_t page, NxmPage *desc,
@@ -427,6 +516,8 @@ release_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t state)
 			nxm_fetch_add_relaxed(&node->used_pages, (uint64_t) -1);
 			if ((empty & LISTED) == 0)
 				free_page(space, page, desc, empty);
+			else
+				nxm_fetch_add_relaxed(&node->nempty, 1);
 			return true;
 		}
 	}
@@ -470,20 +561,38 @@ take_bits(NxmSpace *space, int node_no, int account, int class, int max,
 {
 	NxmNodeSpace *node = &space->shared->nodes[node_no];
 	NxmAtomic  *stack = &node->slabs[account][class];
+	int			unlisted = 0;	/* EMPTY pages */
 
 	for (;;)
 	{
 		uint64_t	top = nxm_load(stack);
 		uint32_t	page = (uint32_t) (top & PAGE_MASK) - 1;
-		NxmPage    *desc;
-		uint64_t	state;
+		bool		is_none = (top & PAGE_MASK) == 0;
+		NxmPage    *desc = NULL;
+		uint64_t	state = 0;
 		bool		found = false;
 
-		if ((top & PAGE_MASK) == 0)
+		if (!is_none)
+		{
+			desc = page_at(space, page);
+			if (desc == NULL)
+				return 0;
+			state = nxm_load(&desc->state);
+		}
+		/* a free page is to be had by now, whatever is below */
+		if (is_none ||
+			(unlisted == MOST_UNLISTED && (state & STATUS_MASK) == STATUS_EMPTY))
 		{
 			page = take_page(space, node_no, account);
-			if (page == UINT32_MAX)
+			if (page == UINT32_MAX && (is_none || space->need_chunk >= 0))
 				return 0;
+			if (page == UINT32_MAX)
+			{
+				/* the limit, or others were faster: below there may be free objects */
+				unlisted++;
+				continue;
+			}
+			unlisted = 0;
 			desc = page_at(space, page);
 			state = nxm_load_relaxed(&desc->state);
 			state = (((state >> LIFE_SHIFT) + 1) << LIFE_SHIFT) | STATUS_SLAB |
@@ -497,10 +606,6 @@ take_bits(NxmSpace *space, int node_no, int account, int class, int max,
 			continue;
 		}
 
-		desc = page_at(space, page);
-		if (desc == NULL)
-			return 0;
-		state = nxm_load(&desc->state);
 		if ((state & STATUS_MASK) == STATUS_SLAB && state_class(state) == class &&
 			state_account(state) == account)
 		{
@@ -534,7 +639,11 @@ take_bits(NxmSpace *space, int node_no, int account, int class, int max,
 			}
 		}
 		if (!found)
+		{
 			unlist_top(space, stack, top, page, desc);
+			if ((state & STATUS_MASK) == STATUS_EMPTY)
+				unlisted++;
+		}
 	}
 }
 

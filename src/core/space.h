@@ -83,8 +83,12 @@
  * that finds no memory says NXM_NEED_MEMORY, with the node in space->need_node.
  * The caller leaves the section, maps or grows, and repeats the whole call.
  *
- * Limits: 64 chunks of at most 2 GB.  An EMPTY page deep in its class's stack
- * cannot be used for another class; it has no memory, just its address.
+ * EMPTY pages have no memory, just their addresses.  Before a node asks for another
+ * chunk it takes those that are on top of the stacks of all classes, or just below the top.
+ *
+ * Limits: 64 chunks of at most 2 GB.  EMPTY pages below two of their class with objects
+ * out cannot be used for another class until one of the two is taken off the stack, full
+ * or EMPTY.
  */
 #ifndef NXM_SPACE_H
 #define NXM_SPACE_H
@@ -117,7 +121,9 @@ typedef uint64_t NxmRef;
 #ifndef NXM_MAX_OBJECT			/* the checker makes it small */
 #define NXM_MAX_OBJECT		16384
 #endif
+#ifndef NXM_CLASSES				/* the checker makes it small */
 #define NXM_CLASSES			125
+#endif
 #define NXM_PAGE_WORDS		(NXM_PAGE_SIZE / NXM_MIN_OBJECT / 64)
 
 /* The checker makes these small. */
@@ -244,7 +250,8 @@ typedef struct NxmNodeSpace
 	NxmAtomic	nkept;			/* on it */
 	NxmAtomic	used_pages;		/* handed out */
 	NxmAtomic	chunk;			/* the newest one, + 1 */
-	uint64_t	unused[3];
+	NxmAtomic	nempty;			/* EMPTY pages on the stacks below; a hint */
+	uint64_t	unused[2];
 	/* tops of the stacks of listed pages */
 	NxmAtomic	slabs[NXM_ACCOUNTS][NXM_CLASSES];
 } NxmNodeSpace;

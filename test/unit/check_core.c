@@ -221,6 +221,17 @@ check_pages_counted(void)
 	return (int) (nxm_load(&shared->account[0].pages) + nxm_load(&shared->account[1].pages));
 }
 
+int
+check_pages_empty(void)
+{
+	int			n = 0;
+
+	/* 2 is EMPTY */
+	for (uint32_t page = shared->chunks[0].first_page; page < npages_all; page++)
+		n += (nxm_load(&((const NxmPage *) chunk + page)->state) & 7) == 2;
+	return n;
+}
+
 void
 check_listed(void)
 {
@@ -276,6 +287,7 @@ check_page_lists(void)
 	int			populated[NXM_ACCOUNTS] = {0};
 	int			of_status[4] = {0};
 	int			with_list = 0;
+	uint64_t	nempty = 0;
 
 	/* of all nodes together: a page taken for one may be of another's chunk */
 	for (int n = 0; n < NXM_SPACE_NODES; n++)
@@ -283,6 +295,7 @@ check_page_lists(void)
 		NxmNodeSpace *node = &shared->nodes[n];
 
 		nkept += nxm_load(&node->nkept);
+		nempty += nxm_load(&node->nempty);
 		used += nxm_load(&node->used_pages);
 		kept += pages_on(&node->kept_pages, STATUS | LISTED | POPULATED, FREE | POPULATED);
 		unpopulated += pages_on(&node->free_pages, STATUS | LISTED | POPULATED, FREE);
@@ -311,6 +324,7 @@ check_page_lists(void)
 	}
 	check_assert(of_status[FREE] == kept + unpopulated);
 	check_assert(nkept == (uint64_t) kept);
+	check_assert(nempty == (uint64_t) of_status[EMPTY]);
 	check_assert(with_list == listed);
 	check_assert(used == (uint64_t) (of_status[SLAB] + of_status[RAW]));
 	for (int account = 0; account < NXM_ACCOUNTS; account++)

@@ -62,6 +62,9 @@ extern void check_far_free(void);
 /* Pages that are counted as having memory. */
 extern int	check_pages_counted(void);
 
+/* Pages given back that are still on the stack of their class. */
+extern int	check_pages_empty(void);
+
 /* For finish(): pages with free objects can be found. */
 extern void check_listed(void);
 

@@ -140,6 +140,19 @@ mutant "page whose memory stayed is forgotten" check_space space.c \
 mutant "page whose memory stayed is not counted" check_space space.c \
 	'populated = !depopulate(space, page, state);' 'populated = depopulate(space, page, state) && false;'
 
+mutant "EMPTY pages of another class not looked for" check_space space.c \
+	'unlisted = unlist_empty(space, node);' 'unlisted = 0;'
+mutant "EMPTY pages below one in use not looked for" check_space space.c \
+	'what == TOP_IN_USE && held == UINT32_MAX' 'false'
+mutant "page above EMPTY ones not put back" check_space space.c \
+	'push_page(stack, held_desc, held);' ''
+mutant "all EMPTY pages taken off by one allocation" check_space space.c \
+	'unlisted == MOST_UNLISTED &&' 'false &&'
+mutant "free objects below EMPTY pages not looked for" check_space space.c \
+	'(is_none || space->need_chunk >= 0)' 'true'
+mutant "EMPTY pages not counted" check_space space.c \
+	'nxm_fetch_add_relaxed(&node->nempty, 1);' ';'
+
 # Counters.
 mutant "add without a read-modify-write" check_counter counter.c \
 	'nxm_fetch_add_relaxed(&stripe->value, (uint64_t) delta)' \

@@ -250,6 +250,151 @@ free_pages_finish(void)
 	finish();
 }
 
+#define MANY_PAGES	12
+
+static NxmRef many[2 * MANY_PAGES];
+
+/*
+ * Fills all pages with objects of a class and gives all back but one of the page at the top
+ * of the stack, or of the one at the bottom, or none: all others are EMPTY then.
+ */
+typedef enum InUse
+{
+	NONE_IN_USE,
+	TOP_IN_USE,
+	BOTTOM_IN_USE
+} InUse;
+
+static void
+empty_pages(int npages, InUse in_use)
+{
+	for (int i = 0; i < 2 * npages; i++)
+	{
+		many[i] = alloc(LARGE, 1);
+		check_assert(many[i] != 0);
+	}
+	/* who looks for more takes the last one off, too, which is full */
+	check_assert(alloc(LARGE, 1) == 0);
+	for (int i = 0; i < 2 * npages; i += 2)
+		give_back(many[i], LARGE);
+	for (int i = 1; i < 2 * npages; i += 2)
+	{
+		if (!(in_use == BOTTOM_IN_USE && i == 1) &&
+			!(in_use == TOP_IN_USE && i == 2 * npages - 1))
+			give_back(many[i], LARGE);
+	}
+}
+
+static void
+setup_many_pages(void)
+{
+	setup_pages(1, MANY_PAGES);
+}
+
+/* All pages, less some in use, are had for another class: there is no other chunk. */
+static void
+take_all_pages(int in_use)
+{
+	NxmRef		refs[MANY_PAGES];
+
+	for (int i = 0; i < MANY_PAGES - in_use; i++)
+	{
+		refs[i] = alloc(RAW, 1);
+		check_assert(refs[i] != 0);
+	}
+	check_assert(check_pages_empty() == 0);
+	for (int i = 0; i < MANY_PAGES - in_use; i++)
+		give_back(refs[i], RAW);
+}
+
+static void
+another_class(int proc)
+{
+	(void) proc;
+	empty_pages(MANY_PAGES, NONE_IN_USE);
+	check_assert(check_pages_empty() == MANY_PAGES - 1);
+	take_all_pages(0);
+	empty_pages(MANY_PAGES, TOP_IN_USE);
+	check_assert(check_pages_empty() == MANY_PAGES - 1);
+	take_all_pages(1);
+	give_back(many[2 * MANY_PAGES - 1], LARGE);
+}
+
+/* An allocation does not go through all EMPTY pages, unless there is no other. */
+static void
+same_class(int proc)
+{
+	NxmSpace   *space = check_space();
+	NxmAtomic  *limit = &space->shared->account[0].page_limit;
+	NxmRef		ref;
+
+	empty_pages(MANY_PAGES, NONE_IN_USE);
+	ref = alloc(LARGE, proc);
+	check_assert(ref != 0 && check_pages_empty() > 0);
+	give_back(ref, LARGE);
+	take_all_pages(0);
+
+	/* one page with a free object is below them, and there can be no other page */
+	empty_pages(MANY_PAGES, BOTTOM_IN_USE);
+	while (nxm_trim(space))
+		;
+	check_assert(check_pages_counted() == 1);
+	nxm_store(limit, 1);
+	ref = alloc(LARGE, proc);
+	check_assert(ref != 0);
+	check_assert(alloc(LARGE, proc) == 0 && space->want == NXM_WANT_LIMIT);
+	nxm_store(limit, MANY_PAGES);
+	give_back(ref, LARGE);
+	give_back(many[1], LARGE);
+}
+
+/*
+ * Two EMPTY pages below one with an object out: one process takes both of them, while the
+ * other one takes and gives back what is in the one above.
+ */
+static void
+setup_hidden_pages(void)
+{
+	setup_pages(2, 3);
+	empty_pages(3, TOP_IN_USE);
+	kept[0] = many[5];
+	kept[1] = kept[2] = kept[3] = 0;
+}
+
+static void
+hidden_pages(int proc)
+{
+	if (proc == 1)
+	{
+		kept[1] = alloc(LARGE, proc);
+		give_back(kept[0], LARGE);
+	}
+	else
+	{
+		kept[2] = alloc(RAW, proc);
+		kept[3] = alloc(RAW, proc);
+	}
+}
+
+static void
+hidden_pages_finish(void)
+{
+	check_listed();
+	if (kept[1] != 0)
+		give_back(kept[1], LARGE);
+	for (int i = 2; i <= 3; i++)
+	{
+		if (kept[i] != 0)
+			give_back(kept[i], RAW);
+	}
+	finish();
+}
+
+static const char *const in_stacks[] = {
+	"look_at_top", "pop_page", "push_page", "unlist_top", "list_page", "release_page",
+	"put_bits", "take_bits", NULL
+};
+
 /* What one takes another one gives back. */
 static void
 exchanged_objects(int proc)
@@ -677,6 +822,9 @@ static const CheckCase cases[] = {
 	{"lives of pages", 3, setup_three, lives, finish, OFTEN, NULL},
 	{"lives of one page", 2, setup_one_page, lives, finish, OFTEN, NULL},
 	{"pages whose memory can't be taken away", 2, setup_refused, lives_refused, finish_refused, OFTEN, NULL},
+	{"pages for another class", 1, setup_many_pages, another_class, finish, CHECK_EXHAUSTIVE, 1, 0, 0, NULL, NULL},
+	{"pages for the same class", 1, setup_many_pages, same_class, finish, CHECK_EXHAUSTIVE, 1, 0, 0, NULL, NULL},
+	{"pages for another class, all schedules", 2, setup_hidden_pages, hidden_pages, hidden_pages_finish, ALL, 0, 2, 1, NULL, in_stacks},
 	{"free pages, all schedules", 2, setup_free_pages, free_pages, free_pages_finish, ALL, 0, 2, 1, NULL, NULL},
 	{"a page whose memory stays, all schedules", 2, setup_lower_page, lower_page, lower_page_finish, ALL, 0, 3, 1, NULL, NULL},
 	{"lives of one page, all schedules", 2, setup_one_page, lives_fixed, finish, ALL, 0, 2, 1, NULL, NULL},
