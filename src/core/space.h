@@ -316,6 +316,8 @@ struct NxmSpace
 	NxmWant		want;			/* reset by whoever acts on it */
 	int			need_account;	/* that the memory was to be counted in */
 	uint32_t	leaves;			/* of sections, with so many in it that it polls */
+	uint64_t	polled_epoch;	/* when it polled last */
+	uint32_t	polled_waiting;	/* for so many objects */
 	NxmRef		record;			/* for the epoch limbo when that is full; 0: none yet */
 
 	/* what nxm_alloc() takes, see nxm_allocate_from() */

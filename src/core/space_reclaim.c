@@ -489,6 +489,8 @@ nxm_epoch_poll(NxmSpace *space)
 		adopt_orphans(space);
 	if (local->nretired == 0)
 		adopt_left(space);
+	space->polled_epoch = epoch;
+	space->polled_waiting = waiting(local);
 	/* pairs with nxm_enter(): an epoch published before is seen below */
 	nxm_fence();
 	while (all && (proc = nxm_next_proc(space, &scan)) >= 0)
@@ -530,6 +532,14 @@ nxm_epoch_poll(NxmSpace *space)
 	see_if_due(space);
 }
 
+/* Since the last poll began: was the epoch advanced, or does more wait, or less? */
+static inline bool
+has_moved(const NxmSpace *space)
+{
+	return nxm_load(&space->shared->epoch) != space->polled_epoch ||
+		waiting(space->local) != space->polled_waiting;
+}
+
 void
 nxm_leave_slow(NxmSpace *space)
 {
@@ -541,8 +551,8 @@ nxm_leave_slow(NxmSpace *space)
 	/* not at every leaving while a stopped process holds the epoch */
 	if (waiting(local) >= POLLED_FOR && ++space->leaves % 4 == 0)
 		nxm_epoch_poll(space);
-	/* unless it is urgent; alone, three are enough for all */
-	for (int i = 0; i < 3 && waiting(local) >= NXM_EPOCH_LIMBO_HIGH; i++)
+	/* unless it is urgent, and not in vain; alone, three are enough for all */
+	for (int i = 0; i < 3 && waiting(local) >= NXM_EPOCH_LIMBO_HIGH && has_moved(space); i++)
 		nxm_epoch_poll(space);
 	see_if_due(space);
 }

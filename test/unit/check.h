@@ -75,6 +75,9 @@ extern void *check_shared(size_t size, const char *name);
 extern int	check_self(void);
 extern bool check_was_stale(void);
 
+/* Atomic operations of this run so far. */
+extern int	check_steps(void);
+
 /* 0 to n - 1, random, but the same in all runs of an exhaustive search. */
 extern int	check_pick(int n);
 

@@ -101,6 +101,10 @@ mutant "displaced note forgotten" check_space space_reclaim.c \
 			return;'
 mutant "polled for what is not mapped" check_space space_reclaim.c \
 	'return local->nretired - local->nunmapped;' 'return local->nretired;'
+mutant "polled in vain again and again" check_space space_reclaim.c \
+	' && has_moved(space)' ''
+mutant "not polled where more waits" check_space space_reclaim.c \
+	'waiting(space->local) != space->polled_waiting' 'false'
 mutant "chunk mapped with nothing polled for" check_space space.h \
 	'		space->local->nunmapped = 0;
 		space->limbo_due = true;' ''

@@ -159,6 +159,12 @@ switch_to(int next)
 }
 
 int
+check_steps(void)
+{
+	return steps;
+}
+
+int
 check_self(void)
 {
 	return self;

@@ -692,10 +692,12 @@ setup_far_arrays(void)
 	check_unmap();
 }
 
+#define LEAVES 20
+
 static void
 leave_often(NxmSpace *space)
 {
-	for (int i = 0; i < 20; i++)
+	for (int i = 0; i < LEAVES; i++)
 	{
 		nxm_enter(space);
 		nxm_leave(space);
@@ -717,6 +719,59 @@ retire_far_arrays(int proc)
 	check_assert(!space->limbo_due);
 	check_assert(space->local->nretired == FAR_ARRAYS);
 	check_assert(check_again(NXM_NEED_CHUNK));
+	leave_often(space);
+	check_assert(space->local->nretired == 0);
+}
+
+/*
+ * A process stopped in a section holds the epoch: leaving one does not poll again and
+ * again for what waits, even where that is much; and frees it soon after it has gone on.
+ */
+static void
+setup_stopped(void)
+{
+	setup_pages(2, 2);
+	nxm_store(&check_space()->lines[1].epoch, nxm_load(&check_space()->shared->epoch));
+}
+
+static void
+leave_held_up(int proc)
+{
+	enum { MANY = NXM_EPOCH_LIMBO_HIGH };
+	NxmSpace   *space = check_space();
+	int			poll;
+	int			leaving;
+	int			before;
+
+	if (proc != 1)
+		return;
+	before = check_steps();
+	nxm_enter(space);
+	nxm_leave(space);
+	leaving = check_steps() - before;
+	for (int i = 0; i < MANY; i++)
+		nxm_retire_epoch(space, alloc(SMALL, proc));
+	/* it has seen this epoch, and not the next one */
+	nxm_epoch_poll(space);
+	before = check_steps();
+	nxm_epoch_poll(space);
+	poll = check_steps() - before;
+	check_assert(space->local->nretired == MANY);
+
+	before = check_steps();
+	leave_often(space);
+	check_assert(space->local->nretired == MANY);
+	/* at each fourth, and see whether there is reason to at each */
+	check_assert(check_steps() - before <= LEAVES * (leaving + 2) + LEAVES / 4 * poll);
+
+	/* one more is reason for one more */
+	before = check_steps();
+	nxm_enter(space);
+	nxm_retire_epoch(space, alloc(SMALL, proc));
+	nxm_leave(space);
+	check_assert(check_steps() - before > poll);
+
+	nxm_store(&space->lines[1].epoch, 0);
 	leave_often(space);
 	check_assert(space->local->nretired == 0);
 }
@@ -838,6 +893,7 @@ static const CheckCase cases[] = {
 	{"arrays, and the epoch moved on by a third", 3, setup_arrays_three, arrays_three, arrays_finish, ALL, 0, 2, 2, NULL, NULL},
 	{"arrays and the epoch, all schedules", 2, setup_arrays_two, arrays_fixed, arrays_finish, ALL, 0, 2, 2, NULL, NULL},
 	{"arrays that are not mapped", 2, setup_far_arrays, retire_far_arrays, arrays_finish, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
+	{"arrays held up by a stopped process", 2, setup_stopped, leave_held_up, finish, CHECK_EXHAUSTIVE, 10, 0, 0, NULL, NULL},
 	{"arrays that are lost", 1, setup_lost_arrays, lose_arrays, NULL, CHECK_EXHAUSTIVE, 1, 0, 0, NULL, NULL},
 	{"many arrays", 1, setup_lost_arrays, retire_many, NULL, CHECK_EXHAUSTIVE, 1, 0, 0, NULL, NULL},
 	{"arrays of another account", 2, setup_accounts, accounts, finish, OFTEN, NULL},
