@@ -68,7 +68,7 @@
 /* after this, ms, a node that was found full is tried again */
 #define FULL_RETRY_MS		1000
 
-/* so often more of the memory is put into huge pages */
+/* so often pages that are kept are given back, and memory is put into huge pages */
 #define COLLAPSE_INTERVAL_MS	700
 
 #define DEFAULT_LIMIT_KB	(256 * 1024)
@@ -537,17 +537,24 @@ reclaimable(NxmSpace *space, int but_node)
 	return r;
 }
 
+/* Frees what this process has, and what others retired. */
 static void
-reclaim(NxmSpace *space)
+free_retired(NxmSpace *space)
 {
-	bool		more;
-
 	nxm_begin_operation();
 	nxm_flush(space);
 	nxm_epoch_poll(space);
 	/* a few objects may keep as many pages */
 	nxm_give_back(space);
 	nxm_end_operation();
+}
+
+/* Gives the pages back that are kept. */
+static void
+trim(NxmSpace *space)
+{
+	bool		more;
+
 	do
 	{
 		nxm_begin_operation();
@@ -651,7 +658,8 @@ make_room(NxmSpace *space, int node)
 	/* pages without objects may be in any */
 	nxm_chunk_map_all(space);
 	swept = sweep(space);
-	reclaim(space);
+	free_retired(space);
+	trim(space);
 	after = reclaimable(space, node);
 	return swept > 0 || after.own < before.own ||
 		after.waiting < before.waiting || after.kept < before.kept ||
@@ -900,12 +908,14 @@ nxm_cache_again_slow(NxmSpace *space, NxmResult result)
 void
 nxm_arena_tick(void)
 {
-	static TimestampTz collapsed = 0;
+	static TimestampTz cleaned = 0;
 	TimestampTz now;
 	NxmAnchor  *a = nxm_anchor_if_any();
 	NxmSpaceShared *shared;
 	NxmSpace   *space;
 	uint64		waiting;
+	bool		due;
+	bool		over = false;
 
 	if (a == NULL)
 		return;
@@ -924,14 +934,19 @@ nxm_arena_tick(void)
 		waiting = nxm_load(&shared->limbo);
 		CHECK_FOR_INTERRUPTS();
 		for (int i = 0; i < 3; i++)
-			reclaim(space);
+			free_retired(space);
 	} while (nxm_load(&shared->limbo) < waiting);
 
-	/* passes may come more often while caches are busy */
+	/* passes may come more often while caches are busy, which take what is kept again */
 	now = GetCurrentTimestamp();
-	if (nxm_is_over(collapsed, now, COLLAPSE_INTERVAL_MS))
+	due = nxm_is_over(cleaned, now, COLLAPSE_INTERVAL_MS);
+	for (int account = 0; account < NXM_ACCOUNTS; account++)
+		over |= nxm_account_is_over(space, account);
+	if (due || over)
+		trim(space);
+	if (due)
 	{
-		collapsed = now;
+		cleaned = now;
 		(void) sweep(space);
 		nxm_store_relaxed(&a->huge_bytes, nxm_chunk_collapse(space));
 	}
