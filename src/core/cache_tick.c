@@ -338,6 +338,10 @@ static NxmResult
 tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 {
 	NxmSpace   *space = view->space;
+	uint64_t	wanted = nxm_map_pages_wanted(&part->index);
+	/* for what sets take ahead of need, or to double the directory of the index */
+	uint64_t	beyond = wanted > NXM_CACHE_KEEP + NXM_CACHE_AHEAD ? wanted :
+		NXM_CACHE_KEEP + NXM_CACHE_AHEAD;
 	uint64_t	used;
 	uint64_t	big;
 	uint64_t	live;
@@ -361,14 +365,13 @@ tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 	result = nxm_cache_shrink_index(view, cache, part);
 	if (result != NXM_ABSENT)
 		return result;
-	if (!nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + NXM_CACHE_AHEAD))
+	if (!nxm_cache_has_room(view, cache, part, beyond))
 	{
 		/* open segments for what is beyond the limits alone, and not ahead of need */
 		if (nxm_cache_is_over(view, cache))
 			result = nxm_cache_make_way(view, cache, part, 0, TICK_UNITS, REACH_ALL);
 		else
-			result = nxm_cache_make_way(view, cache, part, NXM_CACHE_KEEP + NXM_CACHE_AHEAD,
-										TICK_UNITS, REACH_SEALED);
+			result = nxm_cache_make_way(view, cache, part, beyond, TICK_UNITS, REACH_SEALED);
 		if (result != NXM_ABSENT)
 			return result;
 	}

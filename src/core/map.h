@@ -131,7 +131,9 @@ typedef struct NxmMap
 								 * are drained */
 	NxmAtomic	mark;			/* of who cut that directory off */
 	NxmAtomic	memory;			/* bytes of segments and directories */
-	uint64_t	unused[2];
+	NxmAtomic	wanted;			/* hint: depth of a directory for which there was no
+								 * memory, one more than what there is; else it is void */
+	uint64_t	unused[1];
 	struct
 	{
 		NxmAtomic	entries;

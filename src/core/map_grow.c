@@ -490,18 +490,15 @@ free_directory(NxmSpace *space, NxmMap *map, uint64_t directory)
 }
 
 /*
- * Would there be memory for a directory of several pages?  Else each write that wants it
- * doubled would take what there is, and give it back.
+ * Would there be memory for a directory of several pages, as far as is known?  Else each
+ * write that wants it doubled would take what there is, and give it back.
  */
 static bool
-directory_fits(NxmSpace *space, uint32_t depth)
+has_memory(NxmSpace *space, uint64_t npages)
 {
 	NxmAccount *account = &space->shared->account[space->account];
 	uint32_t	node = space->alloc_node < 0 ? space->local->node : (uint32_t) space->alloc_node;
-	uint64_t	npages = directory_pages(depth);
 
-	if (npages <= 1)
-		return true;
 	/* relaxed, both: a hint */
 	if (space->counted != NULL && space->most != UINT64_MAX &&
 		nxm_load_relaxed(space->counted) + (npages + 1) * NXM_PAGE_SIZE > space->most)
@@ -513,6 +510,32 @@ directory_fits(NxmSpace *space, uint32_t depth)
 		nxm_load_relaxed(&space->shared->nodes[node].nkept);
 }
 
+/* The same of a directory.  If not, notes that it is wanted. */
+static bool
+directory_fits(NxmSpace *space, NxmMap *map, uint32_t depth)
+{
+	uint32_t	npages = directory_pages(depth);
+
+	if (depth > MAX_DEPTH)
+		return false;
+	if (npages <= 1 || has_memory(space, npages))
+		return true;
+	/* not again, in the line that all readers load.  Relaxed: a hint */
+	if (nxm_load_relaxed(&map->wanted) != depth)
+		nxm_store_relaxed(&map->wanted, depth);
+	return false;
+}
+
+uint32_t
+nxm_map_pages_wanted(NxmMap *map)
+{
+	/* relaxed, both: a hint */
+	uint32_t	depth = (uint32_t) nxm_load_relaxed(&map->wanted);
+
+	return depth != 0 && depth == directory_depth(nxm_load_relaxed(&map->directory)) + 1 ?
+		directory_pages(depth) + 1 : 0;
+}
+
 /* Doubles the directory.  The housekeeper. */
 static bool
 double_directory(NxmSpace *space, NxmMap *map, uint64_t directory)
@@ -521,7 +544,7 @@ double_directory(NxmSpace *space, NxmMap *map, uint64_t directory)
 	NxmRef		ref;
 	uint64_t	doubled;
 
-	if (depth == MAX_DEPTH || !directory_fits(space, depth + 1))
+	if (!directory_fits(space, map, depth + 1))
 		return false;
 	ref = new_directory(space, map, depth + 1);
 	if (ref == 0)
@@ -593,6 +616,48 @@ replace_in_directory(NxmSpace *space, uint64_t directory, NxmRef ref,
 	return true;
 }
 
+/* A segment that has migrated, and what is to be put in its place. */
+typedef struct Migrated
+{
+	uint64_t	directory;
+	NxmRef		ref;
+	NxmSegment *seg;
+	NxmRef		first;
+	NxmRef		second;			/* or 0 */
+	bool		doubles;		/* the directory has one entry for both */
+} Migrated;
+
+/* What there is at a position.  false: nothing, or something is not mapped. */
+static bool
+find_migrated(NxmSpace *space, NxmMap *map, uint64_t position, Migrated *found)
+{
+	uint64_t	directory = nxm_load(&map->directory);
+	uint32_t	depth = directory_depth(directory);
+	NxmSegment *first;
+
+	if ((directory & NXM_REF_MASK) == 0 ||
+		!nxm_map_directory_is_mapped(space, directory))
+		return false;
+	found->directory = directory;
+	found->ref = nxm_load(directory_entry(space, directory, first_bits(position, depth))) &
+		NXM_REF_MASK;
+	/* cut off, and drained already */
+	if (found->ref == 0)
+		return false;
+	found->seg = nxm_at(space, found->ref);
+	if (found->seg == NULL)
+		return false;
+	found->first = nxm_load(&found->seg->next);
+	if (found->first == 0 || found->first == CUT || !has_migrated(found->seg))
+		return false;
+	first = nxm_at(space, found->first);
+	if (first == NULL)
+		return false;
+	found->second = NXM_GET(first->sibling);
+	found->doubles = found->second != 0 && NXM_GET(found->seg->depth) == depth;
+	return true;
+}
+
 /*
  * Puts migrated segments' successors into the directory, at a position.  What
  * can't be done, for want of memory or with a chunk not mapped, is left to
@@ -602,50 +667,30 @@ static void
 keep_house(NxmSpace *space, NxmMap *map, uint64_t position)
 {
 	uint64_t	nobody = 0;
+	Migrated	found;
 
-	if (nxm_load_relaxed(&map->housekeeper) != 0 ||
-		!nxm_cas(&map->housekeeper, &nobody, (uint64_t) space->proc + 1))
+	if (nxm_load_relaxed(&map->housekeeper) != 0)
+		return;
+	/* each write comes here while there is no memory: not to the line that readers load */
+	if (!find_migrated(space, map, position, &found) ||
+		(found.doubles && !directory_fits(space, map, directory_depth(found.directory) + 1)))
+		return;
+	if (!nxm_cas(&map->housekeeper, &nobody, (uint64_t) space->proc + 1))
 		return;
 	NXM_PAUSE("keep house");
-	for (;;)
+	while (find_migrated(space, map, position, &found) &&
+		   nxm_can_retire(space, directory_pages(directory_depth(found.directory)) + 1))
 	{
-		uint64_t	directory = nxm_load(&map->directory);
-		uint32_t	depth = directory_depth(directory);
-		NxmAtomic  *entry;
-		NxmRef		ref;
-		NxmSegment    *seg;
-		NxmSegment    *first;
-		NxmRef		next;
-		NxmRef		sibling;
-
-		if ((directory & NXM_REF_MASK) == 0 ||
-			!nxm_map_directory_is_mapped(space, directory) ||
-			!nxm_can_retire(space, directory_pages(depth) + 1))
-			break;
-		entry = directory_entry(space, directory, first_bits(position, depth));
-		ref = nxm_load(entry) & NXM_REF_MASK;
-		/* cut off, and drained already */
-		if (ref == 0)
-			break;
-		seg = nxm_at(space, ref);
-		if (seg == NULL)
-			break;
-		next = nxm_load(&seg->next);
-		if (next == 0 || next == CUT || !has_migrated(seg))
-			break;
-		first = nxm_at(space, next);
-		if (first == NULL)
-			break;
-		sibling = NXM_GET(first->sibling);
-		if (sibling != 0 && NXM_GET(seg->depth) == depth)
+		if (found.doubles)
 		{
-			if (!double_directory(space, map, directory))
+			if (!double_directory(space, map, found.directory))
 				break;
 			continue;
 		}
-		if (!replace_in_directory(space, directory, ref, seg, next, sibling))
+		if (!replace_in_directory(space, found.directory, found.ref, found.seg,
+								  found.first, found.second))
 			break;
-		nxm_map_retire_segment(space, map, ref);
+		nxm_map_retire_segment(space, map, found.ref);
 	}
 	nxm_store(&map->housekeeper, 0);
 }

@@ -75,9 +75,11 @@ _Static_assert(CHAIN_SLOTS < 2 * (NXM_BUCKET_SLOTS + 1),
 #define SERIAL_ONE		(UINT64_C(1) << 40)
 #define ENTRY_LOG_SHIFT 34
 #define ENTRY_DEPTH_SHIFT 40
-#define PAGE_ENTRIES_LOG 13
+#define PAGE_ENTRIES_LOG NXM_PAGE_SHIFT
 #define PAGE_ENTRIES	(1 << PAGE_ENTRIES_LOG)
+#ifndef FLAT_DEPTH				/* the checker makes it small */
 #define FLAT_DEPTH		11		/* a directory of one object up to here */
+#endif
 #define MAX_DEPTH		24
 #ifndef FIRST_TAG_BIT
 #define FIRST_TAG_BIT	5
@@ -328,6 +330,11 @@ extern void nxm_map_retire_directory(NxmSpace *space, NxmMap *map, uint64_t dire
 /* With its extents. */
 extern void nxm_map_retire_segment(NxmSpace *space, NxmMap *map, NxmRef ref);
 extern bool nxm_map_directory_is_mapped(NxmSpace *space, uint64_t directory);
+/*
+ * Pages that it takes to double a directory of several, where that failed for want of
+ * memory; else 0.  A hint: after the map was cleared, or shrank, it may be an older one.
+ */
+extern uint32_t nxm_map_pages_wanted(NxmMap *map);
 
 /*
  * Sees to it that a committed insert is LIVE and nothing pending.  Replaces the

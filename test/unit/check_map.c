@@ -695,7 +695,7 @@ clear_get(int proc)
 
 /* Changing the directory, and putting another one in its place. */
 static const char *const housekeeping[] = {
-	"keep_house", "replace_in_directory", "double_directory", "cut_off",
+	"keep_house", "find_migrated", "replace_in_directory", "double_directory", "cut_off",
 	"nxm_map_drain_items", NULL
 };
 
@@ -821,6 +821,68 @@ finish_undoubled(void)
 	nxm_store(&space->shared->account[0].page_limit, 40);
 	check_free_held();
 	finish();
+}
+
+/*
+ * Keys that none of their first nine bits part: a few make a directory of several
+ * pages.  While there is no memory to double it that is told, nothing else is in the way,
+ * and when there is some it is doubled by the next write there.
+ */
+static void
+setup_deep(void)
+{
+	setup(1, 0);
+	nxm_store(&check_space()->shared->account[0].page_limit, 100);
+}
+
+static void
+put_deep(int i)
+{
+	NxmSpace   *space = check_space();
+	char		name[8];
+	NxmKey		key = {name, 0, UINT64_C(0x1000000000000000) + ((uint64_t) (i * 41 % 128) << 47)};
+	NxmValue	value = {"1", 1, NXM_TEXT};
+	NxmResult	result;
+
+	key.len = (uint32_t) snprintf(name, sizeof(name), "d%d", i);
+	nxm_enter(space);
+	result = nxm_map_put(space, map, &key, &value);
+	check_assert(result == NXM_OK || result == NXM_EXISTS);
+	nxm_leave(space);
+}
+
+static void
+deep(int proc)
+{
+	NxmSpace   *space = check_space();
+	NxmAtomic  *limit = &space->shared->account[0].page_limit;
+	int			i = 0;
+	uint32_t	depth;
+
+	(void) proc;
+	/* of several pages, with memory for segments, and not for twice as many */
+	while (directory_pages(directory_depth(nxm_load(&map->directory))) < 2)
+		put_deep(i++);
+	check_assert(nxm_map_pages_wanted(map) == 0);
+	depth = directory_depth(nxm_load(&map->directory));
+	for (int p = 0; p < 4; p++)
+		nxm_epoch_poll(space);
+	nxm_flush(space);
+	nxm_give_back(space);
+	while (nxm_trim(space))
+		;
+	nxm_store(limit, nxm_load(&space->shared->account[0].pages) + 4);
+	while (nxm_map_pages_wanted(map) == 0)
+		put_deep(i++);
+	check_assert(nxm_map_pages_wanted(map) == directory_pages(depth + 1) + 1);
+	for (int j = 0; j < i; j++)
+		put_deep(j);
+	check_assert(directory_depth(nxm_load(&map->directory)) == depth);
+	nxm_store(limit, 100);
+	for (int j = 0; j < i; j++)
+		put_deep(j);
+	check_assert(directory_depth(nxm_load(&map->directory)) > depth);
+	check_assert(nxm_map_pages_wanted(map) == 0);
 }
 
 /*
@@ -990,6 +1052,7 @@ static const CheckCase cases[] = {
 	{"schedules of inserts into the same slot", 3, setup_bucket, pending_again, finish, SOME, 40000, 3, 0, NULL, insertion},
 	{"all schedules of iteration and an entry that moves", 2, setup_one, scan_moved, finish, ALL, 2, 1, NULL, NULL},
 	{"all schedules of clear and drain, get", 2, setup_one, clear_get, finish, ALL, 1, 1, NULL, NULL},
+	{"a directory of several pages", 1, setup_deep, deep, NULL, CHECK_EXHAUSTIVE, 1, 0, 0, NULL, NULL},
 	{"a chunk needed where the directory cannot be doubled", 2, setup_undoubled, write_foreign, finish_undoubled, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"a chunk needed for what a drain retires", 2, setup_far_record, drain_far_record, finish_far_record, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"a chunk needed for what a growth retires", 2, setup_far_growth, keep_far_growth, finish_far_record, CHECK_RANDOM, 10, 0, 0, NULL, NULL},

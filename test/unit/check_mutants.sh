@@ -343,6 +343,11 @@ mutant "entry drained while it may change" check_map map_drain.c \
 	'nxm_fetch_or(entry, ENTRY_DEAD) | ENTRY_DEAD' 'nxm_load(entry)'
 mutant "drain that begins where one of a body before ended" check_map map_drain.c \
 	'(i & ~(SERIAL_ONE - 1)) == serial ?' 'true ?'
+mutant "memory for a directory not asked for" check_map map_grow.c \
+	'nxm_store_relaxed(&map->wanted, depth);' ';' 'a directory of several pages'
+mutant "memory for a directory asked for when it is there" check_map map_grow.c \
+	'depth != 0 && depth == directory_depth(nxm_load_relaxed(&map->directory)) + 1' 'depth != 0' \
+	'a directory of several pages'
 mutant "directory doubled after it was cut off" check_map map_grow.c \
 	'if (!nxm_cas(&map->directory, &directory, doubled))' 'nxm_store(&map->directory, doubled);
 	if (false)'

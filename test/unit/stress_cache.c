@@ -888,7 +888,7 @@ fill(Filling *f, uint64_t n, uint32_t len, bool bounded)
 		char		text[17];
 		uint32_t	key_len = (uint32_t) snprintf(text, sizeof(text), "%llx",
 												  (unsigned long long) f->next);
-		NxmKey		key = {text, key_len, env_hash(text, key_len)};
+		NxmKey		key = {text, key_len, f->view.hash(text, key_len)};
 		NxmValue	value = {worker->buffer2, len, NXM_TEXT};
 		NxmBuffer	buffer = {worker->buffer, NXM_MAX_VALUE, 0, NXM_TEXT};
 
@@ -1094,6 +1094,42 @@ few_and_long(Worker *worker)
 	ok = indexes_replaced(&f, false) && ok;
 	drop_cache(worker, &test->cache, NULL);
 	return ok;
+}
+
+/* Of keys that are 2,048 times as close as others, so that they are parted as late. */
+static uint64_t
+close_hash(const char *data, size_t len)
+{
+	return env_hash(data, len) >> 11;
+}
+
+/*
+ * In a full cache, is the directory of the index doubled that takes more pages than are
+ * kept free?  Entries become short, so that there are more and more of them.
+ */
+static bool
+directory_is_doubled(Worker *worker)
+{
+	Test	   *test = worker->test;
+	Filling		f = {.worker = worker};
+	NxmCachePartition *part;
+	uint32_t	depth;
+	uint32_t	wanted;
+
+	new_cache(worker, &test->cache, 1, 100);
+	open_view(worker, &f.view);
+	f.view.hash = close_hash;
+	part = nxm_at(f.view.space, nxm_load(&test->cache.partition[0]));
+	set_limit(&f, 100);
+	settle(&f);
+	fill(&f, 10000, 1000, true);
+	fill(&f, 400000, 4, true);
+	depth = directory_depth(nxm_load(&part->index.directory));
+	wanted = nxm_map_pages_wanted(&part->index);
+	if (wanted != 0 || directory_pages(depth) <= NXM_CACHE_KEEP + NXM_CACHE_AHEAD)
+		printf("# the directory has %u pages, and %u are wanted\n", directory_pages(depth), wanted);
+	drop_cache(worker, &test->cache, NULL);
+	return wanted == 0 && directory_pages(depth) > NXM_CACHE_KEEP + NXM_CACHE_AHEAD;
 }
 
 /*
@@ -1925,6 +1961,7 @@ main(int argc, char **argv)
 		stress_ok(limits_hold(worker, 1, 20, false, 320, 14), "and one that the ghost is larger than");
 		stress_ok(waiting_is_as_good_as_free(worker), "an index is kept while memory waits for the epoch");
 		stress_ok(few_and_long(worker), "an index that few entries need makes room for them");
+		stress_ok(directory_is_doubled(worker), "the directory of a large index is doubled in a full cache");
 		stress_ok(deadlines_are_kept(worker), "deadlines are kept to a two-millionth of the TTL");
 		stress_ok(many_windows(worker, 60, 3600), "a small cache has room for entries of many times to live");
 		stress_ok(many_windows(worker, 60, 1000000), "and for those between a minute and days");
