@@ -43,8 +43,9 @@
  * quarter.
  *
  * Limits: what is displaced from a full list, and what is left over of a room, stays
- * dead until its segment is compacted.  A process that dies while it has a place of a
- * list marked BUSY leaves it so: there is one place less.
+ * dead until its segment is compacted.  A process that is stopped while it has places of
+ * a list marked BUSY, which may be all of them, leaves them so: the list is shorter, and
+ * where it has none left its processes use the next one.
  */
 #include "cache_internal.h"
 
@@ -71,10 +72,19 @@ sort_of(uint32_t units, int kind, uint32_t scale)
 /* Rooms to try to take for one. */
 #define TRIES				4
 
+/* This process's list, or, where others have all places of it, the next one. */
 static inline NxmFreeRoom *
 list_of(NxmSpace *space, NxmCachePartition *part)
 {
-	return part->room[space->proc % NXM_CACHE_ROOM_LISTS];
+	NxmFreeRoom *list = part->room[space->proc % NXM_CACHE_ROOM_LISTS];
+
+	/* most often the first one is not BUSY.  Relaxed: any list will do */
+	for (int i = 0; i < NXM_CACHE_ROOMS; i++)
+	{
+		if (nxm_load_relaxed(&list[i].name) != ROOM_BUSY)
+			return list;
+	}
+	return part->room[(space->proc + 1) % NXM_CACHE_ROOM_LISTS];
 }
 
 void

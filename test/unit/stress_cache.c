@@ -1133,6 +1133,53 @@ directory_is_doubled(Worker *worker)
 }
 
 /*
+ * A process is stopped that has taken all rooms of a list for a look at the hazards: those
+ * that it shares the list with write again in the rooms of the next one.
+ */
+static bool
+rooms_of_the_next_list(Worker *worker)
+{
+	Test	   *test = worker->test;
+	NxmCacheView view;
+	NxmCachePartition *part;
+	NxmFreeRoom *list;
+	NxmFreeRoom *next;
+	int			rooms = 0;
+	uint64_t	bytes;
+
+	new_cache(worker, &test->cache, 1, 100);
+	open_view(worker, &view);
+	part = nxm_at(view.space, nxm_load(&test->cache.partition[0]));
+	list = part->room[view.space->proc % NXM_CACHE_ROOM_LISTS];
+	next = part->room[(view.space->proc + 1) % NXM_CACHE_ROOM_LISTS];
+	/* 1: somebody is at it */
+	for (int i = 0; i < NXM_CACHE_ROOMS; i++)
+		nxm_store(&list[i].name, 1);
+	/* 1,000 values of 100 bytes, 20 times: they take less than a quarter of that */
+	for (uint64_t n = 0; n < 20000; n++)
+	{
+		KeyText		k;
+		const NxmKey *key = make_key(&k, 's', 0, n % 1000);
+		NxmValue	value = make_value(worker, 100, WHO(0, n), VERSION(FREE, n));
+		NxmResult	r = set(&view, &test->cache, key, &value, 0, false);
+
+		CHECK(worker, r == (n < 1000 ? NXM_OK : NXM_EXISTS), "set of value %llu: %d",
+			  (unsigned long long) n, (int) r);
+	}
+	for (int i = 0; i < NXM_CACHE_ROOMS; i++)
+	{
+		rooms += nxm_load(&next[i].name) != 0;
+		nxm_store(&list[i].name, 0);
+	}
+	bytes = nxm_cache_segment_bytes(part);
+	if (rooms == 0 || bytes > 20000 * 100 / 4)
+		printf("# %d rooms are given, and segments take %llu bytes\n", rooms,
+			   (unsigned long long) bytes);
+	drop_cache(worker, &test->cache, NULL);
+	return rooms > 0 && bytes <= 20000 * 100 / 4;
+}
+
+/*
  * Is an index that takes most of what its cache has, and that few entries need, kept
  * while memory waits for the epoch that is the cache's to fill then?
  */
@@ -1962,6 +2009,7 @@ main(int argc, char **argv)
 		stress_ok(waiting_is_as_good_as_free(worker), "an index is kept while memory waits for the epoch");
 		stress_ok(few_and_long(worker), "an index that few entries need makes room for them");
 		stress_ok(directory_is_doubled(worker), "the directory of a large index is doubled in a full cache");
+		stress_ok(rooms_of_the_next_list(worker), "rooms of the next list are written again where a process has all of one");
 		stress_ok(deadlines_are_kept(worker), "deadlines are kept to a two-millionth of the TTL");
 		stress_ok(many_windows(worker, 60, 3600), "a small cache has room for entries of many times to live");
 		stress_ok(many_windows(worker, 60, 1000000), "and for those between a minute and days");
