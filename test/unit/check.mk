@@ -33,7 +33,10 @@ CHECK_CFLAGS = -std=c11 -Wall -Wextra -Wmissing-prototypes \
 	-I$(CORE) -I.
 CHECK_OBJECTS = $(addprefix bin/check/,check_memory.o check_run.o check_linear.o)
 CHECK_BINARIES = $(CHECKS:%=bin/%)
-CHECK_PROGRAMS = $(CHECK_BINARIES) ./check_source.sh ./check_mutants.sh
+CHECK_SCRIPTS = ./check_source.sh ./check_mutants.sh
+# these begin: the rest is short beside them
+CHECK_LONGEST = bin/check_cache bin/check_map
+CHECK_JOBS := $(shell nproc 2>/dev/null || echo 1)
 
 all: $(CHECK_BINARIES)
 
