@@ -102,6 +102,9 @@ nxm_pg_config() {
 	export PG_CONFIG PG_BIN PG_MAJOR
 }
 
+# nxm_other_majors: those that test/matrix runs, without this machine's.
+nxm_other_majors() { printf '%s\n' 15 17 18 19 | grep -vx "$PG_MAJOR"; }
+
 # nxm_apt DIR TYPES "URI SUITE COMPONENT" lines: sets NXM_APT, the options for an apt
 # that knows these repositories alone, as each of TYPES (deb, deb-src), and keeps its
 # state in DIR.
@@ -234,6 +237,7 @@ nxm_build() {
 	# development files may be there without the clang that they name.
 	if [ "$(id -u)" != 0 ] || ! type -P "${clang:-clang}" >/dev/null; then mk+=(with_llvm=no); fi
 	nxm_copy "$NXM_BUILD"
+	rm -f "$NXM_LOG/build.log"
 	nxm_log build as_postgres "${mk[@]}" -j"$(nproc)"
 	nxm_log build as_postgres mkdir -p "$NXM_BUILD/test/numa/bin"
 	nxm_log build as_postgres cc -O2 -Wall -Wextra -o "$NXM_BUILD/test/numa/bin/deny" "$NXM_BUILD/test/numa/deny.c"

@@ -13,13 +13,13 @@
 #
 # Slow things (chroots, a kernel, the server's source) are kept in NXM_CACHE. The
 # checkout and the PostgreSQL installed are left as they were. Logs are removed
-# after success unless NXM_LOG names a directory for them. Two parts run at a time
-# (NXM_JOBS=1: one). NXM_NO_DEPS=1: do not look for missing packages.
+# after success unless NXM_LOG names a directory for them. Up to three things run at a
+# time (NXM_JOBS=1: one). NXM_NO_DEPS=1: do not look for missing packages.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 part_unit() {
-	as_postgres make -s -C "$NXM_BUILD/test/unit" check >"$NXM_LOG/unit.raw" 2>&1 </dev/null ||
+	as_postgres make -s -j"$(nproc)" -C "$NXM_BUILD/test/unit" check >"$NXM_LOG/unit.raw" 2>&1 </dev/null ||
 		echo "make: *** [check] Error $?" >>"$NXM_LOG/unit.raw"
 	nxm_tally unit "$NXM_LOG/unit.raw"
 }
@@ -39,13 +39,13 @@ part_host() {
 	) || true
 }
 
-if [ "${1:-}" = --part ]; then
+if [ "${1:-}" = --job ]; then
 	nxm_init "$2"
 	case $2 in
 		unit | host) "part_$2" ;;
 		core) "$NXM_ROOT/test/core/run.sh" ;;
 		numa) "$NXM_ROOT/test/numa/run.sh" ;;
-		matrix) "$NXM_ROOT/test/matrix/matrix.sh" "$NXM_ROOT" ;;
+		matrix-*) "$NXM_ROOT/test/matrix/matrix.sh" "$NXM_ROOT" "${2#matrix-}" ;;
 	esac
 	exit
 fi
@@ -70,28 +70,86 @@ if ! nxm_build; then
 	exit 1
 fi
 
-# run_part NAME: run it, then print its result in one piece.
-run_part() {
-	local p=$1 rc=0 start=$SECONDS out=$NXM_LOG/$1.out err=$NXM_LOG/$1.err pid
+# A part is one job, or several. Jobs of a row run one after the other, those of the
+# pool two at a time beside it, the longest first. In the row unit comes last: it can use
+# what the pool no longer does.
+jobs_of() {
+	local v
+	case $1 in
+		matrix)
+			for v in $(nxm_other_majors); do echo "matrix-$v"; done
+			echo matrix-builds
+			;;
+		*) echo "$1" ;;
+	esac
+}
+row=() pool=() parts=() files=()
+# in the order in which their results are told
+for p in numa host core matrix unit; do
+	if [[ " $* " = *" $p "* ]]; then parts+=("$p"); fi
+done
+for p in numa unit; do
+	if [[ " $* " = *" $p "* ]]; then row+=("$p"); fi
+done
+for p in matrix-18 matrix-17 host matrix-19 matrix-15 core matrix-builds; do
+	if [[ " $* " = *" ${p%-*} "* ]] && jobs_of "${p%-*}" | grep -qx "$p"; then pool+=("$p"); fi
+done
+
+# run_job NAME: run it, and tell what is to be told then.
+run_job() {
+	local j=$1 rc=0 start=$SECONDS pid=
+	trap '[ -z "$pid" ] || kill -TERM -- -$pid 2>/dev/null; wait; exit 143' INT TERM HUP
 	# a session of its own, so that an interrupt ends all of it
-	setsid bash "$0" --part "$p" >"$out" 2>"$err" </dev/null &
+	setsid bash "$0" --job "$j" >"$NXM_LOG/$j.out" 2>"$NXM_LOG/$j.err" </dev/null &
 	pid=$!
-	trap 'kill -TERM -- -$pid 2>/dev/null; wait $pid; exit 143' INT TERM HUP
 	wait $pid || rc=$?
-	if ! grep -q '^not ok' "$out" && { [ $rc != 0 ] || ! grep -q '^ok' "$out"; }; then
-		echo "not ok - $p: runs to its end (status $rc)" >>"$out"
+	end_job "$j" "$start" "$rc"
+	tell
+}
+
+# end_job NAME START STATUS: one that has not told of its end has failed.
+end_job() {
+	local out=$NXM_LOG/$1.out
+	if ! grep -q '^not ok' "$out" && { [ "$3" != 0 ] || ! grep -q '^ok' "$out"; }; then
+		echo "not ok - $1: runs to its end (status $3)" >>"$out"
 	fi
-	{
-		printf '%-7s %s  (%d s)\n' "$p" "$(count "$out")" $((SECONDS - start))
-		# failures, with the lines that explain them, and notes
-		awk '/^## / { print "        " substr($0, 4); next }
-			/^not ok - / { print "  FAILED  " substr($0, 10); failed = 1; next }
-			!/^# / { failed = 0 }
-			failed { print "          " substr($0, 3) }' "$out"
-		sed -n -E 's/^ok - (.*) # SKIP (.*)/  skipped \1: \2/p' "$out" | sort | uniq -c | sed -E 's/^ +1 //; s/^ +([0-9]+) (.*)/\2 (\1 times)/'
-		if grep -q '^not ok' "$out"; then tail -n 40 "$err" | sed 's/^/  | /'; fi
-	} >"$NXM_TMP/$p.report"
-	cat "$NXM_TMP/$p.report"
+	echo "$2 $SECONDS" >"$NXM_TMP/$1.ended"
+}
+
+# tell: the results of the parts that have ended, as long as those before them have.
+tell() {
+	local p
+	exec 8>"$NXM_TMP/lock"
+	flock 8
+	for p in "${parts[@]}"; do
+		if [ ! -e "$NXM_TMP/$p.told" ]; then
+			part_result "$p" >"$NXM_TMP/result" || break
+			cat "$NXM_TMP/result"
+			touch "$NXM_TMP/$p.told"
+		fi
+	done
+	exec 8>&-
+}
+
+# part_result PART: what it did. Fails where a job has not ended.
+part_result() {
+	local p=$1 j outs=() errs=() times=()
+	for j in $(jobs_of "$p"); do
+		[ -e "$NXM_TMP/$j.ended" ] || return
+		outs+=("$NXM_LOG/$j.out")
+		if grep -q '^not ok' "$NXM_LOG/$j.out"; then errs+=("$NXM_LOG/$j.err"); fi
+		times+=("$NXM_TMP/$j.ended")
+	done
+	printf '%-7s %s  (%d s)\n' "$p" "$(count "${outs[@]}")" \
+		"$(awk 'NR == 1 || $1 < b { b = $1 } $2 > e { e = $2 } END { print e - b }' "${times[@]}")"
+	# failures, with the lines that explain them, and notes
+	awk '/^## [0-9]+ s / { next }
+		/^## / { print "        " substr($0, 4); next }
+		/^not ok - / { print "  FAILED  " substr($0, 10); failed = 1; next }
+		!/^# / { failed = 0 }
+		failed { print "          " substr($0, 3) }' "${outs[@]}"
+	sed -n -E 's/^ok - (.*) # SKIP (.*)/  skipped \1: \2/p' "${outs[@]}" | sort | uniq -c | sed -E 's/^ +1 //; s/^ +([0-9]+) (.*)/\2 (\1 times)/'
+	for j in "${errs[@]+"${errs[@]}"}"; do tail -n 40 "$j" | sed 's/^/  | /'; done
 }
 
 # count FILES...: "N passed, N failed, N skipped"
@@ -100,30 +158,47 @@ count() {
 		END { printf "%d passed, %d failed, %d skipped", p, f, s }'
 }
 
-# Two lanes that take about as long.
-lane() {
-	local p
-	for p; do run_part "$p"; done
+run_row() {
+	local j
+	for j; do run_job "$j" || true; done
 }
-one=() two=() files=()
-for p; do
-	case $p in
-		matrix | core) two+=("$p") ;;
-		*) one+=("$p") ;;
-	esac
-	files+=("$NXM_LOG/$p.out")
-done
-if [ "${NXM_JOBS:-2}" = 1 ]; then one=("$@") two=(); fi
-lanes=()
-stop() { kill -TERM "${lanes[@]}" 2>/dev/null; wait; exit 143; }
+run_pool() {
+	local j
+	trap 'kill -TERM $(jobs -p) 2>/dev/null; wait; exit 143' INT TERM HUP
+	for j; do
+		while [ "$(jobs -pr | wc -l)" -ge "$slots" ]; do wait -n || true; done
+		run_job "$j" &
+	done
+	wait
+}
+slots=2 running=()
+# What an interrupt ends.
+stop() {
+	kill -TERM "${running[@]}" 2>/dev/null
+	wait
+	# also those that had ended behind one that had not
+	for p in "${parts[@]}"; do
+		[ -e "$NXM_TMP/$p.told" ] || { part_result "$p" >"$NXM_TMP/result" && cat "$NXM_TMP/result"; } || true
+	done
+	exit 143
+}
 trap stop INT TERM HUP
-lane "${one[@]+"${one[@]}"}" &
-lanes+=($!)
-lane "${two[@]+"${two[@]}"}" &
-lanes+=($!)
-wait "${lanes[0]}" || true
-wait "${lanes[1]}" || true
+if [ "${NXM_JOBS:-2}" = 1 ]; then row+=("${pool[@]+"${pool[@]}"}") pool=(); fi
+run_row "${row[@]+"${row[@]}"}" &
+running+=($!)
+run_pool "${pool[@]+"${pool[@]}"}" &
+running+=($!)
+for p in "${running[@]}"; do wait "$p" || true; done
 
+for j in "${row[@]+"${row[@]}"}" "${pool[@]+"${pool[@]}"}"; do
+	files+=("$NXM_LOG/$j.out")
+	if [ ! -e "$NXM_TMP/$j.ended" ]; then
+		touch "$NXM_LOG"/"$j".{out,err}
+		end_job "$j" "$SECONDS" unknown
+	fi
+done
+tell
+cat "${files[@]}" | sed -n 's/^## \([0-9]* s \)/\1/p' | sort -rn | awk 'NR == 1 { print "what took longest:" } NR <= 20 { print "        " $0 }'
 printf 'in %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))
 count "${files[@]}"
 echo

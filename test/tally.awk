@@ -5,9 +5,10 @@
 #	not ok - PREFIX: name
 #	ok - PREFIX: name # SKIP reason
 #
-# Scripts that took long, by prove --timer, are told in a note:
+# What a script took, by prove --timer, or a program, by test/unit/Makefile, is told in a
+# note when it is 5 seconds or more:
 #
-#	## PREFIX: script: 40 s
+#	## 40 s PREFIX: script
 #
 # Also a failure: a program that stops without a failed test to show for it,
 # and output without any test. Only test points on the left margin count, not
@@ -23,6 +24,11 @@ function out(state, name, skip) {
 	if (name == "")
 		name = "a test"
 	printf "%s - %s: %s%s\n", state, prefix, name, skip == "" ? "" : " # SKIP " skip
+}
+
+function took(name, seconds) {
+	if (seconds >= 5)
+		printf "## %d s %s: %s\n", seconds, prefix, name
 }
 
 function abrupt(why) {
@@ -64,10 +70,10 @@ function abrupt(why) {
 
 # prove -v --timer ends a script
 script != "" && /^ok +[0-9]+ ms( |$)/ {
-	if ($2 >= 30000)
-		printf "## %s: %s: %d s\n", prefix, script, $2 / 1000
+	took(script, $2 / 1000)
 	next
 }
+/^# [^ ]+ took [0-9]+ s$/ { took($2, $4); next }
 
 # TAP: a test, or a whole script skipped
 /^(not )?ok( |$)/ {

@@ -1,9 +1,10 @@
 #!/bin/bash
-# test/matrix/matrix.sh SRC [MAJOR...]: SRC on other compilers and other PostgreSQL
-# majors (default 17, 18 and 19; those of 15, 17, 18, 19 that are not this machine's).
+# test/matrix/matrix.sh SRC [builds] [MAJOR...]: SRC on other compilers and other
+# PostgreSQL majors (default: all; the majors are those of 15, 17, 18, 19 that are not this
+# machine's).
 #
-# First it is built here with every warning an error: gcc, clang, and without
-# libnuma. Then, for each major, in a chroot (../chroot.sh): built with -Werror,
+# `builds`: it is built here with every warning an error: gcc, clang, and without
+# libnuma. And for each major, in a chroot (../chroot.sh): built with -Werror,
 # installed, and `make installcheck` (pg_regress, isolation, TAP) run with the library
 # preloaded; of what is drawn at random each has half as much, drawn anew.
 #
@@ -82,47 +83,75 @@ one() {
 	nxm_crashed "$p" "$logs/server.log"
 }
 
-# warnings NAME MAKE-ARGUMENTS...: one build here, with warnings as errors.
-warnings() {
-	local name=$1 dir=$NXM_TMP/w log
-	shift
-	log=$NXM_LOG/$(tr ' ' - <<<"$name").log
-	rm -rf "$dir"
-	nxm_copy "$dir" "$SRC"
-	if as_postgres make -C "$dir" -j"$(nproc)" PG_CONFIG="$PG_CONFIG" with_llvm=no "$@" >"$log" 2>&1; then
-		echo "ok - $name: builds without warnings"
+# told NAME LOG STATUS: how a build went.
+told() {
+	if [ "$3" = 0 ]; then
+		echo "ok - $1: builds without warnings"
 	else
-		echo "not ok - $name: builds without warnings"
-		nxm_say "  $log:"
-		grep -m 10 'error:' "$log" | sed 's/^/  | /' >&2 || true
+		echo "not ok - $1: builds without warnings"
+		nxm_say "  $2:"
+		grep -m 10 -E '(warning|error):' "$2" | sed 's/^/  | /' >&2 || true
 	fi
 }
 
-[ -e "${1:-}/Makefile" ] || nxm_die "usage: $0 SRC [MAJOR...]"
+# warnings NAME TREE MAKE-ARGUMENTS...: one build there, with warnings as errors.
+warnings() {
+	local log rc=0
+	log=$NXM_LOG/$(tr ' ' - <<<"$1").log
+	as_postgres make -C "$2" -j"$(nproc)" PG_CONFIG="$PG_CONFIG" with_llvm=no "${@:3}" >"$log" 2>&1 || rc=$?
+	told "$1" "$log" "$rc"
+}
+
+builds() {
+	local dir=$NXM_TMP/w rc=0 f
+	if [ -n "${NXM_BUILD:-}" ]; then
+		# gcc's was made for the other parts
+		! grep -qE '^src/.*warning:' "$NXM_LOG/build.log" || rc=1
+		told "gcc $PG_MAJOR" "$NXM_LOG/build.log" "$rc"
+		as_postgres mkdir "$dir"
+		cp -a "$NXM_BUILD"/{Makefile,nexusmem.control,sql,src} "$dir"
+	else
+		nxm_copy "$dir" "$SRC"
+		warnings "gcc $PG_MAJOR" "$dir" COPT=-Werror
+	fi
+	# the same once more, but what asks whether there is libnuma
+	grep -l NXM_HAVE_LIBNUMA -r "$dir/src" | while read -r f; do
+		case $f in
+			*.c) rm -f "${f%.c}.o" ;;
+			*.h) find "$dir/src" -name '*.o' -delete ;;
+		esac
+	done
+	warnings "gcc $PG_MAJOR without libnuma" "$dir" COPT=-Werror NO_LIBNUMA=1
+	if type -P clang >/dev/null; then
+		rm -rf "$dir"
+		nxm_copy "$dir" "$SRC"
+		# PostgreSQL's CFLAGS, and an attribute in its headers, are gcc's alone
+		warnings "clang $PG_MAJOR" "$dir" CC=clang CFLAGS="-O2 -g -fPIC -Wall -Wextra -Werror -Wno-ignored-attributes"
+	else
+		echo "ok - clang $PG_MAJOR # SKIP clang is not installed"
+	fi
+}
+
+[ -e "${1:-}/Makefile" ] || nxm_die "usage: $0 SRC [builds] [MAJOR...]"
 SRC=$(realpath "$1")
 shift
 nxm_pg_config
 nxm_init matrix
 if [ $# = 0 ]; then
-	for v in 15 17 18 19; do
-		if [ "$v" != "$PG_MAJOR" ]; then set -- "$@" "$v"; fi
-	done
+	mapfile -t majors < <(nxm_other_majors)
+	set -- builds "${majors[@]}"
 fi
 
 {
-	warnings "gcc $PG_MAJOR" COPT=-Werror
-	warnings "gcc $PG_MAJOR without libnuma" COPT=-Werror NO_LIBNUMA=1
-	if type -P clang >/dev/null; then
-		# PostgreSQL's CFLAGS, and an attribute in its headers, are gcc's alone
-		warnings "clang $PG_MAJOR" CC=clang CFLAGS="-O2 -g -fPIC -Wall -Wextra -Werror -Wno-ignored-attributes"
-	else
-		echo "ok - clang $PG_MAJOR # SKIP clang is not installed"
-	fi
 	for v; do
 		while [ "$(jobs -pr | wc -l)" -ge "${NXM_MATRIX_JOBS:-2}" ]; do wait -n; done
-		one "$v" >"$NXM_TMP/pg$v.tally" &
+		if [ "$v" = builds ]; then
+			builds
+		else
+			one "$v" >"$NXM_TMP/pg$v.tally" &
+		fi
 	done
 	wait
-	for v; do cat "$NXM_TMP/pg$v.tally"; done
+	for v; do [ "$v" = builds ] || cat "$NXM_TMP/pg$v.tally"; done
 } | tee "$NXM_TMP/tally"
 ! grep -q '^not ok' "$NXM_TMP/tally"
