@@ -18,13 +18,20 @@ sub may_build
 	return system("cc --version >/dev/null 2>&1") == 0 && -e (`pg_config --pgxs` =~ s/\n//r);
 }
 
-# build($to, $source, $options): a copy of a module's sources, made in the directory $to.
+# build($to, $source, $options, [$keep]): a copy of a module's sources, made in the directory
+# $to. Of the objects that are there those are kept of which $keep, a function of the name
+# of their source, says so.
 sub build
 {
-	my ($to, $source, $options) = @_;
+	my ($to, $source, $options, $keep) = @_;
 	mkdir $to or die;
-	system("cp -r $source '$to'") == 0 or die;
-	unlink glob("$to/*.o $to/src/*.o $to/src/core/*.o $to/*.so");
+	# with their times, by which make judges objects
+	system("cp -rp $source '$to'") == 0 or die;
+	unlink glob("$to/*.so");
+	foreach my $object (glob("$to/*.o $to/src/*.o $to/src/core/*.o"))
+	{
+		unlink $object unless $keep && $keep->($object =~ s/o$/c/r);
+	}
 	my $output = `make -j2 -C '$to' PG_CONFIG=pg_config with_llvm=no $options 2>&1`;
 	is($?, 0, ($to =~ s{.*/}{}r) . ' is built') or BAIL_OUT($output);
 	return;
@@ -40,12 +47,17 @@ sub script
 	return $script;
 }
 
-# The same of nexusmem itself, with a macro defined; not optimized, which takes twice the
-# time. Its functions are found along dynamic_library_path.
+# build_library($to, $macro, [$names]): the same of nexusmem itself, with a macro defined.
+# Only what names it, or $names, which it stands behind, is compiled, and not optimized,
+# which takes twice the time. Its functions are found along dynamic_library_path.
 sub build_library
 {
-	my ($to, $macro) = @_;
-	build($to, "'$root/Makefile' '$root/nexusmem.control' '$root/src' '$root/sql'", "COPT='-O0 -D$macro'");
+	my ($to, $macro, $names) = @_;
+	$names //= $macro =~ s/=.*//r;
+	# a header that does more with it than to define it is included who knows where
+	my $everywhere = grep { slurp_file($_) =~ s{/\*.*?\*/|^#\s*(?:ifn?def|define)\s+$names\b[^\n]*}{}gmsr =~ /\b$names\b/ } glob("$root/src/*.h $root/src/core/*.h");
+	build($to, "'$root/Makefile' '$root/nexusmem.control' '$root/src' '$root/sql'", "COPT='-O0 -D$macro'",
+		sub { return !$everywhere && slurp_file($_[0]) !~ /\b$names\b/ });
 	return;
 }
 

@@ -240,7 +240,7 @@ $node->stop;
 unlike(server_log($node), qr/TRAP|PANIC|terminated by signal (?!9)/, 'no other crash');
 
 # The other build.
-build_library("$dir/library", 'NXM_PAUSE_POINTS');
+build_library("$dir/library", 'NXM_PAUSE_POINTS', 'NXM_PAUSE');
 make('stopped', "$dir/library:$dir/torture:\$libdir");
 q1(library_script() . script("$dir/torture/nxm_torture--1.0.sql", 'nxm_torture') . $victims . q{
 CREATE FUNCTION prepare() RETURNS void LANGUAGE sql AS $$
