@@ -25,7 +25,8 @@ part_unit() {
 }
 
 part_host() {
-	nxm_cluster_start host "shared_preload_libraries = 'nexusmem'"
+	nxm_cluster_start host "shared_preload_libraries = 'nexusmem'
+fsync = off"
 	# -i: isolation and TAP also after a failure in pg_regress
 	as_postgres make -i -C "$NXM_BUILD" installcheck PG_CONFIG="$PG_CONFIG" PROVE_FLAGS="-v --timer" \
 		>"$NXM_LOG/host.raw" 2>&1 </dev/null || true
