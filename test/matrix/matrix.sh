@@ -46,6 +46,9 @@ check() {
 			exit 1
 		}
 		touch started
+		# what PostgreSQL::Test::Cluster copies since 17, made as it would make it
+		env -u LC_ALL LC_MESSAGES=C initdb -N -A trust -D /tmp/template
+		export INITDB_TEMPLATE=/tmp/template
 		make -i installcheck PG_CONFIG=/usr/lib/postgresql/$v/bin/pg_config with_llvm=no PROVE_FLAGS="-v --timer" 2>&1 | tee out
 		pg_ctl -s -D /tmp/data -m immediate stop
 	EOF

@@ -602,7 +602,8 @@ $node->stop;
 # pg_upgrade makes a new cluster, which starts empty, and refuses the old one's file.
 $standby->stop;
 my $new = PostgreSQL::Test::Cluster->new('survival_new');
-$new->init;
+# another database system, not another copy of a template
+$new->init(force_initdb => 1);
 $new->append_conf('postgresql.conf', "shared_preload_libraries = 'nexusmem'");
 my $bin = `pg_config --bindir`;
 chomp $bin;
