@@ -10,15 +10,23 @@
  * nxm_hooks_swell(index): until its relcache entry is built again, the state of a scan
  * of this btree is twice as large in this session.
  *
+ * nxm_hooks_evict(files): takes files, told by paths below the data directory with spaces
+ * between them, out of the operating system's cache.
+ *
  * Limits: one query, and one such index, at a time.
  */
 #include "postgres.h"
+
+#include <fcntl.h>
+#include <unistd.h>
 
 #include "access/amapi.h"
 #include "access/genam.h"
 #include "access/relscan.h"
 #include "executor/executor.h"
 #include "fmgr.h"
+#include "storage/fd.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -27,6 +35,7 @@ PG_MODULE_MAGIC;
 
 extern PGDLLEXPORT void _PG_init(void);
 PG_FUNCTION_INFO_V1(nxm_hooks_swell);
+PG_FUNCTION_INFO_V1(nxm_hooks_evict);
 
 static ambeginscan_function begin_scan;
 static IndexAmRoutine swollen;
@@ -84,6 +93,26 @@ nxm_hooks_swell(PG_FUNCTION_ARGS)
 	swollen.ambeginscan = begin_swollen_scan;
 	index->rd_indam = &swollen;
 	index_close(index, AccessShareLock);
+	PG_RETURN_VOID();
+}
+
+Datum
+nxm_hooks_evict(PG_FUNCTION_ARGS)
+{
+	char	   *files = text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+	for (char *path = strtok(files, " "); path != NULL; path = strtok(NULL, " "))
+	{
+		int			fd = OpenTransientFile(path, O_RDWR | PG_BINARY);
+
+		/* what is not written yet stays in the cache */
+		if (fd < 0 || fdatasync(fd) != 0 ||
+			(errno = posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED)) != 0)
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not take file \"%s\" out of the cache: %m", path)));
+		CloseTransientFile(fd);
+	}
 	PG_RETURN_VOID();
 }
 
