@@ -54,8 +54,7 @@ server_start() {
 	not_ok "the server starts with: ${conf//$'\n'/, }" "$(tail -n 20 /out/server.log)"
 	return 1
 }
-# Until status says of no worker any more that it is not running; at the first start there
-# is no extension yet, and nothing to ask.
+# Until status says of no worker any more that it is not running.
 workers_run() {
 	local i
 	for ((i = 0; i < 1000; i++)); do
@@ -65,7 +64,7 @@ workers_run() {
 		esac
 	done
 }
-server_stop() { as_postgres "$PG_BIN/pg_ctl" -D "$DATA" -w -s -m "${1:-fast}" stop; }
+server_stop() { [ ! -e "$DATA/postmaster.pid" ] || as_postgres "$PG_BIN/pg_ctl" -D "$DATA" -w -s -m "${1:-fast}" stop; }
 
 # session NAME [NODE]: opens a psql that tell() writes to and reads from, and that
 # stays open; pinned to the node.
@@ -588,19 +587,19 @@ nexusmem.shared_buffers_placement = partition" || return
 	# 128 stripes, the first one in two parts, and the two ends of the array
 	is "$(q "SELECT sum(split) <= 128 + 1 + 2 FROM nexusmem.shared_buffers_nodes")" t "no buffer is split inside a stripe (at most one at each edge)"
 
-	# address space far beyond this machine's memory
+	# address space beyond this machine's memory
 	echo 1 >/proc/sys/vm/overcommit_memory
 	local plain placed
 	server_stop
-	server_start "shared_buffers = 16GB" || return
+	server_start "shared_buffers = 4GB" || return
 	plain=$(postmaster_mappings)
 	server_stop
-	server_start "shared_buffers = 16GB
+	server_start "shared_buffers = 4GB
 nexusmem.shared_buffers_placement = partition" || return
 	placed=$(postmaster_mappings)
-	is "$placed" "$plain" "16 GB partitioned: the postmaster has as many mappings as without"
+	is "$placed" "$plain" "4 GB partitioned: the postmaster has as many mappings as without"
 	# sampled all over, not in step with the stripes; 256 pages of buffers and 256 of descriptors
-	like "$(status 'shared_buffers placement')" '^active:.* 512 of 512 sampled pages verified, on 4 memories' "16 GB partitioned: verified on each memory"
+	like "$(status 'shared_buffers placement')" '^active:.* 512 of 512 sampled pages verified, on 4 memories' "4 GB partitioned: verified on each memory"
 	show "SELECT detail FROM nexusmem.status WHERE feature = 'shared_buffers placement'"
 
 	server_stop
@@ -688,10 +687,13 @@ nexusmem.shared_buffers_placement = interleave" || return
 	is "$(fill_buffers 33000)" "" "interleaved: all of shared_buffers can be used"
 }
 
-server_start "" || exit 1
-is "$(q 'CREATE EXTENSION nexusmem')" "" "CREATE EXTENSION"
-show 'SELECT node, cpus, cpu_count, memory_bytes >> 20 AS mb, distances, source FROM nexusmem.nodes'
-show 'SELECT * FROM nexusmem.status'
+# those look at the machine before they give the server settings of their own
+: >>/out/server.log
+if [ "$machine" = asymmetric ] || [ "$machine" = holes ]; then
+	server_start "" || exit 1
+	show 'SELECT node, cpus, cpu_count, memory_bytes >> 20 AS mb, distances, source FROM nexusmem.nodes'
+	show 'SELECT * FROM nexusmem.status'
+fi
 "check_$machine"
 server_stop
 

@@ -2,8 +2,8 @@
 # test/numa/run.sh [MACHINE...]: nexusmem on machines with several NUMA nodes,
 # booted by vm.sh one after the other. In each, guest.sh makes the checks.
 #
-# Built, installed and initdb'ed here once: the machines see this file system, and
-# what they write to the data directory is gone with them.
+# Built, installed and initdb'ed here once, the extension created: the machines see this
+# file system, and what they write to the data directory is gone with them.
 #
 # Prints `ok - ...` lines, and notes as `## ...`. Limits: those of vm.sh (x86-64, qemu, emulated: slow, and
 # no measure of speed).
@@ -26,7 +26,10 @@ nxm_private "$@"
 nxm_init numa
 nxm_build
 DATA=$NXM_TMP/data
-nxm_log initdb as_postgres "$PG_BIN/initdb" -N -A trust -U postgres -E UTF8 --no-locale -D "$DATA"
+nxm_cluster_start "$DATA" "shared_preload_libraries = 'nexusmem'
+fsync = off"
+nxm_psql -c 'CREATE EXTENSION nexusmem'
+nxm_cluster_stop "$DATA"
 
 # The library once more, with the places to stop at of src/core/pause.h, and the module
 # that names one: only what has such places is compiled again.
