@@ -35,6 +35,7 @@
 #define VALUE_LEN	100
 #define ITEM_BYTES	(KEY_LEN + VALUE_LEN + 24)	/* with overhead, about */
 #define MAX_PROCESSES 64
+#define FIRST_PAGES	64			/* of the first chunk */
 
 typedef struct Shared
 {
@@ -142,12 +143,14 @@ open_view(int proc)
 static Shared *
 create(uint64_t max_bytes, bool keep)
 {
+	uint64_t	limit = max_bytes != 0 ? max_bytes : nentries * ITEM_BYTES * 5 / 4;
+	uint32_t	most = (uint32_t) (limit / 4 / NXM_PAGE_SIZE);
 	Shared	   *shared;
 	NxmResult	r;
 
-	/* chunks in proportion, as their descriptors are counted too */
-	env = env_create(MAX_PROCESSES + 2, 1, UINT64_C(1) << 40, sizeof(Shared),
-					 (uint32_t) (nentries * ITEM_BYTES / NXM_PAGE_SIZE / 2 + 16), NXM_MAX_CHUNK_PAGES);
+	/* chunks as the server makes them (arena_chunks.c), as their descriptors are counted too */
+	env = env_create(MAX_PROCESSES + 2, 1, UINT64_C(1) << 40, sizeof(Shared), FIRST_PAGES,
+					 most < FIRST_PAGES ? FIRST_PAGES : most);
 	nxm_store(&env->shared->account[NXM_CACHE_ACCOUNT].page_limit, UINT64_C(1) << 40);
 	nxm_store(&env->world->keep, keep);
 	shared = env->test;

@@ -18,11 +18,13 @@
 /* Units that a write evicts, at least, when pages are short. */
 #define LEAST_STEP			64
 /* Percent of its slots from which on a segment of the index is full all over. */
-#define DENSE				88
+#define DENSE				92
 /* How much the share of small moves with a key that comes back. */
 #define ADAPT				4
 /* Memory is short for the index when less than one in so many pages is left. */
 #define SHORT_SHARE			32
+/* The index may grow as it likes while it takes less than one in so many bytes of items. */
+#define INDEX_SHARE			32
 
 /* For lookups in the index. */
 static inline bool
@@ -489,8 +491,8 @@ published(NxmSpace *space, NxmCachePartition *part, Write *write)
 
 /*
  * Is a full chain to lose an entry rather than to have its segment grow?  So it is
- * where memory is short and the segment is not full all over: or by and by, with
- * entries coming and going, each would grow because of one crowd or another.
+ * where memory is short, entries are short, and the segment is not full all over: or by
+ * and by, with entries coming and going, each would grow because of one crowd or another.
  */
 static bool
 is_crowd(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
@@ -501,13 +503,45 @@ is_crowd(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 		nxm_load_relaxed(&account->page_limit) / SHORT_SHARE;
 
 	return place->parent == NULL && nxm_map_is_crowded(place, tag) &&
+		/* relaxed: sums */
+		nxm_load_relaxed(&part->index.memory) * INDEX_SHARE >
+		nxm_cache_segment_bytes(part) + nxm_load_relaxed(&part->big) &&
 		!nxm_cache_has_room(view, cache, part, near) &&
 		nxm_map_percent_used(view->space, place) < DENSE;
 }
 
 /*
+ * How soon an entry would be evicted anyway, if it is not read: the more the sooner.
+ * A hint, of words that may be of another life by now.
+ */
+static uint64_t
+nearness_to_eviction(NxmSpace *space, NxmCachePartition *part, NxmRef ref)
+{
+	const NxmCacheSegment *segment;
+	uint64_t	word;
+	uint64_t	age;
+
+	/* not mapped here */
+	if (nxm_at(space, ref) == NULL)
+		return 0;
+	segment = segment_at(space, ref);
+	word = nxm_load_relaxed(&segment->word);
+	if (SEG_STATE(word) == SEG_OPEN)
+		age = 0;
+	else
+		age = nxm_load_relaxed(&part->ghost[KIND_SMALL].count) -
+			nxm_load_relaxed(&segment->sealed_at);
+	/* below 0: who sealed it in another life was late */
+	if ((int64_t) age < 0)
+		age = 0;
+	/* small segments have a tenth of main's time or so */
+	return age << 1 | (SEG_KIND(word) == KIND_SMALL ? UINT64_C(1) << 63 : 0);
+}
+
+/*
  * Evicts from a chain the entry read least, of those on the side of the tag if that is
- * full.  NXM_OK: look again; NXM_NEED_CHUNK.
+ * full.  Of several it is the one that would soonest be evicted anyway: its room is dead
+ * until its segment is given back.  NXM_OK: look again; NXM_NEED_CHUNK.
  */
 static NxmResult
 crowd_out(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
@@ -518,6 +552,7 @@ crowd_out(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	bool		any_side = !nxm_map_side_is_full(place, tag);
 	NxmAtomic  *slot = NULL;
 	uint64_t	word = 0;
+	uint64_t	nearest = 0;
 	const void *item;
 	uint32_t	header;
 
@@ -525,13 +560,18 @@ crowd_out(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	{
 		NxmAtomic  *at = slot_at(place, i);
 		uint64_t	w = nxm_load_relaxed(at);
+		uint64_t	near;
 
-		if ((w & STATE_MASK) == OPEN && w != EMPTY &&
-			(any_side || side_of(w, bit) == side_of(tag, bit)) &&
-			(slot == NULL || (w & FREQ_MASK) < (word & FREQ_MASK)))
+		if ((w & STATE_MASK) != OPEN || w == EMPTY ||
+			(!any_side && side_of(w, bit) != side_of(tag, bit)) ||
+			(slot != NULL && (w & FREQ_MASK) > (word & FREQ_MASK)))
+			continue;
+		near = nearness_to_eviction(space, part, w & NXM_REF_MASK);
+		if (slot == NULL || (w & FREQ_MASK) < (word & FREQ_MASK) || near > nearest)
 		{
 			slot = at;
 			word = w;
+			nearest = near;
 		}
 	}
 	if (slot == NULL)

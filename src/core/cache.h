@@ -86,8 +86,9 @@
  * A set that finds memory short evicts a few items of the victim, so that many
  * sets share the work.  Copies use the last few pages below the limits, which
  * sets leave alone; where these are gone too, items are dropped.  And where memory
- * is short, a chain of the index that is full loses the entry that was read
- * least, unless its whole segment is full.
+ * is short, a chain of the index that is full loses the entry that was read least, and
+ * of several such the one next to be evicted, unless its whole segment is full, or the
+ * index takes little beside the items.
  *
  * What a partition has, index, ghosts and counts included, is counted in `used`, which
  * max_bytes bounds: before it is allocated, by CAS, so that no number of writers passes
@@ -102,9 +103,9 @@
  *
  * Space of an item of 7 + 100 bytes, 1,000,000 of them in an empty cache: 4 of its
  * header, 1 of rounding, 11.0 of the index, 2.2 of the ghosts, 0.6 of page
- * descriptors, 0.4 of what is not full yet: 19.2 bytes, and as many after all of them
- * have been written over.  With deadlines it is 19.4.  Half of as many in a cache that
- * evicts take 20.9 each: 99 % of its segments lives, and segments of the index do not shrink.
+ * descriptors, 0.3 of what is not full yet: 19.0 bytes, and as many after all of them
+ * have been written over.  With deadlines it is 19.2.  In a cache that evicts as many
+ * take 20.1 each: 99 % of its segments lives, and its index has 10.6, being fuller.
  *
  * Deadlines.  Segments with deadlines hold items of like time to live and like
  * deadline: TTLs of 2^e to 2^(e+1) microseconds beyond 2^21, deadlines in one window
