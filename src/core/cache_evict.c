@@ -444,7 +444,9 @@ nxm_cache_make_way(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 
 	/* by the account, and not by the cache's own limit? */
 	if (ref != 0 && nxm_cache_own_room(view, cache) > beyond &&
-		nxm_load_relaxed(&account->pages) + NXM_CACHE_KEEP + NXM_CACHE_AHEAD >=
+		nxm_load_relaxed(&account->pages) +
+		(beyond > NXM_CACHE_KEEP + NXM_CACHE_AHEAD ? beyond :
+		 NXM_CACHE_KEEP + NXM_CACHE_AHEAD) >=
 		nxm_load_relaxed(&account->page_limit))
 	{
 		NxmCache   *other = nxm_at(space, ref);

@@ -372,7 +372,11 @@ tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 			result = nxm_cache_make_way(view, cache, part, 0, TICK_UNITS, REACH_ALL);
 		else
 			result = nxm_cache_make_way(view, cache, part, beyond, TICK_UNITS, REACH_SEALED);
-		if (result != NXM_ABSENT)
+		/* what else there is to do does not wait for the directory */
+		if (result == NXM_OK &&
+			nxm_cache_has_room(view, cache, part, NXM_CACHE_KEEP + NXM_CACHE_AHEAD))
+			all = result;
+		else if (result != NXM_ABSENT)
 			return result;
 	}
 	/* expired, or dead for the most part */
@@ -403,7 +407,7 @@ tick_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 		result = nxm_chain_clean(space, chain, true);
 		if (result == NXM_NEED_CHUNK)
 			return result;
-		if (result == NXM_EXISTS)
+		if (result == NXM_EXISTS && all == NXM_ABSENT)
 			all = result;
 	}
 	nxm_cache_narrow(view, cache, part);

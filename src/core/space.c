@@ -25,6 +25,8 @@
 
 /* Pages of a node, by one nxm_trim(), which ends at one that the kernel leaves with memory. */
 #define MOST_TRIMMED	(2 * NXM_KEPT_PAGES)
+/* Times that EMPTY pages are taken off stacks by one nxm_trim(), of each node. */
+#define MOST_UNLISTS	16
 
 /*
  * EMPTY pages that one allocation takes off stacks at a time: clearing a map leaves
@@ -285,8 +287,8 @@ look_at_top(NxmSpace *space, uint64_t top, NxmPage **desc)
 
 /*
  * Takes EMPTY pages off the stacks of a node's classes, for any other use: those on top,
- * or below one page that is in use.  That one is off its stack meanwhile and LISTED, as it
- * is for a moment in list_page(), so whoever frees its objects leaves it to us.
+ * or below one page that is in use.  That one is off its stack for a moment and LISTED, as
+ * it is in list_page(), so whoever frees its objects leaves it to us.
  * How many; -1: need_chunk is set.
  */
 static int
@@ -295,7 +297,7 @@ unlist_empty(NxmSpace *space, NxmNodeSpace *node)
 	int			n = 0;
 
 	/* relaxed: a hint */
-	if (nxm_load_relaxed(&node->nempty) == 0)
+	if ((int64_t) nxm_load_relaxed(&node->nempty) <= 0)
 		return 0;
 	for (int i = 0; i < NXM_ACCOUNTS * NXM_CLASSES && n < MOST_UNLISTED; i++)
 	{
@@ -314,14 +316,31 @@ unlist_empty(NxmSpace *space, NxmNodeSpace *node)
 			{
 				unlist_top(space, stack, top, page, desc);
 				n++;
+				/* at once, for somebody may be in want of its objects */
+				if (held != UINT32_MAX)
+					push_page(stack, held_desc, held);
+				held = UINT32_MAX;
 			}
 			else if (what == TOP_IN_USE && held == UINT32_MAX)
 			{
-				if (pop_page(stack, top, desc))
+				/* relaxed: if it is another one by now, the top is, too */
+				uint64_t	next = nxm_load_relaxed(&desc->next);
+				NxmPage    *below;
+
+				/* not in vain: while we have it others do not find its objects */
+				what = look_at_top(space, next, &below);
+				if (what == TOP_EMPTY)
 				{
-					held = page;
-					held_desc = desc;
+					if (pop_page(stack, top, desc))
+					{
+						held = page;
+						held_desc = desc;
+					}
+					continue;
 				}
+				if (what == TOP_UNMAPPED)
+					n = -1;
+				break;
 			}
 			else
 			{
@@ -510,16 +529,19 @@ release_page(NxmSpace *space, uint32_t page, NxmPage *desc, uint64_t state)
 		}
 		empty = (now & ~(STATUS_MASK | POPULATED)) | STATUS_EMPTY |
 			(populated ? POPULATED : 0);
+		/* before others can take it off its stack: it is never less than there are */
+		if ((empty & LISTED) != 0)
+			nxm_fetch_add_relaxed(&node->nempty, 1);
 		/* LISTED alone can change meanwhile: who freed an object before lists it late */
 		if (nxm_cas(&desc->state, &now, empty))
 		{
 			nxm_fetch_add_relaxed(&node->used_pages, (uint64_t) -1);
 			if ((empty & LISTED) == 0)
 				free_page(space, page, desc, empty);
-			else
-				nxm_fetch_add_relaxed(&node->nempty, 1);
 			return true;
 		}
+		if ((empty & LISTED) != 0)
+			nxm_fetch_add_relaxed(&node->nempty, (uint64_t) -1);
 	}
 
 put_back:
@@ -884,6 +906,9 @@ nxm_trim(NxmSpace *space)
 		bool		refused = false;
 		int			tries = 0;
 
+		/* before pages in use come to lie above them */
+		for (int i = 0; i < MOST_UNLISTS && unlist_empty(space, node) > 0; i++)
+			;
 		while (tries < MOST_TRIMMED && !refused)
 		{
 			bool		unmapped;
