@@ -181,6 +181,28 @@ near_limit(void)
 		nxm_load_relaxed(&account->page_limit);
 }
 
+/* Frees some of what was dropped, if that did not fail a moment ago.  Was any? */
+static bool
+free_dropped(int steps)
+{
+	static int64 failed = 0;	/* when nothing could be freed */
+	int64		time = nxm_steady_ms();
+	bool		any = false;
+
+	if (time - failed < DROPPED_MS)
+		return false;
+	for (int i = 0; i < steps; i++)
+	{
+		if (!nxm_arena_drain(nxm_registry_space, false))
+		{
+			failed = time;
+			break;
+		}
+		any = true;
+	}
+	return any;
+}
+
 bool
 nxm_caches_choose_again(void)
 {
@@ -191,9 +213,7 @@ nxm_caches_choose_again(void)
 	/* it was the cache's own limit */
 	if (!near_limit())
 		return false;
-	dropped = nxm_registry_drain_pending();
-	if (dropped)
-		nxm_registry_drain(NULL);
+	dropped = free_dropped(1);
 	/* the largest one was dropped, and the worker has not come by since, or is not */
 	if (nxm_load_relaxed(&nxm_registry_anchor->largest) != 0 &&
 		!nxm_is_over(last, time, CHOOSE_MS))
@@ -205,19 +225,8 @@ nxm_caches_choose_again(void)
 void
 nxm_caches_free_dropped_slow(void)
 {
-	static int64 failed = 0;	/* when nothing could be freed */
-	int64		time = nxm_steady_ms();
-
-	if (!near_limit() || time - failed < DROPPED_MS)
-		return;
-	for (int i = 0; i < DROPPED_STEPS; i++)
-	{
-		if (!nxm_arena_drain(nxm_registry_space, false))
-		{
-			failed = time;
-			break;
-		}
-	}
+	if (near_limit())
+		(void) free_dropped(DROPPED_STEPS);
 }
 
 bool

@@ -25,7 +25,7 @@
  * signals all processes of a server that it stops, the postmaster among them.  A
  * shutdown that finds no worker saves nothing, and a line in postmaster.pid tells of
  * one only when the postmaster has got to write it.  So the worker stays for some
- * seconds, and does its work: the postmaster's own signal comes after the line.  A
+ * seconds, and begins nothing: the postmaster's own signal comes after the line.  A
  * shutdown at a recovery target never writes it, and must not be held up.
  *
  * Limits: it is not there for a second after it has ended otherwise than by a shutdown.
@@ -328,7 +328,7 @@ nxm_memory_worker_main(Datum arg)
 		long		timeout = STOP_INTERVAL_MS;
 		bool		stop;
 
-		if (stopping == 0)
+		if (stopping == 0 && leave_at == 0)
 		{
 			bool		memory = pass(&reconciled, &timeout);
 			long		learned;
@@ -338,8 +338,11 @@ nxm_memory_worker_main(Datum arg)
 			timeout = sleep_time(memory, timeout);
 			if (learned >= 0 && learned < timeout)
 				timeout = learned;
-			if (leave_at != 0)
-				timeout = Max(Min(timeout, leave_at - nxm_steady_ms()), 0);
+		}
+		else if (stopping == 0)
+		{
+			/* a pass may load, which takes as long as it takes */
+			timeout = Max(leave_at - nxm_steady_ms(), 0);
 		}
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);

@@ -514,6 +514,14 @@ nxm_placement_apply(void)
 		if (result.wanted == NXM_PLACE_INTERLEAVE || result.with_descriptors)
 			move_descriptors();
 		verify();
+		if (result.wanted == NXM_PLACE_INTERLEAVE && result.unit > result.page_size &&
+			result.verified < result.sampled)
+		{
+			/* the kernel had no large pages: small ones take turns of their own */
+			result.unit = result.page_size;
+			result.sampled = result.verified = result.memories_seen = 0;
+			verify();
+		}
 		result.done = true;
 	}
 

@@ -59,7 +59,7 @@
 #define MOST_MEMORY_KB \
 	((int) Min(NXM_PREDICTOR_MAX_SIZE / 1024, MAX_KILOBYTES))
 #define BLOCK_SIZE			(256 * 1024)
-#define EXIT_LIMIT_MS		10000	/* to save when the worker ends, fsync not counted */
+#define EXIT_LIMIT_MS		10000	/* to save when the worker ends, but for the last fsync */
 
 typedef struct AreaShared
 {
