@@ -326,6 +326,8 @@ same_class(int proc)
 {
 	NxmSpace   *space = check_space();
 	NxmAtomic  *limit = &space->shared->account[0].page_limit;
+	NxmAtomic  *nempty = &space->shared->nodes[0].nempty;
+	uint64_t	n;
 	NxmRef		ref;
 
 	empty_pages(MANY_PAGES, NONE_IN_USE);
@@ -336,8 +338,11 @@ same_class(int proc)
 
 	/* one page with a free object is below them, and there can be no other page */
 	empty_pages(MANY_PAGES, BOTTOM_IN_USE);
+	/* trimming is to leave them where they are */
+	n = nxm_exchange(nempty, 0);
 	while (nxm_trim(space))
 		;
+	nxm_store(nempty, n);
 	check_assert(check_pages_counted() == 1);
 	nxm_store(limit, 1);
 	ref = alloc(LARGE, proc);
