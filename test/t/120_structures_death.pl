@@ -521,8 +521,14 @@ $node->reload;
 wait_for(q{SELECT current_setting('nexusmem.cache_size') = '4MB'});
 fill_cache('big') for 1 .. 2;
 end_at('buried', q{SELECT nexusmem.cache_drop('big')});
-fill_cache('next') for 1 .. 2;
-cmp_ok(ask($session, q{SELECT count(*) FROM generate_series(1, 3000) k WHERE nexusmem.cache_get(k::text, 'next') IS NOT NULL}), '>', 2500, 'a cache has the room of one whose drop ended before it freed anything');
+# what was dropped is free when others have left their sections, which writes do not wait for
+my $kept = 0;
+for (my $rounds = 0; $rounds < 50 && $kept <= 2500; $rounds++)
+{
+	fill_cache('next');
+	$kept = ask($session, q{SELECT count(*) FROM generate_series(1, 3000) k WHERE nexusmem.cache_get(k::text, 'next') IS NOT NULL});
+}
+cmp_ok($kept, '>', 2500, 'a cache has the room of one whose drop ended before it freed anything');
 close_session($session);
 unlike(server_log($node, $from), qr/terminated by signal|TRAP|PANIC/, 'the log is quiet');
 $node->stop;
