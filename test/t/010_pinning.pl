@@ -46,7 +46,8 @@ ok(wait_for_load(0), 'none is counted after they have left');
 
 # a login that fails after authentication
 q1('CREATE ROLE nobody_in NOLOGIN');
-$node->psql('postgres', 'SELECT 1', extra_params => [ '-U', 'nobody_in' ]) for 1 .. 5;
+# by -c: psql ends before it would read its input
+$node->psql('postgres', undef, extra_params => [ '-U', 'nobody_in', '-c', 'SELECT 1' ]) for 1 .. 5;
 ok(wait_for_load(0), 'failed logins leave nothing counted');
 
 # preferred_node

@@ -331,8 +331,8 @@ mutant "drain that may lose what it retires" check_map map_drain.c \
 	' ||
 		!nxm_can_retire(space, directory_pages(depth) + 1)' ''
 mutant "growth that may lose what it retires" check_map map_grow.c \
-	' ||
-			!nxm_can_retire(space, directory_pages(depth) + 1)' ''
+	' &&
+		   nxm_can_retire(space, directory_pages(directory_depth(found.directory)) + 1)' ''
 mutant "empty map cleared past the limit" check_map map_drain.c \
 	'(*removed != 0 || nxm_load_relaxed(&map->memory) > GROWN_BYTES)' 'true'
 mutant "large index not cleared past the limit" check_map map_drain.c \
