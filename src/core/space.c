@@ -265,7 +265,7 @@ unlist_top(NxmSpace *space, NxmAtomic *stack, uint64_t top, uint32_t page,
 	}
 }
 
-/* What the top page of a stack is, for unlist_empty(). */
+/* What the top page of a stack is, for unlist_empty_of(). */
 typedef enum TopPage
 {
 	TOP_NONE,
@@ -286,11 +286,59 @@ look_at_top(NxmSpace *space, uint64_t top, NxmPage **desc)
 }
 
 /*
- * Takes EMPTY pages off the stacks of a node's classes, for any other use: those on top,
- * or below one page that is in use.  That one is off its stack for a moment and LISTED, as
- * it is in list_page(), so whoever frees its objects leaves it to us.
- * How many; -1: need_chunk is set.
+ * Takes up to so many EMPTY pages off a stack: those on top, or below one page that is in
+ * use.  That one is off its stack for a moment and LISTED, as it is in list_page(), so
+ * whoever frees its objects leaves it to us.  How many; -1: need_chunk is set.
  */
+static int
+unlist_empty_of(NxmSpace *space, NxmAtomic *stack, int most)
+{
+	TopPage		what = TOP_NONE;
+	uint32_t	held = UINT32_MAX;
+	NxmPage    *held_desc = NULL;
+	int			n = 0;
+
+	while (n < most)
+	{
+		uint64_t	top = nxm_load(stack);
+		uint32_t	page = (uint32_t) (top & PAGE_MASK) - 1;
+		NxmPage    *desc;
+
+		what = look_at_top(space, top, &desc);
+		if (what == TOP_IN_USE && held == UINT32_MAX)
+		{
+			NxmPage    *below;
+
+			/*
+			 * Not in vain: while we have it others do not find its objects.  Relaxed: if
+			 * another one is below it by now, the top has changed, too.
+			 */
+			what = look_at_top(space, nxm_load_relaxed(&desc->next), &below);
+			if (what == TOP_EMPTY)
+			{
+				if (pop_page(stack, top, desc))
+				{
+					held = page;
+					held_desc = desc;
+				}
+				continue;
+			}
+		}
+		if (what != TOP_EMPTY)
+			break;
+		unlist_top(space, stack, top, page, desc);
+		n++;
+		/* at once, for somebody may be in want of its objects */
+		if (held != UINT32_MAX)
+			push_page(stack, held_desc, held);
+		held = UINT32_MAX;
+	}
+	if (held != UINT32_MAX)
+		push_page(stack, held_desc, held);
+	return what == TOP_UNMAPPED ? -1 : n;
+}
+
+/* The same of all stacks of a node, for any other use of the pages. */
 static int
 unlist_empty(NxmSpace *space, NxmNodeSpace *node)
 {
@@ -301,58 +349,12 @@ unlist_empty(NxmSpace *space, NxmNodeSpace *node)
 		return 0;
 	for (int i = 0; i < NXM_ACCOUNTS * NXM_CLASSES && n < MOST_UNLISTED; i++)
 	{
-		NxmAtomic  *stack = &node->slabs[i / NXM_CLASSES][i % NXM_CLASSES];
-		uint32_t	held = UINT32_MAX;
-		NxmPage    *held_desc = NULL;
+		int			unlisted = unlist_empty_of(space, &node->slabs[i / NXM_CLASSES][i % NXM_CLASSES],
+											   MOST_UNLISTED - n);
 
-		while (n < MOST_UNLISTED)
-		{
-			uint64_t	top = nxm_load(stack);
-			uint32_t	page = (uint32_t) (top & PAGE_MASK) - 1;
-			NxmPage    *desc;
-			TopPage		what = look_at_top(space, top, &desc);
-
-			if (what == TOP_EMPTY)
-			{
-				unlist_top(space, stack, top, page, desc);
-				n++;
-				/* at once, for somebody may be in want of its objects */
-				if (held != UINT32_MAX)
-					push_page(stack, held_desc, held);
-				held = UINT32_MAX;
-			}
-			else if (what == TOP_IN_USE && held == UINT32_MAX)
-			{
-				/* relaxed: if it is another one by now, the top is, too */
-				uint64_t	next = nxm_load_relaxed(&desc->next);
-				NxmPage    *below;
-
-				/* not in vain: while we have it others do not find its objects */
-				what = look_at_top(space, next, &below);
-				if (what == TOP_EMPTY)
-				{
-					if (pop_page(stack, top, desc))
-					{
-						held = page;
-						held_desc = desc;
-					}
-					continue;
-				}
-				if (what == TOP_UNMAPPED)
-					n = -1;
-				break;
-			}
-			else
-			{
-				if (what == TOP_UNMAPPED)
-					n = -1;
-				break;
-			}
-		}
-		if (held != UINT32_MAX)
-			push_page(stack, held_desc, held);
-		if (n < 0)
-			break;
+		if (unlisted < 0)
+			return -1;
+		n += unlisted;
 	}
 	return n;
 }
