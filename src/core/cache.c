@@ -519,23 +519,21 @@ nearness_to_eviction(NxmSpace *space, NxmCachePartition *part, NxmRef ref)
 {
 	const NxmCacheSegment *segment;
 	uint64_t	word;
-	uint64_t	age;
+	uint64_t	age = 0;
 
 	/* not mapped here */
 	if (nxm_at(space, ref) == NULL)
 		return 0;
 	segment = segment_at(space, ref);
 	word = nxm_load_relaxed(&segment->word);
-	if (SEG_STATE(word) == SEG_OPEN)
-		age = 0;
-	else
+	if (SEG_STATE(word) != SEG_OPEN)
 		age = nxm_load_relaxed(&part->ghost[KIND_SMALL].count) -
 			nxm_load_relaxed(&segment->sealed_at);
 	/* below 0: who sealed it in another life was late */
 	if ((int64_t) age < 0)
 		age = 0;
 	/* small segments have a tenth of main's time or so */
-	return age << 1 | (SEG_KIND(word) == KIND_SMALL ? UINT64_C(1) << 63 : 0);
+	return age | (SEG_KIND(word) == KIND_SMALL ? UINT64_C(1) << 63 : 0);
 }
 
 /*
