@@ -97,6 +97,20 @@ failing_node(int (*errno_of) (int node), int *err)
 	return -1;
 }
 
+/* Errno of calls that are needed: the last one for a node, or what the probe found; or 0. */
+static int
+errno_of_calls(int (*errno_of) (int node), unsigned needed)
+{
+	int			err;
+
+	(void) failing_node(errno_of, &err);
+	if (err == 0 && (nxm_seam_support()->refused & needed) != 0)
+		err = EPERM;
+	if (err == 0 && (nxm_seam_support()->missing & needed) != 0)
+		err = ENOSYS;
+	return err;
+}
+
 static StatusRow
 shared_memory_status(void)
 {
@@ -202,7 +216,6 @@ static StatusRow
 memory_policy_status(void)
 {
 	const NxmTopology *topo = nxm_topology();
-	unsigned	needed = NXM_CALL_GET_MEMPOLICY | NXM_CALL_SET_MEMPOLICY;
 	int			err;
 
 	if (!nxm_shmem_available())
@@ -212,18 +225,13 @@ memory_policy_status(void)
 				   "nexusmem.enable_numa_optimizations is off");
 	if (!topo->numa)
 		return row("off", NULL, "there is one memory to choose from");
-	(void) failing_node(nxm_scheduler_policy_errno, &err);
-	if (err == 0 && (nxm_seam_support()->refused & needed) != 0)
-		err = EPERM;
-	if (err == 0 && (nxm_seam_support()->missing & needed) != 0)
-		err = ENOSYS;
+	err = errno_of_calls(nxm_scheduler_policy_errno,
+						 NXM_CALL_GET_MEMPOLICY | NXM_CALL_SET_MEMPOLICY);
 	if (err != 0)
 		return row("degraded", hint_for(err),
 				   psprintf("backends keep the kernel's memory policy: %s",
 							strerror(err)));
-	(void) failing_node(nxm_scheduler_affinity_errno, &err);
-	if (err == 0 && (nxm_seam_support()->refused & NXM_CALL_SETAFFINITY) != 0)
-		err = EPERM;
+	err = errno_of_calls(nxm_scheduler_affinity_errno, NXM_CALL_SETAFFINITY);
 	if (err != 0)
 		return row("degraded", hint_for(err),
 				   psprintf("backends that could not be pinned keep the kernel's memory policy: %s",
