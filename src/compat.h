@@ -507,25 +507,20 @@ static inline bool
 nxm_worker_is_registered(const char *name)
 {
 #if PG_VERSION_NUM >= 180000
-	dlist_iter	i;
-
-	dlist_foreach(i, &BackgroundWorkerList)
-	{
-		if (strcmp(dlist_container(RegisteredBgWorker, rw_lnode,
-								   i.cur)->rw_worker.bgw_name, name) == 0)
-			return true;
-	}
+#define NXM_WORKER_LIST(what)	dlist_##what
 #else
-	slist_iter	i;
+#define NXM_WORKER_LIST(what)	slist_##what
+#endif
+	NXM_WORKER_LIST(iter) i;
 
-	slist_foreach(i, &BackgroundWorkerList)
+	NXM_WORKER_LIST(foreach) (i, &BackgroundWorkerList)
 	{
-		if (strcmp(slist_container(RegisteredBgWorker, rw_lnode,
-								   i.cur)->rw_worker.bgw_name, name) == 0)
+		if (strcmp(NXM_WORKER_LIST(container) (RegisteredBgWorker, rw_lnode,
+											   i.cur)->rw_worker.bgw_name, name) == 0)
 			return true;
 	}
-#endif
 	return false;
+#undef NXM_WORKER_LIST
 }
 
 #endif							/* NXM_COMPAT_H */
