@@ -116,7 +116,10 @@ typedef enum NxmDrain
 	NXM_DRAIN_MORE				/* freed something: call again */
 } NxmDrain;
 
-/* Does that, where an allocation failed.  Waits for no lock.  Not in a section. */
+/*
+ * Does that, where an allocation failed.  Does not wait for a lock that somebody has before
+ * there is anything in hand.  Not in a section.
+ */
 extern NxmDrain (*nxm_arena_drain_hook) (void);
 
 /*

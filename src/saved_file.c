@@ -319,7 +319,7 @@ nxm_saved_discard(const char *path)
 
 /* Gives the file another name, also where it is none and cannot be renamed durably. */
 static bool
-put_beside(const char *path, const char *name)
+give_name(const char *path, const char *name)
 {
 	return durable_rename(path, name, DEBUG1) == 0 || rename(path, name) == 0;
 }
@@ -330,7 +330,7 @@ nxm_saved_refuse(const NxmSavedFile *file, const char *path, const char *why,
 {
 	char		other[MAXPGPATH];
 	const char *name = file->refused;
-	bool		gone = put_beside(path, name);
+	bool		gone = give_name(path, name);
 
 	if (!gone)
 	{
@@ -339,7 +339,7 @@ nxm_saved_refuse(const NxmSavedFile *file, const char *path, const char *why,
 		/* something else has the name that does not give way, as a directory */
 		snprintf(other, sizeof(other), "%s.1", file->refused);
 		name = other;
-		gone = put_beside(path, name);
+		gone = give_name(path, name);
 		errno = save_errno;
 	}
 	if (gone)

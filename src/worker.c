@@ -3,9 +3,9 @@
  *	  The background worker "nexusmem".
  *
  * It places the background processes that run no hook of ours, frees the homes
- * of processes that ended without a word, and renews pins that were lost.  It connects to no database,
- * starts with the server (on a standby too), and sleeps until SIGHUP while
- * pinning is off.
+ * of processes that ended without a word, and renews pins that were lost.  It
+ * connects to no database, starts with the server (on a standby too), and sleeps
+ * until SIGHUP while pinning is off.
  *
  * Limits: where max_worker_processes leaves no room PostgreSQL logs that there are
  * too many background workers, and does not start it; status tells that it is this one.
