@@ -119,10 +119,15 @@ round_of_list(const NxmApi *nxm, bool queue, NxmHandle *list,
 	}
 }
 
-/* As bgworker_die() is in PostgreSQL 18. */
+/*
+ * As bgworker_die() is in PostgreSQL 18, but for the second SIGTERM, which a test may
+ * send: AbortTransaction() unblocks it in the middle of the exit, and FATAL there would
+ * leave the callbacks half done, for which the postmaster restarts the server.
+ */
 static void
 die_here(SIGNAL_ARGS)
 {
+	pqsignal(SIGTERM, SIG_IGN);
 	sigprocmask(SIG_SETMASK, &BlockSig, NULL);
 	ereport(FATAL,
 			(errcode(ERRCODE_ADMIN_SHUTDOWN),
