@@ -22,7 +22,9 @@
  * of its first byte says.  So it is what is placed as one, the unit, as if it
  * had been reserved.  Its policy is the object's all the same, and nothing has
  * to be touched.  It is aligned in the object; so are our addresses, for the
- * kernel then maps such an object at a multiple of that size.
+ * kernel then maps such an object at a multiple of that size.  Where it has no
+ * huge page left, it makes small ones, which are interleaved by themselves: the
+ * unit is then what more of the blocks lie by.
  *
  * partition puts stripe s on memory s modulo n.  Up to PostgreSQL 18 free
  * buffers are handed out by number, so that stripes fill all nodes alike where
@@ -410,12 +412,11 @@ count_verified(int node, NxmOsNodeSet *seen)
 	}
 }
 
-/* Samples the pages of the buffers and of the descriptors that were placed. */
-static void
-verify(void)
+/* Samples the pages of the buffers.  False if the kernel would not tell. */
+static bool
+verify_blocks(NxmOsNodeSet *seen)
 {
 	bool		interleave = result.wanted == NXM_PLACE_INTERLEAVE;
-	NxmOsNodeSet seen = {{0}};
 	void	   *pages[MAX_SAMPLE];
 	int			node[MAX_SAMPLE];
 	int			run = 1;
@@ -424,8 +425,8 @@ verify(void)
 	n = interleave ? sample_runs(block_pages(), &run, pages) :
 		sample_stripes(BufferBlocks, BLCKSZ, block_pages(), pages);
 	if (!ask(pages, n, node))
-		return;
-	result.sampled = n;
+		return false;
+	result.sampled += n;
 	for (int i = 0; i < n; i++)
 	{
 		bool		right;
@@ -442,11 +443,21 @@ verify(void)
 															   BufferBlocks,
 															   BLCKSZ));
 		if (right)
-			count_verified(node[i], &seen);
+			count_verified(node[i], seen);
 	}
+	return true;
+}
 
-	if (!interleave && !result.with_descriptors)
-		return;
+/* Those of the descriptors, which were moved. */
+static void
+verify_descriptors(NxmOsNodeSet *seen)
+{
+	bool		interleave = result.wanted == NXM_PLACE_INTERLEAVE;
+	void	   *pages[MAX_SAMPLE];
+	int			node[MAX_SAMPLE];
+	int			run = 1;
+	int			n;
+
 	n = interleave ? sample_runs(descriptor_pages(), &run, pages) :
 		sample_stripes((char *) BufferDescriptors, sizeof(BufferDescPadded),
 					   descriptor_pages(), pages);
@@ -456,8 +467,32 @@ verify(void)
 	for (int i = 0; i < n; i++)
 	{
 		if (node[i] == memory_of_descriptors(pages[i]))
-			count_verified(node[i], &seen);
+			count_verified(node[i], seen);
 	}
+}
+
+/* The part of the sampled blocks that take turns by pages of this size. */
+static double
+taking_turns(size_t unit)
+{
+	NxmOsNodeSet seen = {{0}};
+	double		part;
+
+	result.unit = unit;
+	part = verify_blocks(&seen) ? result.verified / Max(1.0, result.sampled) : 0;
+	result.sampled = result.verified = result.memories_seen = 0;
+	return part;
+}
+
+/* The unit of interleaved memory that the kernel may not have in huge pages. */
+static void
+choose_unit(void)
+{
+	size_t		unit = result.unit;
+	double		by_unit = taking_turns(unit);
+
+	if (by_unit == 1 || taking_turns(result.page_size) <= by_unit)
+		result.unit = unit;
 }
 
 /* Decides on stripes, see the head of this file. */
@@ -511,17 +546,19 @@ nxm_placement_apply(void)
 	run_children(huge);
 	if (result.refused == 0 && result.child_signal == 0)
 	{
-		if (result.wanted == NXM_PLACE_INTERLEAVE || result.with_descriptors)
-			move_descriptors();
-		verify();
-		if (result.wanted == NXM_PLACE_INTERLEAVE && result.unit > result.page_size &&
-			result.verified < result.sampled)
+		bool		descriptors = result.with_descriptors;
+		NxmOsNodeSet seen = {{0}};
+
+		if (result.wanted == NXM_PLACE_INTERLEAVE)
 		{
-			/* the kernel had no large pages: small ones take turns of their own */
-			result.unit = result.page_size;
-			result.sampled = result.verified = result.memories_seen = 0;
-			verify();
+			descriptors = true;
+			if (result.unit > result.page_size)
+				choose_unit();
 		}
+		if (descriptors)
+			move_descriptors();
+		if (verify_blocks(&seen) && descriptors)
+			verify_descriptors(&seen);
 		result.done = true;
 	}
 
