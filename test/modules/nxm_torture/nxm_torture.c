@@ -127,7 +127,8 @@ round_of_list(const NxmApi *nxm, bool queue, NxmHandle *list,
 static void
 die_here(SIGNAL_ARGS)
 {
-	pqsignal(SIGTERM, SIG_IGN);
+	/* not pqsignal(), which from PostgreSQL 19 on takes no such handler */
+	(void) signal(SIGTERM, SIG_IGN);
 	sigprocmask(SIG_SETMASK, &BlockSig, NULL);
 	ereport(FATAL,
 			(errcode(ERRCODE_ADMIN_SHUTDOWN),
