@@ -157,6 +157,10 @@ ANALYZE pairs;
 SELECT same('SELECT o.i, x.pad FROM (SELECT i, CASE WHEN i < 130 THEN ROW(k, 0) ELSE ROW(k, ''x''::text) END AS r FROM o WHERE i > 100 ORDER BY i) o JOIN pairs x ON x.p = o.r LIMIT 20', 'pairs_p');
 SELECT same('SELECT o.i, x.pad FROM o JOIN pairs x ON x.p = ROW(o.k, 0)::pair', 'pairs_p');
 DROP TABLE pairs;
+-- an array of arrays whose dimensions differ
+SET nexusmem.debug_force_prefetch = on;
+SELECT same('SELECT q.i, q.r, t.id FROM (SELECT i, d, ARRAY[CASE WHEN i = 103 THEN ''{1,2}''::int[] ELSE ''{1}''::int[] END, ''{1}''::int[]] AS r FROM o WHERE i > 100 ORDER BY i OFFSET 0) q JOIN t ON t.v = q.d LIMIT 25');
+RESET nexusmem.debug_force_prefetch;
 
 -- rows in front of an error may be kept
 CREATE FUNCTION kept() RETURNS SETOF int LANGUAGE plpgsql AS $$
@@ -362,6 +366,8 @@ SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k WHERE o.i + random() 
 SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k WHERE 1 / o.i IS NOT NULL LIMIT 3');
 SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k WHERE 1 / (o.i + 1) IS NOT NULL');
 SELECT c, nodes(format('SELECT o.%s, t.pad FROM o JOIN t ON t.k = o.k LIMIT 3', c)) FROM unnest('{ctid,xmin,xmax,cmin,cmax}'::text[]) c;
+SELECT nodes('SELECT o.a, t.pad FROM (SELECT k, ARRAY[i, d] AS a FROM o OFFSET 0) o JOIN t ON t.k = o.k LIMIT 3');
+SELECT nodes('SELECT o.a, t.pad FROM (SELECT k, ARRAY[ARRAY[i], ARRAY[d]] AS a FROM o OFFSET 0) o JOIN t ON t.k = o.k LIMIT 3');
 SELECT nodes('SELECT o.i, t.pad, random() FROM o JOIN t ON t.k = o.k WHERE 1 / (o.i + 1) IS NOT NULL');
 SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k, random() r WHERE 1 / (o.i + 1) IS NOT NULL');
 -- what starts after the first row, or anew, has effects then

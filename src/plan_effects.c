@@ -232,10 +232,14 @@ node_has_effect(NxmEffects *effects, Node *node)
 		case T_NullTest:
 		case T_BooleanTest:
 		case T_CoalesceExpr:
-		case T_ArrayExpr:
 		case T_FieldSelect:
 		case T_GroupingFunc:
 		case T_CoerceToDomainValue:
+			return false;
+		case T_ArrayExpr:
+			/* the dimensions of arrays within it have to match */
+			if (((ArrayExpr *) node)->multidims)
+				effects->leakproof = false;
 			return false;
 		case T_SQLValueFunction:
 			/* CURRENT_USER and its like, which are evaluated for each row */
