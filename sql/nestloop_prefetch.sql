@@ -160,6 +160,8 @@ DROP TABLE pairs;
 -- an array of arrays whose dimensions differ
 SET nexusmem.debug_force_prefetch = on;
 SELECT same('SELECT q.i, q.r, t.id FROM (SELECT i, d, ARRAY[CASE WHEN i = 103 THEN ''{1,2}''::int[] ELSE ''{1}''::int[] END, ''{1}''::int[]] AS r FROM o WHERE i > 100 ORDER BY i OFFSET 0) q JOIN t ON t.v = q.d LIMIT 25');
+-- a field that has another type in one of the rows
+SELECT same('SELECT q.i, q.f, t.id FROM (SELECT i, d, (r).f2 AS f FROM (SELECT i, d, ROW(k, 0) AS r FROM o WHERE false UNION ALL SELECT i, d, CASE WHEN i = 103 THEN ROW(k, ''x''::text) ELSE ROW(k, 0) END FROM o WHERE i > 100) u OFFSET 0) q JOIN t ON t.v = q.d LIMIT 25');
 RESET nexusmem.debug_force_prefetch;
 
 -- rows in front of an error may be kept
@@ -368,6 +370,7 @@ SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k WHERE 1 / (o.i + 1) I
 SELECT c, nodes(format('SELECT o.%s, t.pad FROM o JOIN t ON t.k = o.k LIMIT 3', c)) FROM unnest('{ctid,xmin,xmax,cmin,cmax}'::text[]) c;
 SELECT nodes('SELECT o.a, t.pad FROM (SELECT k, ARRAY[i, d] AS a FROM o OFFSET 0) o JOIN t ON t.k = o.k LIMIT 3');
 SELECT nodes('SELECT o.a, t.pad FROM (SELECT k, ARRAY[ARRAY[i], ARRAY[d]] AS a FROM o OFFSET 0) o JOIN t ON t.k = o.k LIMIT 3');
+SELECT nodes('SELECT o.f, t.pad FROM (SELECT k, (r).f2 AS f FROM (SELECT k, ROW(i, d) AS r FROM o OFFSET 0) r OFFSET 0) o JOIN t ON t.k = o.k LIMIT 3');
 SELECT nodes('SELECT o.i, t.pad, random() FROM o JOIN t ON t.k = o.k WHERE 1 / (o.i + 1) IS NOT NULL');
 SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k, random() r WHERE 1 / (o.i + 1) IS NOT NULL');
 -- what starts after the first row, or anew, has effects then

@@ -40,6 +40,7 @@
 #include "catalog/pg_amproc.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
 #include "compat.h"
 #include "miscadmin.h"
 #include "nodes/execnodes.h"
@@ -232,13 +233,17 @@ node_has_effect(NxmEffects *effects, Node *node)
 		case T_NullTest:
 		case T_BooleanTest:
 		case T_CoalesceExpr:
-		case T_FieldSelect:
 		case T_GroupingFunc:
 		case T_CoerceToDomainValue:
 			return false;
 		case T_ArrayExpr:
 			/* the dimensions of arrays within it have to match */
 			if (((ArrayExpr *) node)->multidims)
+				effects->leakproof = false;
+			return false;
+		case T_FieldSelect:
+			/* only a named type has the same fields in each row */
+			if (exprType((Node *) ((FieldSelect *) node)->arg) == RECORDOID)
 				effects->leakproof = false;
 			return false;
 		case T_SQLValueFunction:
