@@ -162,6 +162,9 @@ SET nexusmem.debug_force_prefetch = on;
 SELECT same('SELECT q.i, q.r, t.id FROM (SELECT i, d, ARRAY[CASE WHEN i = 103 THEN ''{1,2}''::int[] ELSE ''{1}''::int[] END, ''{1}''::int[]] AS r FROM o WHERE i > 100 ORDER BY i OFFSET 0) q JOIN t ON t.v = q.d LIMIT 25');
 -- a field that has another type in one of the rows
 SELECT same('SELECT q.i, q.f, t.id FROM (SELECT i, d, (r).f2 AS f FROM (SELECT i, d, ROW(k, 0) AS r FROM o WHERE false UNION ALL SELECT i, d, CASE WHEN i = 103 THEN ROW(k, ''x''::text) ELSE ROW(k, 0) END FROM o WHERE i > 100) u OFFSET 0) q JOIN t ON t.v = q.d LIMIT 25');
+-- a negative LIMIT or OFFSET, computed for each row
+SELECT same(format('SELECT q.i, t.id FROM (SELECT o.i, y.d FROM o, LATERAL (SELECT d FROM o p WHERE p.i = o.i %s CASE WHEN o.i = 103 THEN -1 ELSE %s END::bigint) y WHERE o.i > 100 ORDER BY o.i OFFSET 0) q JOIN t ON t.v = q.d LIMIT 25', clause, n))
+FROM (VALUES ('LIMIT', 1), ('OFFSET', 0)) c (clause, n);
 RESET nexusmem.debug_force_prefetch;
 
 -- rows in front of an error may be kept
@@ -371,6 +374,8 @@ SELECT c, nodes(format('SELECT o.%s, t.pad FROM o JOIN t ON t.k = o.k LIMIT 3', 
 SELECT nodes('SELECT o.a, t.pad FROM (SELECT k, ARRAY[i, d] AS a FROM o OFFSET 0) o JOIN t ON t.k = o.k LIMIT 3');
 SELECT nodes('SELECT o.a, t.pad FROM (SELECT k, ARRAY[ARRAY[i], ARRAY[d]] AS a FROM o OFFSET 0) o JOIN t ON t.k = o.k LIMIT 3');
 SELECT nodes('SELECT o.f, t.pad FROM (SELECT k, (r).f2 AS f FROM (SELECT k, ROW(i, d) AS r FROM o OFFSET 0) r OFFSET 0) o JOIN t ON t.k = o.k LIMIT 3');
+SELECT n, nodes(format('SELECT q.i, t.pad FROM (SELECT o.i, y.k FROM o, LATERAL (SELECT k FROM o p WHERE p.i = o.i %s) y OFFSET 0) q JOIN t ON t.k = q.k LIMIT 3', n))
+FROM unnest('{LIMIT 1,LIMIT 1 OFFSET NULL,LIMIT 1 OFFSET o.k8,LIMIT o.k8}'::text[]) n;
 SELECT nodes('SELECT o.i, t.pad, random() FROM o JOIN t ON t.k = o.k WHERE 1 / (o.i + 1) IS NOT NULL');
 SELECT nodes('SELECT o.i, t.pad FROM o JOIN t ON t.k = o.k, random() r WHERE 1 / (o.i + 1) IS NOT NULL');
 -- what starts after the first row, or anew, has effects then

@@ -539,6 +539,18 @@ subplan_is_quiet(NxmEffects *effects, int id)
 	return bms_is_member(member, subplans->quiet);
 }
 
+/* LIMIT or OFFSET; a node for which one is negative raises an error when it starts. */
+static bool
+may_be_negative(const Node *count)
+{
+	const Const *value = (const Const *) count;
+
+	if (count == NULL)
+		return false;
+	return !IsA(count, Const) ||
+		(!value->constisnull && DatumGetInt64(value->constvalue) < 0);
+}
+
 bool
 nxm_plan_is_quiet(NxmEffects *effects, Plan *plan)
 {
@@ -588,6 +600,10 @@ nxm_plan_is_quiet(NxmEffects *effects, Plan *plan)
 				operators_have_effect(effects, ((Limit *) plan)->uniqNumCols,
 									  ((Limit *) plan)->uniqOperators))
 				return false;
+			if (effects->whole &&
+				(may_be_negative(((Limit *) plan)->limitOffset) ||
+				 may_be_negative(((Limit *) plan)->limitCount)))
+				effects->leakproof = false;
 			break;
 		case T_ProjectSet:
 		case T_Hash:
