@@ -56,6 +56,10 @@
  *
  * Limits: a row of more than 1 GB, which a nested loop passes on where it was computed,
  * cannot be kept, and is an error.
+ * What the outer side does for its next row is not bounded: a filter may look through the
+ * rest of a table for a row that no LIMIT or FETCH comes to, where those before it have
+ * many matches.  It is the last one that is read ahead (MOST_OUTER_BUFFERS), unless it
+ * took no buffers, as from a function or a CTE.
  *
  * Not for: row locks, writing statements, SERIALIZABLE (reading ahead takes
  * predicate locks), scrollable cursors, temporary and catalog tables, tables
