@@ -87,7 +87,9 @@ give_back(FunctionCallInfo fcinfo, NxmBytes name, uint64 id)
 		NXM_OPERATE(site, r, nxm_cache_tick(view, &site->object->u.c.cache));
 		if (nxm_cache_again(view, r))
 			r = NXM_OK;
-	} while (r == NXM_OK && !nxm_is_over(start, GetCurrentTimestamp(), GIVE_BACK_MS));
+		/* NXM_EXISTS: this step has freed nothing, and the next ones may */
+	} while ((r == NXM_OK || r == NXM_EXISTS) &&
+			 !nxm_is_over(start, GetCurrentTimestamp(), GIVE_BACK_MS));
 	/* the last values may be large: do not keep them in limbo */
 	nxm_begin_operation();
 	nxm_flush(nxm_registry_space);

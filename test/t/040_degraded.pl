@@ -24,6 +24,11 @@ is($node->safe_psql('postgres', q{SELECT state, hint FROM nexusmem.status WHERE 
 	'degraded|Raise max_worker_processes and restart the server.', 'no room for the worker');
 is($node->safe_psql('postgres', 'SELECT count(node) FROM nexusmem.backends WHERE pid = pg_backend_pid()'), 1,
 	'backends are placed all the same');
+$node->safe_psql('postgres', q{SELECT count(nexusmem.cache_set('k' || i, repeat('x', 1000))) FROM generate_series(1, 20000) AS i});
+cmp_ok($node->safe_psql('postgres', 'SELECT sum(bytes + overhead_bytes) FROM nexusmem.stat_cache'), '>', 20_000_000, 'a cache is filled');
+is($node->safe_psql('postgres', 'SELECT nexusmem.cache_clear()'), 20000, 'and cleared');
+cmp_ok($node->safe_psql('postgres', 'SELECT sum(bytes + overhead_bytes) FROM nexusmem.stat_cache'), '<', 4_000_000,
+	'by who gives all of its memory back, for nobody else would');
 $node->stop;
 $node->append_conf('postgresql.conf', 'max_worker_processes = 8');
 
