@@ -237,6 +237,7 @@ INSERT INTO structures_totals SELECT * FROM counter_drain('d.a');
 SELECT counter_add('d.a', 5);
 INSERT INTO structures_totals AS t SELECT * FROM counter_drain('d.a')
 ON CONFLICT (name) DO UPDATE SET value = t.value + excluded.value RETURNING *;
+SELECT counter_add('d.a');
 BEGIN;
 SELECT * FROM counter_drain('d.a');
 PREPARE TRANSACTION 'drained';

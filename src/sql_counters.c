@@ -10,7 +10,7 @@
  *
  * Limits: what was taken is not given back after a crash, which empties all
  * structures anyway; nor to a counter that was dropped meanwhile.  A transaction
- * that drained counters cannot be prepared.  A cursor that was declared before a
+ * that took anything cannot be prepared.  A cursor that was declared before a
  * savepoint, and first fetched from after it, still has the rows when what they
  * tell was given back at ROLLBACK TO.  A striped counter whose sum leaves the
  * bigints between being read and being taken is taken, and 2^64 or a multiple are
@@ -344,6 +344,7 @@ drain(const NxmObjectInfo *info, void *context)
 	bool		nulls[2] = {false, false};
 	text	   *name_text;
 	Taken	   *t;
+	int64		amount;
 	NxmResult	r;
 
 	if (info->kind != NXM_KIND_COUNTER || info->database != MyDatabaseId ||
@@ -377,6 +378,10 @@ drain(const NxmObjectInfo *info, void *context)
 		nxm_leave(nxm_registry_space);
 		nxm_end_operation();
 	} while (nxm_again(nxm_registry_space, r));
+	amount = t->amount;
+	/* nothing to give back: the last one remembered is this one still */
+	if (amount == 0)
+		ntaken--;
 	if (r == NXM_OVERFLOW)
 		out_of_range(name);
 	if (r == NXM_DROPPED)
@@ -385,7 +390,7 @@ drain(const NxmObjectInfo *info, void *context)
 		return;					/* dropped meanwhile */
 
 	values[0] = PointerGetDatum(name_text);
-	values[1] = Int64GetDatum(t->amount);
+	values[1] = Int64GetDatum(amount);
 	tuplestore_putvalues(c->rsinfo->setResult, c->rsinfo->setDesc, values,
 						 nulls);
 	pfree(name_text);

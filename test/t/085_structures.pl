@@ -141,6 +141,19 @@ is(ask($s, q{SELECT sum(value) FROM nexusmem.counter_drain('prepared%')}), 600, 
 like(ask($s, "PREPARE TRANSACTION 'q'"), qr/cannot PREPARE a transaction that has drained counters/, 'which cannot');
 ask($s, 'ROLLBACK');
 is(ask($s, "COMMIT PREPARED 'p'"), '', 'the session is still there');
+
+# nor of what nothing was taken of, however often that was drained
+ask($s, 'BEGIN');
+ask($s, q{DO $$ BEGIN FOR i IN 1 .. 200 LOOP PERFORM nexusmem.counter_drain('prepared%'); END LOOP; END $$});
+cmp_ok(ask($s, q{SELECT sum(total_bytes) FROM pg_backend_memory_contexts WHERE name = 'TopTransactionContext'}), '<', 1_000_000,
+	'a transaction that drains again and again remembers what it took');
+ask($s, 'ROLLBACK');
+ask($s, q{SELECT nexusmem.counter_set('of zero', 0)});
+ask($s, 'BEGIN');
+is(ask($s, q{SELECT value FROM nexusmem.counter_drain('of zero')}), 0, 'drained, but nothing was taken');
+is(ask($s, "PREPARE TRANSACTION 'z'"), '', 'that transaction can be prepared');
+is(ask($s, q{COMMIT PREPARED 'z'}), '', 'and committed');
+ask($s, q{SELECT nexusmem.counter_drop('of zero')});
 close_session($s);
 is(sql(q{SELECT sum(counter_get(name)), count(counter_drop(name)) FROM structures WHERE name LIKE 'prepared%'}), '600|600', 'and all was given back');
 
