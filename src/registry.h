@@ -303,9 +303,10 @@ extern void nxm_check_role_limit_slow(Oid owner, size_t bytes);
 
 /*
  * How many bytes of those that an object counts for its owner's nexusmem.role_limit
- * leaves to it; at most the limit.  Taken anew now and then.  Not in a section.
+ * leaves to it, which is to take about so many now; at most the limit.  Taken anew now
+ * and then.  Not in a section.
  */
-extern uint64 nxm_role_limit_of_object(Oid owner, uint64 id);
+extern uint64 nxm_role_limit_of_object(Oid owner, uint64 id, size_t bytes);
 
 static inline void
 nxm_check_role_limit(Oid owner, size_t bytes)

@@ -4,7 +4,8 @@
  *
  * The sum of what a role has is taken of all objects, which takes long where there
  * are many.  So a session takes it now and then, and lets some room be used up in
- * between: by what others add meanwhile the limit may be passed.
+ * between: by what it adds itself to both structures and caches, ROLE_LIMIT_STEP at
+ * most, and by what others add meanwhile the limit may be passed.
  */
 #include "registry.h"
 
@@ -46,6 +47,17 @@ raise_role_limit(Oid owner, uint64 taken, uint64 more)
 			 errhint("Remove entries or structures, or raise nexusmem.role_limit.")));
 }
 
+/* What this session may add to structures before it sums again; of checked_owner. */
+static uint64 allowance;
+/* The same of the cache that nxm_role_limit_of_object() knows; 0: of none. */
+static uint64 cache_allowance;
+
+static inline void
+spend(uint64 *left, uint64 bytes)
+{
+	*left -= Min(*left, bytes);
+}
+
 /*
  * The sum is taken again when this session has added half of what there was
  * room for, or ROLE_LIMIT_STEP.
@@ -55,31 +67,34 @@ nxm_check_role_limit_slow(Oid owner, size_t bytes)
 {
 	static Oid	checked_owner = InvalidOid;
 	static int	checked_limit = -1;
-	static uint64 allowance;
 	uint64		limit = (uint64) nxm_role_limit * 1024;
 	RoleSum		sum = {owner, 0, 0};
 
-	if (owner == checked_owner && nxm_role_limit == checked_limit &&
-		bytes <= allowance)
+	if (owner != checked_owner || nxm_role_limit != checked_limit ||
+		bytes > allowance)
 	{
-		allowance -= bytes;
-		return;
+		checked_owner = InvalidOid;
+		nxm_registry_scan(sum_role, &sum);
+		if (sum.bytes + bytes > limit)
+			raise_role_limit(owner, sum.bytes, bytes);
+		allowance = Min(ROLE_LIMIT_STEP, (limit - sum.bytes) / 2);
+		checked_owner = owner;
+		checked_limit = nxm_role_limit;
 	}
-	checked_owner = InvalidOid;
-	nxm_registry_scan(sum_role, &sum);
-	if (sum.bytes + bytes > limit)
-		raise_role_limit(owner, sum.bytes, bytes);
-	allowance = Min(ROLE_LIMIT_STEP, (limit - sum.bytes) / 2);
-	allowance -= Min(allowance, bytes);
-	checked_owner = owner;
-	checked_limit = nxm_role_limit;
+	spend(&allowance, bytes);
+	/* whosever it is: at worst a sum is taken early */
+	spend(&cache_allowance, bytes);
 }
 
-/* It is taken anew when it was asked for so many times. */
+/* Expiring and the like, whatever they add, are as many between two sums at most. */
 #define ROLE_LIMIT_USES 256
 
+/*
+ * What the cache itself has is counted when it is written to.  What else there is may
+ * have changed: it is summed again as above.
+ */
 uint64
-nxm_role_limit_of_object(Oid owner, uint64 id)
+nxm_role_limit_of_object(Oid owner, uint64 id, size_t bytes)
 {
 	static uint64 known_id = 0;
 	static int	known_limit = -1;
@@ -88,15 +103,20 @@ nxm_role_limit_of_object(Oid owner, uint64 id)
 	uint64		limit = (uint64) nxm_role_limit * 1024;
 	RoleSum		sum = {owner, 0, id};
 
-	if (known_id == id && known_limit == nxm_role_limit && uses-- > 0)
-		return left;
-	known_id = 0;
-	nxm_registry_scan(sum_role, &sum);
-	if (sum.bytes + nxm_cache_least_bytes() > limit)
-		raise_role_limit(owner, sum.bytes, nxm_cache_least_bytes());
-	left = limit - sum.bytes;
-	known_id = id;
-	known_limit = nxm_role_limit;
-	uses = ROLE_LIMIT_USES;
+	if (known_id != id || known_limit != nxm_role_limit || uses-- <= 0 ||
+		bytes > cache_allowance)
+	{
+		known_id = 0;
+		nxm_registry_scan(sum_role, &sum);
+		if (sum.bytes + nxm_cache_least_bytes() > limit)
+			raise_role_limit(owner, sum.bytes, nxm_cache_least_bytes());
+		left = limit - sum.bytes;
+		cache_allowance = ROLE_LIMIT_STEP;
+		known_id = id;
+		known_limit = nxm_role_limit;
+		uses = ROLE_LIMIT_USES;
+	}
+	spend(&cache_allowance, bytes);
+	spend(&allowance, bytes);
 	return left;
 }

@@ -95,7 +95,7 @@ nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 		int64		deadline;
 
 		site = nxm_cache_open(fcinfo, name, NXM_WRITE, true);
-		view = nxm_cache_writing(site);
+		view = nxm_cache_writing(site, key->len + value->len);
 		deadline = nxm_cache_deadline_for(site, ttl);
 		if (deadline == LONG_AGO && !if_absent)
 			nxm_flight_note_delete(name.data, name.len, key);
@@ -321,7 +321,7 @@ nxm_sql_cache_expire(PG_FUNCTION_ARGS)
 			nxm_flight_note_delete(name.data, name.len, &key);
 		if (site == NULL)
 			PG_RETURN_BOOL(false);
-		view = nxm_cache_writing(site);
+		view = nxm_cache_writing(site, key.len);
 		deadline = nxm_cache_deadline_for(site, ttl);
 		do
 			NXM_OPERATE(site, r, nxm_cache_expire(view, &site->object->u.c.cache,

@@ -65,17 +65,17 @@ extern bool nxm_cache_remove(FunctionCallInfo fcinfo, NxmBytes name, const NxmKe
 							 bool note);
 
 /*
- * The view for writing to the cache of *site: with what role_limit leaves to it.  May
- * raise configuration_limit_exceeded.
+ * The view for writing about so many bytes to the cache of *site: with what role_limit
+ * leaves to it.  May raise configuration_limit_exceeded.
  */
 static inline NxmCacheView *
-nxm_cache_writing(const NxmSite *site)
+nxm_cache_writing(const NxmSite *site, size_t bytes)
 {
 	NxmCacheView *view;
 	uint64		most = 0;
 
 	if (unlikely(nxm_role_limit >= 0))
-		most = nxm_role_limit_of_object(site->owner, site->id);
+		most = nxm_role_limit_of_object(site->owner, site->id, bytes);
 	view = nxm_cache_view();
 	view->max_bytes = most;
 	return view;

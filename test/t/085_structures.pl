@@ -157,6 +157,16 @@ ask($s, q{SELECT nexusmem.counter_drop('of zero')});
 close_session($s);
 is(sql(q{SELECT sum(counter_get(name)), count(counter_drop(name)) FROM structures WHERE name LIKE 'prepared%'}), '600|600', 'and all was given back');
 
+# the limit of a role, where another session takes what is left
+$s = session($node);
+ask($s, q{SET nexusmem.role_limit = '8MB'});
+ask($s, q{SELECT nexusmem.cache_set('x', 'x')});
+is(sql(q{SELECT count(map_put('beside', i::text, repeat('x', 1000))) FROM generate_series(1, 6500) i}), 6500, 'most of the room is taken');
+is(ask($s, q{SELECT count(nexusmem.cache_set('k' || i, repeat('x', 500000))) FROM generate_series(1, 14) i}), 14, 'a session writes large values to a cache');
+cmp_ok(sql('SELECT sum(bytes) FROM structures'), '<', 9_000_000, 'it has seen that in time');
+close_session($s);
+sql(q{SELECT map_drop('beside'), cache_drop('default')});
+
 # each database has its own names
 $node->safe_psql('postgres', 'CREATE DATABASE other');
 sql('CREATE EXTENSION nexusmem', 'other');
