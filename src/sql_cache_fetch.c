@@ -262,9 +262,12 @@ compute(FunctionCallInfo fcinfo, NxmFlight *flight, NxmBytes name, const NxmKey 
 			if (!*outdated)
 			{
 				*stored = store(fcinfo, name, key, value, ttl);
-				*outdated = *stored == NXM_STORED && nxm_flight_outdated(flight);
-				if (*outdated)
+				/* also where it was not: an error may have come after it was stored */
+				if (*stored != NXM_THERE && nxm_flight_outdated(flight))
+				{
+					*outdated = *stored == NXM_STORED;
 					(void) nxm_cache_remove(fcinfo, name, key, false);
+				}
 			}
 		}
 		RESUME_INTERRUPTS();
