@@ -7,6 +7,7 @@
 #	ROUNDS=5	the tables take turns in each
 #	SECONDS_A_RUN=0.4
 #	THREADS=1,2,16
+#	PAGES=huge	of all tables' memory, as a server's structures have them; or small: 4 kB
 #	PLOT=		a file: an SVG plot is written there
 #
 # As root it installs what it needs of libck-dev and gnuplot-nox.
@@ -17,6 +18,7 @@ param ENTRIES 1000000
 param ROUNDS 5
 param SECONDS_A_RUN 0.4
 param THREADS 1,2,16
+param PAGES huge
 : "${PLOT:=}"
 
 need=()
@@ -46,7 +48,7 @@ echo
 echo
 "$NXM_TMP/bin/bench_growth" latency -n "$ENTRIES" -r "$ROUNDS" -p "$(nproc | awk '{ print ($1 > 8 ? 8 : $1) }')"
 echo
-"$NXM_TMP/bin/bench_map" -n "$ENTRIES" -r "$ROUNDS" -t "$SECONDS_A_RUN" -T "$THREADS" -o "$NXM_TMP/data"
+"$NXM_TMP/bin/bench_map" -n "$ENTRIES" -r "$ROUNDS" -t "$SECONDS_A_RUN" -T "$THREADS" -P "$PAGES" -o "$NXM_TMP/data"
 
 [ -n "$PLOT" ] || exit 0
 gnuplot <<GNUPLOT

@@ -4,7 +4,7 @@
  *	  distribution of keys.
  *
  *	bench_map [-n entries] [-r rounds] [-t seconds] [-o data-file]
- *			  [-T threads,...] [-b table,...]
+ *			  [-T threads,...] [-b table,...] [-P huge|small]
  *
  * Keys of 8 bytes, values of 100.  All tables are filled once; then each round
  * runs each case with one table after the other.  A write puts a new value under
@@ -12,8 +12,8 @@
  * median over the rounds; the ratio is the median of those within a round, to the
  * baseline that has the highest median.
  *
- * All memory is in pages of 4 kB, as PostgreSQL's shared memory is by default:
- * malloc's would else be in huge pages.
+ * All memory is in huge pages, as that of structures is in a server (arena_huge.c) and
+ * malloc's where it is told to; or, with -P small, all is in pages of 4 kB.
  *
  * CPU time: of all threads, for one operation; with more threads than cores it
  * tells what waiting cost, where wall time tells what was done.
@@ -39,6 +39,8 @@ static const Table *const all_tables[] = {
 #define NTABLES 5
 /* those that the target is about: ours first, then the locked ones */
 #define NLOCKED 4
+
+bool		huge_pages = true;
 
 static uint64_t nentries = 1000000;
 static int	rounds = 5;
@@ -193,6 +195,50 @@ measure(const Table *table, int nthreads, int reads, const uint32_t *drawn,
 	return (double) operations / took / 1e6;
 }
 
+/*
+ * Tells malloc, and the kernel, what pages to take.  malloc looks at its environment
+ * when the program starts, so it starts once more.
+ */
+static void
+choose_pages(char **argv)
+{
+	const char *name = "GLIBC_TUNABLES";
+	const char *value = "glibc.malloc.hugetlb=1";
+	const char *is = getenv(name);
+
+	if (!huge_pages)
+		prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+	else if (is == NULL || strstr(is, value) == NULL)
+	{
+		setenv(name, value, 1);
+		execv("/proc/self/exe", argv);
+		abort();
+	}
+}
+
+/* Prints how much memory is in huge pages. */
+static void
+tell_pages(void)
+{
+	FILE	   *file = fopen("/proc/self/smaps_rollup", "r");
+	char		line[128];
+	unsigned long kb;
+	unsigned long anonymous = 0;
+	unsigned long shared = 0;
+
+	while (file != NULL && fgets(line, sizeof(line), file) != NULL)
+	{
+		if (sscanf(line, "AnonHugePages: %lu", &kb) == 1)
+			anonymous = kb;
+		else if (sscanf(line, "ShmemPmdMapped: %lu", &kb) == 1)
+			shared = kb;
+	}
+	if (file != NULL)
+		fclose(file);
+	printf("in huge pages: %lu MB of malloc, %lu MB of nexusmem\n", anonymous / 1024,
+		   shared / 1024);
+}
+
 static void
 fill(const Table *table)
 {
@@ -200,7 +246,7 @@ fill(const Table *table)
 	NxmValue	value = {in, VALUE_LEN, NXM_TEXT};
 
 	memset(in, 'x', sizeof(in));
-	table->create(MAX_THREADS);
+	table->create();
 	table->begin(0);
 	for (uint64_t n = 0; n < nentries; n++)
 	{
@@ -211,6 +257,8 @@ fill(const Table *table)
 		table->put(0, &key, &value);
 	}
 	table->end(0);
+	if (table->settle != NULL)
+		table->settle();
 }
 
 int
@@ -226,7 +274,7 @@ main(int argc, char **argv)
 	int			missed = 0;
 	int			c;
 
-	while ((c = getopt(argc, argv, "n:r:t:o:T:b:")) != -1)
+	while ((c = getopt(argc, argv, "n:r:t:o:T:b:P:")) != -1)
 	{
 		if (c == 'n')
 			nentries = strtoull(optarg, NULL, 10);
@@ -238,12 +286,14 @@ main(int argc, char **argv)
 			threads = optarg;
 		else if (c == 'b')
 			only = optarg;
+		else if (c == 'P' && (strcmp(optarg, "huge") == 0 || strcmp(optarg, "small") == 0))
+			huge_pages = optarg[0] == 'h';
 		else if (c != 'o' || (data = fopen(optarg, "w")) == NULL)
 			return 2;
 	}
 	if (rounds < 1 || rounds > MAX_ROUNDS || nentries < 1000)
 		return 2;
-	prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+	choose_pages(argv);
 	draw_keys();
 	for (int t = 0; t < NTABLES; t++)
 	{
@@ -253,6 +303,7 @@ main(int argc, char **argv)
 		printf("%-10s %s\n", all_tables[t]->name, all_tables[t]->what);
 		fill(all_tables[t]);
 	}
+	tell_pages();
 	printf("\nmillion operations a second (CPU ns an operation), medians of %d rounds of %g s\n",
 		   rounds, seconds);
 	printf("%-8s %-6s %7s", "keys", "reads", "threads");

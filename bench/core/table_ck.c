@@ -151,9 +151,8 @@ create_shards(Shard *shards)
 }
 
 static void
-locked_create(int nthreads)
+locked_create(void)
 {
-	(void) nthreads;
 	create_shards(locked_shards);
 }
 
@@ -209,9 +208,8 @@ locked_put(int thread, const NxmKey *key, const NxmValue *value)
 }
 
 static void
-epoch_create(int nthreads)
+epoch_create(void)
 {
-	(void) nthreads;
 	ck_epoch_init(&epoch);
 	create_shards(epoch_shards);
 }
@@ -278,10 +276,10 @@ epoch_put(int thread, const NxmKey *key, const NxmValue *value)
 
 const Table ck_table = {
 	"ck", "256 ck_ht, each behind a mutex",
-	locked_create, nothing, nothing, locked_get, locked_put
+	locked_create, NULL, nothing, nothing, locked_get, locked_put
 };
 
 const Table ck_epoch_table = {
 	"ck-epoch", "256 ck_ht, writers behind mutexes, readers in ck_epoch",
-	epoch_create, epoch_begin, epoch_end, epoch_get, epoch_put
+	epoch_create, NULL, epoch_begin, epoch_end, epoch_get, epoch_put
 };

@@ -147,9 +147,8 @@ nothing(int thread)
 }
 
 static void
-mutex_create(int nthreads)
+mutex_create(void)
 {
-	(void) nthreads;
 	create_shards(mutex_shards, true);
 }
 
@@ -178,9 +177,8 @@ mutex_put(int thread, const NxmKey *key, const NxmValue *value)
 }
 
 static void
-rwlock_create(int nthreads)
+rwlock_create(void)
 {
-	(void) nthreads;
 	create_shards(rwlock_shards, false);
 }
 
@@ -210,10 +208,10 @@ rwlock_put(int thread, const NxmKey *key, const NxmValue *value)
 
 const Table mutex_table = {
 	"mutex", "256 chained tables, each behind a mutex",
-	mutex_create, nothing, nothing, mutex_get, mutex_put
+	mutex_create, NULL, nothing, nothing, mutex_get, mutex_put
 };
 
 const Table rwlock_table = {
 	"rwlock", "256 chained tables, each behind a pthread_rwlock",
-	rwlock_create, nothing, nothing, rwlock_get, rwlock_put
+	rwlock_create, NULL, nothing, nothing, rwlock_get, rwlock_put
 };

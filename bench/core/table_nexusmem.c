@@ -28,18 +28,28 @@ check(NxmResult r)
 }
 
 static void
-create(int nthreads)
+create(void)
 {
 	NxmSpace   *space = &views[MAX_THREADS].space;
 	NxmResult	r;
 
-	(void) nthreads;
 	env = env_create(MAX_THREADS + 1, 1, UINT64_C(1) << 20, sizeof(NxmMap), 128,
 					 NXM_MAX_CHUNK_PAGES);
 	map = env->test;
+	env->huge = huge_pages;
 	env_open(env, space, MAX_THREADS, 0);
 	ENV_DO(space, r, nxm_map_init(space, map));
 	check(r);
+}
+
+static void
+settle(void)
+{
+	if (huge_pages)
+	{
+		env_map_all(&views[MAX_THREADS].space);
+		(void) env_collapse(&views[MAX_THREADS].space);
+	}
 }
 
 static void
@@ -77,5 +87,5 @@ put(int thread, const NxmKey *key, const NxmValue *value)
 }
 
 const Table nexusmem_table = {
-	"nexusmem", "the map of src/core", create, begin, end, get, put
+	"nexusmem", "the map of src/core", create, settle, begin, end, get, put
 };

@@ -14,14 +14,18 @@ typedef struct Table
 {
 	const char *name;
 	const char *what;
-	/* n: entries that there will be, not told to the table beforehand */
-	void		(*create) (int nthreads);
+	void		(*create) (void);
+	/* once it is filled; NULL: nothing to do */
+	void		(*settle) (void);
 	/* before and after a thread's operations */
 	void		(*begin) (int thread);
 	void		(*end) (int thread);
 	bool		(*get) (int thread, const NxmKey *key, NxmBuffer *buffer);
 	void		(*put) (int thread, const NxmKey *key, const NxmValue *value);
 } Table;
+
+/* Is memory to be in huge pages?  Set before tables are created. */
+extern bool huge_pages;
 
 extern const Table nexusmem_table;
 extern const Table mutex_table;

@@ -20,6 +20,11 @@
 #define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
+#define HUGE_BYTES ((size_t) 2 << 20)
 
 /* A chunk's place in its file: as far apart as the largest is long. */
 #define CHUNK_AT(n) ((off_t) (n) << 31)
@@ -38,12 +43,23 @@ static void *
 map(Env *env, int fd, size_t size, off_t offset)
 {
 	void	   *hint = NULL;
+	int			flags = MAP_SHARED;
 	void	   *p;
 
-	if (env->scattered)
+	if (env->huge && size >= HUGE_BYTES)
+	{
+		/* of as much room as has an aligned place for it; the rest costs nothing */
+		p = mmap(NULL, size + HUGE_BYTES, PROT_NONE,
+				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (p == MAP_FAILED)
+			die("mmap");
+		hint = (char *) p + (HUGE_BYTES - (uintptr_t) p % HUGE_BYTES) % HUGE_BYTES;
+		flags |= MAP_FIXED;
+	}
+	else if (env->scattered)
 		hint = (void *) (uintptr_t) (UINT64_C(0x100000000000) +
 									 (env_random(&env->random) >> 24) / 65536 * 65536);
-	p = mmap(hint, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
+	p = mmap(hint, size, PROT_READ | PROT_WRITE, flags, fd, offset);
 	if (p == MAP_FAILED)
 		die("mmap");
 	return p;
@@ -192,6 +208,23 @@ env_populate(NxmSpace *space)
 			madvise(space->base[i],
 					(size_t) nxm_load(&space->shared->chunks[i].bump) * NXM_PAGE_SIZE,
 					MADV_POPULATE_READ);
+}
+
+uint64_t
+env_collapse(NxmSpace *space)
+{
+	uint64_t	bytes = 0;
+
+	for (int i = 0; i < NXM_MAX_CHUNKS; i++)
+	{
+		size_t		used = space->base[i] == NULL ? 0 :
+			(size_t) nxm_load(&space->shared->chunks[i].bump) * NXM_PAGE_SIZE;
+
+		for (size_t at = 0; at + HUGE_BYTES <= used; at += HUGE_BYTES)
+			if (madvise(space->base[i] + at, HUGE_BYTES, MADV_COLLAPSE) == 0)
+				bytes += HUGE_BYTES;
+	}
+	return bytes;
 }
 
 void

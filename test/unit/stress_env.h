@@ -44,6 +44,7 @@ typedef struct Env
 	int			world_fd;
 	int			chunk_fd;
 	bool		scattered;		/* map at random addresses */
+	bool		huge;			/* map where huge pages can be mapped */
 	uint64_t	random;
 	char	   *chunks[NXM_MAX_CHUNKS]; /* of this process; under `lock` */
 	size_t		chunk_bytes[NXM_MAX_CHUNKS];
@@ -94,6 +95,13 @@ extern void env_must(NxmResult r);
 extern void env_map_all(NxmSpace *space);
 /* Fills this process's page tables with what is used of the mapped chunks. */
 extern void env_populate(NxmSpace *space);
+
+/*
+ * Puts what is used of the mapped chunks into huge pages of 2 MB, as the server's memory
+ * worker does, if env->huge was set before there were chunks; and the rest stays as it
+ * is.  Returns bytes.
+ */
+extern uint64_t env_collapse(NxmSpace *space);
 
 /* Bytes of memory behind the chunks, asked of the kernel. */
 extern uint64_t env_memory(Env *env);
