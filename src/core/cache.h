@@ -102,10 +102,10 @@
  * writers, for a cache that loses most of them anyway.)
  *
  * Space of an item of 7 + 100 bytes, 1,000,000 of them in an empty cache: 4 of its
- * header, 1 of rounding, 11.0 of the index, 2.2 of the ghosts, 0.6 of page
+ * header, 1 of rounding, 11.0 of the index, 2.1 of the ghosts, 0.6 of page
  * descriptors, 0.3 of what is not full yet: 19.0 bytes, and as many after all of them
  * have been written over.  With deadlines it is 19.2.  In a cache that evicts as many
- * take 20.1 each: 99 % of its segments lives, and its index has 10.6, being fuller.
+ * take 20.0 each: 99 % of its segments lives, and its index has 10.6, being fuller.
  *
  * Deadlines.  Segments with deadlines hold items of like time to live and like
  * deadline: TTLs of 2^e to 2^(e+1) microseconds beyond 2^21, deadlines in one window

@@ -19,10 +19,11 @@
  * of several inserts of the key takes it.
  *
  * Up to a page the table is one object, then an object with the references of its
- * pages.  That of small has as many entries as the partition, that of main a tenth;
- * when that has changed by a quarter another table, empty, takes its place.  So it is while the cache fills for
- * the first time, when nothing has been evicted, and seldom later.  It is retired by
- * the epoch.  2.2 bytes an entry; one in 130 keys that were not evicted is taken for
+ * pages.  That of small has entries for fifteen of sixteen of the partition's, that of
+ * main for a tenth; when that has changed by a quarter another table, empty, takes its
+ * place.  So it is while the cache fills for the first time, when nothing has been
+ * evicted, and seldom later.  It is retired by the epoch.  2.1 bytes an entry of the
+ * partition; one in 130 keys that were not evicted is taken for
  * one that was, which costs a place in main.
  *
  * Orders.  An entry is no more than a hint; it is read relaxed, and written by CAS.
@@ -40,7 +41,12 @@
 #define GOOD_TIMES(ghost)	((ghost)->time_bits == 4 ? UINT64_C(12) : UINT64_C(2))
 /* Bits of its fingerprint. */
 #define PRINT_BITS(ghost)	(16 - (ghost)->time_bits)
-/* The ghost of main has entries for one in so many of the partition's. */
+/*
+ * The ghost of small lacks entries for one in so many of the partition's: on traces
+ * nothing is lost by that, and 0.3 points of hits where it is one in eight.
+ */
+#define SMALL_LACKS			16
+/* The ghost of main has entries for one in so many. */
 #define MAIN_SHARE			10
 
 #define GHOST_LINES(g)		((g) >> NXM_REF_BITS)
@@ -358,7 +364,8 @@ nxm_ghost_fit(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 {
 	uint64_t	entries = nxm_map_entries(&part->index);
 
-	fit(view, cache, part, &part->ghost[KIND_SMALL], entries / LINE_ENTRIES);
+	fit(view, cache, part, &part->ghost[KIND_SMALL],
+		(entries - entries / SMALL_LACKS) / LINE_ENTRIES);
 	fit(view, cache, part, &part->ghost[KIND_MAIN], entries / MAIN_SHARE / LINE_ENTRIES);
 }
 
