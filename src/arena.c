@@ -394,13 +394,21 @@ put_limits_into_force(NxmAnchor *a, TimestampTz as_of, bool wait)
 	nxm_end_operation();
 }
 
-/* Takes over what is new of this process's home, and has it there. */
+/*
+ * Takes over what is new of this process's home, and has it there.  The word tells where
+ * that is, which the scheduler follows at the next statement only: by then the word would
+ * have been seen.
+ */
 static void
 see_home(void)
 {
+	NxmHome		home = nxm_home == NULL ? 0 : pg_atomic_read_u64(nxm_home);
+
 	nxm_borrowing = false;
-	nxm_seen_home = nxm_home == NULL ? 0 : pg_atomic_read_u64(nxm_home);
-	my_node = nxm_space_node_of(nxm_scheduler_my_node());
+	nxm_seen_home = home;
+	my_node = nxm_space_node_of(NXM_HOME_PID(home) == MyProcPid &&
+								NXM_HOME_NODE(home) >= 0 ?
+								NXM_HOME_NODE(home) : nxm_scheduler_my_node());
 	if (attached)
 		my_space.local->node = (uint32) my_node;
 }

@@ -96,6 +96,19 @@ is(q1("SELECT nexusmem.pin_backend($a->{pid}, $to)"), 't', 'pin_backend');
 is(q1("SELECT b.node = $to AND b.cpus_allowed = n.cpus AND b.reason = 'pin_backend' FROM nexusmem.backends b, nexusmem.nodes n WHERE b.pid = $a->{pid} AND n.node = $to"),
 	't', 'takes effect at once');
 is(ask($a, 'SELECT nexusmem.my_node()'), $to, 'and the session knows at its next statement');
+# in the middle of a statement that uses structures before and after
+my $b = session($node);
+ask($b, 'SELECT pg_advisory_lock(1)');
+send_query($a, q{SELECT nexusmem.cache_get('k'), pg_advisory_lock_shared(1), nexusmem.cache_get('k')});
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND pid = $a->{pid}"),
+	'a statement that waits');
+is(q1("SELECT nexusmem.pin_backend($a->{pid}, $was)"), 't', 'pin_backend in its middle');
+ask($b, 'SELECT pg_advisory_unlock(1)');
+close_session($b);
+is(answer($a), '||', 'it goes on');
+is(ask($a, q{SELECT nexusmem.map_put('new', 'k', 'v'); SELECT node FROM nexusmem.structures WHERE name = 'new'}), "t\n$was",
+	'what the session makes next lies on the new node');
+ask($a, q{SELECT nexusmem.map_drop('new')});
 is(q1("SELECT nexusmem.unpin_backend($a->{pid})"), 't', 'unpin_backend');
 is(q1("SELECT nexusmem.unpin_backend($a->{pid})"), 'f', 'nothing to unpin a second time');
 ask($a, 'SELECT 1');
