@@ -187,7 +187,8 @@ static void
 put_entry(Reader *reader, NxmSite *site, const Entry *entry)
 {
 	NxmSpace   *space = reader->space;
-	NxmCacheView *view = nxm_cache_view();
+	/* not for the others: it has this process in the memory of a new home */
+	NxmCacheView *view = site->kind == NXM_KIND_CACHE ? nxm_cache_view() : NULL;
 	NxmKey		key;
 	NxmResult	r;
 
@@ -431,7 +432,6 @@ try_object(Reader *reader, uint32 dropped)
 {
 	NxmSite    *site = palloc0(sizeof(NxmSite));
 	char	   *name = palloc0(NXM_MAX_NAME + 1);
-	uint32		node = reader->space->local->node;
 	volatile bool ok = false;
 
 	PG_TRY();
@@ -443,7 +443,7 @@ try_object(Reader *reader, uint32 dropped)
 	{
 		ErrorData  *error;
 
-		reader->space->local->node = node;
+		reader->space->local->node = (uint32) nxm_memory_node();
 		MemoryContextSwitchTo(reader->context);
 		error = CopyErrorData();
 		if (!is_about_structure(error->sqlerrcode))
@@ -463,7 +463,8 @@ try_object(Reader *reader, uint32 dropped)
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
-	reader->space->local->node = node;
+	/* this process's, which may have been moved meanwhile */
+	reader->space->local->node = (uint32) nxm_memory_node();
 	pfree(site);
 	pfree(name);
 	return ok;

@@ -462,10 +462,12 @@ $node->start;
 is(q1('SELECT count(*) FROM nexusmem.structures'), '0', 'the next start is empty');
 is(q1(q{SELECT prepare(); SELECT others(1)}), "\n", 'and usable');
 
-# A load that is cancelled between two structures: the next one has all of the room.
+# A load that is cancelled between two structures, of one node: the next one has all of the
+# room. Its process is moved there, which does not move what it loads.
 $node->append_conf('postgresql.conf', 'nexusmem.memory_limit = 8MB');
 q1('SELECT drop_all()');
-q1(q{SELECT count(nexusmem.map_put(m, k::text, repeat('x', 1000))) FROM unnest(ARRAY['one', 'two']) m, generate_series(1, 3000) k});
+q1(q{SELECT nexusmem.pin_backend(pg_backend_pid(), 0);
+	SELECT count(nexusmem.map_put(m, k::text, repeat('x', 1000))) FROM unnest(ARRAY['one', 'two']) m, generate_series(1, 3000) k});
 $node->stop;
 # without the worker the first user loads
 $node->append_conf('postgresql.conf', 'max_worker_processes = 0');
@@ -475,7 +477,13 @@ $client = stop_at('loaded', q{SELECT nexusmem.map_size('one')});
 kill 'INT', $client->{pid};
 kill 'CONT', $client->{pid};
 like(answer($client), qr/canceling statement due to user request/, 'loaded: the load is cancelled');
-is(q1(q{SELECT string_agg(name || ' ' || entries, ',' ORDER BY name) FROM nexusmem.structures}), 'one 3000,two 3000', 'the next one loads all');
+close_session($client);
+$client = stop_at('loaded', q{SELECT nexusmem.map_size('one')});
+is(q1("SELECT nexusmem.pin_backend($client->{pid}, 1)"), 't', 'loaded: the next one is moved to the other node');
+kill 'CONT', $client->{pid};
+is(answer($client), '3000', 'and goes on');
+is(q1(q{SELECT string_agg(name || ' ' || entries, ',' ORDER BY name) FROM nexusmem.structures}), 'one 3000,two 3000', 'it loads all');
+is(q1(q{SELECT string_agg(node::text, ',') FROM nexusmem.node_memory WHERE owner = 'structures' AND used_bytes > 1000000}), '0', 'onto the node where it was');
 unlike(server_log($node, $from), qr/not loaded/, 'without a warning');
 close_session($client);
 
