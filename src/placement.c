@@ -484,14 +484,19 @@ taking_turns(size_t unit)
 	return part;
 }
 
-/* The unit of interleaved memory that the kernel may not have in huge pages. */
+/*
+ * The unit of interleaved memory that the kernel may not have in huge pages.  Small
+ * ones that lie one unit apart take turns as well where the number of memories is odd, so
+ * the units alone tell nothing.  Of huge ones a run of small pages is on one memory.
+ */
 static void
 choose_unit(void)
 {
 	size_t		unit = result.unit;
 	double		by_unit = taking_turns(unit);
+	double		by_page = taking_turns(result.page_size);
 
-	if (by_unit == 1 || taking_turns(result.page_size) <= by_unit)
+	if (by_page < by_unit || by_page == 0)
 		result.unit = unit;
 }
 
