@@ -33,7 +33,8 @@
  * CPU of it that comes or goes, sets the affinity of all that are in it; and any
  * kernel gives a process up whose CPUs have all gone.  So our worker looks at a
  * share of the processes in each pass, and pins those again that it finds on
- * other CPUs than their node's.
+ * other CPUs than their node's; under a new word, since one that could not be pinned
+ * has set no memory policy.
  *
  * What is given back on unpinning: the memory policy that the process had, and
  * the affinity that the postmaster has, for that is what it was started with.
@@ -105,6 +106,7 @@ static NxmSlot *my_slot = NULL;
 static bool settings_changed = true;	/* since the last look at them */
 static NxmHome seen_home = 0;	/* word last acted on */
 static int	applied_node = -1;	/* node whose CPUs and memory are in force */
+static bool pin_failed = false; /* they are not, the CPUs were refused */
 static bool policy_saved = false;
 static NxmMemPolicy saved_policy;
 
@@ -330,6 +332,7 @@ apply_home(NxmHome home)
 	int			node = NXM_HOME_NODE(home);
 
 	seen_home = home;
+	pin_failed = false;
 	if (node < 0)
 	{
 		/* even if we never pinned ourselves: our worker may have, before */
@@ -342,8 +345,12 @@ apply_home(NxmHome home)
 		/* memory there would be remote for a process that runs elsewhere */
 		if (set_affinity(MyProcPid, node) == 0)
 			prefer_memory(node);
-		else if (policy_saved)
-			(void) nxm_seam_set_policy(&saved_policy);
+		else
+		{
+			pin_failed = true;
+			if (policy_saved)
+				(void) nxm_seam_set_policy(&saved_policy);
+		}
 	}
 	applied_node = node;
 }
@@ -535,7 +542,7 @@ place_backend(void)
 		home = set_home(my_slot, MyProcPid, reserve_by_policy(NXM_HOME_POLICY),
 						NXM_HOME_POLICY);
 
-	if (NXM_HOME_NODE(home) == applied_node &&
+	if (NXM_HOME_NODE(home) == applied_node && !pin_failed &&
 		NXM_HOME_SERIAL(home) == (uint16) (NXM_HOME_SERIAL(seen_home) + 1))
 		seen_home = home;		/* only the reason is new */
 	else
@@ -631,7 +638,15 @@ renew_pin(NxmSlot *slot)
 		return;
 	if (nxm_cpuset_count(&cpus) == 0 ||
 		!nxm_cpuset_within(&cpus, &topo->node[node].cpus))
+	{
+		NxmHome		new = make_home(NXM_HOME_PID(home),
+									NXM_HOME_SERIAL(home) + 1, node,
+									NXM_HOME_REASON(home));
+
+		if (pg_atomic_compare_exchange_u64(&slot->home, &home, new))
+			home = new;
 		apply_home_of(slot, home);
+	}
 	else
 		note_result(&shared->load[node].affinity_errno, NXM_CALL_SETAFFINITY,
 					"pin processes to nodes", 0);

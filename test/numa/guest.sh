@@ -565,6 +565,8 @@ nexusmem.shared_buffers_placement = interleave" || return
 	echo 1 >/sys/devices/system/cpu/cpu3/online
 	session watch
 	like "$(wait_for "SELECT cpus_allowed = '3' FROM nexusmem.backends WHERE pid = $(tell b "SELECT pg_backend_pid()")")" "^t$" "online again: it is pinned within seconds"
+	tell b "SELECT 1" >/dev/null
+	like "$(grep -c "prefer:3\|prefer=static:3" "/proc/$(tell b "SELECT pg_backend_pid()")/numa_maps")" '^[1-9]' "and at its next statement it prefers memory there"
 	close_session watch
 	like "$(status topology)" "^active" "status: topology again"
 	like "$(q "SELECT nexusmem.pin_backend($pid, 3)")" "^t$" "pin_backend pins, too"
