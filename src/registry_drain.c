@@ -157,11 +157,16 @@ drain_all_cleared(void)
 {
 	bool		more = false;
 
-	if (nxm_exchange(&nxm_registry_anchor->cleared, 0) == 0)
+	if (nxm_load(&nxm_registry_anchor->cleared) == 0)
 		return false;
-	/* an error, or the end of this process, leaves the rest to others */
+	/*
+	 * An error, or the end of this process, leaves the rest to others: from before it
+	 * takes the note, for a signal may end a background worker anywhere.  One note too
+	 * many has them look in vain.
+	 */
 	PG_ENSURE_ERROR_CLEANUP(note_clear_again, (Datum) 0);
-	nxm_registry_scan(drain_cleared, &more);
+	if (nxm_exchange(&nxm_registry_anchor->cleared, 0) != 0)
+		nxm_registry_scan(drain_cleared, &more);
 	PG_END_ENSURE_ERROR_CLEANUP(note_clear_again, (Datum) 0);
 	return more;
 }
