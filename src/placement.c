@@ -485,9 +485,11 @@ taking_turns(size_t unit)
 }
 
 /*
- * The unit of interleaved memory that the kernel may not have in huge pages.  Small
- * ones that lie one unit apart take turns as well where the number of memories is odd, so
- * the units alone tell nothing.  Of huge ones a run of small pages is on one memory.
+ * The unit of interleaved memory that the kernel may not have in huge pages.  Where the
+ * number of memories is odd, small pages that lie one unit apart take turns as well: so
+ * units that do tell nothing.  Of a run of small pages in a huge one, which are all on one
+ * memory, the first alone counts; where more than half of them are in huge ones, fewer
+ * than half of the others do.
  */
 static void
 choose_unit(void)
@@ -496,7 +498,8 @@ choose_unit(void)
 	double		by_unit = taking_turns(unit);
 	double		by_page = taking_turns(result.page_size);
 
-	if (by_page < by_unit || by_page == 0)
+	if (by_page == 0 ||
+		(by_page < by_unit && by_page < (1 + 1.0 / result.nodes) / 2))
 		result.unit = unit;
 }
 
