@@ -533,6 +533,7 @@ void
 nxm_placement_apply(void)
 {
 	const NxmTopology *topo = nxm_topology();
+	size_t		unit;
 	bool		huge;
 
 	memset(&result, 0, sizeof(result));
@@ -551,7 +552,12 @@ nxm_placement_apply(void)
 	if (result.wanted == NXM_PLACE_PARTITION)
 		lay_out_stripes();
 
+	/* a policy to interleave needs no unit, and the edges may be in small pages */
+	unit = result.unit;
+	if (result.wanted == NXM_PLACE_INTERLEAVE)
+		result.unit = result.page_size;
 	run_children(huge);
+	result.unit = unit;
 	if (result.refused == 0 && result.child_signal == 0)
 	{
 		bool		descriptors = result.with_descriptors;

@@ -645,7 +645,10 @@ renew_pin(NxmSlot *slot)
 
 		if (pg_atomic_compare_exchange_u64(&slot->home, &home, new))
 			home = new;
-		apply_home_of(slot, home);
+		if (NXM_HOME_PID(home) == MyProcPid)
+			apply_home(home);
+		else
+			apply_home_of(slot, home);
 	}
 	else
 		note_result(&shared->load[node].affinity_errno, NXM_CALL_SETAFFINITY,

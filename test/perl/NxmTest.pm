@@ -13,10 +13,10 @@ our @EXPORT = qw(session ask send_query answer close_session evict on_disk serve
 	$nested_loops $parallel_plans needs_shm may_mount start_in_small_shm
 	clock_to_set wait_until workers_run reads_ahead);
 
-# Settings that leave the planner nested loops over index scans.
 # make -i, which runs the tests, would have each make that they run go on after errors
 delete @ENV{qw(MAKEFLAGS MFLAGS MAKELEVEL)};
 
+# Settings that leave the planner nested loops over index scans.
 our $nested_loops = q{
 max_parallel_workers_per_gather = 0
 enable_seqscan = off
