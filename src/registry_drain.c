@@ -223,8 +223,11 @@ drain_some(bool wait)
 				nxm_store_relaxed(&object->draining, 0);
 			nxm_leave(space);
 			LWLockRelease(lock);
-			/* each of the last items may keep a page: none for later */
-			if (result == NXM_ABSENT)
+			/*
+			 * Each of the last items may keep a page: none for later.  Who drains for
+			 * room may go no further, and others do not free what it has.
+			 */
+			if (result == NXM_ABSENT || !wait)
 			{
 				nxm_flush(space);
 				nxm_give_back(space);
