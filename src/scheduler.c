@@ -379,6 +379,16 @@ apply_home_of(NxmSlot *slot, NxmHome home)
 	} while (home != done);
 }
 
+/* Does what the new word of a slot says, which may be this process's own. */
+static void
+apply_home_in(NxmSlot *slot, NxmHome home)
+{
+	if (NXM_HOME_PID(home) == MyProcPid)
+		apply_home(home);
+	else
+		apply_home_of(slot, home);
+}
+
 /*
  * Makes node (already reserved under reason; -1: none) the home of pid.
  * Returns the new word.
@@ -645,10 +655,7 @@ renew_pin(NxmSlot *slot)
 
 		if (pg_atomic_compare_exchange_u64(&slot->home, &home, new))
 			home = new;
-		if (NXM_HOME_PID(home) == MyProcPid)
-			apply_home(home);
-		else
-			apply_home_of(slot, home);
+		apply_home_in(slot, home);
 	}
 	else
 		note_result(&shared->load[node].affinity_errno, NXM_CALL_SETAFFINITY,
@@ -705,11 +712,7 @@ nxm_scheduler_background_pass(void)
 		node = reserve_least_loaded(NXM_HOME_AFFINITY, -1);
 		if (node < 0)
 			continue;
-		home = set_home(slot, pid, node, NXM_HOME_AFFINITY);
-		if (pid == MyProcPid)
-			apply_home(home);
-		else
-			apply_home_of(slot, home);
+		apply_home_in(slot, set_home(slot, pid, node, NXM_HOME_AFFINITY));
 		placed++;
 	}
 	return placed;
@@ -837,10 +840,7 @@ nxm_scheduler_rebalance(void)
 				continue;
 			}
 			pg_atomic_fetch_sub_u32(load_of(from, NXM_HOME_POLICY), 1);
-			if (NXM_HOME_PID(new) == MyProcPid)
-				apply_home(new);
-			else
-				apply_home_of(slot, new);
+			apply_home_in(slot, new);
 			moved++;
 		}
 	}
