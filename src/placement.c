@@ -492,15 +492,14 @@ taking_turns(size_t unit)
  * than half of the others do.
  */
 static void
-choose_unit(void)
+choose_unit(size_t huge_unit)
 {
-	size_t		unit = result.unit;
-	double		by_unit = taking_turns(unit);
+	double		by_unit = taking_turns(huge_unit);
 	double		by_page = taking_turns(result.page_size);
 
 	if (by_page == 0 ||
 		(by_page < by_unit && by_page < (1 + 1.0 / result.nodes) / 2))
-		result.unit = unit;
+		result.unit = huge_unit;
 }
 
 /* Decides on stripes, see the head of this file. */
@@ -540,7 +539,9 @@ nxm_placement_apply(void)
 	result.wanted = shared_buffers_placement;
 	result.page_size = Max(nxm_seam_page_size(BufferBlocks),
 						   (size_t) sysconf(_SC_PAGESIZE));
-	result.unit = Max(result.page_size, nxm_seam_shared_huge_page_size());
+	unit = Max(result.page_size, nxm_seam_shared_huge_page_size());
+	/* a policy to interleave needs none, and the edges may be in small pages */
+	result.unit = result.wanted == NXM_PLACE_INTERLEAVE ? result.page_size : unit;
 	if (result.wanted == NXM_PLACE_DEFAULT)
 		return;
 
@@ -552,12 +553,7 @@ nxm_placement_apply(void)
 	if (result.wanted == NXM_PLACE_PARTITION)
 		lay_out_stripes();
 
-	/* a policy to interleave needs no unit, and the edges may be in small pages */
-	unit = result.unit;
-	if (result.wanted == NXM_PLACE_INTERLEAVE)
-		result.unit = result.page_size;
 	run_children(huge);
-	result.unit = unit;
 	if (result.refused == 0 && result.child_signal == 0)
 	{
 		bool		descriptors = result.with_descriptors;
@@ -566,8 +562,8 @@ nxm_placement_apply(void)
 		if (result.wanted == NXM_PLACE_INTERLEAVE)
 		{
 			descriptors = true;
-			if (result.unit > result.page_size)
-				choose_unit();
+			if (unit > result.page_size)
+				choose_unit(unit);
 		}
 		if (descriptors)
 			move_descriptors();
