@@ -48,7 +48,7 @@ settle(void)
 	if (huge_pages)
 	{
 		env_map_all(&views[MAX_THREADS].space);
-		(void) env_collapse(&views[MAX_THREADS].space);
+		env_collapse(&views[MAX_THREADS].space);
 	}
 }
 

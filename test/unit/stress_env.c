@@ -210,21 +210,18 @@ env_populate(NxmSpace *space)
 					MADV_POPULATE_READ);
 }
 
-uint64_t
+void
 env_collapse(NxmSpace *space)
 {
-	uint64_t	bytes = 0;
-
 	for (int i = 0; i < NXM_MAX_CHUNKS; i++)
 	{
 		size_t		used = space->base[i] == NULL ? 0 :
 			(size_t) nxm_load(&space->shared->chunks[i].bump) * NXM_PAGE_SIZE;
 
+		/* a range that is refused stays as it is */
 		for (size_t at = 0; at + HUGE_BYTES <= used; at += HUGE_BYTES)
-			if (madvise(space->base[i] + at, HUGE_BYTES, MADV_COLLAPSE) == 0)
-				bytes += HUGE_BYTES;
+			(void) madvise(space->base[i] + at, HUGE_BYTES, MADV_COLLAPSE);
 	}
-	return bytes;
 }
 
 void

@@ -98,10 +98,9 @@ extern void env_populate(NxmSpace *space);
 
 /*
  * Puts what is used of the mapped chunks into huge pages of 2 MB, as the server's memory
- * worker does, if env->huge was set before there were chunks; and the rest stays as it
- * is.  Returns bytes.
+ * worker does, if env->huge was set before there were chunks.
  */
-extern uint64_t env_collapse(NxmSpace *space);
+extern void env_collapse(NxmSpace *space);
 
 /* Bytes of memory behind the chunks, asked of the kernel. */
 extern uint64_t env_memory(Env *env);
