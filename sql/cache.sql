@@ -109,6 +109,11 @@ SELECT count(cache_set('big' || i, repeat('x', 100000), NULL, 'small')) FROM gen
 SELECT bytes + overhead_bytes <= 1100000 AS bounded, cache_get('big50', 'small') = repeat('x', 100000) AS newest FROM stat_cache WHERE cache = 'small';
 SELECT cache_add('big', repeat('x', 1048576), NULL, 'small'), cache_mset(ARRAY['big', 'tiny'], ARRAY[repeat('x', 1048576), 't'], NULL, 'small');
 SELECT cache_drop('small'), cache_drop('made'), cache_drop('plain');
+-- values longer than a quarter of a page take about as much as they are
+SELECT cache_create('parts', 4000000);
+SELECT count(cache_set('k' || i, repeat('x', 17000), NULL, 'parts')) FROM generate_series(1, 300) AS i;
+SELECT bytes + overhead_bytes <= 4200000 AS bounded, entries > 100 AS packed FROM stat_cache WHERE cache = 'parts';
+SELECT cache_drop('parts');
 
 -- not transactional
 BEGIN;

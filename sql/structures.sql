@@ -71,6 +71,17 @@ SELECT map_put('l', repeat('k', 1024), repeat('v', n)) AS new, length(map_get('l
 FROM unnest('{0,1,1000,1023,1024,1025,2000,8000,16000,17000,65536,100000,1048575,1048576}'::int[]) AS n;
 SELECT map_get('l', repeat('k', 1023)), map_size('l'), md5(map_get('l', repeat('k', 1024))) = md5(repeat('v', 1048576)) AS same;
 SELECT length(value) FROM map_entries('l');
+-- long ones lie in pieces, which take about as much as they hold
+CREATE TEMP TABLE structures_pieces AS
+SELECT n, substr((SELECT string_agg(md5(i::text), '') FROM generate_series(1, 4096) AS i), 131072 - n + 1) AS v
+FROM unnest('{16367,16368,16369,16376,16384,16385,20000,32768,32769,61440,61441,65535,65536,65537,81920,81921,126976,126977,131072}'::int[]) AS n;
+SELECT count(map_put('pieces', n::text, v)) FROM structures_pieces;
+SELECT n AS other FROM structures_pieces WHERE map_get('pieces', n::text) IS DISTINCT FROM v;
+SELECT count(*) AS same FROM structures_pieces WHERE map_put_if('pieces', n::text, v, 'x');
+SELECT count(map_put('pieces', n::text, substr(v, 1, 17000))) FROM structures_pieces WHERE n > 17000;
+SELECT bytes < entries * 20000 AS packed FROM structures WHERE name = 'pieces';
+SELECT map_drop('pieces');
+DROP TABLE structures_pieces;
 -- toasted, compressed and short arguments
 CREATE TABLE structures_values (id int, t text, b bytea, j jsonb);
 ALTER TABLE structures_values ALTER t SET STORAGE EXTERNAL;

@@ -18,7 +18,7 @@
 
 /* Bumped with every change of what is in the anchor or in a space, or of nxm_hash(). */
 #ifndef NXM_LAYOUT_VERSION		/* a test raises it */
-#define NXM_LAYOUT_VERSION 12
+#define NXM_LAYOUT_VERSION 13
 #endif
 
 /* Words that count what happens to keys of caches: see single_flight.c. */

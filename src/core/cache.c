@@ -212,7 +212,7 @@ typedef struct Write
 	uint32_t	stored;			/* units; 0: nothing was */
 } Write;
 
-/* Pages for a value elsewhere; what is less than one the space takes from where others are. */
+/* Pages for a value elsewhere, whose last part most often finds place beside those of others. */
 static uint64_t
 pages_beside(size_t len)
 {

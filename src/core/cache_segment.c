@@ -135,8 +135,8 @@ fullness(const NxmCacheSegment *segment, uint64_t word, uint32_t part)
 }
 
 /*
- * That of a window's cell; 0: there is none that is open.  Of values elsewhere, that take
- * a page each at least, a quarter: segments with one or two alone waste too much.
+ * That of a window's cell; 0: there is none that is open.  Of what values take elsewhere a
+ * quarter, as if each had little: segments with one or two long ones alone waste too much.
  */
 static uint32_t
 used_of_cell(NxmSpace *space, uint64_t c)

@@ -11,20 +11,13 @@ pieces_offset(uint64_t header)
 	return (nxm_item_value_offset(header) + 7) & ~(size_t) 7;
 }
 
-static inline size_t
-piece_len(uint32_t len, uint32_t i)
-{
-	size_t		left = len - (size_t) i * NXM_PAGE_SIZE;
-
-	return left < NXM_PAGE_SIZE ? left : NXM_PAGE_SIZE;
-}
-
 NxmResult
 nxm_item_new_big(NxmSpace *space, const NxmKey *key, const NxmValue *value,
 				 uint64_t header, NxmRef *ref)
 {
 	size_t		offset = nxm_item_value_offset(header);
 	uint32_t	npieces = nxm_item_piece_count(value->len);
+	size_t		done = 0;
 	NxmItem    *item;
 	uint64_t   *pieces;
 
@@ -42,8 +35,8 @@ nxm_item_new_big(NxmSpace *space, const NxmKey *key, const NxmValue *value,
 	pieces = (uint64_t *) ((char *) item + pieces_offset(header));
 	for (uint32_t i = 0; i < npieces; i++)
 	{
-		size_t		len = piece_len(value->len, i);
-		NxmRef		piece = nxm_alloc(space, len);
+		size_t		len = nxm_item_piece_len(value->len - done);
+		NxmRef		piece = nxm_alloc(space, nxm_item_piece_bytes(len));
 
 		if (piece == 0)
 		{
@@ -55,8 +48,8 @@ nxm_item_new_big(NxmSpace *space, const NxmKey *key, const NxmValue *value,
 			return why;
 		}
 		NXM_SET(pieces[i], piece);
-		nxm_copy_in(nxm_at(space, piece), value->data + (size_t) i * NXM_PAGE_SIZE,
-					len);
+		nxm_copy_in(nxm_at(space, piece), value->data + done, len);
+		done += len;
 	}
 	return NXM_OK;
 }
@@ -101,18 +94,20 @@ NxmResult
 nxm_item_copy_pieces(NxmSpace *space, const NxmItem *item, NxmBuffer *buffer)
 {
 	uint64_t	header = NXM_GET(item->header);
-	uint32_t	len = NXM_ITEM_LEN(header);
 	const uint64_t *pieces;
+	size_t		done = 0;
 
 	pieces = (const uint64_t *) ((const char *) item + pieces_offset(header));
-	for (uint32_t i = 0; i < nxm_item_piece_count(len); i++)
+	while (done < NXM_ITEM_LEN(header))
 	{
-		const void *piece = nxm_at(space, NXM_GET(pieces[i]));
+		const void *piece = nxm_at(space, NXM_GET(*pieces));
+		size_t		len = nxm_item_piece_len(NXM_ITEM_LEN(header) - done);
 
 		if (piece == NULL)
 			return NXM_NEED_CHUNK;
-		nxm_copy_out(buffer->data + (size_t) i * NXM_PAGE_SIZE, piece,
-					 piece_len(len, i));
+		nxm_copy_out(buffer->data + done, piece, len);
+		done += len;
+		pieces++;
 	}
 	return NXM_OK;
 }
@@ -122,6 +117,7 @@ nxm_item_compare(NxmSpace *space, const NxmItem *item, const NxmValue *value)
 {
 	uint64_t	header = NXM_GET(item->header);
 	const uint64_t *pieces;
+	size_t		done = 0;
 
 	if (NXM_ITEM_LEN(header) != value->len || NXM_ITEM_TYPE(header) != value->type)
 		return NXM_MISMATCH;
@@ -133,16 +129,18 @@ nxm_item_compare(NxmSpace *space, const NxmItem *item, const NxmValue *value)
 		return memcmp(data, value->data, value->len) == 0 ? NXM_OK : NXM_MISMATCH;
 	}
 	pieces = (const uint64_t *) ((const char *) item + pieces_offset(header));
-	for (uint32_t i = 0; i < nxm_item_piece_count(value->len); i++)
+	while (done < value->len)
 	{
-		const void *piece = nxm_at(space, NXM_GET(pieces[i]));
-		size_t		len = piece_len(value->len, i);
+		const void *piece = nxm_at(space, NXM_GET(*pieces));
+		size_t		len = nxm_item_piece_len(value->len - done);
 
 		if (piece == NULL)
 			return NXM_NEED_CHUNK;
 		NXM_READS(piece, len);
-		if (memcmp(piece, value->data + (size_t) i * NXM_PAGE_SIZE, len) != 0)
+		if (memcmp(piece, value->data + done, len) != 0)
 			return NXM_MISMATCH;
+		done += len;
+		pieces++;
 	}
 	return NXM_OK;
 }
@@ -150,10 +148,15 @@ nxm_item_compare(NxmSpace *space, const NxmItem *item, const NxmValue *value)
 size_t
 nxm_item_big_bytes(uint64_t header)
 {
-	uint32_t	len = NXM_ITEM_LEN(header);
 	size_t		bytes = nxm_object_size(nxm_item_head_bytes(header));
+	size_t		left = NXM_ITEM_LEN(header);
 
-	for (uint32_t i = 0; i < nxm_item_piece_count(len); i++)
-		bytes += nxm_object_size(piece_len(len, i));
+	while (left > 0)
+	{
+		size_t		len = nxm_item_piece_len(left);
+
+		bytes += nxm_object_size(nxm_item_piece_bytes(len));
+		left -= len;
+	}
 	return bytes;
 }

@@ -17,8 +17,9 @@
  * position: in maps, the first bits of the key's, for splits of small ones.
  *
  * One that would be longer than NXM_MAX_OBJECT is big: in place of the value it
- * has the references of its pieces, raw pages and for the rest an object, which
- * live and die with it.
+ * has the references of its pieces, which live and die with it: raw pages, and for
+ * the rest objects of NXM_MAX_OBJECT, of which a page holds several, and one of some
+ * eighths of that.  A rest that all but fills a page has that page.
  */
 #ifndef NXM_ITEM_H
 #define NXM_ITEM_H
@@ -90,11 +91,39 @@ nxm_item_value_offset(uint64_t header)
 		NXM_ITEM_KEY_LEN(header);
 }
 
+/* What a page would be left with, if the rest of a value had one of its own. */
+#define NXM_ITEM_SPARE		(NXM_PAGE_SIZE / 16)
+
+/* Bytes of the piece of a big item with that many bytes of its value to come. */
+static inline size_t
+nxm_item_piece_len(size_t left)
+{
+	size_t		most = left > NXM_PAGE_SIZE - NXM_ITEM_SPARE ? NXM_PAGE_SIZE : NXM_MAX_OBJECT;
+
+	return left < most ? left : most;
+}
+
+/*
+ * What is allocated for such a piece: the last ones of all lengths share pages of eight
+ * classes, where each class would have a page that is partly empty, counted nowhere.
+ */
+static inline size_t
+nxm_item_piece_bytes(size_t len)
+{
+	size_t		step = NXM_MAX_OBJECT / 8;
+
+	return len > NXM_MAX_OBJECT ? NXM_PAGE_SIZE : (len + step - 1) / step * step;
+}
+
 /* Pieces of a big item whose value is so long. */
 static inline uint32_t
 nxm_item_piece_count(uint32_t len)
 {
-	return (len + NXM_PAGE_SIZE - 1) / NXM_PAGE_SIZE;
+	uint32_t	rest = len % NXM_PAGE_SIZE;
+
+	return len / NXM_PAGE_SIZE +
+		(rest > NXM_PAGE_SIZE - NXM_ITEM_SPARE ? 1 :
+		 (rest + NXM_MAX_OBJECT - 1) / NXM_MAX_OBJECT);
 }
 
 /* Bytes of the object that an item of that header is, without its pieces. */

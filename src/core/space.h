@@ -46,9 +46,9 @@
  *
  * Accounts.  All memory is counted in one of NXM_ACCOUNTS accounts, each with a
  * limit of its own: pages that have memory behind them.  Pages with objects hold
- * those of one account.  Processes keep free objects ready of account 0 alone: the
- * caches allocate few, of many sizes, and need their pages.  A page that is kept populated is counted where it
- * was last, and changes the account when it is taken for another.
+ * those of one account.  Processes keep free objects ready of account 0 alone: those of
+ * the caches are long, and their pages needed.  A page that is kept populated is counted
+ * where it was last, and changes the account when it is taken for another.
  *
  * Reclamation.  Two kinds of memory are read without a lock.
  *

@@ -17,11 +17,11 @@ static NxmQueue *queue;
 /* items that there is room for */
 static int64_t most;
 
-/* Some small, some with a page for three, some in pieces: a page and an object. */
+/* Some small, some with a page for three, some in pieces: a page and two objects. */
 static uint32_t
 length_of(int number)
 {
-	static const uint32_t lengths[] = {600, 8, NXM_PAGE_SIZE + 40, 16};
+	static const uint32_t lengths[] = {600, 8, NXM_PAGE_SIZE + NXM_MAX_OBJECT + 40, 16};
 
 	return lengths[number % 4];
 }
@@ -93,7 +93,7 @@ pop(void)
 {
 	NxmSpace   *space = check_space();
 	CheckOp    *op = check_begin(POP, 0, 0, 0);
-	char		bytes[NXM_PAGE_SIZE + 40];
+	char		bytes[NXM_PAGE_SIZE + NXM_MAX_OBJECT + 40];
 	NxmBuffer	buffer = {bytes, sizeof(bytes), 0, NXM_TEXT};
 	NxmResult	result;
 	int			number = 0;
@@ -123,7 +123,7 @@ setup(int procs, int n)
 {
 	queue = check_shared(sizeof(*queue), "queue");
 	most = INT64_MAX;
-	check_core_setup(procs, 12);
+	check_core_setup(procs, 16);
 	check_assert(nxm_queue_init(check_space(), queue) == NXM_OK);
 	for (int i = 1; i <= n; i++)
 		push(i);

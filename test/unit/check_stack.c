@@ -17,11 +17,11 @@ static NxmStack *stack;
 /* items that there is room for */
 static int64_t most;
 
-/* Some small, some with a page for three, some in pieces: a page and an object. */
+/* Some small, some with a page for three, some in pieces: a page and two objects. */
 static uint32_t
 length_of(int number)
 {
-	static const uint32_t lengths[] = {600, 8, NXM_PAGE_SIZE + 40, 16};
+	static const uint32_t lengths[] = {600, 8, NXM_PAGE_SIZE + NXM_MAX_OBJECT + 40, 16};
 
 	return lengths[number % 4];
 }
@@ -91,7 +91,7 @@ pop(void)
 {
 	NxmSpace   *space = check_space();
 	CheckOp    *op = check_begin(POP, 0, 0, 0);
-	char		bytes[NXM_PAGE_SIZE + 40];
+	char		bytes[NXM_PAGE_SIZE + NXM_MAX_OBJECT + 40];
 	NxmBuffer	buffer = {bytes, sizeof(bytes), 0, NXM_TEXT};
 	NxmResult	result;
 	int			number = 0;
@@ -120,7 +120,7 @@ setup(int procs, int n)
 {
 	stack = check_shared(sizeof(*stack), "stack");
 	most = INT64_MAX;
-	check_core_setup(procs, 12);
+	check_core_setup(procs, 16);
 	nxm_stack_init(stack);
 	for (int i = 1; i <= n; i++)
 		push(i);

@@ -1391,7 +1391,7 @@ many_windows(Worker *worker, int64_t least, int64_t most)
 static int
 long_hits(Worker *worker, int64_t least, int64_t most, uint64_t *level)
 {
-	enum { PAGES = 256, LEN = 20000, READS = 20000, WANTED = 800 };
+	enum { PAGES = 256, LEN = 60000, READS = 20000, WANTED = 800 };
 	Test	   *test = worker->test;
 	Filling		f = {.worker = worker};
 	NxmBuffer	buffer = {.data = worker->buffer,.size = NXM_MAX_VALUE};
