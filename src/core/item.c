@@ -16,7 +16,6 @@ nxm_item_new_big(NxmSpace *space, const NxmKey *key, const NxmValue *value,
 				 uint64_t header, NxmRef *ref)
 {
 	size_t		offset = nxm_item_value_offset(header);
-	uint32_t	npieces = nxm_item_piece_count(value->len);
 	size_t		done = 0;
 	NxmItem    *item;
 	uint64_t   *pieces;
@@ -33,7 +32,7 @@ nxm_item_new_big(NxmSpace *space, const NxmKey *key, const NxmValue *value,
 		nxm_copy_in((char *) item + offset - key->len, key->data, key->len);
 
 	pieces = (uint64_t *) ((char *) item + pieces_offset(header));
-	for (uint32_t i = 0; i < npieces; i++)
+	for (uint32_t i = 0; done < value->len; i++)
 	{
 		size_t		len = nxm_item_piece_len(value->len - done);
 		NxmRef		piece = nxm_alloc(space, nxm_item_piece_bytes(len));
@@ -98,16 +97,15 @@ nxm_item_copy_pieces(NxmSpace *space, const NxmItem *item, NxmBuffer *buffer)
 	size_t		done = 0;
 
 	pieces = (const uint64_t *) ((const char *) item + pieces_offset(header));
-	while (done < NXM_ITEM_LEN(header))
+	for (uint32_t i = 0; done < NXM_ITEM_LEN(header); i++)
 	{
-		const void *piece = nxm_at(space, NXM_GET(*pieces));
+		const void *piece = nxm_at(space, NXM_GET(pieces[i]));
 		size_t		len = nxm_item_piece_len(NXM_ITEM_LEN(header) - done);
 
 		if (piece == NULL)
 			return NXM_NEED_CHUNK;
 		nxm_copy_out(buffer->data + done, piece, len);
 		done += len;
-		pieces++;
 	}
 	return NXM_OK;
 }
@@ -129,9 +127,9 @@ nxm_item_compare(NxmSpace *space, const NxmItem *item, const NxmValue *value)
 		return memcmp(data, value->data, value->len) == 0 ? NXM_OK : NXM_MISMATCH;
 	}
 	pieces = (const uint64_t *) ((const char *) item + pieces_offset(header));
-	while (done < value->len)
+	for (uint32_t i = 0; done < value->len; i++)
 	{
-		const void *piece = nxm_at(space, NXM_GET(*pieces));
+		const void *piece = nxm_at(space, NXM_GET(pieces[i]));
 		size_t		len = nxm_item_piece_len(value->len - done);
 
 		if (piece == NULL)
@@ -140,7 +138,6 @@ nxm_item_compare(NxmSpace *space, const NxmItem *item, const NxmValue *value)
 		if (memcmp(piece, value->data + done, len) != 0)
 			return NXM_MISMATCH;
 		done += len;
-		pieces++;
 	}
 	return NXM_OK;
 }
@@ -155,7 +152,7 @@ nxm_item_big_bytes(uint64_t header)
 	{
 		size_t		len = nxm_item_piece_len(left);
 
-		bytes += nxm_object_size(nxm_item_piece_bytes(len));
+		bytes += nxm_item_piece_bytes(len);
 		left -= len;
 	}
 	return bytes;

@@ -91,7 +91,7 @@ nxm_item_value_offset(uint64_t header)
 		NXM_ITEM_KEY_LEN(header);
 }
 
-/* What a page would be left with, if the rest of a value had one of its own. */
+/* The rest of a value has a page of its own if it leaves less of that than so much. */
 #define NXM_ITEM_SPARE		(NXM_PAGE_SIZE / 16)
 
 /* Bytes of the piece of a big item with that many bytes of its value to come. */
@@ -104,8 +104,9 @@ nxm_item_piece_len(size_t left)
 }
 
 /*
- * What is allocated for such a piece: the last ones of all lengths share pages of eight
- * classes, where each class would have a page that is partly empty, counted nowhere.
+ * What is allocated for such a piece, which is the size of a class, or a page: the last
+ * ones of all lengths share pages of eight classes, where each class would have a page
+ * that is partly empty, counted nowhere.
  */
 static inline size_t
 nxm_item_piece_bytes(size_t len)
