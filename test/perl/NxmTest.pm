@@ -11,7 +11,7 @@ use Test::More ();
 
 our @EXPORT = qw(session ask send_query answer close_session evict on_disk server_log
 	$nested_loops $parallel_plans needs_shm may_mount start_in_small_shm
-	clock_to_set wait_until workers_run reads_ahead);
+	clock_to_set wait_until survives_kill workers_run reads_ahead);
 
 # make -i, which runs the tests, would have each make that they run go on after errors
 delete @ENV{qw(MAKEFLAGS MFLAGS MAKELEVEL)};
@@ -95,6 +95,17 @@ sub wait_until
 	my $came = $node->poll_query_until('postgres', $sql, $expected);
 	$missed ||= !$came;
 	return $came;
+}
+
+# survives_kill($node, $pid): kills a process of the server; has the server recovered? That is
+# waited for in its log, for a psql that it refuses meanwhile may end before its query is
+# written to it, and writing it then is an error of the test.
+sub survives_kill
+{
+	my ($node, $pid) = @_;
+	my $from = -s $node->logfile;
+	kill 'KILL', $pid;
+	return $node->wait_for_log(qr/database system is ready to accept connections/, $from);
 }
 
 # workers_run($node): until status says of no worker any more that it is not running, as

@@ -202,14 +202,14 @@ close_session($leader);
 my ($worker) = q1(q{SELECT detail FROM nexusmem.status WHERE feature = 'background worker'}) =~ /pid (\d+)/;
 q1('ALTER SYSTEM SET restart_after_crash = on');
 $node->reload;
-kill 'KILL', $worker;
+ok(survives_kill($node, $worker), 'the background worker is killed: the server recovers');
 ok($node->poll_query_until('postgres', "SELECT state = 'active' AND detail <> 'pid $worker' FROM nexusmem.status WHERE feature = 'background worker'"),
-	'the background worker comes back after a SIGKILL');
+	'and the worker comes back');
 # ended in an orderly way, it comes back too, and without a crash
 ($worker) = q1(q{SELECT detail FROM nexusmem.status WHERE feature = 'background worker'}) =~ /pid (\d+)/;
 kill 'TERM', $worker;
 ok($node->poll_query_until('postgres', "SELECT state = 'active' AND detail <> 'pid $worker' FROM nexusmem.status WHERE feature = 'background worker'"),
-	'and after a SIGTERM');
+	'as it does after a SIGTERM');
 
 # stat_prefetch: undone and prepared drops. Blocks that are in the OS cache count as skipped.
 sub looked

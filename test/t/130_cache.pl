@@ -341,8 +341,7 @@ $node->stop('fast');
 store_all();
 {
 	my $s = session($node);
-	my $pid = ask($s, 'SELECT pg_backend_pid()');
-	kill 'KILL', $pid;
+	ok(survives_kill($node, $s->{pid}), 'a backend is killed: the server recovers');
 	close_session($s);
 	ok($node->poll_query_until('postgres', q{SELECT nexusmem.cache_get('text') IS NULL AND (SELECT count(*) FROM nexusmem.stat_cache) = 0}), 'empty after a crash');
 	is(sql(q{SELECT cache_set('text', 'new'), cache_get('text'), cache_get('hour') IS NULL}), '|new|t', 'and works');
