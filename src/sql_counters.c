@@ -18,6 +18,7 @@
  */
 #include "sql_structures.h"
 
+#include "access/parallel.h"
 #include "access/xact.h"
 #include "catalog/pg_collation.h"
 #include "compat.h"
@@ -402,6 +403,12 @@ nxm_sql_counter_drain(PG_FUNCTION_ARGS)
 	DrainContext c;
 
 	nxm_check_enabled(NXM_KIND_COUNTER);
+	/* its transaction ends before its leader's, which may still abort */
+	if (IsParallelWorker())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("cannot drain counters in a parallel worker"),
+				 errhint("Mark the function that calls counter_drain() as PARALLEL RESTRICTED or PARALLEL UNSAFE.")));
 	if (PG_ARGISNULL(0))
 		nxm_null_argument("pattern", NULL);
 	c.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
