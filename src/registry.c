@@ -55,12 +55,8 @@
 
 #define DRAIN_ITEMS 256
 
-/*
- * Bytes of a map's index, about: its first segment and directory, and what an
- * entry takes of segments on average; see core/map.h.
- */
-#define MAP_INDEX_BYTES 1024
-#define MAP_INDEX_ENTRY_BYTES 16
+/* Bytes of the index of a new map, about: its first segment and directory. */
+#define NEW_MAP_INDEX_BYTES 1024
 
 NxmSpace   *nxm_registry_space = NULL;
 NxmAnchor  *nxm_registry_anchor = NULL;
@@ -346,8 +342,8 @@ copy_info(NxmObject *object, NxmObjectInfo *info, bool with_sums)
 			break;
 		case NXM_KIND_MAP:
 			info->entries = nxm_map_entries(&object->u.map);
-			info->bytes += nxm_map_bytes(&object->u.map) + MAP_INDEX_BYTES +
-				info->entries * MAP_INDEX_ENTRY_BYTES;
+			info->bytes += nxm_map_bytes(&object->u.map) +
+				nxm_map_index_bytes(&object->u.map);
 			break;
 		case NXM_KIND_STACK:
 			info->entries = nxm_stack_depth(&object->u.stack);
@@ -368,7 +364,7 @@ copy_info(NxmObject *object, NxmObjectInfo *info, bool with_sums)
 static size_t
 new_object_bytes(NxmKind kind)
 {
-	return sizeof(NxmObject) + (kind == NXM_KIND_MAP ? MAP_INDEX_BYTES :
+	return sizeof(NxmObject) + (kind == NXM_KIND_MAP ? NEW_MAP_INDEX_BYTES :
 								kind == NXM_KIND_CACHE ? nxm_cache_least_bytes() : 0);
 }
 

@@ -5,7 +5,8 @@
  * The sum of what a role has is taken of all objects, which takes long where there
  * are many.  So a session takes it now and then, and lets some room be used up in
  * between: by what it adds itself to both structures and caches, ROLE_LIMIT_STEP at
- * most, and by what others add meanwhile the limit may be passed.
+ * most, by what others add meanwhile, and by a step of the growth of a map's index the
+ * limit may be passed.
  */
 #include "registry.h"
 

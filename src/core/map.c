@@ -32,6 +32,12 @@ nxm_map_bytes(NxmMap *map)
 	return (int64_t) sum < 0 ? 0 : sum;
 }
 
+uint64_t
+nxm_map_index_bytes(NxmMap *map)
+{
+	return nxm_load_relaxed(&map->memory);
+}
+
 NxmResult
 nxm_map_init(NxmSpace *space, NxmMap *map)
 {

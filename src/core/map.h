@@ -198,6 +198,8 @@ extern NxmResult nxm_map_add(NxmSpace *space, NxmMap *map, const NxmKey *key,
 
 extern uint64_t nxm_map_entries(NxmMap *map);
 extern uint64_t nxm_map_bytes(NxmMap *map);
+/* Bytes of its segments and directories, relaxed: a hint while it changes. */
+extern uint64_t nxm_map_index_bytes(NxmMap *map);
 
 /*
  * Calls each() for the entries of the bucket at *position, with

@@ -127,6 +127,16 @@ ask($s, q{SELECT value FROM nexusmem.counter_drain('drained')});
 close_session($s);
 wait_for(q{SELECT nexusmem.counter_get('drained') = 5}, 'and by one that left');
 
+# nor is anything drained where the end of the transaction is not its own
+sql(q{CREATE FUNCTION mislabeled() RETURNS numeric LANGUAGE plpgsql PARALLEL SAFE AS
+	$$ BEGIN RETURN (SELECT sum(value) FROM nexusmem.counter_drain('drained')); END $$});
+my $force = $node->pg_version >= 16 ? 'debug_parallel_query' : 'force_parallel_mode';
+$s = session($node);
+ask($s, "SET $force = on");
+like(ask($s, 'SELECT mislabeled()'), qr/ERROR:  cannot drain counters in a parallel worker/, 'not in a parallel worker');
+close_session($s);
+is(sql(q{SELECT counter_get('drained')}), 5, 'and nothing was taken');
+
 # nothing is remembered of a savepoint that was rolled back, when the rest of the
 # transaction is prepared; the one after it drains more, so that it would have to grow
 sql(q{SELECT count(counter_set('prepared' || i, 1)) FROM generate_series(1, 600) i});
@@ -166,6 +176,22 @@ is(ask($s, q{SELECT count(nexusmem.cache_set('k' || i, repeat('x', 500000))) FRO
 cmp_ok(sql('SELECT sum(bytes) FROM structures'), '<', 9_000_000, 'it has seen that in time');
 close_session($s);
 sql(q{SELECT map_drop('beside'), cache_drop('default')});
+
+# by maps that it empties, whose indexes remain
+$s = session($node);
+ask($s, q{SET nexusmem.role_limit = '8MB'});
+my $refused = '';
+for (my $n = 1; $refused eq '' && $n <= 10; $n++)
+{
+	$refused = $1 if ask($s, "SELECT count(nexusmem.map_put('emptied' || $n, 'k' || i, '')) FROM generate_series(1, 100000) i") =~ /(ERROR:.*)/;
+	ask($s, "SELECT count(nexusmem.map_delete('emptied' || $n, 'k' || i)) FROM generate_series(1, 100000) i");
+}
+like($refused, qr/role_limit/, 'maps that were filled and emptied again count, for the memory that they keep');
+cmp_ok(sql(q{SELECT bytes FROM structures WHERE name = 'emptied1'}), '>', 1_000_000, 'as is shown');
+ask($s, q{SELECT nexusmem.map_clear(name) FROM nexusmem.structures WHERE name LIKE 'emptied%'});
+is(ask($s, q{SELECT nexusmem.map_put('emptied1', 'k', '')}), 't', 'clearing them makes room');
+ask($s, q{SELECT nexusmem.map_drop(name) FROM nexusmem.structures WHERE name LIKE 'emptied%'});
+close_session($s);
 
 # each database has its own names
 $node->safe_psql('postgres', 'CREATE DATABASE other');
