@@ -18,7 +18,7 @@
 
 /* Bumped with every change of what is in the anchor or in a space, or of nxm_hash(). */
 #ifndef NXM_LAYOUT_VERSION		/* a test raises it */
-#define NXM_LAYOUT_VERSION 13
+#define NXM_LAYOUT_VERSION 14
 #endif
 
 /* Words that count what happens to keys of caches: see single_flight.c. */
@@ -53,7 +53,8 @@ typedef struct NxmAnchor
 	NxmAtomic	deletes[NXM_FLIGHT_COUNTS]; /* see single_flight.c, as for these: */
 	NxmAtomic	fruitless[NXM_FLIGHT_COUNTS];
 	NxmAtomic	flights[NXM_FLIGHT_COUNTS];
-	NxmMap		names;			/* the registry: (database, kind, name) to object */
+	/* the registry: (database, kind, name) to object */
+	NxmMap		names __attribute__((aligned(NXM_CACHE_LINE)));
 	NxmSpaceShared *unused;		/* NULL: the space follows the anchor, aligned */
 } NxmAnchor;
 

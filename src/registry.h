@@ -83,6 +83,8 @@ typedef struct NxmObject
 	}			u __attribute__((aligned(NXM_CACHE_LINE)));
 } NxmObject;
 
+StaticAssertDecl(sizeof(NxmObject) % NXM_CACHE_LINE == 0, "an object begins at a line");
+
 /* What an object is made with.  All 0: nothing special. */
 typedef struct NxmObjectOptions
 {

@@ -18,6 +18,8 @@ typedef union PaddedSlot
 	char		pad[PG_CACHE_LINE_SIZE];
 } PaddedSlot;
 
+StaticAssertDecl(sizeof(PaddedSlot) == PG_CACHE_LINE_SIZE, "slots share no line");
+
 static PaddedSlot *slots = NULL;
 
 int

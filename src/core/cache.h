@@ -190,6 +190,9 @@ typedef struct NxmCache
 	NxmAtomic	partition[NXM_SPACE_NODES]; /* references; 0 after it was dropped */
 } NxmCache;
 
+_Static_assert(offsetof(NxmCache, partition) == NXM_CACHE_LINE,
+			   "who allocates writes to no line of the partitions'");
+
 /* What a process brings to its operations.  Private memory. */
 typedef struct NxmCacheView
 {

@@ -65,6 +65,9 @@
 #ifndef NXM_CACHE_ROOMS
 #define NXM_CACHE_ROOMS		16
 #endif
+#ifndef NXM_CACHE_ROOM_ALIGN	/* the checker makes it small */
+#define NXM_CACHE_ROOM_ALIGN NXM_CACHE_LINE
+#endif
 /* Segments known to be worth taking first. */
 #ifndef NXM_CACHE_RIPE
 #define NXM_CACHE_RIPE		16
@@ -302,7 +305,8 @@ typedef struct NxmCacheCounts
 	NxmAtomic	counter[NXM_CACHE_LINE_COUNTERS];
 } NxmCacheCounts;
 
-_Static_assert(NXM_CACHE_NCOUNTERS <= NXM_CACHE_LINE_COUNTERS, "counts are a line");
+_Static_assert(NXM_CACHE_NCOUNTERS <= NXM_CACHE_LINE_COUNTERS &&
+			   sizeof(NxmCacheCounts) == NXM_CACHE_LINE, "counts are a line");
 
 /* In place of a block of lines: there will be none; a process has asked for it. */
 #define COUNTS_CLOSED		UINT64_C(1)
@@ -333,11 +337,22 @@ typedef struct NxmCachePartition
 	NxmAtomic	underfull[NXM_CACHE_UNDERFULL]; /* names likewise, of segments sealed before
 												 * they were half full */
 	NxmAtomic	held[NXM_CACHE_HELD];	/* likewise, of some that are DRAINED */
-	NxmFreeRoom room[NXM_CACHE_ROOM_LISTS][NXM_CACHE_ROOMS];
+	/* each list in lines of its own */
+	NxmFreeRoom room[NXM_CACHE_ROOM_LISTS][NXM_CACHE_ROOMS]
+				__attribute__((aligned(NXM_CACHE_ROOM_ALIGN)));
 	/* blocks of lines: references; 0: none; or one of the above.  Seldom written */
 	NxmAtomic	counts[NXM_CACHE_COUNT_BLOCKS];
-	NxmCacheCounts stripe[NXM_CACHE_STRIPES];
+	NxmCacheCounts stripe[NXM_CACHE_STRIPES] __attribute__((aligned(NXM_CACHE_LINE)));
 } NxmCachePartition;
+
+_Static_assert(sizeof(NxmCachePartition) % NXM_CACHE_LINE == 0 &&
+			   offsetof(NxmCachePartition, stripe) % NXM_CACHE_LINE == 0,
+			   "each process counts in a line of its own");
+_Static_assert(offsetof(NxmCachePartition, chain) % NXM_CACHE_LINE == 0 &&
+			   sizeof(NxmChain) == NXM_CACHE_LINE, "a chain is a line");
+_Static_assert(offsetof(NxmCachePartition, room) % NXM_CACHE_ROOM_ALIGN == 0 &&
+			   sizeof(((NxmCachePartition *) 0)->room[0]) % NXM_CACHE_ROOM_ALIGN == 0,
+			   "lists of rooms share no line");
 
 /* Memory of a partition itself. */
 #define PARTITION_BYTES		nxm_object_size(sizeof(NxmCachePartition))

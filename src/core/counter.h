@@ -36,6 +36,8 @@ typedef struct NxmStripe
 	uint64_t	unused[6];
 } NxmStripe;
 
+_Static_assert(sizeof(NxmStripe) == NXM_CACHE_LINE, "stripes share no line");
+
 typedef struct NxmCounter
 {
 	uint32_t	nstripes;		/* 0: exact.  Immutable */
@@ -43,6 +45,9 @@ typedef struct NxmCounter
 	NxmRef		stripes[NXM_MAX_STRIPES];	/* of a striped one.  Immutable */
 	NxmStripe	exact __attribute__((aligned(NXM_CACHE_LINE)));
 } NxmCounter;
+
+_Static_assert(sizeof(NxmCounter) % NXM_CACHE_LINE == 0,
+			   "an exact counter shares no line with what follows");
 
 /*
  * Makes a counter in zeroed memory.  A striped one takes stripes_per_node

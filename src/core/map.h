@@ -142,6 +142,10 @@ typedef struct NxmMap
 	}			stats[NXM_MAP_STATS];
 } NxmMap;
 
+_Static_assert(offsetof(NxmMap, stats) == NXM_CACHE_LINE &&
+			   sizeof(((NxmMap *) 0)->stats[0]) == NXM_CACHE_LINE,
+			   "who counts writes to no line that readers load");
+
 /* What a decision says to do with the entry. */
 typedef enum NxmAction
 {

@@ -21,6 +21,9 @@
 	((log) == 5 ? 15 : (log) == 4 ? 7 : (log) == 3 ? 3 : 1)
 #define NXM_CHAIN_OVERFLOWS 4	/* most overflow buckets of a chain */
 #define NXM_EXTENT_OVERFLOWS 24 /* 1,536 bytes */
+_Static_assert((NXM_BUCKET_SLOTS + 1) * sizeof(NxmAtomic) == NXM_BUCKET_LINES * NXM_CACHE_LINE &&
+			   NXM_OVERFLOW_SLOTS * sizeof(NxmAtomic) == NXM_CACHE_LINE,
+			   "buckets are whole lines");
 #endif
 
 /*
@@ -140,6 +143,8 @@ typedef struct NxmSegment
 	uint64_t	sibling;		/* of a first successor: the second one, or 0 */
 	NxmBucket		bucket[];
 } NxmSegment;
+
+_Static_assert(offsetof(NxmSegment, bucket) == NXM_CACHE_LINE, "the first bucket begins at a line");
 
 /* Where a position is: an OPEN bucket, when looked up. */
 typedef struct NxmPlace

@@ -77,6 +77,7 @@
 #define CHUNK			((uint64_t) NXM_PREDICTOR_CHUNK)
 
 #define WAYS			8		/* words of a cache line */
+_Static_assert(WAYS * sizeof(NxmAtomic) == NXM_CACHE_LINE, "a set is a line");
 
 #define LINK			(UINT64_C(1) << 63)
 #define SCORE_SHIFT		60

@@ -40,6 +40,9 @@ typedef struct NxmQueue
 	uint64_t	unused2[7];
 } NxmQueue;
 
+_Static_assert(offsetof(NxmQueue, tail) == NXM_CACHE_LINE &&
+			   sizeof(NxmQueue) == 2 * NXM_CACHE_LINE, "head and tail share no line");
+
 /* Allocates the first dummy. */
 extern NxmResult nxm_queue_init(NxmSpace *space, NxmQueue *queue);
 extern NxmResult nxm_queue_push(NxmSpace *space, NxmQueue *queue,

@@ -197,6 +197,8 @@ typedef struct NxmProcLine
 	uint64_t	unused[3];
 } NxmProcLine;
 
+_Static_assert(sizeof(NxmProcLine) == NXM_CACHE_LINE, "a line of a process");
+
 /* Bits of one bitmap word, ours to hand out. */
 typedef struct NxmMagazine
 {
@@ -242,10 +244,11 @@ typedef struct NxmProcLocal
 	NxmMagazine magazine[NXM_CLASSES];
 } NxmProcLocal;
 
-/* Per node.  Tops of stacks: tag 63..32, page + 1 in 31..0. */
+/* Per node, in lines of its own.  Tops of stacks: tag 63..32, page + 1 in 31..0. */
 typedef struct NxmNodeSpace
 {
-	NxmAtomic	free_pages;		/* top of the stack of free pages without memory */
+	/* top of the stack of free pages without memory */
+	NxmAtomic	free_pages __attribute__((aligned(NXM_CACHE_LINE)));
 	NxmAtomic	kept_pages;		/* of those with memory */
 	NxmAtomic	nkept;			/* on it */
 	NxmAtomic	used_pages;		/* handed out */
@@ -255,6 +258,8 @@ typedef struct NxmNodeSpace
 	/* tops of the stacks of listed pages */
 	NxmAtomic	slabs[NXM_ACCOUNTS][NXM_CLASSES];
 } NxmNodeSpace;
+
+_Static_assert(sizeof(NxmNodeSpace) % NXM_CACHE_LINE == 0, "nodes share no line");
 
 typedef struct NxmAccount
 {
@@ -282,6 +287,9 @@ typedef struct NxmSpaceShared
 	NxmChunk	chunks[NXM_MAX_CHUNKS];
 	NxmNodeSpace nodes[NXM_SPACE_NODES];
 } NxmSpaceShared;
+
+_Static_assert(sizeof(NxmSpaceShared) % NXM_CACHE_LINE == 0,
+			   "what follows begins at a line");
 
 /* Words of a bit for each process, in whole cache lines. */
 #define NXM_PROC_WORDS(nprocs) (((size_t) (nprocs) + 511) / 512 * 8)
@@ -558,7 +566,8 @@ extern NxmRef nxm_alloc_slow(NxmSpace *space, size_t size);
 /*
  * An object of at least size bytes (at most NXM_MAX_OBJECT, or exactly
  * NXM_PAGE_SIZE) on the process's node, contents undefined.  0: there is none;
- * nxm_no_object() tells why.  Lock-free; in a section or not.
+ * nxm_no_object() tells why.  Lock-free; in a section or not.  One of whole cache lines
+ * begins at a line, for so do those of its class.
  */
 static inline NxmRef
 nxm_alloc(NxmSpace *space, size_t size)

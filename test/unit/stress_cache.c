@@ -1132,6 +1132,67 @@ directory_is_doubled(Worker *worker)
 	return wanted == 0 && directory_pages(depth) > NXM_CACHE_KEEP + NXM_CACHE_AHEAD;
 }
 
+static uint64_t
+hits_in(NxmCacheCounts *line)
+{
+	return nxm_load_relaxed(&line->counter[NXM_CACHE_COUNTER_local_hits]) +
+		nxm_load_relaxed(&line->counter[NXM_CACHE_COUNTER_remote_hits]);
+}
+
+/*
+ * The first processes have lines in the partition, further ones in a block, once there is
+ * one.  Each reads a key: is it counted in its line alone, and is that a line?
+ */
+static bool
+counts_in_its_own_line(Worker *worker)
+{
+	enum { PROCESSES = 2 * NXM_CACHE_STRIPES };
+	Test	   *test = worker->test;
+	NxmCacheView view;
+	NxmCachePartition *part;
+	NxmCacheCounts *lines;
+	KeyText		k;
+	const NxmKey *key = make_key(&k, 'l', 0, 1);
+	NxmResult	r;
+	bool		ok = true;
+
+	new_cache(worker, &test->cache, 1, 100);
+	open_view(worker, &view);
+	env_map_all(view.space);
+	part = nxm_at(view.space, nxm_load(&test->cache.partition[0]));
+	nxm_store(&part->counts[0], COUNTS_WANTED);
+	nxm_counts_set(&view, &test->cache, part, UINT64_MAX, UINT64_MAX);
+	CHECK(worker, nxm_load(&part->counts[0]) > COUNTS_WANTED, "no block of lines");
+	lines = nxm_at(view.space, nxm_load(&part->counts[0]));
+	env_must(set(&view, &test->cache, key, &(NxmValue) {"v", 1, NXM_TEXT}, 0, false));
+	for (int p = 0; p < PROCESSES; p++)
+	{
+		NxmCacheView other = view;
+		NxmBuffer	buffer = {worker->buffer, NXM_MAX_VALUE, 0, NXM_TEXT};
+		NxmSpace	space;
+
+		env_open(worker->env, &space, p, 0);
+		other.space = &space;
+		ENV_DO(&space, r, nxm_cache_get(&other, &test->cache, key, &buffer, NULL));
+		nxm_proc_detach(&space);
+		CHECK(worker, r == NXM_OK, "get: %d", (int) r);
+		for (int q = 0; q < PROCESSES; q++)
+		{
+			NxmCacheCounts *line = q < NXM_CACHE_STRIPES ? &part->stripe[q] :
+				&lines[q - NXM_CACHE_STRIPES];
+
+			if (hits_in(line) != (q <= p) || (uintptr_t) line % NXM_CACHE_LINE != 0)
+			{
+				printf("# process %d at %p has %llu hits, after those of up to process %d\n",
+					   q, (void *) line, (unsigned long long) hits_in(line), p);
+				ok = false;
+			}
+		}
+	}
+	drop_cache(worker, &test->cache, NULL);
+	return ok;
+}
+
 /*
  * A process is stopped that has taken all rooms of a list for a look at the hazards: those
  * that it shares the list with write again in the rooms of the next one.
@@ -2009,6 +2070,7 @@ main(int argc, char **argv)
 		stress_ok(waiting_is_as_good_as_free(worker), "an index is kept while memory waits for the epoch");
 		stress_ok(few_and_long(worker), "an index that few entries need makes room for them");
 		stress_ok(directory_is_doubled(worker), "the directory of a large index is doubled in a full cache");
+		stress_ok(counts_in_its_own_line(worker), "each process counts in a line of its own");
 		stress_ok(rooms_of_the_next_list(worker), "rooms of the next list are written again where a process has all of one");
 		stress_ok(deadlines_are_kept(worker), "deadlines are kept to a two-millionth of the TTL");
 		stress_ok(many_windows(worker, 60, 3600), "a small cache has room for entries of many times to live");
