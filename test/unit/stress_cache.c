@@ -11,8 +11,14 @@
  * one, nor a value whose deadline had passed before it asked.  Where several write the
  * same keys, that is so of the writes of each.  Time is a word that one worker moves on.
  */
+#define _GNU_SOURCE
+
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "cache_internal.h"
 #include "stress_run.h"
@@ -1193,6 +1199,121 @@ counts_in_its_own_line(Worker *worker)
 	return ok;
 }
 
+/* What a scan sees of the keys of fill() from `first` on, up to `end`. */
+typedef struct Seen
+{
+	uint64_t	first;
+	uint64_t	end;
+	uint64_t	entries;
+	NxmAtomic  *slot;			/* of one of them */
+} Seen;
+
+static void
+begin_seeing(void *context)
+{
+	(void) context;
+}
+
+static NxmResult
+see(NxmCacheView *view, const NxmCacheEntry *entry, void *context)
+{
+	Seen	   *seen = context;
+	char		text[17] = "";
+	uint64_t	n;
+
+	(void) view;
+	memcpy(text, entry->key, entry->key_len);
+	n = strtoull(text, NULL, 16);
+	if (n >= seen->first && n < seen->end)
+	{
+		seen->entries++;
+		seen->slot = entry->slot;
+	}
+	return NXM_OK;
+}
+
+/* Nobody writes meanwhile, so that each entry is seen once. */
+static Seen
+look(Filling *f, uint64_t first, uint64_t end)
+{
+	Test	   *test = f->worker->test;
+	Seen		seen = {.first = first, .end = end};
+	NxmCacheCursor cursor = {0, 0};
+	NxmResult	r;
+
+	do
+		ENV_DO(f->view.space, r, nxm_cache_scan(&f->view, &test->cache, &cursor, begin_seeing,
+												see, &seen));
+	while (r == NXM_OK);
+	CHECK(f->worker, r == NXM_ABSENT, "a scan: %d", (int) r);
+	return seen;
+}
+
+static void
+has_written(int sig)
+{
+	(void) sig;
+	_exit(1);
+}
+
+/* Does a read of a key write to the page with its slot?  In a child that cannot write there. */
+static bool
+read_writes(Filling *f, const NxmKey *key, NxmAtomic *slot)
+{
+	Test	   *test = f->worker->test;
+	pid_t		child = fork();
+	int			status;
+
+	if (child == 0)
+	{
+		NxmBuffer	buffer = {f->worker->buffer, NXM_MAX_VALUE, 0, NXM_TEXT};
+		size_t		page = (size_t) sysconf(_SC_PAGESIZE);
+		NxmResult	r;
+
+		signal(SIGSEGV, has_written);
+		if (mprotect((void *) ((uintptr_t) slot / page * page), page, PROT_READ) != 0)
+			_exit(2);
+		ENV_DO(f->view.space, r, nxm_cache_get(&f->view, &test->cache, key, &buffer, NULL));
+		_exit(r == NXM_OK ? 0 : 2);
+	}
+	CHECK(f->worker, child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) &&
+		  WEXITSTATUS(status) < 2, "no read");
+	return WEXITSTATUS(status) == 1;
+}
+
+/* A key that is read so often that reads are not counted any more. */
+static bool
+hot_key_is_only_read(Worker *worker)
+{
+	Filling		f = {.worker = worker,.reads = 1};
+	Test	   *test = worker->test;
+	const NxmKey key = {"0", 1, hash("0", 1)};
+	NxmAtomic  *slot;
+	bool		cold_writes;
+	bool		hot_writes;
+
+	new_cache(worker, &test->cache, 1, 100);
+	open_view(worker, &f.view);
+	fill(&f, 1, 100, false);
+	slot = look(&f, 0, 1).slot;
+	CHECK(worker, slot != NULL, "the key is not there");
+	cold_writes = read_writes(&f, &key, slot);
+	for (int reads = 0; reads < (int) (FREQ_MASK / FREQ_ONE); reads++)
+	{
+		NxmBuffer	buffer = {worker->buffer, NXM_MAX_VALUE, 0, NXM_TEXT};
+		NxmResult	r;
+
+		ENV_DO(f.view.space, r, nxm_cache_get(&f.view, &test->cache, &key, &buffer, NULL));
+		CHECK(worker, r == NXM_OK, "get: %d", (int) r);
+	}
+	hot_writes = read_writes(&f, &key, slot);
+	if (!cold_writes || hot_writes)
+		printf("# a read %s to the slot of a cold key, %s to that of a hot one\n",
+			   cold_writes ? "writes" : "does not write", hot_writes ? "writes" : "does not");
+	drop_cache(worker, &test->cache, NULL);
+	return cold_writes && !hot_writes;
+}
+
 /*
  * A process is stopped that has taken all rooms of a list for a look at the hazards: those
  * that it shares the list with write again in the rooms of the next one.
@@ -2071,6 +2192,7 @@ main(int argc, char **argv)
 		stress_ok(few_and_long(worker), "an index that few entries need makes room for them");
 		stress_ok(directory_is_doubled(worker), "the directory of a large index is doubled in a full cache");
 		stress_ok(counts_in_its_own_line(worker), "each process counts in a line of its own");
+		stress_ok(hot_key_is_only_read(worker), "a key that is read often is read without a write to its slot");
 		stress_ok(rooms_of_the_next_list(worker), "rooms of the next list are written again where a process has all of one");
 		stress_ok(deadlines_are_kept(worker), "deadlines are kept to a two-millionth of the TTL");
 		stress_ok(many_windows(worker, 60, 3600), "a small cache has room for entries of many times to live");
