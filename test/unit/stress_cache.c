@@ -1205,6 +1205,8 @@ typedef struct Seen
 	uint64_t	first;
 	uint64_t	end;
 	uint64_t	entries;
+	uint64_t	in_main;		/* of these */
+	uint64_t	oldest;			/* of all keys in small segments */
 	NxmAtomic  *slot;			/* of one of them */
 } Seen;
 
@@ -1218,15 +1220,18 @@ static NxmResult
 see(NxmCacheView *view, const NxmCacheEntry *entry, void *context)
 {
 	Seen	   *seen = context;
+	int			kind = SEG_KIND(nxm_load(&segment_at(view->space, entry->word & NXM_REF_MASK)->word));
 	char		text[17] = "";
 	uint64_t	n;
 
-	(void) view;
 	memcpy(text, entry->key, entry->key_len);
 	n = strtoull(text, NULL, 16);
+	if (kind == KIND_SMALL && n < seen->oldest)
+		seen->oldest = n;
 	if (n >= seen->first && n < seen->end)
 	{
 		seen->entries++;
+		seen->in_main += kind == KIND_MAIN;
 		seen->slot = entry->slot;
 	}
 	return NXM_OK;
@@ -1237,7 +1242,7 @@ static Seen
 look(Filling *f, uint64_t first, uint64_t end)
 {
 	Test	   *test = f->worker->test;
-	Seen		seen = {.first = first, .end = end};
+	Seen		seen = {.first = first, .end = end, .oldest = UINT64_MAX};
 	NxmCacheCursor cursor = {0, 0};
 	NxmResult	r;
 
@@ -1247,6 +1252,53 @@ look(Filling *f, uint64_t first, uint64_t end)
 	while (r == NXM_OK);
 	CHECK(f->worker, r == NXM_ABSENT, "a scan: %d", (int) r);
 	return seen;
+}
+
+/*
+ * Keys are written again that were evicted a while ago, unread: are they put where they
+ * stay, other than new ones, while as many new keys are written as the cache holds?
+ */
+static bool
+what_is_wanted_again_stays(Worker *worker)
+{
+	enum { PAGES = 60, KEYS = 500, HELD = PAGES * NXM_PAGE_SIZE / 128 };
+	Filling		f = {.worker = worker};
+	Test	   *test = worker->test;
+	uint64_t	next = 2 * HELD;
+	uint64_t	first;
+	Seen		again;
+	Seen		new;
+	Seen		left;
+	bool		ok;
+
+	new_cache(worker, &test->cache, 1, PAGES);
+	open_view(worker, &f.view);
+	set_limit(&f, PAGES);
+	fill(&f, next, 100, true);
+	first = look(&f, 0, 0).oldest - KEYS;
+	for (uint64_t n = first; n < first + KEYS; n++)
+	{
+		char		text[17];
+		uint32_t	len = (uint32_t) snprintf(text, sizeof(text), "%llx", (unsigned long long) n);
+		NxmKey		key = {text, len, hash(text, len)};
+
+		/* one that was taken for another is there still */
+		env_must(set(&f.view, &test->cache, &key, &(NxmValue) {text, len, NXM_TEXT}, 0, false));
+	}
+	again = look(&f, first, first + KEYS);
+	fill(&f, KEYS, 100, true);
+	new = look(&f, next, next + KEYS);
+	fill(&f, HELD, 100, true);
+	left = look(&f, first, first + KEYS);
+	/* the ghost has lost some, and takes some for others */
+	ok = again.in_main > KEYS * 9 / 10 && new.entries == KEYS && new.in_main < KEYS / 10 &&
+		left.entries > KEYS * 9 / 10;
+	if (!ok)
+		printf("# of %d keys %llu went to main the second time, %llu the first time; %llu stayed\n", KEYS,
+			   (unsigned long long) again.in_main, (unsigned long long) new.in_main,
+			   (unsigned long long) left.entries);
+	drop_cache(worker, &test->cache, NULL);
+	return ok;
 }
 
 static void
@@ -2193,6 +2245,7 @@ main(int argc, char **argv)
 		stress_ok(directory_is_doubled(worker), "the directory of a large index is doubled in a full cache");
 		stress_ok(counts_in_its_own_line(worker), "each process counts in a line of its own");
 		stress_ok(hot_key_is_only_read(worker), "a key that is read often is read without a write to its slot");
+		stress_ok(what_is_wanted_again_stays(worker), "a key that is wanted again after it was evicted stays");
 		stress_ok(rooms_of_the_next_list(worker), "rooms of the next list are written again where a process has all of one");
 		stress_ok(deadlines_are_kept(worker), "deadlines are kept to a two-millionth of the TTL");
 		stress_ok(many_windows(worker, 60, 3600), "a small cache has room for entries of many times to live");
