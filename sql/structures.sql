@@ -270,21 +270,27 @@ RESET nexusmem.role_limit;
 SELECT sum(bytes) AS used FROM structures \gset
 SELECT ceil(:used / 1024.0) + 100 AS role_limit \gset
 SET nexusmem.role_limit = :role_limit;
-CREATE FUNCTION fill() RETURNS int LANGUAGE plpgsql AS $$
+CREATE FUNCTION fill(how text) RETURNS int LANGUAGE plpgsql AS $$
 BEGIN
 	FOR i IN 1 .. 10000 LOOP
-		PERFORM map_put('limited', 'key ' || i, repeat('x', 100));
+		PERFORM CASE how WHEN 'put' THEN map_put('limited', 'key ' || i, repeat('x', 100))
+			WHEN 'put_if' THEN map_put_if('limited', 'key ' || i, NULL, repeat('x', 100))
+			ELSE map_add('limited', 'key ' || i, 1) = 1 END;
 	END LOOP;
 	RETURN -1;
 EXCEPTION WHEN configuration_limit_exceeded THEN
 	RETURN map_size('limited');
 END $$;
 -- about 100 kB of 100 bytes and what goes with them; what is stored stays
-SELECT fill() BETWEEN 500 AND 1000 AS ok;
+SELECT fill('put') BETWEEN 500 AND 1000 AS ok;
 -- but for a step of the index
 SELECT sum(bytes) <= (:role_limit + 20) * 1024 AS within FROM structures;
 SELECT count(*) = map_size('limited') AS ok FROM map_entries('limited');
 SELECT map_get('limited', 'key 1') = repeat('x', 100) AS ok, map_delete('limited', 'key 1');
+SELECT map_clear('limited') > 0 AS ok, fill('put_if') BETWEEN 500 AND 1000 AS put_if;
+SELECT sum(bytes) <= (:role_limit + 20) * 1024 AS within FROM structures;
+SELECT map_clear('limited') > 0 AS ok, fill('add') BETWEEN 1000 AND 4000 AS add;
+SELECT sum(bytes) <= (:role_limit + 20) * 1024 AS within FROM structures;
 SELECT map_clear('limited') > 0 AS ok, map_put('limited', 'key 1', 'fits');
 CREATE FUNCTION fill_list(kind text) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
@@ -317,7 +323,7 @@ SELECT bool_and(CASE kind WHEN 'counter' THEN counter_drop(name) WHEN 'map' THEN
 	WHEN 'stack' THEN stack_drop(name) ELSE queue_drop(name) END) FROM structures;
 SELECT count(*) FROM structures;
 DROP TABLE structures_values, structures_keys, structures_totals;
-DROP FUNCTION bump(text), fill(), fill_list(text);
+DROP FUNCTION bump(text), fill(text), fill_list(text);
 
 -- more names at once than a session remembers, by two call sites in turns
 SELECT sum(counter_add('n' || i, i) + counter_add('n' || 1 + i % 1000, 0)) > 0 AS ok FROM generate_series(1, 1000) AS i;

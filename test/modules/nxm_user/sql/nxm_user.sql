@@ -103,5 +103,28 @@ EXCEPTION WHEN numeric_value_out_of_range THEN
 END $$;
 SELECT user_kept_add(0);
 
+-- each way to store heeds the owner's role_limit: here about 100 kB more
+CREATE FUNCTION user_fill(call text) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+	n int := 0;
+BEGIN
+	FOR i IN 1 .. 10000 LOOP
+		EXECUTE 'SELECT ' || call USING i;
+		n := i;
+	END LOOP;
+	RETURN -1;
+EXCEPTION WHEN configuration_limit_exceeded THEN
+	RETURN n;
+END $$;
+SELECT ceil(sum(bytes) / 1024) + 100 AS role_limit FROM nexusmem.structures \gset
+SET nexusmem.role_limit = :role_limit;
+SELECT user_fill($$user_put('limited', 'key ' || $1, repeat('x', 100))$$) BETWEEN 500 AND 1000 AS ok, user_drop(1, 'limited');
+SELECT user_fill($$user_put_if('limited', 'key ' || $1, NULL, repeat('x', 100))$$) BETWEEN 500 AND 1000 AS ok, user_drop(1, 'limited');
+SELECT user_fill($$user_map_add('limited', 'key ' || $1, 1)$$) BETWEEN 1000 AND 4000 AS ok, user_drop(1, 'limited');
+SELECT user_fill($$user_push(2, 'limited', repeat('x', 100))$$) BETWEEN 500 AND 1000 AS ok, user_drop(2, 'limited');
+SELECT user_fill($$user_push(3, 'limited', repeat('x', 100))$$) BETWEEN 500 AND 1000 AS ok, user_drop(3, 'limited');
+RESET nexusmem.role_limit;
+DROP FUNCTION user_fill(text);
+
 SELECT user_drop(0, 'kept'), user_drop(0, 'striped'), user_drop(0, 'own'), user_drop(1, 'm'), user_drop(1, 'big'), user_drop(2, 's'), user_drop(3, 'q');
 DROP ROLE nxm_user_other;
