@@ -44,11 +44,16 @@ SELECT proname, pg_get_function_arguments(oid) AS arguments,
 FROM pg_proc
 WHERE pronamespace = 'nexusmem'::regnamespace AND proname !~ '^read_'
 ORDER BY proname COLLATE "C", pg_get_function_arguments(oid) COLLATE "C";
--- all depend on the session or on time, none may run in a parallel worker
+-- all depend on the session or on time
 SELECT provolatile, proparallel, proisstrict, prosecdef, count(*) > 0 AS some
 FROM pg_proc
 WHERE pronamespace = 'nexusmem'::regnamespace
 GROUP BY 1, 2, 3, 4;
+-- parallel workers may run what reads, cache_fetch() lets there be none, the rest is the leader's
+SELECT proparallel, oid::regprocedure AS function
+FROM pg_proc
+WHERE pronamespace = 'nexusmem'::regnamespace AND proparallel <> 'r'
+ORDER BY proparallel, oid::regprocedure::text COLLATE "C";
 
 -- what PUBLIC may execute, and who may look at the schema
 SELECT proname
