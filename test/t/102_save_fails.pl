@@ -1,6 +1,6 @@
-# Saves that fail: the shutdown is a clean one all the same, the log has a WARNING, and
-# a file that was there before is whole. What a save that was cut short has left is not
-# taken for a file.
+# Saves that fail or take too long: the shutdown is a clean one all the same, the log has a
+# WARNING, and a file that was there before is whole. What a save that was cut short has left
+# is not taken for a file.
 use strict;
 use warnings;
 use FindBin;
@@ -145,29 +145,65 @@ SKIP:
 }
 $node->stop;
 
-# a disk that fails while the file is written, long before its end
+# a disk that fails while the file is written, long before its end, or is slow
 my $shim_dir = PostgreSQL::Test::Utils::tempdir();
+# shim($name): is there the library now that is made of test/numa/$name.c?
+sub shim { return system("cc -shared -fPIC -O2 -o '$shim_dir/$_[0].so' '$FindBin::RealBin/../numa/$_[0].c' 2>/dev/null") == 0; }
+# 10 MB of a map
+sub put_long { return sql(q{SELECT count(nexusmem.map_put('long', i::text, repeat('x', 1000000))) FROM generate_series(1, 10) i}); }
+sub length_of_long { return sql(q{SELECT sum(length(nexusmem.map_get('long', i::text))) FROM generate_series(1, 10) i}); }
 SKIP:
 {
-	skip 'no compiler', 6
-	  if system("cc -shared -fPIC -O2 -o '$shim_dir/flush.so' '$FindBin::RealBin/../numa/flush_fails.c' 2>/dev/null") != 0;
+	skip 'no compiler', 16 if !shim('flush_fails') || !shim('flushes_told');
 	# the checkpoint's own flushes would end the server
 	$node->append_conf('postgresql.conf', "fsync = on\ncheckpoint_flush_after = 0\nbgwriter_flush_after = 0\nbackend_flush_after = 0\nnexusmem.enable_learned_prefetch = off\n");
-	local @ENV{qw(LD_PRELOAD FLUSH_FAILS)} = ("$shim_dir/flush.so", "$shim_dir/fails");
+	local @ENV{qw(LD_PRELOAD FLUSH_FAILS FLUSH_TAKES FLUSHES_TOLD)} =
+	  ("$shim_dir/flush_fails.so $shim_dir/flushes_told.so", "$shim_dir/fails", "$shim_dir/takes", "$shim_dir/told");
 	$node->start;
-	sql(q{SELECT count(nexusmem.map_put('long', i::text, repeat('x', 1000000))) FROM generate_series(1, 10) i});
+	put_long();
 	append_to_file("$shim_dir/fails", '');
 	fails('a disk that fails', 'could not flush the file: Input/output error');
 	ok(!-e $file && !-e $tmp, 'a disk that fails: nothing is there');
 	unlink "$shim_dir/fails";
 	$node->start;
-	sql(q{SELECT count(nexusmem.map_put('long', i::text, repeat('x', 1000000))) FROM generate_series(1, 10) i});
+	put_long();
 	append_to_file("$shim_dir/fails", 'x');
 	$node->restart;
-	is(sql(q{SELECT sum(length(nexusmem.map_get('long', i::text))) FROM generate_series(1, 10) i}), '10000000', 'a kernel that cannot be told to write: saved all the same');
+	is(length_of_long(), '10000000', 'a kernel that cannot be told to write: saved all the same');
 	unlike(news(), qr/WARNING/, 'a kernel that cannot be told to write: without a warning');
-	sql(q{SELECT nexusmem.map_drop('long')});
+	unlink "$shim_dir/fails";
+
+	# 31 seconds after 8 MB, of 30 that there are; then 21, of 20 for caches, which come last
+	append_to_file("$shim_dir/takes", 'x' x 31);
+	fails('a slow disk', 'writing took too long');
+	ok(!-e $file && !-e $tmp, 'a slow disk: nothing is there');
+	unlink "$shim_dir/takes";
+	$node->append_conf('postgresql.conf', 'nexusmem.save = all');
+	$node->start;
+	put_long();
+	sql(q{SELECT count(nexusmem.cache_set('k' || i, 'v', NULL, 'cut')::text) FROM generate_series(1, 100) i});
+	append_to_file("$shim_dir/takes", 'x' x 21);
+	news();
+	$node->stop('fast');
+	my $log = news();
+	like($log, qr/LOG:  some entries of caches were not saved/, 'a disk that is slow for caches: said');
+	unlike($log, qr/WARNING/, 'a disk that is slow for caches: without a warning');
+	unlink "$shim_dir/takes";
+	$node->start;
+	is(length_of_long() . ' ' . sql(q{SELECT count(nexusmem.cache_get('k' || i, 'cut')) FROM generate_series(1, 100) i}), '10000000 0',
+		'a disk that is slow for caches: the structures are there, entries of caches are not');
+	sql(q{SELECT nexusmem.map_drop('long'), nexusmem.cache_drop('cut')});
+
+	# durable, whenever the machine should crash: the body before the header, which says that
+	# the file is whole, and both before the name
+	sql(q{SELECT nexusmem.counter_set('c', 7)});
+	unlink "$shim_dir/told";
 	$node->stop;
+	my @told = slurp_file("$shim_dir/told") =~ m{^(\w+ (?:.*/)?pg_nexusmem(?:/[^/\n]*)?)$}mg;
+	s{ .*?(?:pg_nexusmem/)?([^/]+)$}{ $1} for @told;
+	like(join(', ', @told), qr{^fsync structures\.tmp, pwrite structures\.tmp, (?:fsync structures\.tmp, )+rename structures, fsync structures, fsync pg_nexusmem$},
+		'flushed in this order');
+	$node->append_conf('postgresql.conf', 'nexusmem.save = structures');
 }
 
 # a disk that is nearly full: the server needs the rest for its checkpoint
