@@ -123,6 +123,18 @@ is(runs(), 3, 'computed to its end by the third');
 eval { $few[0]{h}->finish };
 shift @s;
 
+# and left nothing: the key is computed by one session, as those see that delete it in caches
+# that are not there, many enough for each word of the counts
+sql(q{SELECT cache_delete('dying')});
+close_gate(1);
+fetch_slowly($s[0], 'dying', 'again');
+wait_at_gate(1, 1);
+is(sql(q{SELECT count(*) FROM (SELECT cache_delete('dying', 'no cache ' || i) AS there FROM generate_series(1, 20000) i) x WHERE there}), 0, 'a key of that name is deleted in other caches meanwhile');
+open_gate(1);
+is(answer($s[0]), 'again', 'the key of the terminated session is computed');
+is(sql(q{SELECT cache_get('dying')}), 'again', 'and stored');
+runs();
+
 # waiters give up
 close_gate(1);
 fetch_slowly($s[0], 'waited', 'value');
