@@ -9,6 +9,7 @@
 
 #include <time.h>
 
+#include "core/flight.h"
 #include "core/item.h"
 #include "core/map.h"
 #include "core/space.h"
@@ -20,9 +21,6 @@
 #ifndef NXM_LAYOUT_VERSION		/* a test raises it */
 #define NXM_LAYOUT_VERSION 14
 #endif
-
-/* Words that count what happens to keys of caches: see single_flight.c. */
-#define NXM_FLIGHT_COUNTS 1024
 
 /*
  * What is shared apart from the space itself.  In main shared memory when
@@ -50,9 +48,7 @@ typedef struct NxmAnchor
 								 * than their limit; 0: never */
 	NxmAtomic	cache_short_why;	/* NxmGrowth of arena_chunks.h: why then; stored before */
 	NxmAtomic	huge_bytes;		/* of chunks, in huge pages; by the worker */
-	NxmAtomic	deletes[NXM_FLIGHT_COUNTS]; /* see single_flight.c, as for these: */
-	NxmAtomic	fruitless[NXM_FLIGHT_COUNTS];
-	NxmAtomic	flights[NXM_FLIGHT_COUNTS];
+	NxmFlights	flights;		/* values being computed: see single_flight.c */
 	/* the registry: (database, kind, name) to object */
 	NxmMap		names __attribute__((aligned(NXM_CACHE_LINE)));
 	NxmSpaceShared *unused;		/* NULL: the space follows the anchor, aligned */

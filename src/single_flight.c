@@ -36,36 +36,8 @@
  *	  nobody looks, counts as if it had.  (The query itself runs without workers then.)
  *	- the query has changed the role: the value would go where that one stores
  *
- * Deletes.  A value is computed from a snapshot, and stored later.  A key that
- * was deleted between the two, because what it was computed from had changed,
- * would come back with its old value and stay.  So deleting raises a count, and
- * who stores looks at it before and after:
- *
- *	who computes: count, snapshot, store, fence, count again; delete if changed
- *	who deletes:  (commit), raise count, fence, delete
- *
- * By the two fences, either who deletes finds what was stored, or who stored
- * finds the count raised.  If it was raised before the first look, the snapshot
- * was taken after the commit that came before it.  A look just before the store spares
- * it, which would make a cache again that was dropped.  (Only one that is dropped
- * between that look and the store comes back, empty.)
- *
- * Setting a key is like deleting it, for what was set may have expired or been evicted
- * when an older value is stored.
- *
- * A count that is raised costs others, and most keys are not being computed.  So who
- * deletes or sets one raises the count only where it finds that somebody computes one
- * of that hash:
- *
- *	who computes: raise number of flights, fence, count, snapshot
- *	who deletes: (commit), fence, flights; if one may be of this hash raise count, fence;
- *		delete
- *
- * So who finds no flight has committed before the snapshots of those that come.  Who
- * sets a key does likewise, and leaves out the first fence: commits end with barriers.
- *
- * Counts are words in the anchor, by hash, that keys of all caches share: one that was
- * raised for another key costs a computation or a stored value, and no more.
+ * Deletes.  A key that is deleted or set while it is computed does not get an older
+ * value afterwards: core/flight.h has the protocol, on words in the anchor.
  *
  * Limits.  What a function reads through a foreign table or another connection is
  * not seen, nor what policies are written into a view.  A query that waits for
@@ -87,10 +59,10 @@
 
 NxmFlight  *nxm_flight_innermost = NULL;
 
-static inline NxmAtomic *
-count_of(NxmAtomic *counts, uint64 hash)
+static inline NxmFlights *
+shared_flights(void)
 {
-	return &counts[hash % NXM_FLIGHT_COUNTS];
+	return &nxm_registry_anchor->flights;
 }
 
 static Oid
@@ -123,76 +95,47 @@ hash_of(Oid owner, const char *cache, size_t cache_len, const NxmKey *key)
 	return nxm_hash(name, (size_t) (p - name));
 }
 
-static void
-note(uint64 hash)
+/* under_way: flights that may be of this key, none as a rule. */
+static inline void
+note(uint64 under_way, const char *cache, size_t len, const NxmKey *key)
 {
-	/* pairs with the loads in nxm_flight_enter() */
-	(void) nxm_fetch_add(count_of(nxm_registry_anchor->deletes, hash), 1);
-	/* pairs with the fence in nxm_flight_outdated() */
-	nxm_fence();
-}
+	if (unlikely(under_way != 0))
+	{
+		uint64		hash = hash_of(owner_of(cache, len), cache, len, key);
 
-/*
- * What a flight adds to a word: one, and above that the rest of its hash, so that the word
- * tells of which hash a flight is that is the only one there.  The word is found by the
- * hash of the key alone, which who deletes or sets has.
- */
-#define FLIGHT_COUNT		UINT64CONST(0xFFFFF)
-#define FLIGHT_OF(hash)		(((hash) & ~FLIGHT_COUNT) | 1)
+		if (nxm_flights_concern(under_way, hash))
+			nxm_flights_note(shared_flights(), hash);
+	}
+}
 
 void
 nxm_flight_note_set(const char *cache, size_t len, const NxmKey *key)
 {
-	/* acquire; pairs with the addition in nxm_flight_enter() */
-	uint64		flights = nxm_load(count_of(nxm_registry_anchor->flights, key->hash));
-
-	/* most keys are not being computed, and a count that is raised costs others */
-	if (unlikely(flights != 0))
-	{
-		uint64		hash = hash_of(owner_of(cache, len), cache, len, key);
-
-		if ((flights & FLIGHT_COUNT) > 1 || flights == FLIGHT_OF(hash))
-			note(hash);
-	}
+	note(nxm_flights_before_set(shared_flights(), key->hash), cache, len, key);
 }
 
 void
 nxm_flight_note_delete(const char *cache, size_t len, const NxmKey *key)
 {
-	/* what changed need not be of a commit; pairs with the fence in nxm_flight_enter() */
-	nxm_fence();
-	nxm_flight_note_set(cache, len, key);
+	note(nxm_flights_before_delete(shared_flights(), key->hash), cache, len, key);
 }
 
 void
 nxm_flight_note_clear(const char *cache, size_t len)
 {
-	note(hash_of(owner_of(cache, len), cache, len, NULL));
-}
-
-/* What nxm_flight_outdated() is about from now on. */
-static void
-look_at_deletes(NxmFlight *flight)
-{
-	NxmAtomic  *deletes = nxm_registry_anchor->deletes;
-
-	/* acquire; pair with note(): a snapshot taken from here on is newer */
-	flight->key_deletes = nxm_load(count_of(deletes, flight->hash));
-	flight->cache_deletes = nxm_load(count_of(deletes, flight->cache_hash));
+	nxm_flights_note(shared_flights(), hash_of(owner_of(cache, len), cache, len, NULL));
 }
 
 bool
-nxm_flight_outdated(const NxmFlight *flight)
+nxm_flight_may_store(const NxmFlight *flight)
 {
-	NxmAtomic  *deletes = nxm_registry_anchor->deletes;
+	return nxm_flights_may_store(shared_flights(), &flight->watch);
+}
 
-	/* pairs with the one in note(): one of the two sees what the other did */
-	nxm_fence();
-	/* relaxed: the fence came before */
-	return nxm_load_relaxed(count_of(deletes, flight->hash)) !=
-		flight->key_deletes ||
-		nxm_load_relaxed(count_of(deletes, flight->cache_hash)) !=
-		flight->cache_deletes;
+bool
+nxm_flight_must_remove(const NxmFlight *flight)
+{
+	return nxm_flights_must_remove(shared_flights(), &flight->watch);
 }
 
 /* Can nothing be stored, whatever the query is? */
@@ -264,10 +207,17 @@ nxm_flight_begin(NxmFlight *flight, const char *cache, size_t cache_len,
 	}
 
 	flight->private = transaction_is_private();
-	flight->hash = hash_of(flight->owner, cache, cache_len, key);
-	flight->cache_hash = hash_of(flight->owner, cache, cache_len, NULL);
-	SET_LOCKTAG_ADVISORY(flight->tag, MyDatabaseId, (uint32) (flight->hash >> 32),
-						 (uint32) flight->hash, NXM_FLIGHT_LOCK_CLASS);
+	flight->watch.key_hash = key->hash;
+	flight->watch.hash = hash_of(flight->owner, cache, cache_len, key);
+	flight->watch.cache_hash = hash_of(flight->owner, cache, cache_len, NULL);
+	SET_LOCKTAG_ADVISORY(flight->tag, MyDatabaseId, (uint32) (flight->watch.hash >> 32),
+						 (uint32) flight->watch.hash, NXM_FLIGHT_LOCK_CLASS);
+}
+
+static inline NxmAtomic *
+fruitless_count(const NxmFlight *flight)
+{
+	return nxm_flights_word(shared_flights()->fruitless, flight->watch.hash);
 }
 
 /* Did somebody compute in vain since this session missed the key? */
@@ -275,8 +225,7 @@ static bool
 was_fruitless(const NxmFlight *flight)
 {
 	/* acquire; pairs with the increment in nxm_flight_end() */
-	return nxm_load(count_of(nxm_registry_anchor->fruitless,
-							 flight->hash)) != flight->fruitless;
+	return nxm_load(fruitless_count(flight)) != flight->fruitless;
 }
 
 bool
@@ -288,8 +237,7 @@ nxm_flight_look_again(NxmFlight *flight)
 			if (flight->private)
 				break;
 			/* acquire; as in was_fruitless() */
-			flight->fruitless = nxm_load(count_of(nxm_registry_anchor->fruitless,
-												  flight->hash));
+			flight->fruitless = nxm_load(fruitless_count(flight));
 			if (LockAcquire(&flight->tag, ExclusiveLock, false, true) !=
 				LOCKACQUIRE_NOT_AVAIL)
 			{
@@ -299,10 +247,10 @@ nxm_flight_look_again(NxmFlight *flight)
 			}
 			if (nxm_flight_innermost != NULL)
 				break;
-			look_at_deletes(flight);
+			nxm_flights_watch(shared_flights(), &flight->watch);
 			wait_for_lock(flight, ShareLock);
 			(void) LockRelease(&flight->tag, ShareLock, false);
-			flight->waited_in_vain = nxm_flight_outdated(flight);
+			flight->waited_in_vain = nxm_flights_outdated(shared_flights(), &flight->watch);
 			flight->state = NXM_FLIGHT_WAITED;
 			return true;
 		case NXM_FLIGHT_WAITED:
@@ -337,21 +285,16 @@ void
 nxm_flight_enter(NxmFlight *flight)
 {
 	static bool watching = false;
-	NxmAnchor  *anchor = nxm_registry_anchor;
 
 	if (!watching)
 		before_shmem_exit(leave_all, (Datum) 0);
 	watching = true;
 	/* a background worker that is ended between the two would be counted for ever */
 	nxm_begin_operation();
-	(void) nxm_fetch_add(count_of(anchor->flights, flight->key.hash),
-						 FLIGHT_OF(flight->hash));
+	nxm_flights_enter(shared_flights(), &flight->watch);
 	flight->outer = nxm_flight_innermost;
 	nxm_flight_innermost = flight;
 	nxm_end_operation();
-	/* pairs with the loads of who deletes or sets: it sees us, or we what it changed */
-	nxm_fence();
-	look_at_deletes(flight);
 }
 
 void
@@ -359,8 +302,7 @@ nxm_flight_leave(NxmFlight *flight)
 {
 	nxm_begin_operation();
 	nxm_flight_innermost = flight->outer;
-	(void) nxm_fetch_add(count_of(nxm_registry_anchor->flights, flight->key.hash),
-						 -FLIGHT_OF(flight->hash));
+	nxm_flights_leave(shared_flights(), &flight->watch);
 	nxm_end_operation();
 	if (flight->outer != NULL)
 		flight->outer->private |= flight->private;
@@ -380,8 +322,7 @@ nxm_flight_end(NxmFlight *flight, bool fruitless)
 		return;
 	/* before the lock is released: who waits for it sees the count */
 	if (fruitless)
-		(void) nxm_fetch_add(count_of(nxm_registry_anchor->fruitless,
-									  flight->hash), 1);
+		(void) nxm_fetch_add(fruitless_count(flight), 1);
 	(void) LockRelease(&flight->tag, ExclusiveLock, false);
 }
 

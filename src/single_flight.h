@@ -38,15 +38,12 @@ typedef struct NxmFlight
 	Oid			owner;			/* of a default cache, which each role has */
 	Oid			role;			/* who asks */
 	NxmKey		key;
-	uint64		hash;			/* of cache and key */
-	uint64		cache_hash;
+	NxmFlightWatch watch;		/* whether it is deleted meanwhile */
 	LOCKTAG		tag;
 	NxmFlightState state;
 	bool		waited_in_vain; /* for one that was deleted meanwhile */
 	bool		private;		/* what it computes is not for others */
-	uint64		fruitless;		/* the shared counts, as they were */
-	uint64		key_deletes;
-	uint64		cache_deletes;
+	uint64		fruitless;		/* the shared count, as it was */
 } NxmFlight;
 
 /*
@@ -71,11 +68,12 @@ extern void nxm_flight_leave(NxmFlight *flight);
 extern bool nxm_flight_shareable(const NxmFlight *flight);
 
 /*
- * true: since nxm_flight_enter() the key was deleted, or the cache emptied or dropped,
- * and the value may be older than that.  To be asked before it is stored, which makes a
- * cache, and afterwards: then it has to be deleted.
+ * No, and yes: since nxm_flight_enter() the key was deleted or set, or the cache emptied
+ * or dropped, and the value may be older than that.  The first is to be asked before it is
+ * stored, which makes a cache, and the second afterwards: then it has to be deleted.
  */
-extern bool nxm_flight_outdated(const NxmFlight *flight);
+extern bool nxm_flight_may_store(const NxmFlight *flight);
+extern bool nxm_flight_must_remove(const NxmFlight *flight);
 
 /*
  * Lets others go on.  fruitless: a value was computed and could not be stored, or was

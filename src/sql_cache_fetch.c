@@ -258,12 +258,12 @@ compute(FunctionCallInfo fcinfo, NxmFlight *flight, NxmBytes name, const NxmKey 
 			nxm_flight_shareable(flight))
 		{
 			/* storing would make a cache again that was dropped */
-			*outdated = nxm_flight_outdated(flight);
+			*outdated = !nxm_flight_may_store(flight);
 			if (!*outdated)
 			{
 				*stored = store(fcinfo, name, key, value, ttl);
 				/* also where it was not: an error may have come after it was stored */
-				if (*stored != NXM_THERE && nxm_flight_outdated(flight))
+				if (*stored != NXM_THERE && nxm_flight_must_remove(flight))
 				{
 					*outdated = *stored == NXM_STORED;
 					(void) nxm_cache_remove(fcinfo, name, key, false);

@@ -8,7 +8,7 @@
 # CHECK_SECONDS=60 bin/check_map: a minute of random and of priority-based schedules of
 # maps, told in the last line; make check-long: of each structure.
 
-CHECKS = check_self check_space check_counter check_stack check_queue check_map check_cache check_predictor
+CHECKS = check_self check_space check_counter check_stack check_queue check_map check_cache check_predictor check_flight
 
 check_self_CORE =
 check_space_CORE = space space_reclaim item
@@ -16,6 +16,7 @@ check_counter_CORE = space space_reclaim item counter
 check_stack_CORE = space space_reclaim item stack
 check_queue_CORE = space space_reclaim item queue
 check_map_CORE = space space_reclaim item map map_grow map_drain
+check_flight_CORE =
 check_predictor_CORE = space space_reclaim item $(PREDICTOR_CORE)
 check_cache_CORE = space space_reclaim item map map_grow map_drain $(CACHE_CORE)
 
@@ -56,14 +57,14 @@ bin/check/cache/%.o: $(CORE)/%.c $(wildcard check*.h $(CORE)/*.h) check.mk
 	@mkdir -p bin/check/cache
 	$(CC) $(CHECK_CFLAGS) $(check_cache_FLAGS) -c -o $@ $<
 
-bin/check_self: bin/check/check_self.o $(CHECK_OBJECTS)
+bin/check_self bin/check_flight: bin/%: bin/check/%.o $(CHECK_OBJECTS)
 	$(CC) -o $@ $^
 
 bin/check_cache: $(patsubst %,bin/check/cache/%.o,check_cache check_core $(check_cache_CORE)) \
 		$(CHECK_OBJECTS)
 	$(CC) -o $@ $^
 
-$(filter-out bin/check_self bin/check_cache,$(CHECK_BINARIES)): bin/%: bin/check/%.o \
+$(filter-out bin/check_self bin/check_flight bin/check_cache,$(CHECK_BINARIES)): bin/%: bin/check/%.o \
 		bin/check/check_core.o $(CHECK_OBJECTS) \
 		$$(addprefix bin/check/,$$(addsuffix .o,$$($$*_CORE)))
 	$(CC) -o $@ $^

@@ -32,11 +32,13 @@ mutant() {
 # Exits with 0 if the mutant is found.
 one() {
 	local at=$1 program=$2 file=$3 from=$4 to=$5 text object sources=() objects=() cores=${2}_CORE
-	local own=${2}_FLAGS built=bin/check more=()
+	local own=${2}_FLAGS built=bin/check more=() common=check_core
 	if [ -n "${!own-}" ]; then
 		built=bin/check/${program#check_}
 		read -r -a more <<<"${!own}"
 	fi
+	# of headers alone: without a space
+	[ -n "${!cores}" ] || common=
 	mkdir -p "$at/core"
 	cp "$core"/*.h "$at/core/"
 	for c in ${!cores}; do cp "$core/$c.c" "$at/core/"; done
@@ -48,9 +50,10 @@ one() {
 	printf '%s\n' "${text//"$from"/"$to"}" >"$at/core/$file"
 	case $file in
 		*.c) sources=("$at/core/$file") ;;
-		*.h) sources=("$at"/core/*.c "$program.c" check_core.c) ;;
+		*.h) for c in ${!cores}; do sources+=("$at/core/$c.c"); done
+			for c in "$program" $common; do sources+=("$c.c"); done ;;
 	esac
-	for object in "$program" check_core ${!cores}; do
+	for object in "$program" $common ${!cores}; do
 		case " ${sources[*]} " in
 			*"/$object.c "* | *" $object.c "*) ;;
 			*) objects+=("$built/$object.o") ;;
@@ -577,6 +580,37 @@ mutant "entry of a chain not reserved" check_cache cache_chain.c \
 	'uint64_t	i = nxm_load(&block->count);
 
 			nxm_store(&block->count, i + 1);'
+
+# Flights.
+mutant "no fence in nxm_flights_enter" check_flight flight.h \
+	'sets sees us, or we what it changed
+	 */
+	nxm_fence();' '*/'
+mutant "no fence in nxm_flights_before_delete" check_flight flight.h \
+	'	/* what changed need not be of a commit; pairs with the one in nxm_flights_enter() */
+	nxm_fence();' ''
+mutant "no fence in nxm_flights_note" check_flight flight.h \
+	'	/* pairs with the one in nxm_flights_outdated() */
+	nxm_fence();' ''
+mutant "no fence in nxm_flights_outdated" check_flight flight.h \
+	'	/* pairs with the one in nxm_flights_note(): one of the two sees what the other did */
+	nxm_fence();' ''
+mutant "counts not looked at after the store" check_flight flight.h \
+	'	return nxm_flights_outdated(flights, watch);' '	return false;'
+mutant "counts watched without acquire" check_flight flight.h \
+	'watch->key_deletes = nxm_load(' 'watch->key_deletes = nxm_load_relaxed('
+mutant "count of a cache watched without acquire" check_flight flight.h \
+	'watch->cache_deletes = nxm_load(' 'watch->cache_deletes = nxm_load_relaxed('
+mutant "count raised without release" check_flight flight.h \
+	'nxm_fetch_add(nxm_flights_word(flights->deletes, hash), 1);' \
+	'nxm_fetch_add_relaxed(nxm_flights_word(flights->deletes, hash), 1);'
+mutant "flights looked at without acquire" check_flight flight.h \
+	'return nxm_load(nxm_flights_word(flights->under_way, key_hash));' \
+	'return nxm_load_relaxed(nxm_flights_word(flights->under_way, key_hash));'
+mutant "several flights taken for one" check_flight flight.h \
+	'(under_way & NXM_FLIGHT_COUNT) > 1' 'false'
+mutant "flight of another key taken for one of this" check_flight flight.h \
+	'under_way == NXM_FLIGHT_OF(hash)' 'true'
 
 wait
 status=0
