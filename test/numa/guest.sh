@@ -628,7 +628,7 @@ nexusmem.shared_buffers_placement = partition" || return
 	done
 	is "$(q "SELECT string_agg(DISTINCT node::text, ',' ORDER BY node::text) FROM nexusmem.backends WHERE backend_type = 'client backend'")" \
 		"0,1,2" "no backend on the CPU-less node"
-	pid=$(q "SELECT pid FROM nexusmem.backends WHERE backend_type = 'client backend' AND node = 2 LIMIT 1")
+	pid=$(q "SELECT pid FROM nexusmem.backends WHERE backend_type = 'client backend' AND node = 2 AND pid <> pg_backend_pid() LIMIT 1")
 	like "$(grep -c "prefer:3" "/proc/$pid/numa_maps")" '^[1-9]' "the memory-less node's backend prefers its nearest neighbour, node 3"
 	like "$(q "SELECT nexusmem.pin_backend($pid, 3)")" "ERROR:  node 3 has no CPUs.*HINT" "pin_backend refuses the CPU-less node"
 	for n in a b c d e; do close_session $n; done
