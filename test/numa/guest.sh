@@ -336,7 +336,7 @@ SQL
 	# a reader stopped in the middle, on another node than what it reads
 	for n in 0 1 2 3; do
 		session "${names[n]}" $n
-		tell "${names[n]}" "SET statement_timeout = '60s'" >/dev/null
+		tell "${names[n]}" "SET statement_timeout = '300s'" >/dev/null
 	done
 	session reader 3
 	pid=$(tell reader "SELECT pg_backend_pid()")
