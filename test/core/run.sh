@@ -28,7 +28,8 @@ set -euo pipefail
 
 # fsync says nothing here and costs minutes. Of tables much larger than
 # shared_buffers, sequential scans begin where another one is, and rows come in
-# another order than the suites expect.
+# another order than the suites expect. Two clusters at a time have predictor_memory, maybe
+# in a container's /dev/shm of 64 MB; it is in kB, as check() reads it back.
 COMMON="fsync = off
 max_prepared_transactions = 4
 shared_buffers = 2MB
@@ -42,6 +43,7 @@ nexusmem.shared_buffers_placement = interleave
 nexusmem.enable_prefetch = on
 nexusmem.enable_nestloop_prefetch = on
 nexusmem.enable_learned_prefetch = on
+nexusmem.predictor_memory = 2048
 nexusmem.debug_force_prefetch = on
 nexusmem.prefetch_distance = 32"}
 

@@ -16,6 +16,7 @@ $node->append_conf('postgresql.conf', q{
 shared_preload_libraries = 'nexusmem'
 autovacuum = off
 nexusmem.enable_learned_prefetch = on
+nexusmem.predictor_memory = 2MB
 });
 $node->start;
 

@@ -17,6 +17,7 @@ shared_preload_libraries = 'nexusmem'
 shared_buffers = 32MB
 autovacuum = off
 nexusmem.enable_learned_prefetch = on
+nexusmem.predictor_memory = 2MB
 });
 $node->start;
 if ($node->safe_psql('postgres', q{SELECT count(*) FROM pg_available_extensions WHERE name = 'vector'}) == 0)
