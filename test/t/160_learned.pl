@@ -92,6 +92,13 @@ SQL
 	return $got =~ /^(\w+)\n(\d+)\|(\d+)\|(\d+)\|(\d+)$/m;
 }
 my $all = q{'customers', 'orders', 'lines'};
+# settled(): how much is known, when the sessions before have ended: what they missed last is
+# recorded before they leave pg_stat_activity.
+sub settled
+{
+	wait_until($node, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()});
+	return $node->safe_psql('postgres', 'SELECT known()');
+}
 
 # off
 is($node->safe_psql('postgres', $where), 'off', 'off is the default');
@@ -316,7 +323,7 @@ sub loading
 cold($node);
 active($node);
 run($node, $all, 'p');
-$known = $node->safe_psql('postgres', 'SELECT known()');
+$known = settled();
 $node->stop;
 unlink "$saved.refused";
 rename $saved, "$saved.good";
@@ -343,7 +350,7 @@ unlike(server_log($node, $from), qr/learned sequences|worker failed/, 'and is no
 cold($node);
 active($node);
 run($node, $all, 'p');
-$known = $node->safe_psql('postgres', 'SELECT known()');
+$known = settled();
 my $s = session($node);
 ask($s, "SELECT page(1, $all)");
 $node->append_conf('postgresql.conf', 'nexusmem.enable_learned_prefetch = off');
