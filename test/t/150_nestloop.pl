@@ -87,8 +87,9 @@ foreach my $name (sort keys %shape)
 	cmp_ok($issued, '>', 300, "$name: blocks are read ahead");
 	if ($name =~ /^(lateral|exists)$/)
 	{
-		# which stop early: the first rows ask for too many
-		cmp_ok($wasted, '<', $issued * 0.2, "$name: and most of them used ($wasted of $issued wasted)");
+		# which stop early: the first rows ask for too many, 70 blocks and 83. Did all of
+		# them, each of lateral would waste 2 of 5 blocks of the table, and of exists 4.
+		cmp_ok($wasted, '<', $issued * ($name eq 'exists' ? 0.35 : 0.25), "$name: and most of them used ($wasted of $issued wasted)");
 		cmp_ok($wasted, '>', 0, "$name: what the inner side did not read is no use");
 	}
 	else
