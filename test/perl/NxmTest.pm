@@ -11,7 +11,7 @@ use Test::More ();
 
 our @EXPORT = qw(session ask send_query answer close_session evict on_disk server_log
 	$nested_loops $parallel_plans needs_shm may_mount start_in_small_shm
-	clock_to_set wait_until survives_kill workers_run reads_ahead);
+	clock_to_set wait_until survives_kill workers_run until_enough reads_ahead);
 
 # make -i, which runs the tests, would have each make that they run go on after errors
 delete @ENV{qw(MAKEFLAGS MFLAGS MAKELEVEL)};
@@ -116,21 +116,33 @@ sub workers_run
 	return wait_until($node, q{SELECT bool_and(detail !~ 'is not running') FROM nexusmem.status});
 }
 
-# reads_ahead($name, $rows, $enough, $run): the counts issued, used, wasted and skipped of
-# the first of four runs of which $enough says that it read ahead enough, else of the last
-# one. A run is of a cold server, and returns the digest of its rows before its counts;
-# these have to be right in each. On a machine busy with other things reads may look like
-# cached ones.
+# until_enough($enough, $run): what the first of four runs returned of which $enough says
+# that it read ahead enough, else the last one. A run is of a cold server. On a machine busy
+# with other things reads may look like cached ones. What has to be right in each run,
+# $enough says yes to where it is not, so that it is seen.
+sub until_enough
+{
+	my ($enough, $run) = @_;
+	my @got;
+	for (1 .. 4)
+	{
+		@got = $run->();
+		last if $enough->(@got);
+	}
+	return @got;
+}
+
+# reads_ahead($name, $rows, $enough, $run): the counts issued, used, wasted and skipped, by
+# which $enough judges, of such a run. It returns the digest of its rows before them; these
+# have to be right in each.
 sub reads_ahead
 {
 	my ($name, $rows, $enough, $run) = @_;
-	my ($got, @counts);
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	for (1 .. 4)
-	{
-		($got, @counts) = $run->();
-		last if $got ne $rows || $counts[1] + $counts[2] != $counts[0] || $enough->(@counts);
-	}
+	my ($got, @counts) = until_enough(sub {
+		my ($digest, @n) = @_;
+		return $digest ne $rows || $n[1] + $n[2] != $n[0] || $enough->(@n);
+	}, $run);
 	Test::More::is($got, $rows, "$name: same rows");
 	Test::More::is($counts[1] + $counts[2], $counts[0], "$name: issued = used + wasted");
 	return @counts;

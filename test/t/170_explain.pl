@@ -98,6 +98,21 @@ sub sum_of
 
 # of counts, those of blocks asked for: the others may be of a scan that has no line
 sub told { return [ @{ $_[0] }[ 0 .. 2 ] ]; }
+# and do those of a plan differ from what was counted? They may in no run.
+sub differ { return "@{ told($_[0]) }" ne "@{ told($_[1]) }"; }
+
+# the numbers of a node in JSON, 0 where it has none
+sub numbers_of { return [ map { $_[0]{"Look-Ahead $_"} // 0 } qw(Issued Used Wasted Skipped Distance) ]; }
+
+# cold_plan_of($enough, ...): plan_of() of a cold server, see until_enough()
+sub cold_plan_of
+{
+	my ($enough, @query) = @_;
+	return until_enough($enough, sub {
+		cold();
+		return plan_of(@query);
+	});
+}
 
 # the part of a plan that is about the node on a line that matches
 sub node_of
@@ -114,6 +129,8 @@ sub node_of
 	return join "\n", @own;
 }
 
+my $custom = qr/Custom Scan \(nexusmem Look-Ahead\)/;
+
 my $range = 'SELECT k, pad FROM t WHERE k BETWEEN 5000 AND 5500 ORDER BY k';
 my $loop = 'SELECT o.n, t.pad FROM o JOIN t ON t.g = o.g WHERE o.n BETWEEN 1000 AND 1099';
 my $nestloop = 'SET nexusmem.enable_nestloop_prefetch = on';
@@ -126,14 +143,23 @@ my %shared = (
 );
 my $parallel = "$parallel_plans; SET cpu_tuple_cost = 1";
 
-# parallel_plan_of($query, [$settings]): the plan, and what was counted of t in index
-# scans, by this session and by all, and in nested loops by all
+# cold_parallel_plan_of($enough, $query, [$settings]): of a cold server, see until_enough(),
+# the plan, and what was counted of t in index scans, by this session and by all, and in
+# nested loops by all
+sub cold_parallel_plan_of
+{
+	my ($enough, @query) = @_;
+	return until_enough($enough, sub {
+		cold();
+		return parallel_plan_of(@query);
+	});
+}
 sub parallel_plan_of
 {
 	my ($query, $settings) = @_;
 	$node->safe_psql('postgres', 'SELECT nexusmem.stat_prefetch_reset()');
 	my ($plan, $count) = plan_of($query, 'BUFFERS', join '; ', $parallel, $settings // ());
-	my @all = map { [ split /\|/, $node->safe_psql('postgres', "SELECT issued, used, wasted, skipped FROM nexusmem.stat_prefetch WHERE kind = '$_' AND relid = 't'::regclass") ] } 'index', 'nestloop';
+	my @all = map { [ split /\|/, $node->safe_psql('postgres', "SELECT coalesce(sum(issued), 0), coalesce(sum(used), 0), coalesce(sum(wasted), 0), coalesce(sum(skipped), 0) FROM nexusmem.stat_prefetch WHERE kind = '$_' AND relid = 't'::regclass") ] } 'index', 'nestloop';
 	return ($plan, $count->{index}, @all);
 }
 
@@ -156,9 +182,12 @@ SKIP:
 	);
 	foreach my $name (sort keys %query)
 	{
-		cold();
-		my ($plan, $count) = plan_of($query{$name});
-		is(scalar(my @all = $plan =~ /^ *(Look-Ahead:)/mg), $name eq 'partitions' ? 2 : 1, "$name: a line for each node that read ahead") or diag($plan);
+		my $nodes = $name eq 'partitions' ? 2 : 1;
+		my ($plan, $count) = cold_plan_of(sub {
+			my $lines = () = $_[0] =~ /$line/g;
+			return $lines > $nodes || differ(sum_of($_[0]), $_[1]{index}) || $lines == $nodes && $_[1]{index}[0] > 20;
+		}, $query{$name});
+		is(scalar(my @all = $plan =~ /^ *(Look-Ahead:)/mg), $nodes, "$name: a line for each node that read ahead") or diag($plan);
 		cmp_ok($count->{index}[0], '>', 20, "$name: blocks are read ahead");
 		is_deeply(told(sum_of($plan)), told($count->{index}), "$name: the line tells what the session counted");
 		like($plan, qr/distance=32$/m, "$name: and the distance");
@@ -167,23 +196,19 @@ SKIP:
 	}
 
 	# formats
-	cold();
-	my ($plan, $count) = plan_of($range, 'BUFFERS, FORMAT JSON');
+	my ($plan, $count) = cold_plan_of(sub { return differ(numbers_of(decode_json($_[0])->[0]{Plan}), $_[1]{index}) || $_[1]{index}[0] > 20 }, $range, 'BUFFERS, FORMAT JSON');
 	my $top = decode_json($plan)->[0]{Plan};
-	is_deeply([ map { $top->{"Look-Ahead $_"} } qw(Issued Used Wasted Skipped Distance) ], [ @{ $count->{index} }, 32 ], 'JSON: a number each');
+	is_deeply(numbers_of($top), [ @{ $count->{index} }, 32 ], 'JSON: a number each');
 	cmp_ok($top->{'Look-Ahead Issued'}, '>', 20, 'JSON: blocks are read ahead');
 	($plan) = plan_of($range, 'BUFFERS, FORMAT JSON');
 	unlike($plan, qr/Look-Ahead/, 'JSON: cached, none');
-	cold();
-	($plan) = plan_of($range, 'BUFFERS, FORMAT XML');
+	($plan) = cold_plan_of(sub { return $_[1]{index}[0] > 20 }, $range, 'BUFFERS, FORMAT XML');
 	like($plan, qr{<Look-Ahead-Issued>[1-9]\d+</Look-Ahead-Issued>.*<Look-Ahead-Distance>32</Look-Ahead-Distance>}s, 'XML');
-	cold();
-	($plan) = plan_of($range, 'BUFFERS, FORMAT YAML', 'SET nexusmem.prefetch_distance = 7');
+	($plan) = cold_plan_of(sub { return $_[1]{index}[0] > 20 || $_[1]{index}[2] != 0 }, $range, 'BUFFERS, FORMAT YAML', 'SET nexusmem.prefetch_distance = 7');
 	like($plan, qr/^ *Look-Ahead Issued: [1-9]\d+\n *Look-Ahead Used: \d+\n *Look-Ahead Wasted: 0\n *Look-Ahead Skipped: \d+\n *Look-Ahead Distance: 7$/m, 'YAML');
 
 	# nothing where it was not asked for, or there is nothing to tell
-	cold();
-	($plan, $count) = plan_of($range, 'BUFFERS OFF');
+	($plan, $count) = cold_plan_of(sub { return $_[0] =~ /Look-Ahead/ || $_[1]{index}[0] > 20 }, $range, 'BUFFERS OFF');
 	cmp_ok($count->{index}[0], '>', 20, 'BUFFERS OFF: blocks are read ahead');
 	unlike($plan, qr/Look-Ahead/, 'and no line tells of it');
 	unlike($node->safe_psql('postgres', "EXPLAIN $range"), qr/Look-Ahead/, 'EXPLAIN alone has no line');
@@ -195,9 +220,11 @@ SKIP:
 	like($plan, qr/never executed/, 'a scan that never began');
 
 	# nested loops: both
-	cold();
-	($plan, $count) = plan_of($loop, 'BUFFERS', $nestloop);
-	my $outer = node_of($plan, qr/Custom Scan \(nexusmem Look-Ahead\)/);
+	($plan, $count) = cold_plan_of(sub {
+		return differ(sum_of(node_of($_[0], $custom)), $_[1]{nestloop}) || differ(sum_of(node_of($_[0], qr/Index Scan using t_g/)), $_[1]{index}) ||
+			$_[1]{nestloop}[0] > 0 && $_[1]{nestloop}[0] + $_[1]{index}[0] > 100;
+	}, $loop, 'BUFFERS', $nestloop);
+	my $outer = node_of($plan, $custom);
 	my $inner = node_of($plan, qr/Index Scan using t_g/);
 	is_deeply(sum_of($outer), $count->{nestloop}, 'nested loop: the node tells its own');
 	is_deeply(told(sum_of($inner)), told($count->{index}), 'and the inner scan its own') or diag($plan);
@@ -219,10 +246,14 @@ SKIP:
 		foreach my $leader ('off', 'on')
 		{
 			my $what = "$name, leader $leader";
-			# earlier scans may have marked the pages as all-visible
-			$node->safe_psql('postgres', 'BEGIN; DELETE FROM t WHERE k BETWEEN 70000 AND 75000; ROLLBACK; CHECKPOINT') if $name =~ /only/;
-			cold();
-			my ($plan, $own, $all) = parallel_plan_of($shared{$name}, "SET parallel_leader_participation = $leader");
+			my ($plan, $own, $all) = until_enough(sub {
+				return $leader eq 'off' && "@{ $_[1] }" ne '0 0 0 0' || differ(sum_of($_[0]), $_[2]) || $_[2][0] > 20;
+			}, sub {
+				# earlier scans may have marked the pages as all-visible
+				$node->safe_psql('postgres', 'BEGIN; DELETE FROM t WHERE k BETWEEN 70000 AND 75000; ROLLBACK; CHECKPOINT') if $name =~ /only/;
+				cold();
+				return parallel_plan_of($shared{$name}, "SET parallel_leader_participation = $leader");
+			});
 			like($plan, qr/Workers Launched: [12]/, "$what: runs in parallel");
 			cmp_ok($all->[0], '>', 20, "$what: blocks are read ahead");
 			is_deeply($own, [ 0, 0, 0, 0 ], "$what: by workers alone") if $leader eq 'off';
@@ -235,8 +266,7 @@ SKIP:
 	foreach my $limit ('', 'LIMIT 300')
 	{
 		my $inside = $limit ? "SELECT pad FROM t WHERE k BETWEEN 70000 AND 75000 $limit" : $shared{'index scan'};
-		cold();
-		($plan, undef, my $all) = parallel_plan_of("SELECT count(x) FROM generate_series(1, 3) g LEFT JOIN ($inside) x ON true",
+		($plan, undef, my $all) = cold_parallel_plan_of(sub { return differ(sum_of($_[0]), $_[2]) || $_[2][0] > 20 }, "SELECT count(x) FROM generate_series(1, 3) g LEFT JOIN ($inside) x ON true",
 			'SET nexusmem.debug_force_prefetch = on; SET parallel_leader_participation = off');
 		like($plan, qr/Gather \([^\n]*loops=3\)/, "workers started anew $limit") or diag($plan);
 		cmp_ok($all->[0], '>', 20, 'blocks are read ahead');
@@ -244,8 +274,7 @@ SKIP:
 	}
 
 	# a sub-plan of several nodes, in workers
-	cold();
-	($plan, undef, my $all) = parallel_plan_of('SELECT count(*) FROM (' . join(' UNION ALL ', ('SELECT k FROM o') x 3) . ') x WHERE k NOT IN (SELECT t.g FROM t WHERE k BETWEEN 70000 AND 70500)',
+	($plan, undef, my $all) = cold_parallel_plan_of(sub { return differ(sum_of($_[0]), $_[2]) || $_[2][0] > 20 }, 'SELECT count(*) FROM (' . join(' UNION ALL ', ('SELECT k FROM o') x 3) . ') x WHERE k NOT IN (SELECT t.g FROM t WHERE k BETWEEN 70000 AND 70500)',
 		'SET enable_seqscan = on; SET min_parallel_index_scan_size = 10000; SET min_parallel_table_scan_size = 10000; SET parallel_leader_participation = off');
 	like($plan, qr/Gather.*(hashed SubPlan.*){3}/s, 'a sub-plan of several nodes') or diag($plan);
 	cmp_ok($all->[0], '>', 20, 'blocks are read ahead');
@@ -263,11 +292,16 @@ SKIP:
 			RAISE LOG 'noted: %end of plan', plan;
 			RETURN 1;
 		END $$});
-	cold();
-	my $before = -s $node->logfile;
-	($plan, undef, $all) = parallel_plan_of("SELECT note_plan('SELECT count(pad) FROM t WHERE k BETWEEN 40000 AND 40300'), count(pad) FROM t WHERE k BETWEEN 70000 AND 75000");
-	my ($within) = server_log($node, $before) =~ /noted: (.*)end of plan/s;
-	$within =~ s/^\t//mg;
+	($plan, $all, my $within) = until_enough(sub {
+		my ($outer_sum, $inner_sum) = map { sum_of($_) } @_[0, 2];
+		return differ([ map { $outer_sum->[$_] + $inner_sum->[$_] } 0 .. 3 ], $_[1]) || $inner_sum->[0] >= 320 || $outer_sum->[0] > 500 && $inner_sum->[0] > 20;
+	}, sub {
+		cold();
+		my $before = -s $node->logfile;
+		my ($outer_plan, undef, $counted) = parallel_plan_of("SELECT note_plan('SELECT count(pad) FROM t WHERE k BETWEEN 40000 AND 40300'), count(pad) FROM t WHERE k BETWEEN 70000 AND 75000");
+		my ($noted) = server_log($node, $before) =~ /noted: (.*)end of plan/s;
+		return ($outer_plan, $counted, $noted =~ s/^\t//mgr);
+	});
 	like($_, qr/Workers Launched: [12]/, 'a parallel query in a parallel query') foreach $plan, $within;
 	my ($outer_sum, $inner_sum) = (sum_of($plan), sum_of($within));
 	is_deeply([ map { $outer_sum->[$_] + $inner_sum->[$_] } 0 .. 3 ], $all, 'both are told');
@@ -279,31 +313,34 @@ SKIP:
 	SKIP:
 	{
 		skip 'pg_overexplain is not installed', 1 if !$other;
-		cold();
-		($plan) = plan_of($range, 'BUFFERS, DEBUG');
+		($plan) = cold_plan_of(sub { return $_[1]{index}[0] > 20 }, $range, 'BUFFERS, DEBUG');
 		like(node_of($plan, qr/Index Scan/), qr/Parallel Safe: .*Look-Ahead: /s, 'a hook that was there before is called') or diag($plan);
 	}
 }
 
 # the node of nested loops, on every version
-cold();
-my ($plan, $count) = plan_of($loop, 'BUFFERS OFF', $nestloop);
-is_deeply(sum_of(node_of($plan, qr/Custom Scan \(nexusmem Look-Ahead\)/)), $count->{nestloop}, 'nested loop: the node tells, without BUFFERS too') or diag($plan);
+my ($plan, $count) = cold_plan_of(sub {
+	return differ(sum_of(node_of($_[0], $custom)), $_[1]{nestloop}) || node_of($_[0], qr/Index Scan using t_g/) =~ /Look-Ahead/ || $_[1]{nestloop}[0] > 20;
+}, $loop, 'BUFFERS OFF', $nestloop);
+is_deeply(sum_of(node_of($plan, $custom)), $count->{nestloop}, 'nested loop: the node tells, without BUFFERS too') or diag($plan);
 cmp_ok($count->{nestloop}[0], '>', 20, 'blocks are read ahead');
 unlike(node_of($plan, qr/Index Scan using t_g/), qr/Look-Ahead/, 'and the inner scan does not');
 foreach my $leader ('off', 'on')
 {
-	cold();
-	($plan, undef, undef, my $all) = parallel_plan_of('SELECT count(t.pad) FROM o JOIN t ON t.k = o.k WHERE o.n BETWEEN 1000 AND 1999',
+	($plan, undef, undef, my $all) = cold_parallel_plan_of(sub { return differ(sum_of(node_of($_[0], $custom)), $_[3]) || $_[3][0] > 300 }, 'SELECT count(t.pad) FROM o JOIN t ON t.k = o.k WHERE o.n BETWEEN 1000 AND 1999',
 		"$nestloop; SET enable_seqscan = on; SET parallel_leader_participation = $leader");
 	like($plan, qr/Workers Launched: [12]/, "nested loop, leader $leader: runs in parallel");
 	cmp_ok($all->[0], '>', 300, 'blocks are read ahead');
-	is_deeply(sum_of(node_of($plan, qr/Custom Scan \(nexusmem Look-Ahead\)/)), $all, 'the line tells what all of them counted') or diag($plan);
+	is_deeply(sum_of(node_of($plan, $custom)), $all, 'the line tells what all of them counted') or diag($plan);
 }
-cold();
-($plan, $count) = plan_of("$loop ORDER BY o.n LIMIT 303", 'FORMAT JSON, BUFFERS', $nestloop);
-my ($custom) = grep { $_->{'Node Type'} eq 'Custom Scan' } map { @{ $_->{Plans} // [] } } @{ decode_json($plan)->[0]{Plan}{Plans} };
-is_deeply([ map { $custom->{"Look-Ahead $_"} } qw(Issued Used Wasted Skipped Distance) ], [ @{ $count->{nestloop} }, 32 ], 'JSON, and stopped early');
+sub custom_in_json
+{
+	my ($json) = @_;
+	return (grep { $_->{'Node Type'} eq 'Custom Scan' } map { @{ $_->{Plans} // [] } } @{ decode_json($json)->[0]{Plan}{Plans} })[0];
+}
+($plan, $count) = cold_plan_of(sub { return differ(numbers_of(custom_in_json($_[0])), $_[1]{nestloop}) || $_[1]{nestloop}[0] > 0 },
+	"$loop ORDER BY o.n LIMIT 303", 'FORMAT JSON, BUFFERS', $nestloop);
+is_deeply(numbers_of(custom_in_json($plan)), [ @{ $count->{nestloop} }, 32 ], 'JSON, and stopped early');
 
 # the plan that another extension put in place is not taken away again
 foreach my $setting ($nestloop, 'SELECT 1')
@@ -316,16 +353,18 @@ foreach my $setting ($nestloop, 'SELECT 1')
 is($node->safe_psql('postgres', "$nestloop; PREPARE q AS SELECT count(pad) FROM ($loop) x; EXECUTE q; EXECUTE q; EXECUTE q"), "500\n500\n500", 'and without it the own plan comes back');
 
 # auto_explain prints at the end of a query, without EXPLAIN
-cold();
-my $from = -s $node->logfile;
+my $from;
 my $auto = "LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on; SET auto_explain.log_buffers = on; $nestloop";
-$node->safe_psql('postgres', "$auto; $loop");
-my $log = server_log($node, $from);
-my @lines = $log =~ /^\s*Look-Ahead: issued=[1-9]/mg;
+my @lines = until_enough(sub { return @_ > 0 }, sub {
+	cold();
+	$from = -s $node->logfile;
+	$node->safe_psql('postgres', "$auto; $loop");
+	return server_log($node, $from) =~ /^\s*Look-Ahead: issued=[1-9]/mg;
+});
 cmp_ok(scalar @lines, '>=', 1, 'auto_explain shows the line');
 $from = -s $node->logfile;
 $node->safe_psql('postgres', "$auto; SET auto_explain.log_analyze = off; $loop");
-$log = server_log($node, $from);
+my $log = server_log($node, $from);
 like($log, qr/Custom Scan \(nexusmem Look-Ahead\)/, 'auto_explain shows the node');
 unlike($log, qr/Look-Ahead: /, 'without numbers that nobody asked for');
 
