@@ -72,6 +72,8 @@ sub send_query
 sub answer
 {
 	my ($s) = @_;
+	# from here, for others may have come first
+	$s->{timeout}->start;
 	$s->{h}->pump until $s->{out} =~ s/^end-of-answer\n//m;
 	(my $answer = $s->{out} . $s->{err}) =~ s/\n\z//;
 	return $answer;
@@ -80,6 +82,7 @@ sub answer
 sub close_session
 {
 	my ($s) = @_;
+	$s->{timeout}->start;
 	$s->{in} .= "\\q\n";
 	eval { $s->{h}->finish };
 	return;

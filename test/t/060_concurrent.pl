@@ -74,9 +74,7 @@ sub in_middle
 		if ($o{waits})
 		{
 			# it must not end before the reader does
-			$writer->{out} = $writer->{err} = '';
-			$writer->{in} .= join('', map { "$_;\n" } split /;\s*/, $sql) . "\\echo end-of-answer\n";
-			$writer->{h}->pump_nb;
+			send_query($writer, join(";\n", split /;\s*/, $sql));
 			ok($node->poll_query_until('postgres', "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $writer->{pid}"),
 				"$name: waits, look-ahead $on");
 		}
@@ -88,8 +86,7 @@ sub in_middle
 		$rows{$on} .= ask($reader, 'COMMIT');
 		if ($o{waits})
 		{
-			$writer->{h}->pump until $writer->{out} =~ s/^end-of-answer\n//m;
-			$other{$on} = $writer->{out} . $writer->{err};
+			$other{$on} = answer($writer);
 		}
 		$rows{$on} .= ask($reader, 'SELECT count(*), sum(k), sum(n) FROM (SELECT k, n FROM t WHERE k > 0 AND pad IS NOT NULL ORDER BY k) s');
 		$issued{$on} += ask($reader, 'SELECT sum(issued) FROM nexusmem.session_prefetch()') - $before;
@@ -150,14 +147,12 @@ foreach my $i (1 .. 3)
 	my $lock = session($node);
 	ask($lock, 'BEGIN');
 	ask($lock, 'SELECT pg_advisory_lock(1)');
-	$reader->{out} = $reader->{err} = '';
 	# the 40th row waits for a lock, with reads under way
-	$reader->{in} .= "SELECT count(*) FROM (SELECT CASE WHEN k = 1040 THEN pg_advisory_lock(1) END FROM t WHERE k > 1000 AND pad <> '' ORDER BY k) s;\n\\echo end-of-answer\n";
-	$reader->{h}->pump_nb;
+	send_query($reader, "SELECT count(*) FROM (SELECT CASE WHEN k = 1040 THEN pg_advisory_lock(1) END FROM t WHERE k > 1000 AND pad <> '' ORDER BY k) s");
 	$node->poll_query_until('postgres', "SELECT wait_event = 'advisory' FROM pg_stat_activity WHERE pid = $reader->{pid}");
 	$node->safe_psql('postgres', "SELECT pg_cancel_backend($reader->{pid})");
-	$reader->{h}->pump until $reader->{out} =~ s/^end-of-answer\n//m;
-	like($reader->{err}, qr/canceling statement due to user request/, 'cancelled in the middle') if $i == 1;
+	my $answer = answer($reader);
+	like($answer, qr/canceling statement due to user request/, 'cancelled in the middle') if $i == 1;
 	close_session($lock);
 }
 is(ask($reader, 'SELECT issued = used + wasted AND wasted > 0 FROM nexusmem.session_prefetch() WHERE kind = \'index\''), 't', 'what was under way counts as wasted');

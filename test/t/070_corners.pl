@@ -259,15 +259,12 @@ my $r = session($standby);
 my $lock = session($standby);
 ask($lock, 'SELECT pg_advisory_lock(1)');
 # its 40th row waits, with reads under way
-$r->{out} = $r->{err} = '';
-$r->{in} .= "SELECT count(*) FROM (SELECT CASE WHEN k = 1040 THEN pg_advisory_lock(1) END FROM c WHERE k > 1000 AND pad <> '' ORDER BY k) s;\n\\echo end-of-answer\n";
-$r->{h}->pump_nb;
+send_query($r, "SELECT count(*) FROM (SELECT CASE WHEN k = 1040 THEN pg_advisory_lock(1) END FROM c WHERE k > 1000 AND pad <> '' ORDER BY k) s");
 $standby->poll_query_until('postgres', "SELECT wait_event = 'advisory' FROM pg_stat_activity WHERE pid = $r->{pid}");
 q1('DELETE FROM c WHERE k > 1000');
 q1('VACUUM c');
 $node->wait_for_catchup($standby);
-$r->{h}->pump until $r->{out} =~ s/^end-of-answer\n//m;
-like($r->{err}, qr/conflict with recovery/, 'standby: a scan in the middle is ended by recovery');
+like(answer($r), qr/conflict with recovery/, 'standby: a scan in the middle is ended by recovery');
 close_session($lock);
 close_session($r);
 $r = session($standby);

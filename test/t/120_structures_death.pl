@@ -300,9 +300,7 @@ sub stop_at
 	my ($place, $sql, %param) = @_;
 	my $s = session($node, 'postgres', %param);
 	is(ask($s, "SELECT torture_pause_at('$place')"), 't', "$place: a place to stop at") if $sql !~ /torture_pause_at/;
-	$s->{out} = $s->{err} = '';
-	$s->{in} .= "$sql;\n\\echo end-of-answer\n";
-	$s->{h}->pump_nb;
+	send_query($s, $sql);
 	ok(stopped($s->{pid}), "$place: stopped there");
 	return $s;
 }
@@ -376,8 +374,7 @@ foreach my $p (@places)
 	is(ask($session, q{SELECT nexusmem.map_clear('m') > 0; SELECT prepare(); SELECT nexusmem.queue_drop('q')}), "t\n\nt", "$place: the map is cleared, the queue dropped");
 	ok(wait_for(qq{SELECT state = 'degraded' AND detail ~ 'process $s->{pid} is stopped' FROM nexusmem.status WHERE feature = 'structure memory'}), "$place: status names the process");
 	kill 'CONT', $s->{pid};
-	$s->{h}->pump until $s->{out} =~ s/^end-of-answer\n//m;
-	is($s->{out} . $s->{err}, "$answer\n", "$place: it goes on and has what it was to have");
+	is(answer($s), $answer, "$place: it goes on and has what it was to have");
 	others($session, 1);
 	is(ask($session, q{SELECT nexusmem.map_size('m') = count(*) AND count(*) = count(nexusmem.map_get('m', key)) FROM nexusmem.map_entries('m')}), 't', "$place: the map is whole");
 	ok(wait_for(q{SELECT state = 'active' FROM nexusmem.status WHERE feature = 'structure memory'}), "$place: status: active");
@@ -427,7 +424,7 @@ system('pg_ctl', '-D', $node->data_dir, '-m', 'fast', '-W', '-s', 'stop');
 ok($node->wait_for_log(qr/saved 1 shared structure/, $from), 'a walsender stopped before it looks a name up: structures are saved');
 kill 'CONT', $client->{pid};
 # the checkpointer, once it has begun to shut down, ends it
-eval { $client->{h}->pump until $client->{out} =~ /^end-of-answer\n/m };
+eval { answer($client) };
 like($client->{err}, qr/^ERROR:  shared structures are closed|^FATAL:  terminating connection/, 'then it finds none');
 unlike($client->{out}, qr/^6$/m, 'and changes nothing');
 close_session($client);
@@ -448,7 +445,7 @@ ok($node->wait_for_log(qr/WARNING:  shared structures were not saved: a process 
 # by the checkpointer, which then waits for walsenders itself
 ok($node->wait_for_log(qr/LOG:  shutting down/, $from), 'and the shutdown goes on');
 kill 'CONT', $client->{pid};
-eval { $client->{h}->pump until $client->{out} =~ /^end-of-answer\n/m };
+eval { answer($client) };
 close_session($client);
 ok($node->wait_for_log(qr/database system is shut down/, $from), 'to its end');
 ok(!-e $saved && !-e "$saved.tmp", 'there is no file');
