@@ -17,12 +17,6 @@ autovacuum = off
 nexusmem.num_nodes = 1
 nexusmem.memory_limit = 4MB
 });
-if ($node->pg_version >= 17)
-{
-	# for sessions, and not for the worker
-	$node->append_conf('postgresql.conf', 'transaction_timeout = 500ms');
-	$ENV{PGOPTIONS} = '-c transaction_timeout=0';
-}
 $node->start;
 
 sub q1 { return $node->safe_psql('postgres', "SET search_path = nexusmem; $_[0]"); }
@@ -70,15 +64,27 @@ is(sql(q{SET ROLE other; SELECT map_get('lent', 'k')}), 'w', 'which reads');
 is(sql(q{SET ROLE r63; SELECT map_put('lent', 'k', 'x')}), 'f', 'as do the ones before');
 
 # the catalogs cannot be read
-my $s = session($node);
-my $other = session($node);
+my $times_out = $node->pg_version >= 17;
+my ($s, $other);
+{
+	local $ENV{PGOPTIONS} = '-c transaction_timeout=0' if $times_out;
+	($s, $other) = map { session($node) } 1 .. 2;
+}
 my $from = -s $node->logfile;
+if ($times_out)
+{
+	# for sessions, and not for the worker; only now, for a login is a transaction as well
+	$node->append_conf('postgresql.conf', 'transaction_timeout = 500ms');
+	$node->reload;
+	$node->wait_for_log(qr/parameter "transaction_timeout" changed/, $from);
+}
 ask($s, 'BEGIN; LOCK TABLE pg_authid IN ACCESS EXCLUSIVE MODE');
 ask($other, 'DROP DATABASE IF EXISTS nothing');
 ok($node->wait_for_log(qr/WARNING:  nexusmem could not look for structures of dropped databases and roles: canceling statement due to lock timeout/, $from),
 	'the worker cannot look at the catalogs, and says so');
 is(ask($other, q{SELECT pid FROM pg_stat_get_activity(NULL) WHERE backend_type = 'nexusmem memory'}), $worker, 'and goes on');
 $node->stop;
+$node->append_conf('postgresql.conf', 'transaction_timeout = 0') if $times_out;
 close_session($_) foreach $s, $other, $filler;
 $node->start;
 is(q1(q{SELECT map_get('lent', 'k'), counter_get('left')}), 'x|1', 'a shutdown then saves all');
