@@ -261,8 +261,12 @@ $node->safe_psql('postgres', 'ALTER TABLESPACE pg_default SET (effective_io_conc
 (undef, $issued) = run($node, 'SELECT 1', 'SELECT pad FROM t WHERE k BETWEEN 62000 AND 62500 ORDER BY k');
 is($issued, 0, "the tablespace's effective_io_concurrency set to 0: nothing");
 $node->safe_psql('postgres', 'ALTER TABLESPACE pg_default RESET (effective_io_concurrency)');
-(undef, $issued) = run($node, 'SELECT 1', 'SELECT pad FROM t WHERE k BETWEEN 63000 AND 63500 ORDER BY k');
-cmp_ok($issued, '>', 20, 'the built-in default: something');
+{
+	my $query = 'SELECT pad FROM t WHERE k BETWEEN 63000 AND 63500 ORDER BY k';
+	my ($off) = run($node, 'SET nexusmem.enable_prefetch = off', $query);
+	($issued) = ahead('the built-in default', $off, $query, sub { $_[0] > 20 });
+	cmp_ok($issued, '>', 20, 'the built-in default: something');
+}
 my (undef, $i1, undef, $w1) = run($node, 'SET nexusmem.prefetch_distance = 4', 'SELECT pad FROM t WHERE k >= 64000 ORDER BY k LIMIT 200');
 cmp_ok($w1, '<=', 4, 'no more than prefetch_distance blocks in flight');
 
@@ -271,14 +275,21 @@ cmp_ok($w1, '<=', 4, 'no more than prefetch_distance blocks in flight');
 is($issued, 0, 'in shared_buffers: nothing is asked for');
 
 # parallel
-cold($node);
 my $parallel = "$parallel_plans; SET cpu_tuple_cost = 1";
 my $count = 'SELECT count(*), sum(length(pad)) FROM t WHERE k BETWEEN 70000 AND 75000';
 like($node->safe_psql('postgres', "$parallel; EXPLAIN $count"), qr/Parallel Index Scan/, 'a parallel index scan');
-$node->safe_psql('postgres', 'SELECT nexusmem.stat_prefetch_reset()');
-is($node->safe_psql('postgres', "$parallel; $count"), '5001|2000400', 'parallel: same rows');
-cmp_ok($node->safe_psql('postgres', q{SELECT sum(issued) FROM nexusmem.stat_prefetch WHERE relid = 't'::regclass}), '>', 100,
-	'parallel: the workers read ahead, and their counts are shared');
+my ($sums, $shared);
+# on a busy machine reads may look like cached ones, as in reads_ahead()
+for (1 .. 4)
+{
+	cold($node);
+	$node->safe_psql('postgres', 'SELECT nexusmem.stat_prefetch_reset()');
+	$sums = $node->safe_psql('postgres', "$parallel; $count");
+	$shared = $node->safe_psql('postgres', q{SELECT coalesce(sum(issued), 0) FROM nexusmem.stat_prefetch WHERE relid = 't'::regclass});
+	last if $sums ne '5001|2000400' || $shared > 100;
+}
+is($sums, '5001|2000400', 'parallel: same rows');
+cmp_ok($shared, '>', 100, 'parallel: the workers read ahead, and their counts are shared');
 
 # a scan that an error or a cancel ends
 my $from = -s $node->logfile;
@@ -305,11 +316,12 @@ my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($node, 'b', has_streaming => 1);
 $standby->start;
 $node->wait_for_catchup($standby);
-cold($standby);
-my ($d1) = run($node, 'SET nexusmem.enable_prefetch = off', $shape{forward});
-my ($d2, $i2) = run($standby, 'SELECT 1', $shape{forward});
-is($d2, $d1, 'standby: same rows');
-cmp_ok($i2, '>', 20, 'standby: blocks are read ahead');
+my ($off) = run($node, 'SET nexusmem.enable_prefetch = off', $shape{forward});
+($issued) = reads_ahead('standby', $off, sub { $_[0] > 20 }, sub {
+	cold($standby);
+	return run($standby, 'SELECT 1', $shape{forward});
+});
+cmp_ok($issued, '>', 20, 'standby: blocks are read ahead');
 workers_run($standby);
 is($standby->safe_psql('postgres', q{SELECT string_agg(state, ',') FROM nexusmem.status WHERE feature IN ('index look-ahead', 'background worker', 'shared memory')}),
 	'active,active,active', 'standby: status');
