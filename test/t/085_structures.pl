@@ -280,7 +280,7 @@ ask($other, 'DROP DATABASE IF EXISTS nothing');
 my $waits = '';
 for (my $i = 0; $waits ne '1' && $i < 600; $i++)
 {
-	$waits = ask($s, "SELECT count(*) FROM pg_locks, pg_sleep(0.1) WHERE relation = 'pg_authid'::regclass AND NOT granted AND pid = $worker");
+	$waits = ask($s, "SELECT (SELECT count(*) FROM pg_locks WHERE relation = 'pg_authid'::regclass AND NOT granted AND pid = $worker) FROM pg_sleep(0.1)");
 }
 is($waits, '1', 'the worker has copied what is shared, and waits for the catalog');
 is(ask($s, q{SELECT nexusmem.unshare('counter', 'left', 'guest', 'write')}), 't', 'something is not shared any more');
