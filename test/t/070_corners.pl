@@ -121,7 +121,10 @@ SKIP:
 	my $startup = pack('N', 196608) . "user\0slow\0database\0postgres\0\0";
 	$sock->print(pack('N', 4 + length $startup) . $startup);
 	is(unpack('N', $expect->('R')), 3, 'a session is asked for its password');
-	my ($slow) = map { m{/(\d+)/} } grep { (eval { slurp_file($_) } // '') =~ /slow postgres .*authentication/ } glob('/proc/[0-9]*/cmdline');
+	# of this server, for the same test may be running for another one
+	my ($postmaster) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
+	my ($slow) = grep { (eval { slurp_file("/proc/$_/stat") } // '') =~ /\) \S $postmaster / && (eval { slurp_file("/proc/$_/cmdline") } // '') =~ /slow postgres .*authentication/ }
+	  map { /(\d+)/ } glob '/proc/[0-9]*';
 	set_pinning('on');
 	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default) { last if cpus_of($slow) ne $all; select(undef, undef, undef, 0.1); }
 	isnt(cpus_of($slow), $all, 'and pinned by the worker meanwhile');
