@@ -56,7 +56,7 @@ is(sql(q{SET ROLE r1; SELECT map_get('lent', 'k')}), 'w', 'and they read');
 like(sql(q{SELECT share('map', 'lent', 'other', 'read')}), qr/ERROR:  54000/, 'they are as many as before');
 is(q1("SELECT pg_cancel_backend($worker)"), 't', 'the worker is told to cancel, and has no statement');
 q1('DROP ROLE leaver');
-ok($node->poll_query_until('postgres', q{SELECT owner = 'postgres' FROM nexusmem.structures WHERE name = 'left'}), 'what a dropped role owned has a new owner');
+ok($node->poll_query_until('postgres', q{SELECT owner = current_user FROM nexusmem.structures WHERE name = 'left'}), 'what a dropped role owned has a new owner');
 is(worker(), $worker, 'the memory worker goes on');
 q1(q{SELECT map_drop('full')});
 ok($node->poll_query_until('postgres', q{SELECT nexusmem.share('map', 'lent', 'other', 'read')}), 'and what was shared with the role can be shared with another one');
