@@ -36,7 +36,13 @@ is(q1('SELECT count(*) FROM nexusmem.nodes'), 4, 'num_nodes makes 4 nodes');
 
 # least_loaded
 my @s = map { session($node) } 1 .. 4;
-is(nodes_of(@s), '0,1,2,3', 'least_loaded: four backends on four nodes');
+# which is by CPU
+my $even = q1('SELECT count(DISTINCT cpu_count) FROM nexusmem.nodes') == 1;
+SKIP:
+{
+	skip 'some nodes have more CPUs than others', 1 if !$even;
+	is(nodes_of(@s), '0,1,2,3', 'least_loaded: four backends on four nodes');
+}
 is(q1("SELECT DISTINCT reason FROM nexusmem.backends WHERE $clients"), 'policy', 'reason: policy');
 is(q1("SELECT bool_and(b.cpus_allowed = n.cpus) FROM nexusmem.backends b JOIN nexusmem.nodes n USING (node) WHERE $clients"),
 	't', "the kernel holds them to their node's CPUs");
@@ -133,8 +139,12 @@ for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 is($counted, @left + 1, 'two nodes are left');
 my $moved = ask($x, 'SELECT nexusmem.rebalance()');
 cmp_ok($moved, '>', 0, "rebalance moves backends ($moved)");
-# the one that asks is counted as well
-is(ask($x, 'SELECT max(backends) - min(backends) <= 1 FROM nexusmem.nodes'), 't', 'no node has two more than another then');
+SKIP:
+{
+	skip 'some nodes have more CPUs than others', 1 if !$even;
+	# the one that asks is counted as well
+	is(ask($x, 'SELECT max(backends) - min(backends) <= 1 FROM nexusmem.nodes'), 't', 'no node has two more than another then');
+}
 is(ask($x, "SELECT bool_and(b.cpus_allowed = n.cpus) FROM nexusmem.backends b JOIN nexusmem.nodes n USING (node) WHERE $clients"),
 	't', "on their new node's CPUs");
 close_session($_) for @left, $x;
