@@ -12,6 +12,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $size_file = '/sys/kernel/mm/transparent_hugepage/hpage_pmd_size';
+needs_shm(96);
 my ($major, $minor) = `uname -r` =~ /^(\d+)\.(\d+)/;
 plan skip_all => 'this kernel has no transparent huge pages' if !-e $size_file;
 plan skip_all => 'shmem_enabled is deny' if slurp_file('/sys/kernel/mm/transparent_hugepage/shmem_enabled') =~ /\[deny\]/;

@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-needs_shm(128);
+needs_shm(192);
 
 my $node = PostgreSQL::Test::Cluster->new('survival');
 $node->init(allows_streaming => 1);

@@ -11,7 +11,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-needs_shm(128);
+needs_shm(192);
 
 my $MB = 1048576;
 my $node = PostgreSQL::Test::Cluster->new('load');

@@ -9,7 +9,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-needs_shm(96);
+needs_shm(160);
 
 my $MB = 1048576;
 my $node;
