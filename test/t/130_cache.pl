@@ -254,7 +254,8 @@ cmp_ok($second, '>', $MB, 'and has got memory');
 is(sql(q{SELECT count(cache_set('large' || i, repeat('z', 1048576))), cache_get('large5') = repeat('z', 1048576) FROM generate_series(1, 5) i}), '5|t', 'large values find room') or diag(sql('SELECT cache, node, entries, bytes, overhead_bytes, evictions, refusals FROM stat_cache') . sql('SELECT * FROM node_memory'));
 cmp_ok(sql("SELECT $caches"), '<=', 16 * $MB, 'within the limit');
 sql(q{SELECT cache_drop('second'), cache_drop('default')});
-wait_for("SELECT $resident < 8 * $MB", 'dropped: memory is given back');
+# so far that what follows has room: segments take one MB yet
+wait_for("SELECT $resident < 2 * $MB", 'dropped: memory is given back');
 
 SKIP:
 {
