@@ -244,7 +244,7 @@ for (my $i = 0; $freed ne 't' && $i < 600; $i++)
 }
 is($freed, 't', 'DROP DATABASE of both frees them');
 close_session($s);
-cmp_ok(worker_seconds() - $seconds, '<', 3, 'in little time');
+cmp_ok(worker_seconds() - $seconds, '<', 10, 'in little time');
 
 # a dropped role's go to the database's owner
 $node->safe_psql('postgres', q{
