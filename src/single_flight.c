@@ -3,7 +3,8 @@
  *	  Of the sessions that miss a key of a cache at once, one computes it.
  *
  * The lock is one of PostgreSQL's lock manager, an advisory lock of a class of
- * its own, named by the database and 64 bits of a hash of cache and key.  Two
+ * its own, named by the database and 64 bits of a hash of key and cache, which is told
+ * by its id: so who must not write to it holds up nobody.  Two
  * keys of one hash wait for each other without need, and that is all.  It is
  * held to the end of the function call that took it; an error, a cancellation
  * or the end of the session release it as they do all locks of a transaction.
@@ -20,6 +21,9 @@
  * them wait for all before it, so it is counted as fruitless, and who waited
  * meanwhile computes on its own.  So it is where the key was deleted while others
  * waited for it, one of them computes it in its turn, and it is deleted again meanwhile.
+ *
+ * Where there is no cache yet, the lock is of the role alone: the cache may become
+ * another's.  Who finds it made then waits for his own role's flights from before it was.
  *
  * Who computes one key and misses another takes that lock only if it is free.  So
  * whoever waits holds none, and locks of this class alone make no deadlock.  A
@@ -173,7 +177,7 @@ waiting_context(void *arg)
 }
 
 static void
-wait_for_lock(NxmFlight *flight, LOCKMODE mode)
+wait_for_lock(NxmFlight *flight, const LOCKTAG *tag, LOCKMODE mode)
 {
 	ErrorContextCallback context;
 
@@ -181,13 +185,22 @@ wait_for_lock(NxmFlight *flight, LOCKMODE mode)
 	context.arg = flight;
 	context.previous = error_context_stack;
 	error_context_stack = &context;
-	(void) LockAcquire(&flight->tag, mode, false, false);
+	(void) LockAcquire(tag, mode, false, false);
 	error_context_stack = context.previous;
+}
+
+/* Of a key, and whose flights wait for each other. */
+static void
+set_tag(LOCKTAG *tag, uint64 hash, uint64 whose)
+{
+	hash = nxm_hash_mix(hash ^ nxm_hash_seeds[0], whose ^ nxm_hash_seeds[1]);
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
+						 NXM_FLIGHT_LOCK_CLASS);
 }
 
 void
 nxm_flight_begin(NxmFlight *flight, const char *cache, size_t cache_len,
-				 const NxmKey *key)
+				 uint64 cache_id, const NxmKey *key)
 {
 	memset(flight, 0, sizeof(*flight));
 	flight->owner = owner_of(cache, cache_len);
@@ -210,8 +223,11 @@ nxm_flight_begin(NxmFlight *flight, const char *cache, size_t cache_len,
 	flight->watch.key_hash = key->hash;
 	flight->watch.hash = hash_of(flight->owner, cache, cache_len, key);
 	flight->watch.cache_hash = hash_of(flight->owner, cache, cache_len, NULL);
-	SET_LOCKTAG_ADVISORY(flight->tag, MyDatabaseId, (uint32) (flight->watch.hash >> 32),
-						 (uint32) flight->watch.hash, NXM_FLIGHT_LOCK_CLASS);
+	/* ids count from one up, and do not get there */
+	set_tag(&flight->unmade_tag, flight->watch.hash, ~(uint64) flight->role);
+	flight->tag = flight->unmade_tag;
+	if (cache_id != 0)
+		set_tag(&flight->tag, flight->watch.hash, cache_id);
 }
 
 static inline NxmAtomic *
@@ -228,9 +244,26 @@ was_fruitless(const NxmFlight *flight)
 	return nxm_load(fruitless_count(flight)) != flight->fruitless;
 }
 
+/* Takes the lock, and returns NULL, unless that would wait; then the tag to wait at. */
+static const LOCKTAG *
+try_lock(NxmFlight *flight)
+{
+	/* only looked at: nobody begins there any more */
+	if (memcmp(&flight->tag, &flight->unmade_tag, sizeof(LOCKTAG)) != 0)
+	{
+		if (LockAcquire(&flight->unmade_tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+			return &flight->unmade_tag;
+		(void) LockRelease(&flight->unmade_tag, ShareLock, false);
+	}
+	return LockAcquire(&flight->tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL ?
+		&flight->tag : NULL;
+}
+
 bool
 nxm_flight_look_again(NxmFlight *flight)
 {
+	const LOCKTAG *taken;
+
 	switch (flight->state)
 	{
 		case NXM_FLIGHT_MISSED:
@@ -238,8 +271,8 @@ nxm_flight_look_again(NxmFlight *flight)
 				break;
 			/* acquire; as in was_fruitless() */
 			flight->fruitless = nxm_load(fruitless_count(flight));
-			if (LockAcquire(&flight->tag, ExclusiveLock, false, true) !=
-				LOCKACQUIRE_NOT_AVAIL)
+			taken = try_lock(flight);
+			if (taken == NULL)
 			{
 				/* somebody may have computed it between the miss and now */
 				flight->state = NXM_FLIGHT_LOCKED;
@@ -248,15 +281,15 @@ nxm_flight_look_again(NxmFlight *flight)
 			if (nxm_flight_innermost != NULL)
 				break;
 			nxm_flights_watch(shared_flights(), &flight->watch);
-			wait_for_lock(flight, ShareLock);
-			(void) LockRelease(&flight->tag, ShareLock, false);
+			wait_for_lock(flight, taken, ShareLock);
+			(void) LockRelease(taken, ShareLock, false);
 			flight->waited_in_vain = nxm_flights_outdated(shared_flights(), &flight->watch);
 			flight->state = NXM_FLIGHT_WAITED;
 			return true;
 		case NXM_FLIGHT_WAITED:
 			if (was_fruitless(flight))
 				break;
-			wait_for_lock(flight, ExclusiveLock);
+			wait_for_lock(flight, &flight->tag, ExclusiveLock);
 			flight->state = NXM_FLIGHT_LOCKED;
 			return true;
 		case NXM_FLIGHT_LOCKED:

@@ -40,6 +40,7 @@ typedef struct NxmFlight
 	NxmKey		key;
 	NxmFlightWatch watch;		/* whether it is deleted meanwhile */
 	LOCKTAG		tag;
+	LOCKTAG		unmade_tag;		/* of flights begun before the cache was made */
 	NxmFlightState state;
 	bool		waited_in_vain; /* for one that was deleted meanwhile */
 	bool		private;		/* what it computes is not for others */
@@ -47,11 +48,12 @@ typedef struct NxmFlight
 } NxmFlight;
 
 /*
- * After the key was missed, in a cache of the current role.  Raises
- * invalid_recursion where this session computes that key already.
+ * After the key was missed, in a cache of the current role.  cache_id: of the one that the
+ * role may write to; 0: there was none.  Raises invalid_recursion where this session
+ * computes that key already.
  */
-extern void nxm_flight_begin(NxmFlight *flight, const char *cache,
-							 size_t cache_len, const NxmKey *key);
+extern void nxm_flight_begin(NxmFlight *flight, const char *cache, size_t cache_len,
+							 uint64 cache_id, const NxmKey *key);
 
 /*
  * Shall the key be looked for once more?  Takes its lock, or waits for who has it.

@@ -287,6 +287,8 @@ nxm_sql_cache_fetch(PG_FUNCTION_ARGS)
 	NxmKey		key = nxm_key_arg(fcinfo, 0);
 	const Interval *ttl = PG_ARGISNULL(2) ? NULL : PG_GETARG_INTERVAL_P(2);
 	NxmFlight	flight;
+	NxmSite    *site;
+	uint64		cache_id;
 	text	   *value;
 	NxmStored	stored = NXM_NOT_STORED;
 	bool		outdated = false;
@@ -295,12 +297,13 @@ nxm_sql_cache_fetch(PG_FUNCTION_ARGS)
 		nxm_null_argument("query", NULL);
 
 	/* who must not write shall hear of it now, and not when the key is missing */
-	(void) nxm_cache_open(fcinfo, name, NXM_WRITE, false);
+	site = nxm_cache_open(fcinfo, name, NXM_WRITE, false);
+	cache_id = site == NULL ? 0 : site->id;
 	value = nxm_cache_read(fcinfo, name, &key, NXM_TEXT, "cache_get");
 	if (value != NULL)
 		PG_RETURN_TEXT_P(value);
 
-	nxm_flight_begin(&flight, name.data, name.len, &key);
+	nxm_flight_begin(&flight, name.data, name.len, cache_id, &key);
 	while (value == NULL && nxm_flight_look_again(&flight))
 	{
 		if (is_there(fcinfo, name, &key))

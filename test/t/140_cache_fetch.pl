@@ -368,6 +368,51 @@ is(answer($s[0]), 'old', 'computed');
 is(sql(q{SELECT cache_drop('made')}), 'f', 'and the cache stays dropped');
 ask($s[0], 'RESET ROLE');
 
+# who may not write to a cache holds up nobody there, also if he began before it was made
+sub squat
+{
+	my ($cache) = @_;
+	close_gate(1);
+	send_query($s[0], qq{SELECT nexusmem.cache_fetch('top10', 'SELECT ''mine'' FROM pg_advisory_xact_lock_shared(1)', NULL, '$cache')});
+	wait_at_gate(1, 1);
+	return;
+}
+sub squatted
+{
+	my ($cache, $error, $name) = @_;
+	is(sql("SELECT cache_create('$cache')"), 't', "$name: a cache of that name is made");
+	is(ask($s[1], "SELECT nexusmem.cache_fetch('top10', 'SELECT ''value''', NULL, '$cache')"), 'value', 'whose role does not wait');
+	open_gate(1);
+	like(answer($s[0]), $error, 'who computes for a cache that is not his');
+	is(sql("SELECT cache_get('top10', '$cache'), cache_drop('$cache')"), 'value|t', 'stores nothing there');
+	return;
+}
+ask($s[0], 'SET ROLE reader');
+# ends what would wait for ever
+ask($s[1], q{SET lock_timeout = '1min'});
+squat('claimed');
+squatted('claimed', qr/permission denied for cache "claimed"/, 'before it was made');
+is(ask($s[0], q{SELECT nexusmem.cache_create('claimed')}), 't', 'another role makes it');
+squat('claimed');
+is(sql(q{SET ROLE reader; SELECT cache_drop('claimed')}), 't', 'and drops it');
+squatted('claimed', qr/^mine$/, 'another one before it');
+ask($s[0], 'RESET ROLE');
+ask($s[1], 'RESET lock_timeout');
+
+# but one role's sessions wait for each other, also where the cache is made meanwhile
+runs();
+close_gate(1);
+send_query($s[0], q{SELECT nexusmem.cache_fetch('k', 'SELECT public.slow(''value'')', NULL, 'growing')});
+wait_at_gate(1, 1);
+send_query($s[1], q{SELECT nexusmem.cache_fetch('k', 'SELECT public.slow(''value'')', NULL, 'growing')});
+wait_for_key(1);
+sql(q{SELECT cache_set('another', 'x', NULL, 'growing')});
+send_query($s[2], q{SELECT nexusmem.cache_fetch('k', 'SELECT public.slow(''value'')', NULL, 'growing')});
+wait_for_key(2);
+open_gate(1);
+is(answer($_), 'value', 'computed while its cache is made') for @s[ 0 .. 2 ];
+is(runs(), 1, 'once');
+
 # a key that is deleted again while it is computed anew: the others do not wait for a third time
 sql(q{CREATE FUNCTION in_turn() RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
