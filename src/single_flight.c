@@ -127,7 +127,7 @@ nxm_flight_note_delete(const char *cache, size_t len, const NxmKey *key)
 void
 nxm_flight_note_clear(const char *cache, size_t len)
 {
-	nxm_flights_note(shared_flights(), hash_of(owner_of(cache, len), cache, len, NULL));
+	nxm_flights_note_clear(shared_flights(), hash_of(owner_of(cache, len), cache, len, NULL));
 }
 
 bool
@@ -283,7 +283,7 @@ nxm_flight_look_again(NxmFlight *flight)
 			nxm_flights_watch(shared_flights(), &flight->watch);
 			wait_for_lock(flight, taken, ShareLock);
 			(void) LockRelease(taken, ShareLock, false);
-			flight->waited_in_vain = nxm_flights_outdated(shared_flights(), &flight->watch);
+			flight->waited_in_vain = nxm_flights_changed(shared_flights(), &flight->watch);
 			flight->state = NXM_FLIGHT_WAITED;
 			return true;
 		case NXM_FLIGHT_WAITED:
@@ -324,7 +324,8 @@ nxm_flight_enter(NxmFlight *flight)
 	watching = true;
 	/* a background worker that is ended between the two would be counted for ever */
 	nxm_begin_operation();
-	nxm_flights_enter(shared_flights(), &flight->watch);
+	if (!nxm_flights_enter(shared_flights(), &flight->watch))
+		flight->private = true;
 	flight->outer = nxm_flight_innermost;
 	nxm_flight_innermost = flight;
 	nxm_end_operation();

@@ -25,8 +25,12 @@
  *
  * Setting a key is like deleting it, for what was set may have expired or been evicted
  * when an older value is stored.  Who sets one leaves out the first fence: commits end
- * with barriers.  Emptying a cache, or dropping it, is like deleting all its keys, and
- * raises a count of its own, whoever computes.
+ * with barriers.
+ *
+ * Emptying a cache, or dropping it, is like deleting all its keys.  Anybody may do so where
+ * there is no cache of that name, so it must cost flights of other caches nothing: each
+ * flight has a slot with the hash of its cache, and who empties one looks at all slots.
+ * For "number of flights" and "count" above read slot, and a bit in it.
  *
  * A look just before the store spares it, which would make a cache again that was dropped.
  * (Only one that is dropped between that look and the store comes back, empty.)
@@ -48,6 +52,9 @@
 #include "core_atomic.h"
 
 #define NXM_FLIGHT_WORDS 1024
+#ifndef NXM_FLIGHT_SLOTS		/* a test has less */
+#define NXM_FLIGHT_SLOTS 1024
+#endif
 
 /* Shared; zeroed memory. */
 typedef struct NxmFlights
@@ -57,6 +64,7 @@ typedef struct NxmFlights
 	NxmAtomic	fruitless[NXM_FLIGHT_WORDS];	/* by hash of cache and key; of
 												 * single_flight.c, which has a lock */
 	NxmAtomic	under_way[NXM_FLIGHT_WORDS];	/* numbers of flights, by hash of the key */
+	NxmAtomic	slots[NXM_FLIGHT_SLOTS];	/* caches of flights: NXM_FLIGHT_IN(), 0: free */
 } NxmFlights;
 
 /* Of which key a flight is, and the counts as it has seen them.  Of one process. */
@@ -65,6 +73,7 @@ typedef struct NxmFlightWatch
 	uint64_t	key_hash;		/* of the key alone, which who deletes has at hand */
 	uint64_t	hash;			/* of cache and key */
 	uint64_t	cache_hash;
+	int			slot;			/* -1: none */
 	uint64_t	key_deletes;
 	uint64_t	cache_deletes;
 } NxmFlightWatch;
@@ -82,7 +91,11 @@ nxm_flights_word(NxmAtomic *words, uint64_t hash)
 #define NXM_FLIGHT_COUNT		UINT64_C(0xFFFFF)
 #define NXM_FLIGHT_OF(hash)		(((hash) & ~NXM_FLIGHT_COUNT) | 1)
 
-/* nxm_flights_outdated() is about what comes from now on. */
+/* A slot that is taken, by a flight in this cache; and the bit that tells of its emptying. */
+#define NXM_FLIGHT_CLEARED		UINT64_C(2)
+#define NXM_FLIGHT_IN(cache_hash)	(((cache_hash) & ~UINT64_C(3)) | 1)
+
+/* nxm_flights_changed() is about what comes from now on. */
 static inline void
 nxm_flights_watch(NxmFlights *flights, NxmFlightWatch *watch)
 {
@@ -91,18 +104,31 @@ nxm_flights_watch(NxmFlights *flights, NxmFlightWatch *watch)
 	watch->cache_deletes = nxm_load(nxm_flights_word(flights->deletes, watch->cache_hash));
 }
 
-/* Before the snapshot. */
-static inline void
+/* Before the snapshot.  false: without a slot, and what is computed must not be stored. */
+static inline bool
 nxm_flights_enter(NxmFlights *flights, NxmFlightWatch *watch)
 {
 	(void) nxm_fetch_add(nxm_flights_word(flights->under_way, watch->key_hash),
 						 NXM_FLIGHT_OF(watch->hash));
+	watch->slot = -1;
+	for (int i = 0; i < NXM_FLIGHT_SLOTS && watch->slot < 0; i++)
+	{
+		int			slot = (int) ((watch->hash / NXM_FLIGHT_WORDS + (uint64_t) i) %
+								  NXM_FLIGHT_SLOTS);
+		uint64_t	is_free = 0;
+
+		/* acquire; pairs with the store in nxm_flights_leave() */
+		if (nxm_load_relaxed(&flights->slots[slot]) == 0 &&
+			nxm_cas(&flights->slots[slot], &is_free, NXM_FLIGHT_IN(watch->cache_hash)))
+			watch->slot = slot;
+	}
 	/*
-	 * pairs with the one in nxm_flights_before_delete(), or a commit's: who deletes or
-	 * sets sees us, or we what it changed
+	 * pairs with the ones in nxm_flights_before_delete() and nxm_flights_note_clear(), or
+	 * a commit's: who deletes or sets sees us, or we what it changed
 	 */
 	nxm_fence();
 	nxm_flights_watch(flights, watch);
+	return watch->slot >= 0;
 }
 
 /* After what was stored has been removed, where it had to be. */
@@ -115,19 +141,38 @@ nxm_flights_leave(NxmFlights *flights, const NxmFlightWatch *watch)
 	 */
 	(void) nxm_fetch_add(nxm_flights_word(flights->under_way, watch->key_hash),
 						 -NXM_FLIGHT_OF(watch->hash));
+	/* likewise, with the load in nxm_flights_note_clear() */
+	if (watch->slot >= 0)
+		nxm_store(&flights->slots[watch->slot], 0);
 }
 
-/* Has one of the counts been raised since the flight looked at them? */
+/*
+ * Has one of the counts been raised since they were looked at?  For who is in no flight, and
+ * waits for one.
+ */
+static inline bool
+nxm_flights_changed(NxmFlights *flights, const NxmFlightWatch *watch)
+{
+	return nxm_load(nxm_flights_word(flights->deletes, watch->hash)) != watch->key_deletes ||
+		nxm_load(nxm_flights_word(flights->deletes, watch->cache_hash)) !=
+		watch->cache_deletes;
+}
+
+/* Was the key deleted or set, or its cache emptied, since nxm_flights_enter()? */
 static inline bool
 nxm_flights_outdated(NxmFlights *flights, const NxmFlightWatch *watch)
 {
-	/* pairs with the one in nxm_flights_note(): one of the two sees what the other did */
+	if (watch->slot < 0)
+		return true;
+	/*
+	 * pairs with the ones in nxm_flights_note() and nxm_flights_note_clear(): one of the two
+	 * sees what the other did
+	 */
 	nxm_fence();
 	/* relaxed: the fence came before */
 	return nxm_load_relaxed(nxm_flights_word(flights->deletes, watch->hash)) !=
 		watch->key_deletes ||
-		nxm_load_relaxed(nxm_flights_word(flights->deletes, watch->cache_hash)) !=
-		watch->cache_deletes;
+		nxm_load_relaxed(&flights->slots[watch->slot]) != NXM_FLIGHT_IN(watch->cache_hash);
 }
 
 /*
@@ -147,16 +192,43 @@ nxm_flights_must_remove(NxmFlights *flights, const NxmFlightWatch *watch)
 	return nxm_flights_outdated(flights, watch);
 }
 
-/*
- * Raises the count of a hash: of cache and key, before the key is deleted or set; of a
- * cache, before it is emptied.
- */
+/* Raises the count of a hash of cache and key, before the key is deleted or set. */
 static inline void
 nxm_flights_note(NxmFlights *flights, uint64_t hash)
 {
 	/* release; pairs with the loads in nxm_flights_watch() */
 	(void) nxm_fetch_add(nxm_flights_word(flights->deletes, hash), 1);
 	/* pairs with the one in nxm_flights_outdated() */
+	nxm_fence();
+}
+
+/*
+ * Before a cache is emptied or dropped.  A flight that has taken a slot since another one
+ * in this cache left it may be told for nothing.
+ */
+static inline void
+nxm_flights_note_clear(NxmFlights *flights, uint64_t cache_hash)
+{
+	bool		found = false;
+
+	/* pairs with the one in nxm_flights_enter(), as that in nxm_flights_before_delete() */
+	nxm_fence();
+	for (int i = 0; i < NXM_FLIGHT_SLOTS; i++)
+	{
+		/* relaxed: with the fence below it pairs with the store in nxm_flights_leave() */
+		uint64_t	in = nxm_load_relaxed(&flights->slots[i]);
+
+		if (in == NXM_FLIGHT_IN(cache_hash))
+		{
+			/* it fails where the flight is over, or was told by somebody else */
+			(void) nxm_cas(&flights->slots[i], &in, in | NXM_FLIGHT_CLEARED);
+			found = true;
+		}
+	}
+	/* for who waits for one of them */
+	if (found)
+		(void) nxm_fetch_add(nxm_flights_word(flights->deletes, cache_hash), 1);
+	/* pairs with the one in nxm_flights_outdated(); what was stored is found by it too */
 	nxm_fence();
 }
 

@@ -474,6 +474,18 @@ foreach my $how (q{SELECT cache_delete('top', 'another')}, q{SET ROLE reader; SE
 	is(sql(q{SELECT cache_get('top'), cache_delete('top')}), 'value|t', 'and stored');
 }
 
+# nor do caches that are emptied or dropped, which need not be there, however much is computed
+foreach my $how (q{cache_clear('no cache ' || i)}, q{cache_drop('no cache ' || i)})
+{
+	close_gate(1);
+	fetch_slowly($s[$_], "top $_", 'value') for 0 .. 4;
+	wait_at_gate(1, 5);
+	is(sql("SET ROLE reader; SELECT count($how) FROM generate_series(1, 20000) i"), 20000, "$how meanwhile");
+	open_gate(1);
+	is(answer($s[$_]), 'value', "key $_ is computed") for 0 .. 4;
+	is(sql(q{SELECT count(*) FROM generate_series(0, 4) i WHERE cache_get('top ' || i) = 'value' AND cache_delete('top ' || i)}), 5, 'and stored');
+}
+
 # one that is set meanwhile stays
 close_gate(1);
 fetch_slowly($s[0], 'set', 'old');

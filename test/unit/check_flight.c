@@ -7,6 +7,7 @@
  * What PostgreSQL and the cache do to them is as weak as flight.h allows.
  */
 #include "check.h"
+#define NXM_FLIGHT_SLOTS 2
 #include "flight.h"
 
 #define LENGTH(a) ((int) (sizeof(a) / sizeof((a)[0])))
@@ -142,7 +143,7 @@ clear(void)
 {
 	for (int key = 0; key < KEYS; key++)
 		commit(key);
-	nxm_flights_note(&shared->flights, watch_of(0).cache_hash);
+	nxm_flights_note_clear(&shared->flights, watch_of(0).cache_hash);
 	for (int key = 0; key < KEYS; key++)
 		remove_entry(key);
 }
@@ -169,6 +170,27 @@ static void
 cleared(int proc)
 {
 	if (proc == 1)
+		compute(0);
+	else
+		clear();
+}
+
+/* Another cache, of the same words. */
+static void
+other_cleared(int proc)
+{
+	if (proc == 1)
+		compute(1);
+	else
+		nxm_flights_note_clear(&shared->flights,
+							   watch_of(1).cache_hash + 4 * NXM_FLIGHT_WORDS);
+}
+
+/* More flights than slots: what is computed without one is not stored. */
+static void
+many(int proc)
+{
+	if (proc < 4)
 		compute(0);
 	else
 		clear();
@@ -248,6 +270,8 @@ finish(void)
 			check_fail("an old value stays");
 	}
 	check_assert(nxm_load(&shared->flights.under_way[0]) == 0);
+	for (int i = 0; i < NXM_FLIGHT_SLOTS; i++)
+		check_assert(nxm_load(&shared->flights.slots[i]) == 0);
 }
 
 /* What happens to another key costs nothing. */
@@ -265,6 +289,8 @@ static const CheckCase cases[] = {
 	{"set and evicted, all schedules", 2, setup, set_and_evicted, finish, ALL, NULL, NULL},
 	{"cleared, all schedules", 2, setup, cleared, finish, ALL, NULL, NULL},
 	{"another key deleted, all schedules", 2, setup, other_deleted, finish_stored, ALL, NULL, NULL},
+	{"another cache cleared, all schedules", 2, setup, other_cleared, finish_stored, ALL, NULL, NULL},
+	{"more computed than there are slots", 4, setup, many, finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 	{"two computed and changed", 3, setup, changed, finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 	{"not looked at after the store", 2, setup, not_looked_at, finish, ALL, "an old value stays", NULL},
 	{"snapshot from before the flight", 2, setup, from_before, finish, ALL, "an old value stays", NULL},

@@ -593,14 +593,27 @@ mutant "no fence in nxm_flights_note" check_flight flight.h \
 	'	/* pairs with the one in nxm_flights_outdated() */
 	nxm_fence();' ''
 mutant "no fence in nxm_flights_outdated" check_flight flight.h \
-	'	/* pairs with the one in nxm_flights_note(): one of the two sees what the other did */
-	nxm_fence();' ''
+	'sees what the other did
+	 */
+	nxm_fence();' '*/'
 mutant "counts not looked at after the store" check_flight flight.h \
 	'	return nxm_flights_outdated(flights, watch);' '	return false;'
 mutant "counts watched without acquire" check_flight flight.h \
 	'watch->key_deletes = nxm_load(' 'watch->key_deletes = nxm_load_relaxed('
-mutant "count of a cache watched without acquire" check_flight flight.h \
-	'watch->cache_deletes = nxm_load(' 'watch->cache_deletes = nxm_load_relaxed('
+mutant "no fence before the slots are looked at" check_flight flight.h \
+	'	/* pairs with the one in nxm_flights_enter(), as that in nxm_flights_before_delete() */
+	nxm_fence();' ''
+mutant "no fence after them" check_flight flight.h \
+	'	/* pairs with the one in nxm_flights_outdated(); what was stored is found by it too */
+	nxm_fence();' ''
+mutant "slot not looked at after the store" check_flight flight.h \
+	'nxm_load_relaxed(&flights->slots[watch->slot]) != NXM_FLIGHT_IN(watch->cache_hash)' 'false'
+mutant "flight in another cache told" check_flight flight.h \
+	'if (in == NXM_FLIGHT_IN(cache_hash))' 'if (in != 0)'
+mutant "stored without a slot" check_flight flight.h \
+	'if (watch->slot < 0)
+		return true;' 'if (watch->slot < 0)
+		return false;'
 mutant "count raised without release" check_flight flight.h \
 	'nxm_fetch_add(nxm_flights_word(flights->deletes, hash), 1);' \
 	'nxm_fetch_add_relaxed(nxm_flights_word(flights->deletes, hash), 1);'
