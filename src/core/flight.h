@@ -36,7 +36,8 @@
  * (Only one that is dropped between that look and the store comes back, empty.)
  *
  * Words are shared by keys of all caches, by hash: a count that was raised for another
- * key costs a computation or a stored value, and no more.
+ * key costs a computation or a stored value, and no more.  Where there is no slot left, what
+ * is computed is not stored.
  *
  * Memory orders.  A snapshot and a lookup in a cache may be relaxed loads.  What is called
  * commit has to be a release, and a barrier before a key is set.  test/unit/check_flight.c
