@@ -108,7 +108,7 @@ note(uint64 under_way, const char *cache, size_t len, const NxmKey *key)
 		uint64		hash = hash_of(owner_of(cache, len), cache, len, key);
 
 		if (nxm_flights_concern(under_way, hash))
-			nxm_flights_note(shared_flights(), hash);
+			nxm_flights_tell(shared_flights(), hash, false);
 	}
 }
 
@@ -248,7 +248,7 @@ was_fruitless(const NxmFlight *flight)
 static const LOCKTAG *
 try_lock(NxmFlight *flight)
 {
-	/* only looked at: nobody begins there any more */
+	/* only looked at: at most those begin there that have waited there */
 	if (memcmp(&flight->tag, &flight->unmade_tag, sizeof(LOCKTAG)) != 0)
 	{
 		if (LockAcquire(&flight->unmade_tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
@@ -283,6 +283,9 @@ nxm_flight_look_again(NxmFlight *flight)
 			nxm_flights_watch(shared_flights(), &flight->watch);
 			wait_for_lock(flight, taken, ShareLock);
 			(void) LockRelease(taken, ShareLock, false);
+			/* with the others that wait there, should it fail */
+			if (taken == &flight->unmade_tag)
+				flight->tag = flight->unmade_tag;
 			flight->waited_in_vain = nxm_flights_changed(shared_flights(), &flight->watch);
 			flight->state = NXM_FLIGHT_WAITED;
 			return true;
@@ -324,8 +327,10 @@ nxm_flight_enter(NxmFlight *flight)
 	watching = true;
 	/* a background worker that is ended between the two would be counted for ever */
 	nxm_begin_operation();
-	if (!nxm_flights_enter(shared_flights(), &flight->watch))
-		flight->private = true;
+	/* where nothing will be stored nobody has to tell of anything */
+	flight->entered = !flight->private;
+	if (flight->entered)
+		nxm_flights_enter(shared_flights(), &flight->watch);
 	flight->outer = nxm_flight_innermost;
 	nxm_flight_innermost = flight;
 	nxm_end_operation();
@@ -336,7 +341,8 @@ nxm_flight_leave(NxmFlight *flight)
 {
 	nxm_begin_operation();
 	nxm_flight_innermost = flight->outer;
-	nxm_flights_leave(shared_flights(), &flight->watch);
+	if (flight->entered)
+		nxm_flights_leave(shared_flights(), &flight->watch);
 	nxm_end_operation();
 	if (flight->outer != NULL)
 		flight->outer->private |= flight->private;

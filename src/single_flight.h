@@ -44,6 +44,7 @@ typedef struct NxmFlight
 	NxmFlightState state;
 	bool		waited_in_vain; /* for one that was deleted meanwhile */
 	bool		private;		/* what it computes is not for others */
+	bool		entered;		/* others can tell it of what is deleted */
 	uint64		fruitless;		/* the shared count, as it was */
 } NxmFlight;
 

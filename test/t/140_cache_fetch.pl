@@ -413,6 +413,23 @@ open_gate(1);
 is(answer($_), 'value', 'computed while its cache is made') for @s[ 0 .. 2 ];
 is(runs(), 1, 'once');
 
+# one by one where the first fails, whether they came before the cache or after it
+close_gate(1);
+send_query($s[0], q{SELECT nexusmem.cache_fetch('k', 'SELECT public.slow(''value'')', NULL, 'grown')});
+wait_at_gate(1, 1);
+send_query($s[1], q{SELECT nexusmem.cache_fetch('k', 'SELECT public.slow(''value'')', NULL, 'grown')});
+wait_for_key(1);
+sql(q{SELECT cache_set('another', 'x', NULL, 'grown')});
+send_query($s[2], q{SELECT nexusmem.cache_fetch('k', 'SELECT public.slow(''value'')', NULL, 'grown')});
+wait_for_key(2);
+sql("SELECT pg_cancel_backend($s[0]{pid})");
+like(answer($s[0]), qr/canceling statement/, 'computed by one that is cancelled');
+wait_at_gate(1, 1);
+wait_for_key(1);
+open_gate(1);
+is(answer($_), 'value', 'by another, after its cache was made') for @s[ 1, 2 ];
+is(runs(), 2, 'by one of them');
+
 # a key that is deleted again while it is computed anew: the others do not wait for a third time
 sql(q{CREATE FUNCTION in_turn() RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -435,6 +452,25 @@ open_gate(2);
 wait_at_gate(3, 8);
 open_gate(3);
 is(join('', sort map { answer($_) } @s[ 0 .. 9 ]), '1233333333', 'deleted twice while it is computed');
+is(runs(), 10, 'those that have waited twice compute');
+
+# likewise where the first time was before they came
+sql(q{SELECT cache_delete('changing')});
+close_gate($_) for 1 .. 3;
+send_query($s[0], q{SELECT nexusmem.cache_fetch('changing', 'SELECT public.in_turn()')});
+wait_at_gate(1, 1);
+sql(q{SELECT cache_clear()});
+send_query($_, q{SELECT nexusmem.cache_fetch('changing', 'SELECT public.in_turn()')}) for @s[ 1 .. 9 ];
+wait_for_key(9);
+sql(q{SELECT cache_clear()});
+open_gate(1);
+wait_at_gate(2, 1);
+wait_for_key(8);
+sql(q{SELECT cache_clear()});
+open_gate(2);
+wait_at_gate(3, 8);
+open_gate(3);
+is(join('', sort map { answer($_) } @s[ 0 .. 9 ]), '1233333333', 'its cache cleared three times while it is computed');
 is(runs(), 10, 'those that have waited twice compute');
 
 # nor where another session computes the same one, which never stores it
@@ -485,6 +521,16 @@ foreach my $how (q{cache_clear('no cache ' || i)}, q{cache_drop('no cache ' || i
 	is(answer($s[$_]), 'value', "key $_ is computed") for 0 .. 4;
 	is(sql(q{SELECT count(*) FROM (SELECT cache_get('top ' || i) AS v, cache_delete('top ' || i) AS there FROM generate_series(0, 4) i) x WHERE v = 'value' AND there}), 5, 'and stored');
 }
+
+# nor those of its name in caches that are not there, where two compute one of that name
+close_gate(1);
+fetch_slowly($s[$_], "top $_", 'value') for 0 .. 4;
+send_query($s[5], q{SELECT nexusmem.cache_fetch('top 0', 'SELECT public.slow(''value'')', NULL, 'another')});
+wait_at_gate(1, 6);
+is(sql(q{SET ROLE reader; SELECT count(*) FROM (SELECT cache_delete('top 0', 'no cache ' || i) FROM generate_series(1, 20000) i) x}), 20000, 'deleted in others meanwhile');
+open_gate(1);
+is(answer($s[$_]), 'value', "key $_ is computed") for 0 .. 5;
+is(sql(q{SELECT count(*) FROM (SELECT cache_get('top ' || i) AS v, cache_delete('top ' || i) AS there FROM generate_series(0, 4) i) x WHERE v = 'value' AND there}), 5, 'and stored');
 
 # one that is set meanwhile stays
 close_gate(1);

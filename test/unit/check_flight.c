@@ -39,6 +39,15 @@ setup(void)
 		nxm_init(&shared->table[key], 1);
 }
 
+/* All slots are another cache's. */
+static void
+setup_full(void)
+{
+	setup();
+	for (int i = 0; i < NXM_FLIGHT_SLOTS; i++)
+		nxm_init(&shared->flights.slots[i].cache, NXM_FLIGHT_TAKEN(UINT64_C(1) << 40));
+}
+
 static void
 remove_entry(int key)
 {
@@ -115,7 +124,7 @@ note(int key, uint64_t under_way)
 	uint64_t	hash = watch_of(key).hash;
 
 	if (under_way != 0 && nxm_flights_concern(under_way, hash))
-		nxm_flights_note(&shared->flights, hash);
+		nxm_flights_tell(&shared->flights, hash, false);
 }
 
 static void
@@ -186,14 +195,61 @@ other_cleared(int proc)
 							   watch_of(1).cache_hash + 4 * NXM_FLIGHT_WORDS);
 }
 
-/* More flights than slots: what is computed without one is not stored. */
+/* More flights than slots: one does without. */
 static void
 many(int proc)
 {
 	if (proc < 4)
 		compute(0);
-	else
+	else if (check_pick(2) == 0)
 		clear();
+	else
+		delete(0);
+}
+
+static void
+alone(int proc)
+{
+	(void) proc;
+	compute(1);
+}
+
+/* The word has several flights, none of this key. */
+static void
+other_deleted_beside_two(int proc)
+{
+	if (proc < 3)
+		compute(1);
+	else
+		delete(0);
+}
+
+/* One that was told already is told again, as who waits for it has to know. */
+static void
+told_again(int proc)
+{
+	NxmFlightWatch watch = watch_of(0);
+	NxmFlightWatch waiting = watch_of(0);
+
+	(void) proc;
+	nxm_flights_enter(&shared->flights, &watch);
+	clear();
+	delete(0);
+	for (int i = 0; i < 2; i++)
+	{
+		nxm_flights_watch(&shared->flights, &waiting);
+		check_assert(!nxm_flights_changed(&shared->flights, &waiting));
+		if (i == 0)
+			clear();
+		else
+			delete(0);
+		check_assert(nxm_flights_changed(&shared->flights, &waiting));
+	}
+	nxm_flights_leave(&shared->flights, &watch);
+	nxm_flights_watch(&shared->flights, &waiting);
+	clear();
+	delete(0);
+	check_assert(!nxm_flights_changed(&shared->flights, &waiting));
 }
 
 static void
@@ -270,8 +326,25 @@ finish(void)
 			check_fail("an old value stays");
 	}
 	check_assert(nxm_load(&shared->flights.under_way[0]) == 0);
+	check_assert(nxm_load(&shared->flights.slotless) == 0);
 	for (int i = 0; i < NXM_FLIGHT_SLOTS; i++)
-		check_assert(nxm_load(&shared->flights.slots[i]) == 0);
+		check_assert(nxm_load(&shared->flights.slots[i].cache) == 0 &&
+					 nxm_load(&shared->flights.slots[i].key) == 0);
+}
+
+static void
+finish_full(void)
+{
+	for (int i = 0; i < NXM_FLIGHT_SLOTS; i++)
+		nxm_store(&shared->flights.slots[i].cache, 0);
+	finish();
+}
+
+static void
+finish_full_stored(void)
+{
+	finish_full();
+	check_assert(nxm_load(&shared->cache[1]) != 0);
 }
 
 /* What happens to another key costs nothing. */
@@ -290,7 +363,12 @@ static const CheckCase cases[] = {
 	{"cleared, all schedules", 2, setup, cleared, finish, ALL, NULL, NULL},
 	{"another key deleted, all schedules", 2, setup, other_deleted, finish_stored, ALL, NULL, NULL},
 	{"another cache cleared, all schedules", 2, setup, other_cleared, finish_stored, ALL, NULL, NULL},
+	{"another key deleted beside two flights", 3, setup, other_deleted_beside_two, finish_stored, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
+	{"told again", 1, setup, told_again, finish, ALL, NULL, NULL},
 	{"more computed than there are slots", 4, setup, many, finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
+	{"deleted, without slots, all schedules", 2, setup_full, deleted, finish_full, ALL, NULL, NULL},
+	{"cleared, without slots, all schedules", 2, setup_full, cleared, finish_full, ALL, NULL, NULL},
+	{"nothing deleted, without slots", 1, setup_full, alone, finish_full_stored, ALL, NULL, NULL},
 	{"two computed and changed", 3, setup, changed, finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 	{"not looked at after the store", 2, setup, not_looked_at, finish, ALL, "an old value stays", NULL},
 	{"snapshot from before the flight", 2, setup, from_before, finish, ALL, "an old value stays", NULL},

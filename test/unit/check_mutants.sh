@@ -589,41 +589,36 @@ mutant "no fence in nxm_flights_enter" check_flight flight.h \
 mutant "no fence in nxm_flights_before_delete" check_flight flight.h \
 	'	/* what changed need not be of a commit; pairs with the one in nxm_flights_enter() */
 	nxm_fence();' ''
-mutant "no fence in nxm_flights_note" check_flight flight.h \
-	'	/* pairs with the one in nxm_flights_outdated() */
-	nxm_fence();' ''
-mutant "no fence in nxm_flights_outdated" check_flight flight.h \
-	'sees what the other did
-	 */
-	nxm_fence();' '*/'
-mutant "counts not looked at after the store" check_flight flight.h \
-	'	return nxm_flights_outdated(flights, watch);' '	return false;'
-mutant "counts watched without acquire" check_flight flight.h \
-	'watch->key_deletes = nxm_load(' 'watch->key_deletes = nxm_load_relaxed('
-mutant "no fence before the slots are looked at" check_flight flight.h \
+mutant "no fence before a cache's flights are told" check_flight flight.h \
 	'	/* pairs with the one in nxm_flights_enter(), as that in nxm_flights_before_delete() */
 	nxm_fence();' ''
-mutant "no fence after them" check_flight flight.h \
+mutant "no fence in nxm_flights_tell" check_flight flight.h \
 	'	/* pairs with the one in nxm_flights_outdated(); what was stored is found by it too */
 	nxm_fence();' ''
-mutant "slot not looked at after the store" check_flight flight.h \
-	'nxm_load_relaxed(&flights->slots[watch->slot]) != NXM_FLIGHT_IN(watch->cache_hash)' 'false'
-mutant "flight in another cache told" check_flight flight.h \
-	'if (in == NXM_FLIGHT_IN(cache_hash))' 'if (in != 0)'
-mutant "stored without a slot" check_flight flight.h \
-	'if (watch->slot < 0)
-		return true;' 'if (watch->slot < 0)
-		return false;'
-mutant "count raised without release" check_flight flight.h \
-	'nxm_fetch_add(nxm_flights_word(flights->deletes, hash), 1);' \
-	'nxm_fetch_add_relaxed(nxm_flights_word(flights->deletes, hash), 1);'
+mutant "no fence in nxm_flights_outdated" check_flight flight.h \
+	'	/* pairs with the one in nxm_flights_tell(): one of the two sees what the other did */
+	nxm_fence();' ''
+mutant "not looked whether told after the store" check_flight flight.h \
+	'	return nxm_flights_outdated(flights, watch);' '	return false;'
+mutant "word of the key not looked at" check_flight flight.h \
+	'nxm_load_relaxed(&slot->key) != NXM_FLIGHT_TAKEN(watch->hash)' 'false'
+mutant "word of the cache not looked at" check_flight flight.h \
+	'nxm_load_relaxed(&slot->cache) != NXM_FLIGHT_TAKEN(watch->cache_hash)' 'false'
+mutant "flight of another key or cache told" check_flight flight.h \
+	'if ((in & ~NXM_FLIGHT_TOLD) != NXM_FLIGHT_TAKEN(hash))' 'if (in == 0)'
+mutant "told again and not counted" check_flight flight.h \
+	'if ((in & ~NXM_FLIGHT_TOLD) != NXM_FLIGHT_TAKEN(hash))' 'if (in != NXM_FLIGHT_TAKEN(hash))'
+mutant "flights without a slot not told" check_flight flight.h \
+	'found = nxm_load_relaxed(&flights->slotless) != 0' 'found = false'
+mutant "flights without a slot taken for told" check_flight flight.h \
+	'return nxm_flights_changed(flights, watch);' 'return true;'
+mutant "counts watched without acquire" check_flight flight.h \
+	'watch->key_told = nxm_load(' 'watch->key_told = nxm_load_relaxed('
 mutant "flights looked at without acquire" check_flight flight.h \
 	'return nxm_load(nxm_flights_word(flights->under_way, key_hash));' \
 	'return nxm_load_relaxed(nxm_flights_word(flights->under_way, key_hash));'
 mutant "several flights taken for one" check_flight flight.h \
 	'(under_way & NXM_FLIGHT_COUNT) > 1' 'false'
-mutant "flight of another key taken for one of this" check_flight flight.h \
-	'under_way == NXM_FLIGHT_OF(hash)' 'true'
 
 wait
 status=0
