@@ -93,7 +93,7 @@ SELECT entries BETWEEN 1000 AND 9000 AS filled, bytes + overhead_bytes <= 110000
 -- soon, for the memory worker may evict something between one count and the other
 DO $$
 BEGIN
-	FOR i IN 1 .. 100 LOOP
+	FOR i IN 1 .. 6000 LOOP
 		IF (SELECT sets = entries + evictions FROM stat_cache WHERE cache = 'small') THEN RETURN; END IF;
 		PERFORM pg_sleep(0.01);
 	END LOOP;

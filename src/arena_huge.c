@@ -22,8 +22,8 @@
  * than is counted.  A page given back later takes its range apart again, in the
  * kernel, or has to be given back once more (nxm_chunk_depopulate()).  When the range is
  * full once more it is put together once more: where nobody saw it apart, when its turn
- * comes to be asked for again.  One that is given back in
- * the very moment is made again, empty: 64 kB, until it is handed out the next time.  So
+ * comes to be asked for again.  Pages of it that are given back in the very moment are made
+ * again, empty, until they are handed out the next time.  So
  * nothing is put together while more is in use than a limit allows, which many pages
  * are given back for.
  *

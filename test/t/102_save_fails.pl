@@ -154,7 +154,7 @@ sub put_long { return sql(q{SELECT count(nexusmem.map_put('long', i::text, repea
 sub length_of_long { return sql(q{SELECT sum(length(nexusmem.map_get('long', i::text))) FROM generate_series(1, 10) i}); }
 SKIP:
 {
-	skip 'no compiler', 16 if !shim('flush_fails') || !shim('flushes_told');
+	skip 'no compiler', 14 if !shim('flush_fails') || !shim('flushes_told');
 	# the checkpoint's own flushes would end the server
 	$node->append_conf('postgresql.conf', "fsync = on\ncheckpoint_flush_after = 0\nbgwriter_flush_after = 0\nbackend_flush_after = 0\nnexusmem.enable_learned_prefetch = off\n");
 	local @ENV{qw(LD_PRELOAD FLUSH_FAILS FLUSH_TAKES FLUSHES_TOLD)} =
@@ -201,7 +201,8 @@ SKIP:
 	$node->stop;
 	my @told = slurp_file("$shim_dir/told") =~ m{^(\w+ (?:.*/)?pg_nexusmem(?:/[^/\n]*)?)$}mg;
 	s{ .*?(?:pg_nexusmem/)?([^/]+)$}{ $1} for @told;
-	like(join(', ', @told), qr{^fsync structures\.tmp, pwrite structures\.tmp, (?:fsync structures\.tmp, )+rename structures, fsync structures, fsync pg_nexusmem$},
+	# the first one: of the load, which ends after those have gone on that waited for it
+	like(join(', ', @told), qr{^(?:fsync pg_nexusmem, )?fsync structures\.tmp, pwrite structures\.tmp, (?:fsync structures\.tmp, )+rename structures, fsync structures, fsync pg_nexusmem$},
 		'flushed in this order');
 	$node->append_conf('postgresql.conf', 'nexusmem.save = structures');
 }
