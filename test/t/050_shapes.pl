@@ -14,10 +14,8 @@ use Test::More;
 my $top = "$FindBin::RealBin/../..";
 my $node = PostgreSQL::Test::Cluster->new('shapes');
 $node->init;
-# few buffers: what was read for one query is gone before the next
 $node->append_conf('postgresql.conf', q{
 shared_preload_libraries = 'nexusmem'
-shared_buffers = 2MB
 autovacuum = off
 max_parallel_workers = 8
 });
@@ -27,14 +25,18 @@ if (!on_disk($node))
 	plan skip_all => 'the data directory lies in memory: nothing is ever read from a disk';
 }
 
-# what empties the system's cache some thousand times
+# what empties both caches some thousand times: without it few buffers, so that what was
+# read for one query can be pushed out before the next
 my @evict;
+my $shared_buffers = '2MB';
 if (may_build())
 {
 	my $dir = PostgreSQL::Test::Utils::tempdir();
 	build("$dir/hooks", "'$FindBin::RealBin'/../modules/nxm_hooks/.", 'COPT=-Werror');
 	@evict = ('-v', "evict=$dir/hooks/nxm_hooks");
+	$shared_buffers = '16MB';
 }
+$node->append_conf('postgresql.conf', "shared_buffers = $shared_buffers");
 
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION nexusmem; CREATE EXTENSION pg_prewarm');

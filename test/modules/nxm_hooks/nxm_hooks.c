@@ -13,6 +13,9 @@
  * nxm_hooks_evict(files): takes files, told by paths below the data directory with spaces
  * between them, out of the operating system's cache.
  *
+ * nxm_hooks_drop_buffers(relation): writes what this relation has in shared_buffers, or in
+ * a session's own, and takes it out of them.
+ *
  * Limits: one query, and one such index, at a time.
  */
 #include "postgres.h"
@@ -22,10 +25,13 @@
 
 #include "access/amapi.h"
 #include "access/genam.h"
+#include "access/relation.h"
 #include "access/relscan.h"
 #include "executor/executor.h"
 #include "fmgr.h"
+#include "storage/bufmgr.h"
 #include "storage/fd.h"
+#include "storage/smgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -36,6 +42,12 @@ PG_MODULE_MAGIC;
 extern PGDLLEXPORT void _PG_init(void);
 PG_FUNCTION_INFO_V1(nxm_hooks_swell);
 PG_FUNCTION_INFO_V1(nxm_hooks_evict);
+PG_FUNCTION_INFO_V1(nxm_hooks_drop_buffers);
+
+/* renamed in 16 (b0a55e432) */
+#if PG_VERSION_NUM < 160000
+#define DropRelationBuffers DropRelFileNodeBuffers
+#endif
 
 static ambeginscan_function begin_scan;
 static IndexAmRoutine swollen;
@@ -113,6 +125,25 @@ nxm_hooks_evict(PG_FUNCTION_ARGS)
 					 errmsg("could not take file \"%s\" out of the cache: %m", path)));
 		CloseTransientFile(fd);
 	}
+	PG_RETURN_VOID();
+}
+
+Datum
+nxm_hooks_drop_buffers(PG_FUNCTION_ARGS)
+{
+	Relation	rel = relation_open(PG_GETARG_OID(0), AccessShareLock);
+	SMgrRelation smgr;
+
+	FlushRelationBuffers(rel);
+	smgr = RelationGetSmgr(rel);
+	for (ForkNumber fork = MAIN_FORKNUM; fork <= VISIBILITYMAP_FORKNUM; fork++)
+	{
+		BlockNumber first = 0;
+
+		if (smgrexists(smgr, fork))
+			DropRelationBuffers(smgr, &fork, 1, &first);
+	}
+	relation_close(rel, AccessShareLock);
 	PG_RETURN_VOID();
 }
 
