@@ -11,6 +11,10 @@
 # and random() went, row locks, predicate locks. Queries in parallel may
 # return rows in any order: they are summed up and raise no errors.
 #
+# With most kinds of plan turned off one query in a hundred would scan a whole index for each
+# row of a table, and these would take as long as all others. They are told by the planner's
+# estimate before they are run; those kinds of plan are on again for them, in both runs.
+#
 # What tells that something was read ahead: functions that count their calls, errors
 # at some row, and loops that are stopped before their end.
 #
@@ -22,7 +26,7 @@ use strict;
 use warnings;
 use Exporter 'import';
 
-our @EXPORT = qw(schema_sql unclean_sql query_at script_of live_query churn_sql);
+our @EXPORT = qw(schema_sql unclean_sql query_at long_sql script_of live_query churn_sql);
 
 # One random number generator for each query.
 my $state;
@@ -137,6 +141,13 @@ ANALYZE filler;
 CREATE FUNCTION flush_buffers() RETURNS void LANGUAGE plpgsql
 	SET enable_seqscan = off SET enable_bitmapscan = off SET nexusmem.enable_prefetch = off AS
 $$ BEGIN PERFORM count(pad) FROM filler WHERE i > 0; END $$;
+-- is a query estimated to cost so much? Each node that is turned off adds 1e10 before PostgreSQL 18
+CREATE FUNCTION is_long(query text) RETURNS boolean LANGUAGE plpgsql AS
+$$ DECLARE line text; cost float8; BEGIN
+	EXECUTE 'EXPLAIN ' || query INTO line;
+	cost := substring(line FROM 'cost=[0-9.]+\.\.([0-9.]+)');
+	RETURN cost - floor(cost / 1e10) * 1e10 > 100000;
+EXCEPTION WHEN OTHERS THEN RETURN false; END $$;
 -- what tells when it was called
 CREATE FUNCTION told(int) RETURNS int LANGUAGE plpgsql VOLATILE AS
 $$ BEGIN RAISE NOTICE 'told %', $1; RETURN $1; END $$;
@@ -337,12 +348,22 @@ sub risky_text
 	return "SELECT a.id AS c1, b.id AS c2, $shown AS c3 FROM $t a JOIN $u b ON $on WHERE $range AND $risk$end";
 }
 
+# what select_text() has drawn for the query at hand
+my @drawn;
+
 # select_text(%options): a query. sum: one of which the order is of no account and which
 # raises no errors; total: rows in an order that leaves no ties, and no errors; lock:
 # its rows are locked; dml: not a text, but the parts of a writing statement; simple:
 # nothing around it; many: it is run many times; risky: so often, in percent, a
 # risky_text(); from: the tables to draw from.
 sub select_text
+{
+	my $text = draw_text(@_);
+	push @drawn, $text if !ref $text;
+	return $text;
+}
+
+sub draw_text
 {
 	my %o = @_;
 	return risky_text() if !$o{sum} && !$o{total} && !$o{lock} && !$o{dml} && chance($o{risky} // 15);
@@ -484,13 +505,14 @@ my @ways = (
 	'fetch count' => 3, 'in a function' => 4, 'row locks' => 8, 'writing' => 6, serializable => 3, parallel => 5, 'savepoints' => 3);
 
 # query_at($seed, $number, $version): a query as a hash of number; way; settings; body,
-# psql's lines of a run; observe, what to look at after it, in its transaction; own, the
-# isolation level of a run that has a transaction to itself; after, a command that
-# takes away what the run has left in the session.
+# psql's lines of a run; texts, the queries in it; observe, what to look at after it, in
+# its transaction; own, the isolation level of a run that has a transaction to itself;
+# after, a command that takes away what the run has left in the session.
 sub query_at
 {
 	my ($seed, $number, $version) = @_;
 	seed($seed, $number);
+	@drawn = ();
 	my $way = weighted(@ways);
 	my $q = { number => $number, way => $way, settings => [ settings($way, $version) ], observe => '' };
 	my $body;
@@ -628,6 +650,7 @@ sub query_at
 		$body = select_text() . ";\n";
 	}
 	$q->{body} = $body;
+	$q->{texts} = [ @drawn ];
 	return $q;
 }
 
@@ -657,10 +680,18 @@ sub live_query
 {
 	my ($seed, $number, $version) = @_;
 	seed($seed, -$number - 1);
-	return {
-		number => $number, way => 'others write', observe => '', settings => [ settings('', $version) ],
-		body => select_text(total => 1, from => [ qw(live1 live2 big) ]) . ";\n"
-	};
+	my @settings = settings('', $version);
+	my $text = select_text(total => 1, from => [ qw(live1 live2 big) ]);
+	return { number => $number, way => 'others write', observe => '', settings => \@settings, body => "$text;\n", texts => [ $text ] };
+}
+
+# long_sql($query): psql's lines that set its variable "long", by which its runs decide.
+sub long_sql
+{
+	my ($q) = @_;
+	return "\\set long false\n" if !@{ $q->{texts} };
+	return join('', "BEGIN;\n", (map { "SET LOCAL $_;\n" } @{ $q->{settings} }),
+		'SELECT ' . join(' OR ', map { "is_long(\$q\$$_\$q\$)" } @{ $q->{texts} }) . " AS long \\gset\n", "ROLLBACK;\n");
 }
 
 # script_of($query, $run, \@on): psql's lines for one run of it, "off" or "on". Its
@@ -673,6 +704,7 @@ sub script_of
 	my $s = "SELECT flush_buffers(), setval('sq', 1, false), nextval('sq'), setval('sq', 1, false), setseed(0.25) \\g /dev/null\n";
 	$s .= $own ? "BEGIN ISOLATION LEVEL $own;\n" : "SAVEPOINT q;\n";
 	$s .= join('', map { "SET LOCAL $_;\n" } @{ $q->{settings} }, map { "$_ = $run" } @$on);
+	$s .= "\\if :long\n" . join('', map { "SET LOCAL enable_$_ = on;\n" } qw(bitmapscan hashjoin incremental_sort material memoize mergejoin seqscan sort)) . "\\endif\n";
 	$s .= "\\echo %% $mark\n\\warn %% $mark\n$q->{body}";
 	$s .= $q->{observe};
 	# the settings hold until here

@@ -101,9 +101,10 @@ sub both_runs
 	my ($q) = @_;
 	my @order = $q->{number} % 2 ? ('off', 'on') : ('on', 'off');
 	my @runs = map { script_of($q, $_, \@on) } @order;
+	my $long = long_sql($q);
 	my $count = "\\echo %% $q->{number} issued\nSELECT kind, issued FROM nexusmem.session_prefetch();\n\\echo %%\n";
-	return join('', @runs, $count) if $q->{own};
-	return join('', "BEGIN ISOLATION LEVEL REPEATABLE READ;\n", @runs, "COMMIT;\n", $count);
+	return join('', $long, @runs, $count) if $q->{own};
+	return join('', $long, "BEGIN ISOLATION LEVEL REPEATABLE READ;\n", @runs, "COMMIT;\n", $count);
 }
 
 my %issued;		# by kind, so far
