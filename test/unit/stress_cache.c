@@ -1178,6 +1178,8 @@ counts_in_its_own_line(Worker *worker)
 		NxmSpace	space;
 
 		env_open(worker->env, &space, p, 0);
+		/* who has not mapped the block counts in the partition's lines */
+		env_map_all(&space);
 		other.space = &space;
 		ENV_DO(&space, r, nxm_cache_get(&other, &test->cache, key, &buffer, NULL));
 		nxm_proc_detach(&space);
