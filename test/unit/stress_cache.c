@@ -881,6 +881,15 @@ bytes_in_use(const Filling *f)
 	return f->own ? nxm_load(&test->cache.used) : nxm_load(&account->pages) * NXM_PAGE_SIZE;
 }
 
+/* The n-th key of fill(), with its bytes in text. */
+static NxmKey
+key_of_number(const Filling *f, char text[17], uint64_t n)
+{
+	uint32_t	len = (uint32_t) snprintf(text, 17, "%llx", (unsigned long long) n);
+
+	return (NxmKey) {text, len, f->view.hash(text, len)};
+}
+
 /* Sets n new keys to values of len bytes.  bounded: and the limit is never passed. */
 static void
 fill(Filling *f, uint64_t n, uint32_t len, bool bounded)
@@ -892,9 +901,7 @@ fill(Filling *f, uint64_t n, uint32_t len, bool bounded)
 	for (uint64_t i = 0; i < n; i++, f->next++)
 	{
 		char		text[17];
-		uint32_t	key_len = (uint32_t) snprintf(text, sizeof(text), "%llx",
-												  (unsigned long long) f->next);
-		NxmKey		key = {text, key_len, f->view.hash(text, key_len)};
+		NxmKey		key = key_of_number(f, text, f->next);
 		NxmValue	value = {worker->buffer2, len, NXM_TEXT};
 		NxmBuffer	buffer = {worker->buffer, NXM_MAX_VALUE, 0, NXM_TEXT};
 
@@ -1281,11 +1288,10 @@ what_is_wanted_again_stays(Worker *worker)
 	for (uint64_t n = first; n < first + KEYS; n++)
 	{
 		char		text[17];
-		uint32_t	len = (uint32_t) snprintf(text, sizeof(text), "%llx", (unsigned long long) n);
-		NxmKey		key = {text, len, hash(text, len)};
+		NxmKey		key = key_of_number(&f, text, n);
 
 		/* one that was taken for another is there still */
-		env_must(set(&f.view, &test->cache, &key, &(NxmValue) {text, len, NXM_TEXT}, 0, false));
+		env_must(set(&f.view, &test->cache, &key, &(NxmValue) {text, key.len, NXM_TEXT}, 0, false));
 	}
 	again = look(&f, first, first + KEYS);
 	fill(&f, KEYS, 100, true);
@@ -1440,8 +1446,7 @@ waiting_is_as_good_as_free(Worker *worker)
 	for (uint64_t n = 0; n < f.next; n++)
 	{
 		char		text[17];
-		uint32_t	len = (uint32_t) snprintf(text, sizeof(text), "%llx", (unsigned long long) n);
-		NxmKey		key = {text, len, env_hash(text, len)};
+		NxmKey		key = key_of_number(&f, text, n);
 
 		if (n % 8 != 0)
 			ENV_DO(space, r, nxm_cache_delete(&f.view, &test->cache, &key));
