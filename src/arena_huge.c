@@ -23,9 +23,8 @@
  * kernel, or has to be given back once more (nxm_chunk_depopulate()).  When the range is
  * full once more it is put together once more: where nobody saw it apart, when its turn
  * comes to be asked for again.  Pages of it that are given back in the very moment are made
- * again, empty, until they are handed out the next time.  So
- * nothing is put together while more is in use than a limit allows, which many pages
- * are given back for.
+ * again, empty, until they are handed out the next time.  So nothing is put together while
+ * more is in use than a limit allows, which many pages are given back for.
  *
  * By whom.  The memory worker, some at each pass: copying 2 MB takes it milliseconds,
  * in which others who touch the range wait.  What has been done is known to it alone,
