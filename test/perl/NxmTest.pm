@@ -11,7 +11,7 @@ use Test::More ();
 
 our @EXPORT = qw(session ask send_query answer close_session evict on_disk server_log
 	$nested_loops $parallel_plans needs_shm may_mount start_in_small_shm
-	clock_to_set wait_until survives_kill workers_run until_enough reads_ahead);
+	force_parallel shim clock_to_set wait_until survives_kill workers_run until_enough reads_ahead);
 
 # make -i, which runs the tests, would have each make that they run go on after errors
 delete @ENV{qw(MAKEFLAGS MFLAGS MAKELEVEL)};
@@ -211,13 +211,28 @@ sub start_in_small_shm
 		"pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null"));
 }
 
+# force_parallel($node): the setting that has the planner use a worker where it may.
+sub force_parallel
+{
+	my ($node) = @_;
+	return $node->pg_version >= 16 ? 'debug_parallel_query' : 'force_parallel_mode';
+}
+
+# shim($dir, $name): the library for LD_PRELOAD that is made there of test/numa/$name.c.
+# Empty without a compiler.
+sub shim
+{
+	my ($dir, $name) = @_;
+	return system("cc -shared -fPIC -O2 -o '$dir/$name.so' '$FindBin::RealBin/../numa/$name.c' 2>/dev/null") == 0 ? "$dir/$name.so" : '';
+}
+
 # clock_to_set($dir): the environment of a server whose clock is as many hours late as the
 # file $dir/back has bytes. Empty without a compiler. (pg_ctl does not know one that is late.)
 sub clock_to_set
 {
 	my ($dir) = @_;
-	return if system("cc -shared -fPIC -O2 -o '$dir/clock.so' '$FindBin::RealBin/../numa/clock_back.c' 2>/dev/null") != 0;
-	return (LD_PRELOAD => "$dir/clock.so", CLOCK_BACK => "$dir/back");
+	my $clock = shim($dir, 'clock_back') or return;
+	return (LD_PRELOAD => $clock, CLOCK_BACK => "$dir/back");
 }
 
 1;

@@ -152,7 +152,7 @@ close_session($_) for @left, $x;
 # parallel workers
 q1(q{CREATE FUNCTION my_cpus() RETURNS text LANGUAGE plpgsql PARALLEL SAFE AS
 	$$ BEGIN RETURN substring(pg_read_file('/proc/self/status') FROM 'Cpus_allowed_list:\s*(\S+)'); END $$});
-my $force = $node->pg_version >= 16 ? 'debug_parallel_query' : 'force_parallel_mode';
+my $force = force_parallel($node);
 my $r = q1("SET $force = on; SELECT (SELECT cpus FROM nexusmem.nodes WHERE node = nexusmem.my_node()), (SELECT cpu_count FROM nexusmem.nodes WHERE node = nexusmem.my_node()); SELECT my_cpus()");
 my ($leader_cpus, $leader_count, $worker_cpus) = $r =~ /^(\S+?)\|(\d+)\n(\S+)$/;
 if ($leader_count > 1)

@@ -278,16 +278,11 @@ is($issued, 0, 'in shared_buffers: nothing is asked for');
 my $parallel = "$parallel_plans; SET cpu_tuple_cost = 1";
 my $count = 'SELECT count(*), sum(length(pad)) FROM t WHERE k BETWEEN 70000 AND 75000';
 like($node->safe_psql('postgres', "$parallel; EXPLAIN $count"), qr/Parallel Index Scan/, 'a parallel index scan');
-my ($sums, $shared);
-# on a busy machine reads may look like cached ones, as in reads_ahead()
-for (1 .. 4)
-{
+my ($sums, $shared) = until_enough(sub { $_[0] ne '5001|2000400' || $_[1] > 100 }, sub {
 	cold($node);
 	$node->safe_psql('postgres', 'SELECT nexusmem.stat_prefetch_reset()');
-	$sums = $node->safe_psql('postgres', "$parallel; $count");
-	$shared = $node->safe_psql('postgres', q{SELECT coalesce(sum(issued), 0) FROM nexusmem.stat_prefetch WHERE relid = 't'::regclass});
-	last if $sums ne '5001|2000400' || $shared > 100;
-}
+	return map { $node->safe_psql('postgres', $_) } "$parallel; $count", q{SELECT coalesce(sum(issued), 0) FROM nexusmem.stat_prefetch WHERE relid = 't'::regclass};
+});
 is($sums, '5001|2000400', 'parallel: same rows');
 cmp_ok($shared, '>', 100, 'parallel: the workers read ahead, and their counts are shared');
 

@@ -81,7 +81,7 @@ $node->reload;
 $node->poll_query_until('postgres', 'SHOW session_preload_libraries', 'nexusmem');
 $s = session($node);
 is($s->{err}, '', 'session_preload_libraries: no complaint at connection');
-my $force = $node->pg_version >= 16 ? 'debug_parallel_query' : 'force_parallel_mode';
+my $force = force_parallel($node);
 is(ask($s, "SET $force = on; SET enable_seqscan = off; SET enable_bitmapscan = off; SELECT sum(length(pad)) FROM t WHERE k > 100"), '1990000', 'parallel workers load it too');
 is(ask($s, q{SELECT state FROM nexusmem.status WHERE feature = 'index look-ahead'}), 'active', 'look-ahead is active');
 close_session($s);

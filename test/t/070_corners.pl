@@ -190,7 +190,7 @@ ok(counted(0), 'it ends, and is not counted any more');
 # pinned by hand while pinning is off: its workers follow
 my $leader = session($node);
 my $cpu_count = q1('SELECT max(cpu_count) FROM nexusmem.nodes');
-my $force = $node->pg_version >= 16 ? 'debug_parallel_query' : 'force_parallel_mode';
+my $force = force_parallel($node);
 q1(q{CREATE FUNCTION my_cpus() RETURNS text LANGUAGE plpgsql PARALLEL SAFE AS
 	$$ BEGIN RETURN substring(pg_read_file('/proc/self/status') FROM 'Cpus_allowed_list:\s*(\S+)'); END $$});
 ask($leader, "SET $force = on");

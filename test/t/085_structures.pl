@@ -130,7 +130,7 @@ wait_for(q{SELECT nexusmem.counter_get('drained') = 5}, 'and by one that left');
 # nor is anything drained where the end of the transaction is not its own
 sql(q{CREATE FUNCTION mislabeled() RETURNS numeric LANGUAGE plpgsql PARALLEL SAFE AS
 	$$ BEGIN RETURN (SELECT sum(value) FROM nexusmem.counter_drain('drained')); END $$});
-my $force = $node->pg_version >= 16 ? 'debug_parallel_query' : 'force_parallel_mode';
+my $force = force_parallel($node);
 $s = session($node);
 ask($s, "SET $force = on");
 like(ask($s, 'SELECT mislabeled()'), qr/ERROR:  cannot drain counters in a parallel worker/, 'not in a parallel worker');

@@ -81,7 +81,12 @@ my $keeper = session($node);
 sub close_gate { return ask($keeper, "SELECT pg_advisory_lock($_[0])") }
 sub open_gate { return ask($keeper, "SELECT pg_advisory_unlock($_[0])") }
 
-sub fetch_slowly { return send_query($_[0], "SELECT nexusmem.cache_fetch('$_[1]', 'SELECT public.slow(''$_[2]'')')") }
+# fetch_slowly($session, $key, $value, [$cache])
+sub fetch_slowly
+{
+	my ($s, $key, $value, $cache) = @_;
+	return send_query($s, "SELECT nexusmem.cache_fetch('$key', 'SELECT public.slow(''$value'')'" . ($cache ? ", NULL, '$cache'" : '') . ')');
+}
 
 # what it returns
 is(sql(q{SELECT cache_fetch('plain', 'SELECT v FROM t WHERE id = 1')}), 'one', 'computed');
@@ -399,29 +404,30 @@ squatted('claimed', qr/^mine$/, 'another one before it');
 ask($s[0], 'RESET ROLE');
 ask($s[1], 'RESET lock_timeout');
 
+# three sessions fetch a key, the third one when there is the cache
+sub fetch_while_made
+{
+	my ($cache) = @_;
+	close_gate(1);
+	fetch_slowly($s[0], 'k', 'value', $cache);
+	wait_at_gate(1, 1);
+	fetch_slowly($s[1], 'k', 'value', $cache);
+	wait_for_key(1);
+	sql("SELECT cache_set('another', 'x', NULL, '$cache')");
+	fetch_slowly($s[2], 'k', 'value', $cache);
+	wait_for_key(2);
+	return;
+}
+
 # but one role's sessions wait for each other, also where the cache is made meanwhile
 runs();
-close_gate(1);
-send_query($s[0], q{SELECT nexusmem.cache_fetch('k', 'SELECT public.slow(''value'')', NULL, 'growing')});
-wait_at_gate(1, 1);
-send_query($s[1], q{SELECT nexusmem.cache_fetch('k', 'SELECT public.slow(''value'')', NULL, 'growing')});
-wait_for_key(1);
-sql(q{SELECT cache_set('another', 'x', NULL, 'growing')});
-send_query($s[2], q{SELECT nexusmem.cache_fetch('k', 'SELECT public.slow(''value'')', NULL, 'growing')});
-wait_for_key(2);
+fetch_while_made('growing');
 open_gate(1);
 is(answer($_), 'value', 'computed while its cache is made') for @s[ 0 .. 2 ];
 is(runs(), 1, 'once');
 
 # one by one where the first fails, whether they came before the cache or after it
-close_gate(1);
-send_query($s[0], q{SELECT nexusmem.cache_fetch('k', 'SELECT public.slow(''value'')', NULL, 'grown')});
-wait_at_gate(1, 1);
-send_query($s[1], q{SELECT nexusmem.cache_fetch('k', 'SELECT public.slow(''value'')', NULL, 'grown')});
-wait_for_key(1);
-sql(q{SELECT cache_set('another', 'x', NULL, 'grown')});
-send_query($s[2], q{SELECT nexusmem.cache_fetch('k', 'SELECT public.slow(''value'')', NULL, 'grown')});
-wait_for_key(2);
+fetch_while_made('grown');
 sql("SELECT pg_cancel_backend($s[0]{pid})");
 like(answer($s[0]), qr/canceling statement/, 'computed by one that is cancelled');
 wait_at_gate(1, 1);
@@ -510,6 +516,9 @@ foreach my $how (q{SELECT cache_delete('top', 'another')}, q{SET ROLE reader; SE
 	is(sql(q{SELECT cache_get('top'), cache_delete('top')}), 'value|t', 'and stored');
 }
 
+# how many of five keys are, which go
+sub stored { return sql(q{SELECT count(*) FROM (SELECT cache_get('top ' || i) AS v, cache_delete('top ' || i) AS there FROM generate_series(0, 4) i) x WHERE v = 'value' AND there}) }
+
 # nor do caches that are emptied or dropped, which need not be there, however much is computed
 foreach my $how (q{cache_clear('no cache ' || i)}, q{cache_drop('no cache ' || i)})
 {
@@ -519,18 +528,18 @@ foreach my $how (q{cache_clear('no cache ' || i)}, q{cache_drop('no cache ' || i
 	is(sql("SET ROLE reader; SELECT count($how) FROM generate_series(1, 20000) i"), 20000, "$how meanwhile");
 	open_gate(1);
 	is(answer($s[$_]), 'value', "key $_ is computed") for 0 .. 4;
-	is(sql(q{SELECT count(*) FROM (SELECT cache_get('top ' || i) AS v, cache_delete('top ' || i) AS there FROM generate_series(0, 4) i) x WHERE v = 'value' AND there}), 5, 'and stored');
+	is(stored(), 5, 'and stored');
 }
 
 # nor those of its name in caches that are not there, where two compute one of that name
 close_gate(1);
 fetch_slowly($s[$_], "top $_", 'value') for 0 .. 4;
-send_query($s[5], q{SELECT nexusmem.cache_fetch('top 0', 'SELECT public.slow(''value'')', NULL, 'another')});
+fetch_slowly($s[5], 'top 0', 'value', 'another');
 wait_at_gate(1, 6);
 is(sql(q{SET ROLE reader; SELECT count(*) FROM (SELECT cache_delete('top 0', 'no cache ' || i) FROM generate_series(1, 20000) i) x}), 20000, 'deleted in others meanwhile');
 open_gate(1);
 is(answer($s[$_]), 'value', "key $_ is computed") for 0 .. 5;
-is(sql(q{SELECT count(*) FROM (SELECT cache_get('top ' || i) AS v, cache_delete('top ' || i) AS there FROM generate_series(0, 4) i) x WHERE v = 'value' AND there}), 5, 'and stored');
+is(stored(), 5, 'and stored');
 
 # one that is set meanwhile stays
 close_gate(1);
