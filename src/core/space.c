@@ -565,10 +565,16 @@ put_bits(NxmSpace *space, uint32_t page, NxmPage *desc, uint32_t word,
 	int			class = state_class(state);
 	uint64_t	before = nxm_fetch_or(&desc->free[word], bits);
 
-	if ((before | bits) == full_word(class, word) && all_are_free(desc, class))
+	if ((before | bits) == full_word(class, word))
 	{
-		(void) release_page(space, page, desc, state);
-		return;
+		/* of two that fill the last words at once, one sees the other's */
+		if (words_of(class) > 1)
+			nxm_fence();
+		if (all_are_free(desc, class))
+		{
+			(void) release_page(space, page, desc, state);
+			return;
+		}
 	}
 	/* whoever finds a word of an unlisted page 0 lists it */
 	if (before == 0)

@@ -8,10 +8,11 @@
 # CHECK_SECONDS=60 bin/check_map: a minute of random and of priority-based schedules of
 # maps, told in the last line; make check-long: of each structure.
 
-CHECKS = check_self check_space check_counter check_stack check_queue check_map check_cache check_predictor check_flight
+CHECKS = check_self check_space check_slab check_counter check_stack check_queue check_map check_cache check_predictor check_flight
 
 check_self_CORE =
 check_space_CORE = space space_reclaim item
+check_slab_CORE = space space_reclaim item
 check_counter_CORE = space space_reclaim item counter
 check_stack_CORE = space space_reclaim item stack
 check_queue_CORE = space space_reclaim item queue
@@ -21,6 +22,7 @@ check_predictor_CORE = space space_reclaim item $(PREDICTOR_CORE)
 check_cache_CORE = space space_reclaim item map map_grow map_drain $(CACHE_CORE)
 
 # A program with FLAGS has objects of its own.
+check_slab_FLAGS = -UNXM_PAGE_SIZE -DNXM_PAGE_SIZE=4096 -UNXM_PAGE_SHIFT -DNXM_PAGE_SHIFT=9
 check_cache_FLAGS = -UFIRST_TAG_BIT -DFIRST_TAG_BIT=0 -DNXM_CACHE_SEGMENT=40 -DNXM_CACHE_INLINE=16 \
 	-DNXM_CACHE_WINDOWS=2 -DNXM_CACHE_LEAST_WINDOWS=2 -DNXM_CACHE_UNDERFULL=1 -DNXM_CACHE_STRIPES=1 -DNXM_CACHE_COUNT_LINES=1 -DNXM_CACHE_COUNT_BLOCKS=2 -DNXM_CACHE_COUNTS_SHARE=1000000 -DNXM_CACHE_RIPE=2 -DNXM_CACHE_SEEK=2 -DNXM_CACHE_HELD=1 -DNXM_CACHE_ROOM_LISTS=1 -DNXM_CACHE_ROOMS=2 -DNXM_CACHE_ROOM_ALIGN=8 -DNXM_CHAIN_ENTRIES=2 -DNXM_CHAIN_STEP=5 \
 	-DNXM_CACHE_KEEP=1 -DNXM_CACHE_AHEAD=1 -DNXM_CACHE_SMALL_INDEX=144 -DNXM_CACHE_INDEX_BYTES=1 -DNXM_GHOST_MIN_LINES=1 -DNXM_CACHE_PROMOTE=1 -DNXM_CACHE_SMALL_SHARE=357913941
@@ -49,28 +51,32 @@ bin/check/%.o: $(CORE)/%.c $(wildcard check*.h $(CORE)/*.h) check.mk
 	@mkdir -p bin/check
 	$(CC) $(CHECK_CFLAGS) -c -o $@ $<
 
-bin/check/cache/%.o: %.c $(wildcard check*.h $(CORE)/*.h) check.mk
-	@mkdir -p bin/check/cache
-	$(CC) $(CHECK_CFLAGS) $(check_cache_FLAGS) -c -o $@ $<
+define own_objects
+bin/check/$(1)/%.o: %.c $(wildcard check*.h $(CORE)/*.h) check.mk
+	@mkdir -p $$(@D)
+	$$(CC) $$(CHECK_CFLAGS) $$(check_$(1)_FLAGS) -c -o $$@ $$<
 
-bin/check/cache/%.o: $(CORE)/%.c $(wildcard check*.h $(CORE)/*.h) check.mk
-	@mkdir -p bin/check/cache
-	$(CC) $(CHECK_CFLAGS) $(check_cache_FLAGS) -c -o $@ $<
+bin/check/$(1)/%.o: $(CORE)/%.c $(wildcard check*.h $(CORE)/*.h) check.mk
+	@mkdir -p $$(@D)
+	$$(CC) $$(CHECK_CFLAGS) $$(check_$(1)_FLAGS) -c -o $$@ $$<
+
+bin/check_$(1): $$(patsubst %,bin/check/$(1)/%.o,check_$(1) check_core $$(check_$(1)_CORE)) \
+		$$(CHECK_OBJECTS)
+	$$(CC) -o $$@ $$^
+endef
+CHECKS_WITH_FLAGS = slab cache
+$(foreach check,$(CHECKS_WITH_FLAGS),$(eval $(call own_objects,$(check))))
 
 bin/check_self bin/check_flight: bin/%: bin/check/%.o $(CHECK_OBJECTS)
 	$(CC) -o $@ $^
 
-bin/check_cache: $(patsubst %,bin/check/cache/%.o,check_cache check_core $(check_cache_CORE)) \
-		$(CHECK_OBJECTS)
-	$(CC) -o $@ $^
-
-$(filter-out bin/check_self bin/check_flight bin/check_cache,$(CHECK_BINARIES)): bin/%: bin/check/%.o \
+$(filter-out bin/check_self bin/check_flight $(CHECKS_WITH_FLAGS:%=bin/check_%),$(CHECK_BINARIES)): bin/%: bin/check/%.o \
 		bin/check/check_core.o $(CHECK_OBJECTS) \
 		$$(addprefix bin/check/,$$(addsuffix .o,$$($$*_CORE)))
 	$(CC) -o $@ $^
 
 # what check_mutants.sh compiles with
-export CC CHECK_CFLAGS check_cache_FLAGS $(foreach check,$(CHECKS),$(check)_CORE)
+export CC CHECK_CFLAGS $(CHECKS_WITH_FLAGS:%=check_%_FLAGS) $(foreach check,$(CHECKS),$(check)_CORE)
 
 check-mutants: $(CHECK_BINARIES)
 	./check_mutants.sh

@@ -85,6 +85,8 @@ mutant "line attached that nobody looks at" check_space space_reclaim.c \
 	'nxm_fetch_or(&space->attached[proc / 64], UINT64_C(1) << (proc % 64));' ''
 mutant "record not asked for ahead of many objects" check_space space_reclaim.c \
 	'before + n <= NXM_EPOCH_LIMBO' 'true'
+mutant "no fence between the last words of a page" check_slab space.c \
+	'			nxm_fence();' '			;'
 mutant "epoch advanced one early" check_space space_reclaim.c \
 	'retired.epoch + 2 > epoch' 'retired.epoch + 1 > epoch'
 mutant "epoch advanced past a section" check_space space_reclaim.c \
