@@ -184,6 +184,7 @@ nxm_predictor_area_reset(void)
 		 */
 		pg_atomic_fetch_add_u32(&shared->resets, 1);
 		file_unlinked(err);
+		pg_memory_barrier();
 		if (pg_atomic_read_u32(&shared->ready) == 0)
 			return;
 	}
@@ -376,8 +377,11 @@ publish(dsm_segment *segment, Size size, uint32 resets)
 	last_save = GetCurrentTimestamp();
 	shared->handle = dsm_segment_handle(segment);
 	shared->size = size;
-	/* a full barrier; pairs with nxm_predictor_area() and its reset */
-	pg_atomic_exchange_u32(&shared->ready, 1);
+	/* pairs with nxm_predictor_area() */
+	pg_write_barrier();
+	pg_atomic_write_u32(&shared->ready, 1);
+	/* pairs with the reset: an exchange is no barrier for loads that follow on some CPUs */
+	pg_memory_barrier();
 	if (pg_atomic_read_u32(&shared->resets) != resets)
 	{
 		nxm_predictor_reset(predictor);

@@ -297,7 +297,8 @@ nxm_segment_seal(NxmCachePartition *part, NxmCacheSegment *segment, uint32_t pag
 	} while (!nxm_cas(&segment->word, &word, word - SEG_OPEN + SEG_SEALED));
 	if (SEG_SCALE(word) != 0 && fullness(segment, word, 1) < SEGMENT_UNITS / 2)
 		nxm_cache_note_underfull(part, NAME_OF(page, life));
-	done = nxm_load(&segment->done);
+	/* written to, so that what dies now is seen, or sees it sealed: see nxm_cache_dead() */
+	done = nxm_fetch_add(&segment->done, 0);
 	if (DONE_DEAD(done) >= SEGMENT_UNITS / 2 ||
 		DONE_DEAD(done) == SEG_USED(word) - HEAD_UNITS)
 		nxm_cache_ripen(part, NAME_OF(page, life));
