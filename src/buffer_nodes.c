@@ -26,7 +26,7 @@
 #define MAX_ASKED 131072
 #define BATCH 512
 /* a block that starts inside a page touches one page more than it fills */
-#define MAX_PAGES_A_BLOCK (BLCKSZ / 4096 + 1)
+#define MAX_PAGES_A_BLOCK ((BLCKSZ + 4095) / 4096 + 1)
 
 typedef struct Batch
 {
