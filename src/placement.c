@@ -346,8 +346,12 @@ sample_stripes(char *start, size_t item, Range whole, void **pages)
 			int			nth = Min((int) place, stripes - 1);
 			Range		r = stripe_part(m + nth * result.nodes, start, item,
 										whole);
-			size_t		npages = (r.end - r.start) / result.unit;
+			size_t		npages;
 
+			/* the last one may have no whole page: the one before it then */
+			if (r.end == r.start && nth > 0)
+				r = stripe_part(m + --nth * result.nodes, start, item, whole);
+			npages = (r.end - r.start) / result.unit;
 			if (npages == 0)
 				continue;
 			pages[n++] = r.start + result.unit *
