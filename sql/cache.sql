@@ -72,6 +72,9 @@ SELECT cache_set('t', 'was'), cache_set('t', 'is', '-1 second'), cache_get('t');
 SELECT cache_set('t', 'was'), cache_set('t', 'is', '1 day -1 month'), cache_get('t');
 SELECT cache_set('t', 'was'), cache_expire('t', '0'), cache_get('t');
 SELECT cache_add('t', 'x', '0'), cache_get('t'), cache_add('t', 'y'), cache_get('t');
+-- for which there was room
+SELECT cache_mset(ARRAY['e1', 't'], ARRAY['x', 'z'], '0');
+SELECT * FROM cache_mget(ARRAY['e1', 't']);
 
 -- caches have names
 SELECT cache_set('a', 'other', NULL, 'second'), cache_get('a', 'second'), cache_get('a');

@@ -32,6 +32,9 @@ COMMENT ON VIEW nexusmem.stat_prefetch IS
 COMMENT ON SCHEMA nexusmem IS
 'nexusmem: NUMA placement, index look-ahead, shared-memory structures and caches';
 
+COMMENT ON FUNCTION nexusmem.cache_mset(text[], text[], interval, text) IS
+'stores many text values; returns for how many there was room';
+
 COMMENT ON FUNCTION nexusmem.pin_backend(int, int) IS
 'pins a server process to a node, until unpin_backend() or its end; false: it could not be, and a warning says why, or it has just ended';
 
