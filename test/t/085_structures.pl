@@ -67,8 +67,22 @@ sql('CREATE EXTENSION nexusmem');
 		cmp_ok($used->($home) - $here, '>=', 400_000, "what is put is in the memory of node $home");
 		cmp_ok($used->(1 - $home) - $there, '<', 200_000, 'and not of the other');
 	}
+	# to a striped counter it adds in a stripe of that node: when that is full, the one of
+	# the other node is not
+	my $pin = sub { return ask($s, "SELECT nexusmem.pin_backend(pg_backend_pid(), $_[0])") };
+	foreach my $home (0, 1)
+	{
+		my $add = sub { return ask($s, "SELECT nexusmem.counter_add('spread $home', $_[0])") };
+		sql("SELECT counter_create('spread $home', true)");
+		$pin->($home);
+		is($add->('9223372036854775807'), '', "the stripe of node $home is full");
+		$pin->(1 - $home);
+		is($add->(1), '', 'that of the other node is another one');
+		$pin->($home);
+		like($add->(1), qr/^ERROR:  counter "spread $home" is out of range/, "back on node $home");
+	}
 	close_session($s);
-	sql(q{SELECT map_drop('moved')});
+	sql(q{SELECT map_drop('moved'), counter_drop('spread 0'), counter_drop('spread 1')});
 }
 
 # sums are exact, and each value is given out once

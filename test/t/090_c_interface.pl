@@ -70,6 +70,21 @@ isnt($node->safe_psql('regression_nxm_user', "$there $other"), 't', 'and not on 
 is($node->safe_psql('regression_nxm_user', "SELECT nexusmem.pin_backend($session->{pid}, $other)"), 't', "pinned to node $other");
 is(ask($session, 'SELECT user_kept_fill(2000)'), '4000', 'and by the same handle');
 is($node->safe_psql('regression_nxm_user', "$there $other"), 't', 'it takes memory there');
+
+# And adds to a striped counter in a stripe of that node: when that is full, the one of the
+# other node is not.
+foreach my $full (0, 1)
+{
+	my $pin = sub { return $node->safe_psql('regression_nxm_user', "SELECT nexusmem.pin_backend($session->{pid}, $_[0])") };
+	my $add = sub { return ask($session, "SELECT user_add('spread $full', $_[0], 2)") };
+	$node->safe_psql('regression_nxm_user', "SELECT nexusmem.counter_create('spread $full', true)");
+	$pin->($full);
+	is($add->('9223372036854775807'), '', "the stripe of node $full is full");
+	$pin->(1 - $full);
+	is($add->(1), '', 'that of the other node is another one');
+	$pin->($full);
+	like($add->(1), qr/^ERROR:  counter "spread $full" would be out of range/, "back on node $full");
+}
 close_session($session);
 
 # Without preloading the user's first call loads the library.
