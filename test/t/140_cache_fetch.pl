@@ -321,6 +321,16 @@ is(answer($s[2]), 'over b', 'who waited has it too');
 is(sql(q{SELECT cache_get('a'), cache_get('b')}), 'over b|b', 'stored: what was first');
 is(runs(), 1, 'computed once');
 
+# a nested one that finds its key free computes it for others, too
+close_gate(1);
+send_query($s[0], q{SELECT nexusmem.cache_fetch('around', $$SELECT nexusmem.cache_fetch('within', 'SELECT public.slow(''v'')')$$)});
+wait_at_gate(1, 1);
+fetch_slowly($s[1], 'within', 'another');
+wait_for_key(1);
+open_gate(1);
+is(answer($_), 'v', 'nested: computed while another session waits for it') for @s[ 0, 1 ];
+is(runs(), 1, 'computed once');
+
 # locks of the caller's own
 close_gate(1);
 ask($s[1], 'BEGIN; SELECT pg_advisory_xact_lock(3)');
