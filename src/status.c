@@ -348,8 +348,8 @@ structure_memory_status(void)
 							detail, report.stopped_pid));
 	if (report.leaked != 0)
 		return row("degraded", "Restart the server when that is convenient.",
-				   psprintf("%s; " UINT64_FORMAT " objects were lost",
-							detail, report.leaked));
+				   psprintf("%s; " UINT64_FORMAT " %s lost", detail, report.leaked,
+							report.leaked == 1 ? "object was" : "objects were"));
 	if (report.solid != 0)
 		return row("degraded", nxm_seam_can_populate() ? NULL :
 				   "Use Linux 5.14 or newer.",

@@ -794,7 +794,7 @@ nxm_free(NxmSpace *space, NxmRef ref)
 	uint64_t	state;
 	uint32_t	index;
 
-	if (desc == NULL)
+	if (desc == NULL || NXM_LACKS("mapping"))
 	{
 		nxm_fetch_add_relaxed(&space->shared->leaked, 1);
 		return;

@@ -530,7 +530,19 @@ for (my $rounds = 0; $rounds < 50 && $kept <= 2500; $rounds++)
 	$kept = ask($session, q{SELECT count(*) FROM generate_series(1, 3000) k WHERE nexusmem.cache_get(k::text, 'next') IS NOT NULL});
 }
 cmp_ok($kept, '>', 2500, 'a cache has the room of one whose drop ended before it freed anything');
+
+# an object that cannot be freed is lost, which status says until the server restarts
+like(status(), qr/^active/, 'status: nothing was lost');
+ask($session, 'SELECT prepare()');
+is(ask($session, q{SELECT torture_pause_at('mapping')}), 't', 'mapping: to be missed once');
+# frees its objects, the most of them not to what the session keeps ready
+ask($session, 'SELECT drop_all()');
+is(q1(q{SELECT state, detail ~ '; 1 object was lost$', hint FROM nexusmem.status WHERE feature = 'structure memory'}),
+	'degraded|t|Restart the server when that is convenient.', 'status: an object was lost');
+is(ask($session, 'SELECT prepare()'), '', 'and all goes on');
 close_session($session);
+$node->restart;
+like(status(), qr/^active/, 'status: after a restart');
 unlike(server_log($node, $from), qr/terminated by signal|TRAP|PANIC/, 'the log is quiet');
 $node->stop;
 done_testing();
