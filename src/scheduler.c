@@ -956,14 +956,17 @@ assign_number(int newval, void *extra)
 
 /*
  * In place of the range that PostgreSQL checks, for its message has no hint.
- * Refuses a node that does not exist where somebody is there to read it.  A
- * value kept from another machine (postgresql.conf, ALTER ROLE) must not keep
+ * Refuses a node that does not exist where it is to be used by who asks for it.
+ * A value kept from another machine (postgresql.conf, ALTER ROLE) must not keep
  * the server or a session from starting: it counts as -1, and status says so.
+ * Nor may one that is only to be kept (ALTER ROLE, CREATE FUNCTION), which some
+ * machine may have, end the restore of a dump: there it is a NOTICE.
  */
 static bool
 check_preferred_node(int *newval, void **extra, GucSource source)
 {
 	const NxmTopology *topo;
+	const char *detail;
 
 	(void) extra;
 	if (*newval == -1 || source < PGC_S_INTERACTIVE)
@@ -973,13 +976,24 @@ check_preferred_node(int *newval, void **extra, GucSource source)
 		topo->node[*newval].cpu_count > 0)
 		return true;
 
+	if (*newval >= 0 && *newval < topo->nnodes)
+		detail = psprintf("Node %d has no CPUs.", *newval);
+	else
+		detail = psprintf("Nodes are numbered from 0 to %d; -1 leaves the choice to nexusmem.scheduling_policy.",
+						  topo->nnodes - 1);
+	if (source == PGC_S_TEST && *newval >= 0)
+	{
+		ereport(NOTICE,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for parameter \"%s\": %d",
+						"nexusmem.preferred_node", *newval),
+				 errdetail_internal("%s", detail),
+				 errhint("See the view nexusmem.nodes.")));
+		return true;
+	}
 	GUC_check_errmsg("invalid value for parameter \"%s\": %d",
 					 "nexusmem.preferred_node", *newval);
-	if (*newval >= 0 && *newval < topo->nnodes)
-		GUC_check_errdetail("Node %d has no CPUs.", *newval);
-	else
-		GUC_check_errdetail("Nodes are numbered from 0 to %d; -1 leaves the choice to nexusmem.scheduling_policy.",
-							topo->nnodes - 1);
+	GUC_check_errdetail("%s", detail);
 	GUC_check_errhint("See the view nexusmem.nodes.");
 	return false;
 }

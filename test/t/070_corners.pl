@@ -288,6 +288,21 @@ foreach my $role ('fine', $ENV{PGUSER} // scalar getpwuid($<))
 	IPC::Run::run([ 'psql', '-XAtq', '-d', $node->connstr('postgres') . " user=$role", '-c', q{SELECT nexusmem.my_node() < 2, (SELECT state FROM nexusmem.status WHERE feature = 'pinning')} ], '<', \'', '>', \$out, '2>', \$err);
 	is("$out$err", "t|degraded\n", ($role eq 'fine' ? 'a role' : 'a superuser') . ' with a preferred_node that is gone: connects, without a word, and status tells');
 }
+# and a dump of the larger one can be restored, by pg_upgrade too
+my $rc;
+($rc, $out, $err) = $node->psql('postgres', q{CREATE ROLE reporting LOGIN IN ROLE fine;
+	ALTER ROLE reporting SET nexusmem.preferred_node = 3;
+	CREATE FUNCTION far() RETURNS int LANGUAGE sql SET nexusmem.preferred_node = 3 RETURN 1});
+is($rc, 0, 'ALTER ROLE and CREATE FUNCTION with a preferred_node that is gone');
+my $gone_node = qr/  invalid value for parameter "nexusmem\.preferred_node": 3\n.*from 0 to 1.*nexusmem\.nodes/s;
+like($err, qr/NOTICE:$gone_node.*NOTICE:$gone_node/s, 'are told so');
+IPC::Run::run([ 'psql', '-XAtq', '-d', $node->connstr('postgres') . ' user=reporting', '-c', q{SELECT nexusmem.my_node() < 2, state, detail ~ 'preferred_node 3' FROM nexusmem.status WHERE feature = 'pinning'} ], '<', \'', '>', \$out, '2>', \$err);
+is("$out$err", "t|degraded|t\n", 'that role connects, and status tells');
+foreach my $use ('SET nexusmem.preferred_node = 3', 'SELECT far()')
+{
+	($rc, $out, $err) = $node->psql('postgres', $use);
+	like($err, qr/ERROR:$gone_node/, "$use: refused");
+}
 IPC::Run::run([ 'env', 'PGOPTIONS=-c nexusmem.preferred_node=99', 'psql', '-XAtq', '-d', $node->connstr('template1'), '-c', 'SELECT 1' ], '<', \'', '>', \$out, '2>', \$err);
 is("$out$err", "1\n", 'in PGOPTIONS: connects');
 $node->stop;
