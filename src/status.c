@@ -24,6 +24,7 @@
 #include "prefetch_nestloop.h"
 #include "prefetch_stats.h"
 #include "predictor_area.h"
+#include "registry.h"
 #include "save.h"
 #include "scheduler.h"
 #include "shmem.h"
@@ -325,6 +326,21 @@ no_arena(NxmArenaState state, const NxmArenaReport *report)
 }
 
 static StatusRow
+structures_status(void)
+{
+	NxmArenaReport report;
+	NxmArenaState state;
+
+	if (!nxm_enable_lock_free_structures)
+		return row("off", "Set nexusmem.enable_lock_free_structures = on and reload.",
+				   "nexusmem.enable_lock_free_structures is off");
+	state = nxm_arena_report(&report);
+	if (state != NXM_ARENA_READY)
+		return no_arena(state, &report);
+	return row("active", NULL, "counters, maps, stacks and queues");
+}
+
+static StatusRow
 structure_memory_status(void)
 {
 	NxmArenaReport report;
@@ -605,6 +621,7 @@ nxm_status(PG_FUNCTION_ARGS)
 		{"pinning", pinning_status},
 		{"memory policy", memory_policy_status},
 		{"shared_buffers placement", placement_status},
+		{"structures", structures_status},
 		{"structure memory", structure_memory_status},
 		{"cache", cache_status},
 		{"index look-ahead", prefetch_status},

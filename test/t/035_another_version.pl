@@ -33,7 +33,7 @@ foreach my $call (q{counter_get('c')}, q{counter_add('c')}, q{counter_drop('c')}
 	like(ask($after, "SELECT nexusmem.$call"), qr/ERROR:  55000: nexusmem's shared memory was made by another version of the library\nHINT:  Restart the server/, "another version: $call");
 }
 like(ask($after, "SELECT * FROM nexusmem.$_"), qr/ERROR:  55000: /, "another version: view $_") foreach qw(structures node_memory);
-foreach my $feature ('structure memory', 'cache')
+foreach my $feature ('structures', 'structure memory', 'cache')
 {
 	is(ask($after, "SELECT state, detail, hint FROM nexusmem.status WHERE feature = '$feature'"), 'off|made by another version of the library|Restart the server.', "status: $feature");
 }

@@ -326,10 +326,13 @@ foreach my $call (q{counter_get('drained')}, q{counter_create('x')}, q{counter_d
 	like($err, qr/55000: lock-free structures are disabled.*HINT:  Set nexusmem.enable_lock_free_structures = on/s, "$call says so");
 }
 is(sql(q{SELECT kind, name FROM structures}), 'counter|drained', 'the view shows what there is');
+is(sql(q{SELECT state, detail, hint FROM status WHERE feature = 'structures'}),
+	'off|nexusmem.enable_lock_free_structures is off|Set nexusmem.enable_lock_free_structures = on and reload.', 'and status tells');
 $node->adjust_conf('postgresql.conf', 'nexusmem.enable_lock_free_structures', 'on');
 $node->reload;
 wait_for(q{SELECT current_setting('nexusmem.enable_lock_free_structures') = 'on'}, 'on again');
 is(sql(q{SELECT counter_get('drained')}), 6, 'nothing was lost');
+is(sql(q{SELECT state, hint FROM status WHERE feature = 'structures'}), 'active|', 'status: active');
 
 # on a hot standby
 $node->backup('backup');
