@@ -1,17 +1,19 @@
 /*
  * prefetch_stats.c
- *	  Counts of look-ahead, by relation, in a bounded shared table.
+ *	  Counts of look-ahead, by relation and kind, in a bounded shared table.
  *
- * A scan counts in a process-local entry, one for each relation that the
- * transaction touches, found once a scan.  At the end of the transaction the
+ * A scan counts in a process-local entry, one for each relation and kind that
+ * the transaction touches, found once a scan (once a block, of kind learned,
+ * which costs far less than the block's read).  At the end of the transaction the
  * entries are added to the shared table, as PostgreSQL does with its own
  * statistics.  Blocks still in flight then belong to scans that an error
  * ended: they count as wasted, so that issued is always used + wasted.
  *
- * The shared table has MAX_RELATIONS entries.  A new relation finding it full
- * takes the place of the one not counted for longest.  One LWLock: shared to
- * find an entry and add to it (atomically), exclusive to insert, evict or
- * forget.  It is taken once a transaction that looked ahead, never else.
+ * The shared table has MAX_RELATIONS entries, each of a relation of a database
+ * and a kind.  A new one finding it full takes the place of the one not counted
+ * for longest.  One LWLock: shared to find an entry and add to it (atomically),
+ * exclusive to insert, evict or forget.  It is taken when a transaction ends
+ * that looked ahead, once for each entry, never else.
  *
  * Dropped relations leave at the drop's commit, by an object access hook, and
  * those of this database at the latest when somebody reads the view: the hook
@@ -21,8 +23,8 @@
  * session did, from an array of MAX_SESSION entries that works by the same
  * rules.  It is static, for at a transaction's end nothing may be allocated.
  *
- * Limits: a transaction counts up to MAX_LOCAL relations one by one, those
- * past it only in the session's totals.
+ * Limits: a transaction counts up to MAX_LOCAL relations and kinds one by one,
+ * those past it only in the session's totals.
  */
 #include "prefetch_stats.h"
 
@@ -38,7 +40,7 @@
 
 #define MAX_RELATIONS 4096
 #define MAX_SESSION 512
-#define MAX_LOCAL 64
+#define MAX_LOCAL 512
 #define MAX_DROPPED 64
 
 typedef struct StatKey
@@ -78,7 +80,7 @@ static HTAB *table = NULL;
 
 static NxmPrefetchCounts local[MAX_LOCAL];
 static int	nlocal = 0;
-/* for relations past MAX_LOCAL, and what earlier transactions counted */
+/* for those past MAX_LOCAL, and what earlier transactions counted */
 static NxmPrefetchCounts overflow[NXM_NUM_PREFETCH_KINDS];
 static int64 session[NXM_NUM_PREFETCH_KINDS][NXM_NUM_PREFETCH_STATS];
 /* used only where shared is NULL */

@@ -74,6 +74,12 @@ is(ask($s, "SELECT count(*), bool_or(relname = 'c1'), bool_or(relname = 'c530') 
 is(ask($s, "DROP TABLE c529, c530; SELECT count(*), bool_or(relname = 'c528') $counted"), '510|t', 'dropped ones leave');
 is(ask($s, "SELECT sum(length(pad)) FROM (SELECT pad FROM c1 WHERE k > 0 ORDER BY k) s; SELECT count(*), bool_or(relname = 'c1') $counted"), "45000\n511|t", 'and make room');
 is(ask($s, 'SELECT nexusmem.stat_prefetch_reset(); SELECT count(*) FROM nexusmem.stat_prefetch'), "\n0", 'reset');
+# as many in one transaction
+ask($s, q{DO $$ BEGIN
+	FOR i IN 101 .. 170 LOOP
+		EXECUTE format('SELECT sum(length(pad)) FROM (SELECT pad FROM c%s WHERE k > 0 ORDER BY k) s', i);
+	END LOOP; END $$});
+is(ask($s, "SELECT count(*) $counted"), 70, 'all tables of a transaction are counted');
 close_session($s);
 
 $node->append_conf('postgresql.conf', q{session_preload_libraries = 'nexusmem'});
