@@ -37,10 +37,11 @@
  * A shutdown before the file was loaded says KEPT: nobody loads it any more, and a load
  * under way comes to nothing.
  *
- * What cannot be loaded is left where it is should it have no other name to be given, unless
- * it is older than a crash or has been loaded: then it is removed, or loses its header.
- * Where not even that can be done, as in a directory that nobody may write to, the next
- * clean shutdown does it, for the start after that one would load it.
+ * What cannot be loaded is left where it is should it have no other name to be given: with
+ * another magic, so that the next start does not load it, for tables go on meanwhile.  What is
+ * older than a crash or has been loaded is removed, or loses its header.  Where not even that
+ * can be done, as in a directory that nobody may write to, the next clean shutdown does it,
+ * for the start after that one would load it.
  *
  * The state and the loader are changed by compare-and-exchange, CLOSED excepted,
  * which only the one worker says, after DONE, and takes back, as it does KEPT.
@@ -92,8 +93,8 @@ typedef struct SaveShared
 	pg_atomic_uint32 loaded;
 	pg_atomic_uint32 dropped;
 	/*
-	 * There may be a file that must not be loaded, and could not be removed.  Single
-	 * writer: the postmaster at the start, then the worker.
+	 * There may be a file that must not be loaded, and could not be removed or marked.
+	 * Single writer: the postmaster at the start, then the loader, then the worker.
 	 */
 	pg_atomic_uint32 stale;
 	ConditionVariable changed;	/* state did */
@@ -139,12 +140,13 @@ set_state(NxmLoadState state)
 	ConditionVariableBroadcast(&shared->changed);
 }
 
-/* Keeps a file that is not loaded.  false: it must not be, and was not got rid of. */
-static bool
+/* Keeps a file that is not loaded; where it must not be later, that is seen to. */
+static void
 put_beside(const char *path, const char *why, NxmRefused what)
 {
 	pg_atomic_write_u32(&shared->refused, 1);
-	return nxm_saved_refuse(&nxm_structures_file, path, why, what);
+	if (!nxm_saved_refuse(&nxm_structures_file, path, why, what))
+		pg_atomic_write_u32(&shared->stale, 1);
 }
 
 /*
@@ -229,7 +231,7 @@ end_load(void)
 		snprintf(why, sizeof(why), "%u of %u could not be loaded",
 				 pg_atomic_read_u32(&shared->dropped),
 				 pg_atomic_read_u32(&shared->loaded));
-		(void) put_beside(NXM_STRUCTURES_LOADING, why, NXM_REFUSED_STAYS);
+		put_beside(NXM_STRUCTURES_LOADING, why, NXM_REFUSED_STAYS);
 	}
 	else if (taken)
 		(void) durable_unlink(NXM_STRUCTURES_LOADING, LOG);
@@ -270,27 +272,23 @@ look_for_file(void)
 		return;
 	(void) unlink(nxm_structures_file.tmp);	/* of a save that was cut short */
 	if (lstat(NXM_STRUCTURES_LOADING, &st) == 0)
-		(void) put_beside(NXM_STRUCTURES_LOADING,
-						  "the server ended in the middle of it, or it could not be removed afterwards",
-						  NXM_REFUSED_STAYS);
+		put_beside(NXM_STRUCTURES_LOADING,
+				   "the server ended in the middle of it, or it could not be removed afterwards",
+				   NXM_REFUSED_STAYS);
 	if (stat(nxm_structures_file.path, &st) != 0)
 	{
 		if (errno != ENOENT && errno != ENOTDIR)
-		{
-			(void) put_beside(nxm_structures_file.path,
-							  psprintf("it could not be looked for: %m"),
-							  NXM_REFUSED_STAYS);
-			if (!shutdown_was_clean())
-				pg_atomic_write_u32(&shared->stale, 1);
-		}
+			put_beside(nxm_structures_file.path,
+					   psprintf("it could not be looked for: %m"),
+					   NXM_REFUSED_LEFT);
 		return;
 	}
 	if (shutdown_was_clean())
 		pg_atomic_write_u32(&shared->state, NXM_LOAD_PENDING);
-	else if (!put_beside(nxm_structures_file.path,
-						 "the server was not shut down cleanly after they were saved",
-						 NXM_REFUSED_FOR_EVER))
-		pg_atomic_write_u32(&shared->stale, 1);
+	else
+		put_beside(nxm_structures_file.path,
+				   "the server was not shut down cleanly after they were saved",
+				   NXM_REFUSED_FOR_EVER);
 }
 
 void
@@ -339,7 +337,7 @@ nxm_load_wait(void)
 static void
 settle(const NxmLoadResult *result)
 {
-	const char *path = taken ? NXM_STRUCTURES_LOADING : nxm_structures_file.path;
+	bool		was_taken = taken;
 
 	/* what is put beside is not removed */
 	taken = taken && result->refused == NULL;
@@ -348,7 +346,11 @@ settle(const NxmLoadResult *result)
 	settled = true;
 	if (result->refused != NULL)
 	{
-		(void) put_beside(path, result->refused, NXM_REFUSED_STAYS);
+		/* no start loads one that was taken */
+		if (was_taken)
+			put_beside(NXM_STRUCTURES_LOADING, result->refused, NXM_REFUSED_STAYS);
+		else
+			put_beside(nxm_structures_file.path, result->refused, NXM_REFUSED_LEFT);
 		return;
 	}
 	ereport(LOG,
@@ -598,14 +600,18 @@ save(void)
 	}
 }
 
-/* Gets rid of what must not be loaded, and could not be removed or replaced before. */
+/*
+ * Sees to what must not be loaded, and could not be removed, marked or replaced before.
+ * It may be good: it is removed only where it cannot be kept.
+ */
 static void
 discard_stale(void)
 {
 	if (pg_atomic_read_u32(&shared->stale) == 0)
 		return;
 	(void) chmod(NXM_SAVED_DIR, pg_dir_create_mode);
-	if (nxm_saved_discard(nxm_structures_file.path))
+	if (nxm_saved_leave(&nxm_structures_file) ||
+		nxm_saved_discard(nxm_structures_file.path))
 		pg_atomic_write_u32(&shared->stale, 0);
 	else
 		ereport(WARNING,

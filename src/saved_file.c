@@ -230,6 +230,8 @@ check_header(const NxmSavedFile *file, int fd, uint64 length,
 	broken = nxm_saved_read(fd, header, sizeof(*header), 0);
 	if (broken != NULL)
 		return broken;
+	if (strncmp(header->magic, NXM_SAVED_LEFT_MAGIC, sizeof(header->magic)) == 0)
+		return "an earlier start could neither load it nor put it beside";
 	if (strncmp(header->magic, file->magic, sizeof(header->magic)) != 0)
 		return psprintf("it is not a file of %s, or was not finished", file->what);
 	if (header->byte_order != BYTE_ORDER_MARK)
@@ -290,12 +292,57 @@ nxm_saved_check(const NxmSavedFile *file, int fd, uint64 length,
 	return broken != NULL ? broken : check_body(fd, header, stop);
 }
 
+/* Writes over the beginning of the file, durably, and closes it. */
+static bool
+overwrite(int fd, const void *data, size_t len)
+{
+	const char *what_failed;
+
+	if (!nxm_saved_write(fd, data, len, 0, &what_failed) || pg_fsync(fd) != 0)
+	{
+		int			save_errno = errno;
+
+		close(fd);
+		errno = save_errno;
+		return false;
+	}
+	return close(fd) == 0;
+}
+
+bool
+nxm_saved_leave(const NxmSavedFile *file)
+{
+	char		magic[sizeof(((NxmSavedHeader *) NULL)->magic)];
+	ssize_t		n;
+	int			fd;
+
+	/* not to wait for a writer, should it be a pipe */
+	fd = BasicOpenFile(file->path, O_RDWR | O_NONBLOCK | PG_BINARY);
+	if (fd < 0)
+		return errno == ENOENT;
+	n = pg_pread(fd, magic, sizeof(magic), 0);
+	/* again where it is there already: it may not have come to the disk */
+	if (n == (ssize_t) sizeof(magic) &&
+		(strncmp(magic, file->magic, sizeof(magic)) == 0 ||
+		 strncmp(magic, NXM_SAVED_LEFT_MAGIC, sizeof(magic)) == 0))
+		return overwrite(fd, NXM_SAVED_LEFT_MAGIC, sizeof(magic));
+	if (n < 0)
+	{
+		int			save_errno = errno;
+
+		close(fd);
+		errno = save_errno;
+		return false;
+	}
+	/* something else, which is not loaded as it is */
+	close(fd);
+	return true;
+}
+
 bool
 nxm_saved_discard(const char *path)
 {
 	NxmSavedHeader none;
-	const char *what_failed;
-	bool		ok;
 	int			fd;
 
 	if (durable_unlink(path, DEBUG1) == 0 || errno == ENOENT)
@@ -305,16 +352,7 @@ nxm_saved_discard(const char *path)
 	if (fd < 0)
 		return errno == ENOENT;
 	memset(&none, 0, sizeof(none));
-	ok = nxm_saved_write(fd, &none, sizeof(none), 0, &what_failed) && pg_fsync(fd) == 0;
-	if (!ok)
-	{
-		int			save_errno = errno;
-
-		close(fd);
-		errno = save_errno;
-		return false;
-	}
-	return close(fd) == 0;
+	return overwrite(fd, &none, sizeof(none));
 }
 
 /* Gives the file another name, also where it is none and cannot be renamed durably. */
@@ -357,10 +395,24 @@ nxm_saved_refuse(const NxmSavedFile *file, const char *path, const char *why,
 			 errmsg("%s in file \"%s\" were not loaded: %s", file->what,
 					file->path, why),
 			 errdetail("Could not rename it to \"%s\": %m", file->refused)));
-	if (what == NXM_REFUSED_STAYS || nxm_saved_discard(path))
-		return true;
-	ereport(LOG,
-			(errcode_for_file_access(),
-			 errmsg("could not remove file \"%s\": %m", path)));
+	switch (what)
+	{
+		case NXM_REFUSED_STAYS:
+			return true;
+		case NXM_REFUSED_LEFT:
+			if (nxm_saved_leave(file))
+				return true;
+			ereport(LOG,
+					(errcode_for_file_access(),
+					 errmsg("could not write file \"%s\": %m", path)));
+			return false;
+		case NXM_REFUSED_FOR_EVER:
+			if (nxm_saved_discard(path))
+				return true;
+			ereport(LOG,
+					(errcode_for_file_access(),
+					 errmsg("could not remove file \"%s\": %m", path)));
+			return false;
+	}
 	return false;
 }

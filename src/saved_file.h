@@ -16,6 +16,9 @@
 /* Relative to the data directory, where server processes work. */
 #define NXM_SAVED_DIR "pg_nexusmem"
 
+/* In place of the magic of a file that one start passed over: no later one may load it. */
+#define NXM_SAVED_LEFT_MAGIC "NXMLEFT"
+
 /* One of them; the names are constants of the program. */
 typedef struct NxmSavedFile
 {
@@ -93,7 +96,8 @@ extern const char *nxm_saved_check(const NxmSavedFile *file, int fd, uint64 leng
 /* What becomes of a file that is refused, and can be given no other name. */
 typedef enum NxmRefused
 {
-	NXM_REFUSED_STAYS,			/* it may be good */
+	NXM_REFUSED_STAYS,			/* it may be good, and still is at the next start */
+	NXM_REFUSED_LEFT,			/* it may be good, but the next start must not load it */
 	NXM_REFUSED_FOR_EVER		/* it must not be loaded: it is removed */
 } NxmRefused;
 
@@ -103,6 +107,13 @@ typedef enum NxmRefused
  */
 extern bool nxm_saved_refuse(const NxmSavedFile *file, const char *path,
 							 const char *why, NxmRefused what);
+
+/*
+ * No start will load the file any more, and its contents stay: the magic is another one.
+ * That needs no permission on the directory.  false: it may still be loaded, with the
+ * reason in errno.
+ */
+extern bool nxm_saved_leave(const NxmSavedFile *file);
 
 /*
  * No start will load the file any more: it is removed, or, where that is not possible,

@@ -259,6 +259,26 @@ rename $file, "$file.loading";
 refused('a file whose load did not end', 'the server ended in the middle of it');
 ok(!-e "$file.loading", 'a file whose load did not end: under one name');
 
+# left_is_not_loaded($name, $refused, $query, $value): the stopped server has a file that its
+# last start passed over. What it has is not loaded, but kept as $refused; with its magic back
+# it is: the query then has that value.
+sub left_is_not_loaded
+{
+	my ($name, $refused, $query, $value) = @_;
+	ok(-s $file, "$name: it stays") or return;
+	news();
+	$node->start;
+	is(sql($query), '', "$name: nor does a later start load it");
+	ok(soon(sub { -s $refused }) && !-e $file, "$name: which keeps it beside");
+	like(news(), qr/WARNING:  saved structures .* were not loaded: an earlier start could neither load it nor put it beside/, "$name: a warning");
+	$node->stop;
+	rename $refused, $file or die "$file: $!";
+	is(system("printf 'NXMSAVE\\0' | dd of='$file' conv=notrunc 2>/dev/null"), 0, "$name: given its magic back");
+	$node->start;
+	is(sql($query), $value, "$name: and loaded then");
+	return;
+}
+
 # Names that are taken by what does not give way. A file that may be good is not removed.
 unlink "$file.refused";
 mkdir $_, 0700 or die "$_: $!" foreach map { ("$file.$_", "$file.$_/x") } 'loading', 'refused', 'refused.1';
@@ -267,10 +287,8 @@ $node->start;
 is(counter('c'), 'none', 'no other name for a file: not loaded');
 like(news(), qr/WARNING:  saved structures in file "pg_nexusmem\/structures" were not loaded: it could not be renamed/, 'no other name for a file: a warning');
 $node->stop;
-ok(-s $file, 'no other name for a file: it stays');
 rmdir $_ foreach map { ("$file.$_/x", "$file.$_") } 'loading', 'refused.1';
-$node->start;
-is(counter('c'), '7', 'no other name for a file: the next start that finds one loads it');
+left_is_not_loaded('no other name for a file', "$file.refused.1", q{SELECT nexusmem.counter_get('c')}, '7');
 $node->stop;
 change((-s $file) - 1, "\x55");
 news();
@@ -286,7 +304,7 @@ $node->stop;
 # One that cannot be renamed, and so not removed: nothing of it is there twice.
 SKIP:
 {
-	skip 'root may write to any directory', 21 if $> == 0;
+	skip 'root may write to any directory', 36 if $> == 0;
 	$node->start;
 	sql(q{SELECT nexusmem.queue_push('jobs', 'once')});
 	$node->stop;
@@ -302,10 +320,34 @@ SKIP:
 	sql(q{SELECT nexusmem.queue_drop('jobs')});
 	$node->stop;
 	chmod 0700, $dir;
-	$node->start;
-	is(sql(q{SELECT nexusmem.queue_pop('jobs')}), 'once', 'once it can be, it is loaded');
+	left_is_not_loaded('a file that cannot be renamed', "$file.refused", q{SELECT nexusmem.queue_pop('jobs')}, 'once');
 	$node->restart;
-	is(sql(q{SELECT nexusmem.queue_pop('jobs') IS NULL}), 't', 'once');
+	is(sql(q{SELECT nexusmem.queue_pop('jobs') IS NULL}), 't', 'a file that cannot be renamed: once');
+
+	# Nor can it be changed before the next clean shutdown, or even then.
+	sql(q{SELECT nexusmem.queue_push('jobs', 'once')});
+	$node->stop;
+	chmod 0, $dir;
+	$node->start;
+	is(sql(q{SELECT nexusmem.queue_pop('jobs') IS NULL}), 't', 'a file that cannot be looked for: not loaded');
+	sql(q{SELECT nexusmem.queue_drop('jobs')});
+	workers_run($node);
+	$node->stop;
+	left_is_not_loaded('a file that cannot be looked for', "$file.refused", q{SELECT nexusmem.queue_pop('jobs')}, 'once');
+	sql(q{SELECT nexusmem.queue_push('jobs', 'once')});
+	$node->stop;
+	chmod 0400, $file;
+	chmod 0500, $dir;
+	$node->start;
+	is(sql(q{SELECT nexusmem.queue_pop('jobs') IS NULL}), 't', 'a file that cannot be changed: not loaded');
+	sql(q{SELECT nexusmem.queue_drop('jobs')});
+	workers_run($node);
+	$node->stop;
+	ok(!-e $file, 'a file that cannot be changed: removed');
+	$node->start;
+	is(sql(q{SELECT nexusmem.queue_pop('jobs') IS NULL}), 't', 'a file that cannot be changed: nor does a later start load it');
+
+	sql(q{SELECT nexusmem.counter_add('c', 7)});
 	$node->stop;
 	chmod 0, $dir;
 	news();
