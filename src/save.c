@@ -546,6 +546,21 @@ close_structures(NxmSpace *space)
 	return true;
 }
 
+/* In the log: why structures or caches are not in the file. */
+static void
+tell_not_saved(const char *what, const char *why, int err)
+{
+	errno = err;
+	if (err != 0)
+		ereport(WARNING,
+				(errcode_for_file_access(),
+				 errmsg("%s were not saved: %s: %m", what, why)));
+	else
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s were not saved: %s", what, why)));
+}
+
 static void
 save(void)
 {
@@ -585,19 +600,9 @@ save(void)
 					(errmsg("some entries of caches were not saved, for it would have taken too long")));
 	}
 	if (result.what_failed != NULL)
-	{
-		errno = result.failed_errno;
-		if (errno != 0)
-			ereport(WARNING,
-					(errcode_for_file_access(),
-					 errmsg("shared structures were not saved: %s: %m",
-							result.what_failed)));
-		else
-			ereport(WARNING,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("shared structures were not saved: %s",
-							result.what_failed)));
-	}
+		tell_not_saved("shared structures", result.what_failed, result.failed_errno);
+	else if (result.caches_failed != NULL)
+		tell_not_saved("caches", result.caches_failed, result.caches_errno);
 }
 
 /*

@@ -18,7 +18,8 @@
  * modulo 2^32.  Format 1 had no caches, and is read too.
  *
  * Caches come last: where time is short they are saved in part, and what was
- * written of them is as good as a cache that has lost entries.
+ * written of them is as good as a cache that has lost entries; where they could not be
+ * written a file without them is as good as one of a server that has none.
  *
  * Numbers are the machine's own, and so is jsonb: a file is for the cluster that
  * wrote it.  saved_file.h has the header, and how a file is written and read.
@@ -102,6 +103,8 @@ typedef struct NxmSaveResult
 	uint32		objects;
 	uint64		length;			/* of the file */
 	bool		cut_short;		/* some entries of caches were left out */
+	const char *caches_failed;	/* not NULL: why all caches were, of a file that was written */
+	int			caches_errno;	/* 0: caches_failed says it all */
 } NxmSaveResult;
 
 /*

@@ -5,13 +5,19 @@
  * The structures stand still meanwhile, see save.c.  Each is copied bucket by
  * bucket, or value by value, into frames.
  *
- * Limits: it gives up after WRITE_LIMIT_MS.  Of caches, which come last, it writes
- * what it can until CACHES_LIMIT_MS.
+ * Caches come last.  Where there is no room for them, or no time, the file ends with the
+ * structures, which a cache can do without.
+ *
+ * Limits: it gives up after WRITE_LIMIT_MS.  Of caches it writes what it can until
+ * CACHES_LIMIT_MS.
  */
 #include "save_file.h"
 
+#include <unistd.h>
+
 #include "caches.h"
 #include "miscadmin.h"
+#include "storage/fd.h"
 #include "utils/memutils.h"
 
 #define WRITE_LIMIT_MS		30000	/* the last fsync not counted */
@@ -33,6 +39,11 @@ typedef struct Saver
 	uint64		length;			/* of the file so far, block included */
 	pg_crc32c	body_crc;
 	uint32		objects;
+
+	/* the same where the structures end, and the first cache begins; 0: not there yet */
+	uint64		structures_length;
+	pg_crc32c	structures_crc;
+	uint32		structures;
 
 	/* the frame being filled */
 	char	   *frame;			/* NXM_FRAME_MAX bytes, behind the frame itself */
@@ -389,6 +400,50 @@ read_counter(Saver *saver, const NxmObjectInfo *info, int64 *value)
 	return r == NXM_OK;
 }
 
+/*
+ * Before a cache: what is there of structures could be the whole file.  It is flushed, so
+ * that an error in flushing what comes later is not one about them.
+ */
+static bool
+end_structures(Saver *saver)
+{
+	if (saver->structures > 0 || saver->objects == 0)
+		return true;
+	if (!flush_block(saver))
+		return false;
+	if (pg_fsync(saver->fd) != 0)
+		return fail(saver, "could not fsync the file", errno);
+	saver->structures_length = saver->length;
+	saver->structures_crc = saver->body_crc;
+	saver->structures = saver->objects;
+	return true;
+}
+
+/*
+ * Writing has failed: if nothing but caches is in want of what there is not, room or time,
+ * the file ends before them.  true: it is whole so far.
+ */
+static bool
+leave_caches_out(Saver *saver, NxmSaveResult *result)
+{
+	int			err = saver->failed_errno;
+
+	if (saver->structures == 0 ||
+		(err != 0 && err != ENOSPC && err != EDQUOT && err != EFBIG) ||
+		ftruncate(saver->fd, (off_t) saver->structures_length) != 0)
+		return false;
+	result->caches_failed = saver->what_failed;
+	result->caches_errno = err;
+	saver->what_failed = NULL;
+	saver->failed_errno = 0;
+	saver->cut_short = false;
+	saver->block_used = 0;
+	saver->length = saver->structures_length;
+	saver->body_crc = saver->structures_crc;
+	saver->objects = saver->structures;
+	return true;
+}
+
 /* For nxm_registry_scan(). */
 static void
 save_object(const NxmObjectInfo *info, void *context)
@@ -399,6 +454,8 @@ save_object(const NxmObjectInfo *info, void *context)
 
 	if (saver->what_failed != NULL ||
 		(info->kind == NXM_KIND_CACHE) != saver->caches)
+		return;
+	if (saver->caches && !end_structures(saver))
 		return;
 
 	memset(&object, 0, sizeof(object));
@@ -447,7 +504,7 @@ save_object(const NxmObjectInfo *info, void *context)
 
 /* The file is open, and there is a header's place at its beginning. */
 static bool
-write_file(Saver *saver)
+write_file(Saver *saver, NxmSaveResult *result)
 {
 	const char *what_failed;
 
@@ -459,7 +516,8 @@ write_file(Saver *saver)
 		saver->caches = true;
 		nxm_registry_scan(save_object, saver);
 	}
-	if (saver->what_failed != NULL || !flush_block(saver))
+	if ((saver->what_failed != NULL || !flush_block(saver)) &&
+		!leave_caches_out(saver, result))
 		return false;
 	if (saver->objects == 0)
 		return true;
@@ -470,7 +528,7 @@ write_file(Saver *saver)
 }
 
 static bool
-save_file(Saver *saver)
+save_file(Saver *saver, NxmSaveResult *result)
 {
 	const char *what_failed;
 	bool		ok;
@@ -483,7 +541,7 @@ save_file(Saver *saver)
 	saver->frame = palloc(NXM_FRAME_MAX);
 	saver->bucket_size = NXM_FRAME_FILL;
 	saver->bucket = palloc(saver->bucket_size);
-	ok = write_file(saver);
+	ok = write_file(saver, result);
 	if (!nxm_saved_close(&nxm_structures_file, saver->fd, ok && saver->objects > 0,
 						 &what_failed))
 		ok = fail(saver, what_failed, errno);
@@ -500,7 +558,7 @@ nxm_save_write(bool caches, NxmSaveResult *result)
 	saver->with_caches = caches;
 	saver->deadline = nxm_steady_ms() + WRITE_LIMIT_MS;
 	saver->caches_deadline = nxm_steady_ms() + CACHES_LIMIT_MS;
-	(void) save_file(saver);
+	(void) save_file(saver, result);
 	result->what_failed = saver->what_failed;
 	result->failed_errno = saver->failed_errno;
 	result->objects = saver->objects;

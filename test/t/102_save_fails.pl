@@ -145,6 +145,21 @@ SKIP:
 }
 $node->stop;
 
+# 24 MB of a cache
+sub put_wide { return sql(q{SELECT nexusmem.cache_create('wide'), count(nexusmem.cache_set(i::text, repeat('x', 1000000), NULL, 'wide')::text) FROM generate_series(1, 24) i}); }
+# fits_without_caches($name, $what): a fast shutdown that saves structures, and no caches.
+sub fits_without_caches
+{
+	my ($name, $what) = @_;
+	news();
+	$node->stop('fast');
+	my $log = news();
+	like($log, qr/LOG:  saved 1 shared structure,.*WARNING:  caches were not saved: $what/s, "$name: a warning");
+	is(state_of_cluster(), 'shut down', "$name: the shutdown is clean");
+	ok(-s $file && -s $file < 10000, "$name: structures are saved");
+	return;
+}
+
 # a disk that fails while the file is written, long before its end, or is slow
 my $shim_dir = PostgreSQL::Test::Utils::tempdir();
 # 10 MB of a map
@@ -153,7 +168,7 @@ sub length_of_long { return sql(q{SELECT sum(length(nexusmem.map_get('long', i::
 SKIP:
 {
 	my @shims = map { shim($shim_dir, $_) } 'flush_fails', 'flushes_told';
-	skip 'no compiler', 14 if grep { $_ eq '' } @shims;
+	skip 'no compiler', 19 if grep { $_ eq '' } @shims;
 	# the checkpoint's own flushes would end the server
 	$node->append_conf('postgresql.conf', "fsync = on\ncheckpoint_flush_after = 0\nbgwriter_flush_after = 0\nbackend_flush_after = 0\nnexusmem.enable_learned_prefetch = off\n");
 	local @ENV{qw(LD_PRELOAD FLUSH_FAILS FLUSH_TAKES FLUSHES_TOLD)} =
@@ -191,7 +206,13 @@ SKIP:
 	$node->start;
 	is(length_of_long() . ' ' . sql(q{SELECT count(nexusmem.cache_get('k' || i, 'cut')) FROM generate_series(1, 100) i}), '10000000 0',
 		'a disk that is slow for caches: the structures are there, entries of caches are not');
-	sql(q{SELECT nexusmem.map_drop('long'), nexusmem.cache_drop('cut')});
+	sql(q{SELECT nexusmem.map_drop('long'), nexusmem.cache_drop('cut'), nexusmem.counter_set('c', 8)});
+	# 31 after 8 MB of a cache
+	put_wide();
+	append_to_file("$shim_dir/takes", 'x' x 31);
+	fits_without_caches('a disk that is too slow for caches', 'writing took too long');
+	unlink "$shim_dir/takes";
+	starts_with('8', 'a disk that is too slow for caches: structures are loaded');
 
 	# durable, whenever the machine should crash: the body before the header, which says that
 	# the file is whole, and both before the name
@@ -206,6 +227,23 @@ SKIP:
 	$node->append_conf('postgresql.conf', 'nexusmem.save = structures');
 }
 
+# a cache for which there is no room takes no structure along
+$node->append_conf('postgresql.conf', 'nexusmem.save = all');
+SKIP:
+{
+	skip 'no prlimit', 6 if system('prlimit --version >/dev/null 2>&1') != 0;
+	$node->start;
+	sql(q{SELECT nexusmem.counter_set('c', 9)});
+	put_wide();
+	workers_run($node);
+	my $pid = sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'nexusmem memory'});
+	is(system('prlimit', "--pid=$pid", '--fsize=20000000'), 0, 'a file may not be as long');
+	fits_without_caches('a file that may not be as long', 'could not write the file: File too large');
+	starts_with('9', 'a file that may not be as long: structures are loaded');
+	sql(q{SELECT nexusmem.counter_drop('c')});
+	$node->stop;
+}
+
 # a disk that is nearly full: the server needs the rest for its checkpoint
 sub start_on_disk_of
 {
@@ -217,13 +255,15 @@ sub start_on_disk_of
 }
 SKIP:
 {
-	skip 'not allowed to mount here', 6 if !may_mount();
+	skip 'not allowed to mount here', 9 if !may_mount();
 	foreach ([ 32, 'WARNING:  shared structures were not saved: too little of the disk would be left to the server: No space left on device' ],
+		[ 80, 'WARNING:  caches were not saved: too little of the disk would be left to the server: No space left on device' ],
 		[ 512, 'LOG:  saved 1 shared structure,' ])
 	{
 		my ($mb, $said) = @$_;
 		is(start_on_disk_of($mb), 0, "a disk of $mb MB: the server starts");
 		sql(q{SELECT nexusmem.counter_set('c', 7)});
+		put_wide() if $mb == 80;
 		news();
 		system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
 		like(news(), qr/\Q$said/, "a disk of $mb MB: what is said");
