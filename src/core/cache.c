@@ -140,14 +140,15 @@ read_entry(NxmCacheView *view, NxmCache *cache, const NxmKey *key,
 		result = nxm_map_find(space, &part->index, position, key, has_key, &found);
 		if (__builtin_expect(result != NXM_OK, 0))
 		{
-			if (result == NXM_ABSENT && buffer != NULL)
-				count(space, part, NXM_CACHE_COUNTER_misses);
+			if (result == NXM_ABSENT && buffer != NULL &&
+				!try_count(space, part, NXM_CACHE_COUNTER_misses))
+				return NXM_NEED_CHUNK;
 			return result;
 		}
 		if (__builtin_expect(is_over(view, found.word & NXM_REF_MASK, found.item, &ends), 0))
 		{
-			if (buffer != NULL)
-				count(space, part, NXM_CACHE_COUNTER_misses);
+			if (buffer != NULL && !try_count(space, part, NXM_CACHE_COUNTER_misses))
+				return NXM_NEED_CHUNK;
 			return NXM_ABSENT;
 		}
 		NXM_PAUSE("get");
@@ -163,6 +164,11 @@ read_entry(NxmCacheView *view, NxmCache *cache, const NxmKey *key,
 			/* it is read again, when there is a buffer: one read */
 			if (__builtin_expect(result != NXM_OK, 0))
 				return result;
+			/* before the slot is changed: it may be repeated, too */
+			if (__builtin_expect(!try_count(space, part, home == view->home ?
+											NXM_CACHE_COUNTER_local_hits :
+											NXM_CACHE_COUNTER_remote_hits), 0))
+				return NXM_NEED_CHUNK;
 			/* at its cap the slot is not written to: a hot key's line stays shared */
 			if ((found.word & FREQ_MASK) != FREQ_MASK)
 			{
@@ -171,8 +177,6 @@ read_entry(NxmCacheView *view, NxmCache *cache, const NxmKey *key,
 				/* pairs with nothing: what fails is a lost read */
 				(void) nxm_cas(found.slot, &word, word + FREQ_ONE);
 			}
-			count(space, part, home == view->home ? NXM_CACHE_COUNTER_local_hits :
-				  NXM_CACHE_COUNTER_remote_hits);
 		}
 		if (deadline != NULL)
 			*deadline = ends;
@@ -793,6 +797,9 @@ do_write(NxmCacheView *view, NxmCache *cache, Write *write)
 
 	if (part == NULL)
 		return result;
+	/* what it counts comes after what must not happen twice */
+	if (__builtin_expect(counts_of(space, part) == NULL, 0))
+		return NXM_NEED_CHUNK;
 	nxm_cache_use_memory(view, cache, part);
 	if (write->deed == SET || write->deed == ADD)
 		nxm_ghost_prefetch(space, part, write->key->hash);

@@ -5,7 +5,9 @@
  * Each process counts in a line of its own, so that who reads a key writes to no line
  * that others use.  The lines of the first NXM_CACHE_STRIPES processes are in the
  * partition.  Those of further ones are in blocks of lines.  Who finds that its block is
- * missing asks for it, and shares a line of the partition's until there is one.  Blocks
+ * missing asks for it, and shares a line of the partition's until there is one.  Who finds
+ * that it is in a chunk that is not mapped has that mapped and begins anew, before it has
+ * changed anything; where that is too late, as in eviction, it shares a line, too.  Blocks
  * are made by housekeeping, and by who opens a segment, as long as all of them take at
  * most one in NXM_CACHE_COUNTS_SHARE of the partition's memory: of 1,000 processes 64
  * kB, where a partition has 2 MB, of 100 at most 8 kB, where it has 256 kB.  So

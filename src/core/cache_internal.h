@@ -535,7 +535,7 @@ partition_at(NxmSpace *space, NxmCache *cache, int number, NxmResult *result)
 	return part;
 }
 
-/* The line that a process beyond the first ones counts in. */
+/* The line that a process beyond the first ones counts in; NULL: as counts_of(). */
 static inline NxmCacheCounts *
 counts_beyond(NxmSpace *space, NxmCachePartition *part)
 {
@@ -543,23 +543,48 @@ counts_beyond(NxmSpace *space, NxmCachePartition *part)
 	int			block = line / NXM_CACHE_COUNT_LINES;
 	uint64_t	ref = block < NXM_CACHE_COUNT_BLOCKS ? nxm_load(&part->counts[block]) :
 		COUNTS_CLOSED;
-	NxmCacheCounts *lines = ref > COUNTS_WANTED ? nxm_at(space, ref) : NULL;
 
-	if (lines != NULL)
-		return &lines[line % NXM_CACHE_COUNT_LINES];
+	if (ref > COUNTS_WANTED)
+	{
+		NxmCacheCounts *lines = nxm_at(space, ref);
+
+		return lines == NULL ? NULL : &lines[line % NXM_CACHE_COUNT_LINES];
+	}
 	if (ref == 0)
 		(void) nxm_cas(&part->counts[block], &ref, COUNTS_WANTED);
 	return &part->stripe[space->proc % NXM_CACHE_STRIPES];
 }
 
+/* The line that a process counts in.  NULL: its chunk is not mapped; need_chunk is set. */
+static inline NxmCacheCounts *
+counts_of(NxmSpace *space, NxmCachePartition *part)
+{
+	return space->proc < NXM_CACHE_STRIPES ? &part->stripe[space->proc] :
+		counts_beyond(space, part);
+}
+
+/*
+ * Counts, for who can repeat what he does.  false: counts_of() is not mapped, and nothing
+ * was counted.
+ */
+static inline bool
+try_count(NxmSpace *space, NxmCachePartition *part, int counter)
+{
+	NxmCacheCounts *counts = counts_of(space, part);
+
+	if (__builtin_expect(counts == NULL, 0))
+		return false;
+	/* relaxed: nobody concludes anything from it */
+	nxm_fetch_add_relaxed(&counts->counter[counter], 1);
+	return true;
+}
+
+/* For who cannot: where his line is not mapped, in one that others use. */
 static inline void
 count(NxmSpace *space, NxmCachePartition *part, int counter)
 {
-	NxmCacheCounts *counts = space->proc < NXM_CACHE_STRIPES ?
-		&part->stripe[space->proc] : counts_beyond(space, part);
-
-	/* relaxed: nobody concludes anything from it */
-	nxm_fetch_add_relaxed(&counts->counter[counter], 1);
+	if (!try_count(space, part, counter))
+		nxm_fetch_add_relaxed(&part->stripe[space->proc % NXM_CACHE_STRIPES].counter[counter], 1);
 }
 
 /* Bytes of items in the segments of a partition, dead ones included, about. */

@@ -1145,19 +1145,63 @@ directory_is_doubled(Worker *worker)
 	return wanted == 0 && directory_pages(depth) > NXM_CACHE_KEEP + NXM_CACHE_AHEAD;
 }
 
-static uint64_t
-hits_in(NxmCacheCounts *line)
+/* A new process does one thing, which this counter counts. */
+static void
+do_once(Worker *worker, NxmSpace *space, int proc, int counter)
 {
-	return nxm_load_relaxed(&line->counter[NXM_CACHE_COUNTER_local_hits]) +
-		nxm_load_relaxed(&line->counter[NXM_CACHE_COUNTER_remote_hits]);
+	Test	   *test = worker->test;
+	NxmCacheView view;
+	NxmBuffer	buffer = {worker->buffer, NXM_MAX_VALUE, 0, NXM_TEXT};
+	NxmResult	expected = counter == NXM_CACHE_COUNTER_local_hits ? NXM_OK :
+		counter == NXM_CACHE_COUNTER_misses ? NXM_ABSENT : NXM_EXISTS;
+	KeyText		k;
+	const NxmKey *key = make_key(&k, 'l', 0, expected == NXM_ABSENT ? 2 : 1);
+	NxmResult	r;
+
+	open_view(worker, &view);
+	view.space = space;
+	view.home = 0;
+	env_open(worker->env, space, proc, 0);
+	if (expected == NXM_EXISTS)
+		r = set(&view, &test->cache, key, &(NxmValue) {"v", 1, NXM_TEXT}, 0, false);
+	else
+		ENV_DO(space, r, nxm_cache_get(&view, &test->cache, key, &buffer, NULL));
+	CHECK(worker, r == expected, "process %d: %d", proc, (int) r);
+	nxm_proc_detach(space);
+}
+
+/* A page for a block of lines, in a chunk that `other` has not mapped. */
+static NxmRef
+page_elsewhere(NxmSpace *space, const NxmSpace *other)
+{
+	enum { MOST = 4096 };		/* a chunk has fewer */
+	static NxmRef pages[MOST];
+	NxmRef		found = 0;
+	int			n = 0;
+	NxmResult	r;
+
+	while (found == 0 && n < MOST)
+	{
+		ENV_DO(space, r, (pages[n] = nxm_alloc(space, NXM_PAGE_SIZE)) != 0 ?
+			   NXM_OK : nxm_no_object(space));
+		env_must(r);
+		if (other->base[nxm_ref_chunk(pages[n])] == NULL)
+			found = pages[n];
+		else
+			n++;
+	}
+	while (n > 0)
+		nxm_free(space, pages[--n]);
+	return found;
 }
 
 /*
  * The first processes have lines in the partition, further ones in a block, once there is
- * one.  Each reads a key: is it counted in its line alone, and is that a line?
+ * one.  Each does one thing, and has mapped nothing before: is that counted in its line
+ * alone, and is that a line?
  */
 static bool
-counts_in_its_own_line(Worker *worker)
+counts_in_its_own_line(Worker *worker, int counter)
 {
 	enum { PROCESSES = 2 * NXM_CACHE_STRIPES };
 	Test	   *test = worker->test;
@@ -1165,41 +1209,42 @@ counts_in_its_own_line(Worker *worker)
 	NxmCachePartition *part;
 	NxmCacheCounts *lines;
 	KeyText		k;
-	const NxmKey *key = make_key(&k, 'l', 0, 1);
-	NxmResult	r;
+	NxmSpace	space;
+	NxmRef		block;
 	bool		ok = true;
 
 	new_cache(worker, &test->cache, 1, 100);
 	open_view(worker, &view);
 	env_map_all(view.space);
 	part = nxm_at(view.space, nxm_load(&test->cache.partition[0]));
-	nxm_store(&part->counts[0], COUNTS_WANTED);
-	nxm_counts_set(&view, &test->cache, part, UINT64_MAX, UINT64_MAX);
-	CHECK(worker, nxm_load(&part->counts[0]) > COUNTS_WANTED, "no block of lines");
-	lines = nxm_at(view.space, nxm_load(&part->counts[0]));
-	env_must(set(&view, &test->cache, key, &(NxmValue) {"v", 1, NXM_TEXT}, 0, false));
+	env_must(set(&view, &test->cache, make_key(&k, 'l', 0, 1), &(NxmValue) {"v", 1, NXM_TEXT}, 0,
+				 false));
+	do_once(worker, &space, 0, counter);
+	block = page_elsewhere(view.space, &space);
+	CHECK(worker, block != 0, "no page that is not mapped");
+	lines = nxm_at(view.space, block);
+	for (int line = 0; line < NXM_CACHE_COUNT_LINES; line++)
+		for (int c = 0; c < NXM_CACHE_LINE_COUNTERS; c++)
+			nxm_init(&lines[line].counter[c], 0);
+	/* in place of none */
+	CHECK(worker, nxm_load(&part->counts[0]) <= COUNTS_WANTED, "there is a block");
+	nxm_fetch_add(&test->cache.used, -nxm_counts_bytes(part));
+	nxm_store(&part->counts[0], block);
+	nxm_fetch_add(&test->cache.used, nxm_counts_bytes(part));
+	nxm_cache_stats_reset(&view, &test->cache);
 	for (int p = 0; p < PROCESSES; p++)
 	{
-		NxmCacheView other = view;
-		NxmBuffer	buffer = {worker->buffer, NXM_MAX_VALUE, 0, NXM_TEXT};
-		NxmSpace	space;
-
-		env_open(worker->env, &space, p, 0);
-		/* who has not mapped the block counts in the partition's lines */
-		env_map_all(&space);
-		other.space = &space;
-		ENV_DO(&space, r, nxm_cache_get(&other, &test->cache, key, &buffer, NULL));
-		nxm_proc_detach(&space);
-		CHECK(worker, r == NXM_OK, "get: %d", (int) r);
+		do_once(worker, &space, p, counter);
 		for (int q = 0; q < PROCESSES; q++)
 		{
 			NxmCacheCounts *line = q < NXM_CACHE_STRIPES ? &part->stripe[q] :
 				&lines[q - NXM_CACHE_STRIPES];
+			uint64_t	counted = nxm_load_relaxed(&line->counter[counter]);
 
-			if (hits_in(line) != (q <= p) || (uintptr_t) line % NXM_CACHE_LINE != 0)
+			if (counted != (q <= p) || (uintptr_t) line % NXM_CACHE_LINE != 0)
 			{
-				printf("# process %d at %p has %llu hits, after those of up to process %d\n",
-					   q, (void *) line, (unsigned long long) hits_in(line), p);
+				printf("# process %d at %p has counted %llu, after those up to process %d\n",
+					   q, (void *) line, (unsigned long long) counted, p);
 				ok = false;
 			}
 		}
@@ -2250,7 +2295,9 @@ main(int argc, char **argv)
 		stress_ok(waiting_is_as_good_as_free(worker), "an index is kept while memory waits for the epoch");
 		stress_ok(few_and_long(worker), "an index that few entries need makes room for them");
 		stress_ok(directory_is_doubled(worker), "the directory of a large index is doubled in a full cache");
-		stress_ok(counts_in_its_own_line(worker), "each process counts in a line of its own");
+		stress_ok(counts_in_its_own_line(worker, NXM_CACHE_COUNTER_local_hits), "each process counts in a line of its own");
+		stress_ok(counts_in_its_own_line(worker, NXM_CACHE_COUNTER_misses), "and where it finds nothing");
+		stress_ok(counts_in_its_own_line(worker, NXM_CACHE_COUNTER_sets), "and where it writes");
 		stress_ok(hot_key_is_only_read(worker), "a key that is read often is read without a write to its slot");
 		stress_ok(what_is_wanted_again_stays(worker), "a key that is wanted again after it was evicted stays");
 		stress_ok(rooms_of_the_next_list(worker), "rooms of the next list are written again where a process has all of one");
