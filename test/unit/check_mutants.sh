@@ -149,6 +149,10 @@ mutant "page whose memory stayed is forgotten" check_space space.c \
 mutant "page whose memory stayed is not counted" check_space space.c \
 	'populated = !depopulate(space, page, state);' 'populated = depopulate(space, page, state) && false;'
 
+mutant "limit looked at before the page is counted" check_space space.c \
+	'nxm_fetch_add_relaxed(&of->pages, 1) < nxm_load_relaxed(&of->page_limit)' \
+	'(nxm_load_relaxed(&of->pages) < nxm_load_relaxed(&of->page_limit) ? nxm_fetch_add_relaxed(&of->pages, 1), true : (nxm_fetch_add_relaxed(&of->pages, 1), false))'
+
 mutant "EMPTY pages of another class not looked for" check_space space.c \
 	'unlisted = unlist_empty(space, node);' 'unlisted = 0;'
 mutant "EMPTY pages below one in use not looked for" check_space space.c \

@@ -872,6 +872,43 @@ retire_many(int proc)
 	check_free_held();
 }
 
+static NxmRef raw[2];
+
+/* Of the pages of the limit one is left, beyond it there are more. */
+static void
+setup_limit(void)
+{
+	setup_pages(2, 4);
+	check_hold_one(RAW);
+	nxm_store(&check_space()->shared->account[0].page_limit, 2);
+	raw[0] = raw[1] = 0;
+}
+
+/* Both want the one that is left, and more. */
+static void
+last_page(int proc)
+{
+	NxmRef		ref = alloc(RAW, proc);
+
+	raw[proc - 1] = ref;
+	check_assert(alloc(RAW, proc) == 0 && check_space()->want == NXM_WANT_LIMIT);
+}
+
+static void
+last_page_finish(void)
+{
+	/* what was taken was kept: it had memory all at once */
+	check_assert((raw[0] != 0) + (raw[1] != 0) == 1);
+	check_assert(check_pages_counted() == 2);
+	for (int i = 0; i < 2; i++)
+	{
+		if (raw[i] != 0)
+			give_back(raw[i], RAW);
+	}
+	check_free_held();
+	finish();
+}
+
 #define OFTEN CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL
 #define ALL CHECK_EXHAUSTIVE
 
@@ -887,6 +924,7 @@ static const CheckCase cases[] = {
 	{"pages for another class, all schedules", 2, setup_hidden_pages, hidden_pages, hidden_pages_finish, ALL, 0, 2, 1, NULL, in_stacks},
 	{"free pages, all schedules", 2, setup_free_pages, free_pages, free_pages_finish, ALL, 0, 2, 1, NULL, NULL},
 	{"a page whose memory stays, all schedules", 2, setup_lower_page, lower_page, lower_page_finish, ALL, 0, 3, 1, NULL, NULL},
+	{"the last page of a limit, all schedules", 2, setup_limit, last_page, last_page_finish, ALL, 0, 3, 1, NULL, NULL},
 	{"lives of one page, all schedules", 2, setup_one_page, lives_fixed, finish, ALL, 0, 2, 1, NULL, NULL},
 	{"items under a hazard", 3, setup_items_three, items, items_finish, OFTEN, NULL},
 	{"items under a hazard, two processes", 2, setup_items_two, items, items_finish, OFTEN, NULL},
