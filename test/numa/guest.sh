@@ -267,18 +267,32 @@ refused() {
 	wait_for "SELECT bool_and(nexusmem.counter_get('refused ' || n) > 0) FROM generate_series(0, 3) n"
 }
 
+# write_on: a session on each node, w0 to w3, overwrites without end; they have begun.
+write_on() {
+	local n
+	tell watch "SELECT nexusmem.counter_set('written ' || n, 0) FROM generate_series(0, 3) n" >/dev/null
+	for n in 0 1 2 3; do
+		session w$n $n
+		begin_tell w$n "SELECT overwrite_for('1 day', 0)"
+	done
+	is "$(wait_for "SELECT bool_and(nexusmem.counter_get('written ' || n) > 0) FROM generate_series(0, 3) n")" t "writers on all nodes have begun"
+}
+
+# is_stopped PID: until the process is.
+is_stopped() { wait_for "SELECT pg_read_file('/proc/$1/stat') ~ '^[0-9]+ [(].*[)] T '"; }
+
 # A server of which everything is asked at once, with a library that has places to
 # stop at.
 check_strain() {
 	local n pid log most short conf seen
-	install -m 755 "$PAUSED/nexusmem.so" "$("$PG_CONFIG" --pkglibdir)/nexusmem.so"
+	install -m 755 "$PAUSED/nexusmem.so" "$PAUSED/test/modules/nxm_torture/nxm_torture.so" "$("$PG_CONFIG" --pkglibdir)"
 	server_stop
 	log=$(stat -c %s /out/server.log)
 	server_start "$on
 $small
 nexusmem.save = off
 nexusmem.memory_limit = 32MB" || return
-	is "$(q "CREATE FUNCTION torture_pause_at(place text) RETURNS boolean AS '$PAUSED/test/modules/nxm_torture/nxm_torture' LANGUAGE C STRICT;
+	is "$(q "$(grep -v '^\\' "$PAUSED/test/modules/nxm_torture/nxm_torture--1.0.sql" | sed 's/MODULE_PATHNAME/nxm_torture/')
 CREATE VIEW own AS SELECT *, $there AS there FROM nexusmem.node_memory WHERE owner = 'structures' AND node IS NOT NULL;
 $(cat <<-'SQL'
 	CREATE FUNCTION used() RETURNS bigint LANGUAGE sql AS 'SELECT sum(used_bytes)::bigint FROM own';
@@ -286,6 +300,42 @@ $(cat <<-'SQL'
 	CREATE FUNCTION overwrite(n int) RETURNS bigint LANGUAGE sql AS $$
 		SELECT sum(length(v)) FILTER (WHERE NOT nexusmem.map_put('m', 'k' || k, v))
 		FROM generate_series(1, 200) k, generate_series(1, n), repeat('new ' || k, 30) v
+	$$;
+	-- the same until this time has passed and so many bytes were replaced
+	CREATE FUNCTION overwrite_for(span interval, bytes bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+	DECLARE
+		replaced bigint := 0;
+	BEGIN
+		WHILE replaced < bytes OR clock_timestamp() < statement_timestamp() + span LOOP
+			replaced := replaced + overwrite(5);
+			PERFORM nexusmem.counter_add('written ' || nexusmem.my_node());
+		END LOOP;
+		RETURN replaced;
+	END $$;
+	-- workers that die where they are, in the middle of operations
+	CREATE PROCEDURE end_workers(n int) LANGUAGE plpgsql AS $$
+	DECLARE
+		goal bigint;
+		worker int;
+	BEGIN
+		FOR i IN 1 .. n LOOP
+			goal := coalesce(nexusmem.counter_get('rounds'), 0) + 1;
+			worker := torture_worker_start('all', '');
+			WHILE coalesce(nexusmem.counter_get('rounds'), 0) < goal LOOP END LOOP;
+			IF NOT nexusmem.pin_backend(worker, nexusmem.my_node()) THEN RAISE 'not pinned'; END IF;
+			WHILE nexusmem.counter_get('rounds') < goal + 17 * i LOOP END LOOP;
+			IF NOT torture_worker_end() THEN RAISE 'not ended'; END IF;
+		END LOOP;
+	END $$;
+	-- are there no fewer than were done, and no more than were begun, of `dead` processes?
+	CREATE FUNCTION consistent(dead int) RETURNS boolean LANGUAGE sql AS $$
+		SELECT bool_and(n BETWEEN done AND begun AND begun - done <= dead)
+		FROM (VALUES (0, nexusmem.map_get('torture', 'sum')::bigint), (1, nexusmem.queue_length('torture')), (2, nexusmem.stack_depth('torture'))) t (what, n),
+			LATERAL (SELECT nexusmem.counter_get('begun ' || what) AS begun, nexusmem.counter_get('done ' || what) AS done) c
+	$$;
+	CREATE FUNCTION drop_all() RETURNS boolean LANGUAGE sql AS $$
+		SELECT bool_and(CASE kind WHEN 'map' THEN nexusmem.map_drop(name) WHEN 'counter' THEN nexusmem.counter_drop(name)
+			WHEN 'stack' THEN nexusmem.stack_drop(name) ELSE nexusmem.queue_drop(name) END) FROM nexusmem.structures
 	$$;
 	-- stores until it is over, whatever the limit is; how many there were
 	CREATE FUNCTION store() RETURNS int LANGUAGE plpgsql AS $$
@@ -329,9 +379,11 @@ SQL
 	is "$(tell watch "SELECT count(*), sum(entries) FILTER (WHERE name LIKE 'map %'), sum(entries) FILTER (WHERE kind IN ('stack', 'queue')), (SELECT sum(nexusmem.counter_get('counter ' || k)) FROM generate_series(0, 19) k) FROM nexusmem.structures")" \
 		"61|2400|4800|2400" "61 structures have all that they wrote"
 	is "$(tell watch "SELECT string_agg(key, ',' ORDER BY key), sum(value::int) FROM nexusmem.map_entries('nodes')")" "0,1,2,3|40" "from all nodes"
-	is "$(tell watch "SELECT bool_and(CASE kind WHEN 'map' THEN nexusmem.map_drop(name) WHEN 'counter' THEN nexusmem.counter_drop(name)
-		WHEN 'stack' THEN nexusmem.stack_drop(name) ELSE nexusmem.queue_drop(name) END), count(*) FROM nexusmem.structures")" "t|61" "all are dropped"
+	is "$(tell watch "SELECT drop_all()")" t "all are dropped"
 	is "$(wait_for "SELECT max(used_bytes) <= 10 * 65536 FROM own")" t "and leave next to nothing on any node"
+
+	# NULL, empty, too long and the longest, of every argument
+	is "$(as_postgres "$PG_BIN/psql" -Xaq -h /tmp -U postgres -d postgres <"$NXM_BUILD/sql/structure_errors.sql" 2>&1 | diff "$NXM_BUILD/expected/structure_errors.out" - | head -n 20)" "" "bad input: as on any machine"
 
 	# a reader stopped in the middle, on another node than what it reads
 	for n in 0 1 2 3; do
@@ -345,10 +397,10 @@ SQL
 	tell a "SELECT count(nexusmem.map_put('m', 'k' || k, 'old ' || k)) FROM generate_series(1, 200) k" >/dev/null
 	# the name is found by such an operation, too: for the first one
 	begin_tell reader "SELECT string_agg(nexusmem.map_get('m', 'k' || x), ',') FROM generate_series(6, 7) x WHERE x < 7 OR torture_pause_at('get')"
-	is "$(wait_for "SELECT pg_read_file('/proc/$pid/stat') ~ '^[0-9]+ [(].*[)] T '")" t "a reader is stopped in an operation"
+	is "$(is_stopped "$pid")" t "a reader is stopped in an operation"
 	all "SELECT overwrite(2)" >/dev/null
 	most=$(tell watch "SELECT used() + 1048576")
-	is "$(all "SELECT overwrite(60) > 2000000")" $'t\nt\nt\nt' "writers on all nodes replace 2 MB each"
+	is "$(all "SELECT overwrite_for('10 s', 2000000) > 2000000")" $'t\nt\nt\nt' "for 10 seconds writers on all nodes replace more than 2 MB each"
 	is "$(wait_for "SELECT used() <= $most")" t "memory stays bounded"
 	is "$(wait_for "SELECT state = 'degraded' AND detail ~ 'process $pid is stopped' FROM nexusmem.status WHERE feature = 'structure memory'")" t "status names the process"
 	kill -CONT "$pid"
@@ -356,8 +408,24 @@ SQL
 	close_session reader
 	like "$(status 'structure memory')" '^active: ' "status: active again"
 
+	# processes of all nodes that are ended in the middle of operations
+	for n in "${names[@]}"; do
+		is "$(tell "$n" "CALL end_workers(3)")" "" "three background workers die where they are, of session $n"
+	done
+	is "$(tail -c "+$((log + 1))" /out/server.log | grep -c 'FATAL:  terminating background worker "nxm_torture"')" 12 "by FATAL out of a signal handler"
+	is "$(tell watch "SELECT consistent(12)")" t "what they counted is there"
+	is "$(tell watch "SELECT nexusmem.map_size('torture') = count(*) FROM nexusmem.map_entries('torture')")" t "in a map that is whole"
+	write_on
+	is "$(tell watch "SELECT bool_and(pg_terminate_backend(pid, 300000)), count(*) FROM pg_stat_activity WHERE state = 'active' AND query ~ 'overwrite_for' AND pid <> pg_backend_pid()")" "t|4" "which are terminated"
+	is "$(for n in 0 1 2 3; do end_tell w$n; done | grep -c '^FATAL:  terminating connection')" 4 "while they overwrite"
+	for n in 0 1 2 3; do close_session w$n; done
+	is "$(tell watch "SELECT nexusmem.map_size('m'), count(*), count(nexusmem.map_get('m', key)) FROM nexusmem.map_entries('m')")" "200|200|200" "the map is whole"
+	like "$(status 'structure memory')" '^active: ' "status: active"
+	is "$(tell watch "SELECT drop_all()")" t "all are dropped"
+	is "$(wait_for "SELECT max(used_bytes) <= 16 * 65536 FROM own")" t "each node has its memory again"
+
 	# the limit, with writers on all nodes
-	tell watch "SELECT nexusmem.counter_create(c) FROM unnest('{over,stored,refused 0,refused 1,refused 2,refused 3}'::text[]) c; SELECT nexusmem.map_drop('m')" >/dev/null
+	tell watch "SELECT nexusmem.counter_create(c) FROM unnest('{over,stored,refused 0,refused 1,refused 2,refused 3}'::text[]) c" >/dev/null
 	set_limit 16
 	for n in "${names[@]}"; do begin_tell "$n" "SET statement_timeout = 0; SELECT store()"; done
 	is "$(refused)" t "a limit is reached on all nodes"
@@ -397,6 +465,22 @@ SQL
 	show "SELECT * FROM own"
 	for n in "${names[@]}" watch; do close_session "$n"; done
 	is "$(tail -c "+$((log + 1))" /out/server.log | grep -c 'terminated by signal\|TRAP\|PANIC')" 0 "nothing crashed"
+
+	# a writer killed in an operation, while others are in theirs
+	session watch
+	session killed 2
+	pid=$(tell killed "SELECT pg_backend_pid()")
+	write_on
+	begin_tell killed "SELECT torture_pause_at('committed'); SELECT nexusmem.map_put('m', 'mine', 'v')"
+	is "$(is_stopped "$pid")" t "a writer is stopped in an operation"
+	kill -KILL "$pid"
+	for ((n = 0; n < 1000; n++)); do
+		[ "$(q "SELECT count(*) FROM nexusmem.structures")" != 0 ] || break
+		sleep 0.2
+	done
+	is "$(q "SELECT (SELECT count(*) FROM nexusmem.structures), max(used_bytes) <= 10 * 65536 FROM own; SELECT nexusmem.map_put('m', 'k', 'v'), nexusmem.map_get('m', 'k')")" $'0|t\nt|v' "killed: the server recovers, structures are empty, and usable"
+	for n in killed w0 w1 w2 w3 watch; do close_session $n; done
+	is "$(tail -c "+$((log + 1))" /out/server.log | grep -o 'terminated by signal [0-9]*\|TRAP\|PANIC')" "terminated by signal 9" "by that alone"
 
 	# other kinds of memory
 	for conf in "dynamic_shared_memory_type = mmap" "dynamic_shared_memory_type = sysv" "min_dynamic_shared_memory = 64MB"; do
