@@ -17,7 +17,8 @@
  * a process of high priority runs until then, as though the others were
  * stopped, so that an operation that waits for another process is found as one
  * that does not end.  Exhaustive: all schedules of at most so many preemptions
- * and stale loads.
+ * and stale loads, which the case's line tells; or that no run meets such a bound, so that
+ * these are all there are, with switches in the functions of the case's focus.
  *
  * A search that stops at its limit before its end is a failure, unless the case says
  * CHECK_BOUNDED: then its line says how many schedules were tried.
@@ -36,6 +37,7 @@
 #ifndef NXM_CHECK_H
 #define NXM_CHECK_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -48,6 +50,9 @@
 #define CHECK_PCT			2
 #define CHECK_EXHAUSTIVE	4
 #define CHECK_BOUNDED		8		/* the search is not expected to come to its end */
+
+/* Preemptions and stale loads that no run comes to. */
+#define CHECK_UNBOUNDED		INT_MAX, INT_MAX
 
 typedef struct CheckCase
 {

@@ -186,6 +186,16 @@ fixed(int proc)
 	}
 }
 
+/* One each: little enough for every schedule. */
+static void
+add_set(int proc)
+{
+	if (proc == 2)
+		set(10);
+	else
+		add(proc);
+}
+
 /* Taken to the brink while others are about to add. */
 static void
 to_the_brink(int proc)
@@ -393,6 +403,7 @@ spread_finish(void)
 static const CheckCase cases[] = {
 	{"exact", 3, setup_exact, exact, exact_finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 	{"exact, all schedules", 2, setup_exact, fixed, exact_finish, CHECK_EXHAUSTIVE, 0, 4, 2, NULL, NULL},
+	{"every schedule of add, set and add", 3, setup_exact, add_set, exact_finish, CHECK_EXHAUSTIVE, 0, CHECK_UNBOUNDED, NULL, NULL},
 	{"on the brink of overflow", 3, setup_brink, brink, exact_finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 	{"on the brink of overflow, all schedules", 2, setup_brink, brink_fixed, exact_finish, CHECK_EXHAUSTIVE, 0, 2, 1, NULL, NULL},
 	{"taken to the brink of overflow", 3, setup_exact, to_the_brink, exact_finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},

@@ -179,6 +179,16 @@ body(int proc)
 	}
 }
 
+/* One each: little enough for every schedule. */
+static void
+push_pop(int proc)
+{
+	if (proc == 1)
+		push(11);
+	else
+		pop();
+}
+
 static void
 body_full(int proc)
 {
@@ -357,6 +367,11 @@ setup_drain(void)
 	check_unmap();
 }
 
+/* The queue's own words and hazards: with allocation and the epoch it is too much. */
+static const char *const in_queue[] = {
+	"nxm_queue_push", "take", "nxm_queue_length", "nxm_protect", NULL
+};
+
 #define OFTEN CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL
 
 static const CheckCase cases[] = {
@@ -373,6 +388,7 @@ static const CheckCase cases[] = {
 	{"all schedules of a push and pops that overtake it", 2, setup_empty, fixed_bytes, finish, CHECK_EXHAUSTIVE, 0, 2, 1, NULL, NULL},
 	{"all schedules of a push and what looks like as many as there can be", 2, setup_two, fixed_long, finish_long, CHECK_EXHAUSTIVE, 0, 2, 1, NULL, NULL},
 	{"all schedules of push, pop and push", 2, setup_two, fixed_pushes, finish, CHECK_EXHAUSTIVE, 0, 2, 1, NULL, NULL},
+	{"every schedule of push and pop", 2, setup_empty, push_pop, finish, CHECK_EXHAUSTIVE, 0, CHECK_UNBOUNDED, NULL, in_queue},
 };
 
 int

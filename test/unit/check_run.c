@@ -90,6 +90,7 @@ static uint16_t choices[MAX_CHOICES];
 static int	nchoices;
 static int	nfixed;				/* of these, given by the search */
 static int	preemptions;
+static bool bound_met;			/* a run could have done more, but for its bounds */
 static uint8_t *touched_by;		/* for each granule, which processes */
 static uint8_t *stored_by;
 static bool *is_shared;
@@ -243,7 +244,10 @@ check_choose_store(int n)
 	if (mode == CHECK_EXHAUSTIVE)
 	{
 		if (stale_loads >= running->stale)
+		{
+			bound_met |= n > 1;
 			return 0;
+		}
 		c = choose(n);
 	}
 	else
@@ -380,10 +384,15 @@ check_point(const void *address, bool writes, const char *func)
 			next = highest_priority();
 			break;
 		case CHECK_EXHAUSTIVE:
-			if (matters(address, writes) && preemptions < running->preemptions)
+			if (matters(address, writes))
 			{
 				unsigned	others = alive & ~(1U << self);
-				int			c = choose(1 + __builtin_popcount(others));
+				int			c = 0;
+
+				if (preemptions < running->preemptions)
+					c = choose(1 + __builtin_popcount(others));
+				else
+					bound_met |= others != 0;
 
 				if (c > 0)
 				{
@@ -620,6 +629,7 @@ exhaustive_runs(Outcome *outcome, uint64_t max)
 	memset(is_shared, 0, CHECK_ARENA_BYTES / 8 * sizeof(bool));
 	nfixed = 0;
 	found_shared = false;
+	bound_met = false;
 	for (;;)
 	{
 		if (*runs == max)
@@ -638,6 +648,7 @@ exhaustive_runs(Outcome *outcome, uint64_t max)
 			for (long g = 0; g < CHECK_ARENA_BYTES / 8; g++)
 				is_shared[g] = touched_by_many(g);
 			found_shared = false;
+			bound_met = false;
 			nfixed = 0;
 			continue;
 		}
@@ -677,6 +688,30 @@ run_mode(Outcome *outcome, int m, uint64_t base, uint64_t max, double until)
 	outcome->seconds[m] += seconds() - start;
 }
 
+/* What the exhaustive search of the running case tried, for its line. */
+static void
+tell_extent(char *text, size_t size, const Outcome *outcome)
+{
+	const char *const plural[] = {"s", ""};
+	char		first[64] = "";
+	char		where[32] = "";
+	int			n = 0;
+
+	if (!outcome->complete)
+		snprintf(first, sizeof(first), "the first %" PRIu64 " schedules of ",
+				 outcome->runs[CHECK_EXHAUSTIVE]);
+	while (running->focus != NULL && running->focus[n] != NULL)
+		n++;
+	if (n > 0)
+		snprintf(where, sizeof(where), " in %d function%s", n, plural[n == 1]);
+	if (outcome->complete && !bound_met)
+		snprintf(text, size, ", no run meets a bound%s", where);
+	else
+		snprintf(text, size, ", %sat most %d preemption%s%s, %d stale load%s", first,
+				 running->preemptions, plural[running->preemptions == 1], where,
+				 running->stale, plural[running->stale == 1]);
+}
+
 static int
 test_number(void)
 {
@@ -699,7 +734,7 @@ check_case(const char *program, uint64_t base, double for_seconds)
 	Outcome		outcome = {0};
 	int			nrandom = __builtin_popcount((unsigned) running->modes & RANDOM_MODES);
 	char		result[256];
-	char		extent[64] = "";
+	char		extent[128] = "";
 	bool		well;
 	bool		cut_short;
 	const int	modes[] = {CHECK_EXHAUSTIVE, CHECK_RANDOM, CHECK_PCT};
@@ -726,12 +761,12 @@ check_case(const char *program, uint64_t base, double for_seconds)
 	cut_short = (running->modes & CHECK_EXHAUSTIVE) != 0 && !outcome.failed &&
 		!outcome.complete;
 	if (cut_short && (running->modes & CHECK_BOUNDED) != 0)
-	{
 		cut_short = false;
-		snprintf(extent, sizeof(extent), ", the first %" PRIu64 " schedules",
-				 outcome.runs[CHECK_EXHAUSTIVE]);
-	}
-	else if (cut_short)
+	/* one alone has but one schedule */
+	if ((running->modes & CHECK_EXHAUSTIVE) != 0 && !outcome.failed && !cut_short &&
+		running->procs > 1)
+		tell_extent(extent, sizeof(extent), &outcome);
+	if (cut_short)
 		snprintf(message, sizeof(message),
 				 "the search stopped before its end: raise the case's limit, or say that it is bounded");
 
@@ -752,7 +787,8 @@ check_case(const char *program, uint64_t base, double for_seconds)
 							  "%s%" PRIu64 " %s%s", n > 0 ? ", " : "",
 							  outcome.runs[modes[i]], mode_name(modes[i]),
 							  modes[i] != CHECK_EXHAUSTIVE ? "" :
-							  outcome.complete ? " (all)" : " (of more)");
+							  !outcome.complete ? " (of more)" :
+							  bound_met ? " (all within the bounds)" : " (all)");
 		snprintf(result + n, sizeof(result) - (size_t) n,
 				 ", %" PRIu64 " with stale loads, up to %d steps", outcome.stale,
 				 longest);

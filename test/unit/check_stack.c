@@ -133,6 +133,12 @@ setup_two(void)
 }
 
 static void
+setup_one(void)
+{
+	setup(2, 1);
+}
+
+static void
 setup_three(void)
 {
 	setup(3, 2);
@@ -198,6 +204,16 @@ fixed_pushes(int proc)
 {
 	push(10 * proc + 1);
 	if (proc == 1)
+		pop();
+}
+
+/* One each: little enough for every schedule. */
+static void
+push_pop(int proc)
+{
+	if (proc == 1)
+		push(11);
+	else
 		pop();
 }
 
@@ -291,6 +307,7 @@ static const CheckCase cases[] = {
 	{"drain", 3, setup_drain, drain, drain_finish, OFTEN, NULL},
 	{"all schedules of pop and pop, push", 2, setup_two, fixed, finish, CHECK_EXHAUSTIVE, 0, 2, 2, NULL, NULL},
 	{"all schedules of push, pop and push", 2, setup_two, fixed_pushes, finish, CHECK_EXHAUSTIVE, 0, 2, 1, NULL, NULL},
+	{"every schedule of push and pop", 2, setup_one, push_pop, finish, CHECK_EXHAUSTIVE, 0, CHECK_UNBOUNDED, NULL, NULL},
 };
 
 int
