@@ -77,6 +77,7 @@ typedef struct AreaShared
 	pg_atomic_uint32 refused;
 	pg_atomic_uint64 saved_at;
 	pg_atomic_uint32 has_failed;	/* failed is set; it may be torn while it changes */
+	uint32		no_memory;		/* NxmGrowth; with failed, as NxmPredictorAreaReport has it */
 	char		failed[256];
 } AreaShared;
 
@@ -219,6 +220,7 @@ nxm_predictor_area_report(NxmPredictorAreaReport *report)
 	{
 		pg_read_barrier();
 		strlcpy(report->failed, shared->failed, sizeof(report->failed));
+		report->no_memory = (NxmGrowth) shared->no_memory;
 	}
 }
 
@@ -271,24 +273,27 @@ is_given_up(void)
 	return ShutdownRequestPending && deadline == 0;
 }
 
-/* For status, and once for the log; NULL: nothing fails any more. */
+/* For status, and once for the log.  no_memory: NXM_GROWN where it is not for want of it. */
 static void
-set_failed(const char *what, const char *why)
+set_failed(NxmGrowth no_memory, const char *what, const char *why)
 {
 	bool		first = pg_atomic_read_u32(&shared->has_failed) == 0;
 
-	if (what != NULL && is_given_up())
+	if (is_given_up())
 		return;
-	if (what == NULL)
-	{
-		pg_atomic_write_u32(&shared->has_failed, 0);
-		return;
-	}
+	shared->no_memory = no_memory;
 	snprintf(shared->failed, sizeof(shared->failed), "%s: %s", what, why);
 	pg_write_barrier();			/* pairs with nxm_predictor_area_report() */
 	pg_atomic_write_u32(&shared->has_failed, 1);
 	if (first)
 		ereport(LOG, (errmsg("nexusmem: %s: %s", what, why)));
+}
+
+/* Nothing fails any more. */
+static void
+set_well(void)
+{
+	pg_atomic_write_u32(&shared->has_failed, 0);
 }
 
 static bool
@@ -401,12 +406,13 @@ make_area(void)
 
 	if (segment == NULL)
 	{
-		set_failed("no memory for the learned predictor",
+		set_failed(reason != NULL ? NXM_GROW_NO_MEMORY : NXM_GROW_NO_SEGMENT,
+				   "no memory for the learned predictor",
 				   reason != NULL ? reason : "PostgreSQL has no segment left");
 		return;
 	}
 	predictor = nxm_predictor_init(predictor_of(segment), size);
-	set_failed(NULL, NULL);
+	set_well();
 	PG_TRY();
 	{
 		load_saved(predictor);
@@ -522,12 +528,12 @@ save(void)
 	failed = write_saved(&bytes);
 	if (failed != NULL)
 	{
-		set_failed("learned sequences were not saved", failed);
+		set_failed(NXM_GROWN, "learned sequences were not saved", failed);
 		return;
 	}
 	recorded_saved = recorded;
 	pg_atomic_write_u64(&shared->saved_at, (uint64) last_save);
-	set_failed(NULL, NULL);
+	set_well();
 	ereport(DEBUG1,
 			(errmsg_internal("saved learned sequences, %llu bytes",
 							 (unsigned long long) bytes)));
@@ -555,7 +561,7 @@ guarded(void (*what) (void))
 		/* the file that was being read or written; of another one nobody knows here */
 		AtEOXact_Files(false);
 		MemoryContextSwitchTo(context);
-		set_failed("the learned predictor's worker failed", error->message);
+		set_failed(NXM_GROWN, "the learned predictor's worker failed", error->message);
 	}
 	PG_END_TRY();
 }

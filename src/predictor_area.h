@@ -9,6 +9,7 @@
 
 #include <signal.h>
 
+#include "arena_chunks.h"
 #include "core/predictor.h"
 #include "datatype/timestamp.h"
 
@@ -20,6 +21,7 @@ typedef struct NxmPredictorAreaReport
 	bool		ready;			/* there is memory */
 	uint64		bytes;
 	char		failed[256];	/* why there is none, or why it could not be saved; "": nothing failed */
+	NxmGrowth	no_memory;		/* why there is none, NXM_GROWN: for something else */
 	bool		refused;		/* a file was not loaded */
 	TimestampTz saved_at;		/* 0: not in this life of the server */
 } NxmPredictorAreaReport;

@@ -302,14 +302,26 @@ unbound_hint(const NxmArenaReport *report)
 	return HINT_CONTAINER;
 }
 
+/*
+ * What to do where memory could not be had: why is NXM_GROW_NO_SEGMENT or
+ * NXM_GROW_NO_MEMORY.  otherwise: what helps against the latter besides, or "".
+ */
+static const char *
+memory_hint(NxmGrowth why, const char *otherwise)
+{
+	if (why == NXM_GROW_NO_SEGMENT)
+		return "Raise max_connections and restart the server.";
+	return psprintf("%s%s.", dynamic_shared_memory_type == DSM_IMPL_POSIX ?
+					"Enlarge /dev/shm (in a container with --shm-size)" :
+					"Give the server more shared memory", otherwise);
+}
+
 /* Why there is no memory of ours. */
 static StatusRow
 no_arena(NxmArenaState state, const NxmArenaReport *report)
 {
 	if (state == NXM_ARENA_NO_MEMORY)
-		return row("degraded", dynamic_shared_memory_type == DSM_IMPL_POSIX ?
-				   "Enlarge /dev/shm (in a container with --shm-size)." :
-				   "Give the server more shared memory.",
+		return row("degraded", memory_hint(NXM_GROW_NO_MEMORY, ""),
 				   psprintf("not preloaded, and there is no memory to look for it, or to make it: %s",
 							report->why));
 	if (state == NXM_ARENA_NO_REGISTRY)
@@ -409,12 +421,11 @@ cache_short_status(NxmAnchor *anchor, const char *detail)
 				   psprintf("%s; there can be no more than %d segments to reach the limit: entries gave way",
 							detail, NXM_MAX_CHUNKS));
 	if (why == NXM_GROW_NO_SEGMENT)
-		return row("degraded", "Raise max_connections and restart the server.",
+		return row("degraded", memory_hint(why, ""),
 				   psprintf("%s; the server had no dynamic shared memory segment left to reach the limit: entries gave way",
 							detail));
-	return row("degraded", dynamic_shared_memory_type == DSM_IMPL_POSIX ?
-			   "Enlarge /dev/shm (in a container with --shm-size), or lower nexusmem.cache_size." :
-			   "Give the server more shared memory, or lower nexusmem.cache_size.",
+	return row("degraded",
+			   memory_hint(NXM_GROW_NO_MEMORY, ", or lower nexusmem.cache_size"),
 			   psprintf("%s; there was no memory to reach the limit: entries gave way",
 						detail));
 }
@@ -542,7 +553,9 @@ learned_status(void)
 				   "the worker \"nexusmem memory\" is not running: nothing is recorded");
 	if (!report.ready)
 		return report.failed[0] != '\0' ?
-			row("degraded", "Enlarge /dev/shm (in a container with --shm-size), or lower nexusmem.predictor_memory and restart the server.",
+			row("degraded", report.no_memory == NXM_GROWN ? "See the server's log." :
+				memory_hint(report.no_memory,
+							", or lower nexusmem.predictor_memory and restart the server"),
 				pstrdup(report.failed)) :
 			row("degraded", "Ask again in a moment.", "its memory is being made");
 	predictor = nxm_predictor_area();
