@@ -571,7 +571,7 @@ learned_status(void)
 				   psprintf("%s; %s", detail, report.failed));
 	if (report.refused)
 		return row("degraded", "See the server's log.",
-				   psprintf("%s; saved ones were not loaded: pg_nexusmem/learned.refused has them",
+				   psprintf("%s; saved ones were not loaded",
 							detail));
 	if (nxm_prefetch_distance_for(InvalidOid) == 0 || nxm_direct_io())
 		return row("degraded", "See the row of index look-ahead.",
@@ -608,9 +608,9 @@ memory_worker_status(void)
 	if (report.refused)
 		return row("degraded", "See the server's log.",
 				   report.dropped > 0 ?
-				   psprintf("%u of %u saved structures were not loaded: pg_nexusmem/structures.refused has them",
+				   psprintf("%u of %u saved structures were not loaded",
 							report.dropped, report.loaded) :
-				   "saved structures were not loaded: pg_nexusmem/structures.refused has them");
+				   "saved structures were not loaded");
 	if (nxm_save_what == NXM_SAVE_OFF)
 		return row("off", NULL, "nexusmem.save is off");
 	return row("active", NULL,

@@ -280,7 +280,7 @@ sub refused
 	my $at = -s $node->logfile;
 	$node->start;
 	# degraded alone it is as well while its memory is being made
-	ok($node->poll_query_until('postgres', q{SELECT state = 'degraded' AND detail ~ 'learned\.refused has them' FROM nexusmem.status WHERE feature = 'learned look-ahead'}), "$what: status tells");
+	ok($node->poll_query_until('postgres', q{SELECT state = 'degraded' AND detail ~ 'saved ones were not loaded' AND hint ~ 'log' FROM nexusmem.status WHERE feature = 'learned look-ahead'}), "$what: status tells");
 	like(server_log($node, $at), qr/WARNING:  learned sequences in file "pg_nexusmem\/learned" were not loaded: $message/, "$what: a warning");
 	ok(-e "$saved.refused", "$what: the file is kept beside");
 	is($node->safe_psql('postgres', 'SELECT known()'), 0, "$what: nothing was loaded");
