@@ -9,7 +9,9 @@
  * one that had returned when it asked, and none that had not begun when it was answered,
  * but may see either of two that a write lies between; nor an older write after a newer
  * one, nor a value whose deadline had passed before it asked.  Where several write the
- * same keys, that is so of the writes of each.  Time is a word that one worker moves on.
+ * same keys, that is so of the writes of each; and of those of two: tickets tell whether one
+ * had returned before the other one began, and then who asks after that one has returned
+ * does not see the first.  Time is a word that one worker moves on.
  */
 #define _GNU_SOURCE
 
@@ -47,6 +49,11 @@ typedef struct Test
 	/* serials of a worker's writes of a key, deletes too: last begun, last returned */
 	NxmAtomic	begun[STRESS_MAX_WORKERS][OWN_KEYS];
 	NxmAtomic	returned[STRESS_MAX_WORKERS][OWN_KEYS];
+	/* shared keys: when, in tickets, that write returned; its ticket is stored first */
+	NxmAtomic	returned_at[STRESS_MAX_WORKERS][SHARED_KEYS];
+	/* and when the one began that began last, of all that have returned */
+	NxmAtomic	newest[SHARED_KEYS];
+	NxmAtomic	tickets;		/* drawn */
 } Test;
 
 /* In `returned`: it left the key there. */
@@ -487,6 +494,62 @@ own_keys(Worker *worker)
 	free(batch);
 }
 
+static uint64_t
+draw_ticket(Test *test)
+{
+	return nxm_fetch_add(&test->tickets, 1) + 1;
+}
+
+/* A write of a shared key has returned, whatever has become of it. */
+static void
+has_returned(Worker *worker, uint32_t n, uint64_t serial, uint64_t began)
+{
+	Test	   *test = worker->test;
+	uint64_t	newest = nxm_load(&test->newest[n]);
+
+	nxm_store(&test->returned_at[worker->id][n], draw_ticket(test));
+	nxm_store(&test->returned[worker->id][n], SERIAL(serial));
+	while (newest < began && !nxm_cas(&test->newest[n], &newest, began))
+		;
+}
+
+/* What is known of a shared key before it is asked for. */
+typedef struct Before
+{
+	uint64_t	newest;
+	uint64_t	returned[STRESS_MAX_WORKERS];
+	uint64_t	returned_at[STRESS_MAX_WORKERS];	/* or when a later one did */
+} Before;
+
+static void
+look_before(Worker *worker, uint32_t n, Before *before)
+{
+	Test	   *test = worker->test;
+
+	before->newest = nxm_load(&test->newest[n]);
+	for (int w = 0; w < worker->nworkers; w++)
+	{
+		before->returned[w] = nxm_load(&test->returned[w][n]);
+		before->returned_at[w] = nxm_load(&test->returned_at[w][n]);
+	}
+}
+
+/* Checks what was got of a shared key: against the writes of its writer, and of others. */
+static void
+check_shared(Worker *worker, const NxmKey *key, uint32_t n, const Before *before, Got got,
+			 uint64_t *seen)
+{
+	if (got.version == 0)
+		return;
+	check_order(worker, key, got.by, n, before->returned[got.by], got.version, &seen[got.by]);
+	/* one of a later serial had not returned */
+	CHECK(worker, SERIAL(got.version) != before->returned[got.by] ||
+		  before->returned_at[got.by] > before->newest,
+		  "%.20s is of a write that returned at %llu, one that began at %llu had returned",
+		  key->data, (unsigned long long) before->returned_at[got.by],
+		  (unsigned long long) before->newest);
+}
+
 /*
  * All write the same keys, and read them in batches too.  Every other key keeps the
  * deadline that it was written with, so that who reads it knows it.
@@ -498,10 +561,9 @@ shared_keys(Worker *worker)
 	NxmCacheView view;
 	Batch	   *batch = malloc(sizeof(Batch));
 	/* of each key, by whose write it is */
-	uint64_t	(*before)[STRESS_MAX_WORKERS] = calloc(SHARED_KEYS, sizeof(*before));
+	Before	   *before = calloc(SHARED_KEYS, sizeof(*before));
 	uint64_t	(*last)[STRESS_MAX_WORKERS] = calloc(SHARED_KEYS, sizeof(*last));
 	NxmAtomic  *begun = test->begun[worker->id];
-	NxmAtomic  *returned = test->returned[worker->id];
 	uint64_t	next;
 	uint64_t	done = 0;
 	KeyText		k;
@@ -514,6 +576,7 @@ shared_keys(Worker *worker)
 		uint32_t	n = env_below(&worker->random, SHARED_KEYS);
 		uint32_t	dice = env_below(&worker->random, 100);
 		const NxmKey *key = make_key(&k, 's', 0, n);
+		uint64_t	began;
 		NxmResult	r;
 
 		if (dice < 40)
@@ -523,9 +586,10 @@ shared_keys(Worker *worker)
 										   VERSION(n % 2 == 0 ? deadline : FREE, next));
 
 			nxm_store(&begun[n], SERIAL(next));
+			began = draw_ticket(test);
 			r = set(&view, &test->cache, key, &value, deadline, dice < 15);
 			if (dice >= 15 || r != NXM_EXISTS)
-				nxm_store(&returned[n], SERIAL(next));
+				has_returned(worker, n, next, began);
 			next++;
 			CHECK(worker, r == NXM_OK || r == NXM_EXISTS || (r == NXM_ABSENT && !ample),
 				  "set: %d", (int) r);
@@ -533,8 +597,9 @@ shared_keys(Worker *worker)
 		else if (dice < 50)
 		{
 			nxm_store(&begun[n], SERIAL(next));
+			began = draw_ticket(test);
 			ENV_DO(view.space, r, nxm_cache_delete(&view, &test->cache, key));
-			nxm_store(&returned[n], SERIAL(next));
+			has_returned(worker, n, next, began);
 			next++;
 			CHECK(worker, r == NXM_OK || r == NXM_ABSENT, "delete: %d", (int) r);
 		}
@@ -545,14 +610,9 @@ shared_keys(Worker *worker)
 		}
 		else if (dice < 95)
 		{
-			Got			got;
-
-			for (int w = 0; w < worker->nworkers; w++)
-				before[n][w] = nxm_load(&test->returned[w][n]);
-			got = get(worker, &view, key, WHO(ANYBODY, n));
-			if (got.version != 0)
-				check_order(worker, key, got.by, n, before[n][got.by], got.version,
-							&last[n][got.by]);
+			look_before(worker, n, &before[n]);
+			check_shared(worker, key, n, &before[n], get(worker, &view, key, WHO(ANYBODY, n)),
+						 last[n]);
 		}
 		else
 		{
@@ -562,18 +622,15 @@ shared_keys(Worker *worker)
 
 				batch->who[i] = WHO(ANYBODY, which);
 				make_key(&batch->text[i], 's', 0, which);
-				for (int w = 0; w < worker->nworkers; w++)
-					before[which][w] = nxm_load(&test->returned[w][which]);
+				look_before(worker, which, &before[which]);
 			}
 			get_batch(worker, &view, batch);
 			for (uint32_t i = 0; i < NXM_CACHE_BATCH; i++)
 			{
 				uint32_t	which = (n + i) % SHARED_KEYS;
-				Got			got = batch->got[i];
 
-				if (got.version != 0)
-					check_order(worker, &batch->text[i].key, got.by, which,
-								before[which][got.by], got.version, &last[which][got.by]);
+				check_shared(worker, &batch->text[i].key, which, &before[which], batch->got[i],
+							 last[which]);
 			}
 		}
 		/* others, so that there is something to evict */
