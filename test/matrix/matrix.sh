@@ -38,7 +38,7 @@ check() {
 		set -eux
 		cd /build
 		export HOME=/tmp PGHOST=/tmp PGUSER=postgres PATH=/usr/lib/postgresql/$v/bin:\$PATH
-		export NXM_DIFF_SEED=$v NXM_DIFF_QUERIES=1000 NXM_KILLS=10
+		export NXM_DIFF_SEED=$v NXM_DIFF_QUERIES=600 NXM_KILLS=10
 		initdb -N -A trust -E UTF8 --no-locale -D /tmp/data
 		cat conf >>/tmp/data/postgresql.conf
 		pg_ctl -w -s -D /tmp/data -l /build/server.log -o "-F -c listen_addresses='' -k /tmp" start || {

@@ -451,7 +451,7 @@ mutant "fingerprint written over another" check_cache cache_ghost.c \
 					(time << PRINT_BITS(ghost) | print_of(ghost, mixed)) << shift))' \
 	'nxm_store(&line[lane / 4], (word & ~(UINT64_C(0xFFFF) << shift)) |
 					(time << PRINT_BITS(ghost) | print_of(ghost, mixed)) << shift);
-		if (true)'
+		if (true)' 'ghost'
 mutant "long value read without a look at its slot" check_cache cache.c \
 	'	return ((nxm_load(slot) ^ word) & ~FREQ_MASK) == 0 &&
 		SEG_LIFE(nxm_load(&segment->word)) == life;' '	return true;'
@@ -509,7 +509,7 @@ mutant "sparse segments sought without the lock" check_cache cache_chain.c \
 		!nxm_cas(&chain->lock, &unlocked, (uint64_t) space->proc + 1))
 		return NXM_ABSENT;
 	ref =' '	(void) unlocked;
-	ref ='
+	ref =' 'sparse segments sought while chains are cleaned'
 mutant "room written again in a segment that is evicted" check_cache cache_recycle.c \
 	'if (!nxm_cas(&segment->word, &word, word))' 'if (false)'
 mutant "segment evicted with a room taken meanwhile" check_cache cache_chain.c \
@@ -557,7 +557,7 @@ mutant "more entries of a side than its successor has slots" check_cache map_loo
 	'if (noverflows > 0 && nxm_map_side_is_full(place, tag))' 'if (false)'
 mutant "overflow buckets of a header before" check_cache map_grow.c \
 	'if (!nxm_map_find_overflows(space, &place, header))' \
-	'if (place.overflow[0] == NULL && !nxm_map_find_overflows(space, &place, header))'
+	'if (place.overflow[0] == NULL && !nxm_map_find_overflows(space, &place, header))' 'crowded buckets'
 mutant "held segment forgotten" check_cache cache_chain.c \
 	'if (nxm_load_relaxed(&part->waiting) <= nheld)' 'if (true)'
 mutant "cleaning that may lose what it retires" check_cache cache_chain.c \
@@ -580,7 +580,7 @@ mutant "block of counts made in a dropped cache" check_cache cache_counts.c \
 	'nxm_cas(&part->counts[i], &ref, COUNTS_CLOSED)' 'nxm_cas(&part->counts[i], &ref, ref > COUNTS_WANTED ? 0 : ref)'
 mutant "ghost made in a dropped cache" check_cache cache_ghost.c \
 	'	if (old == GHOST_CLOSED)
-		return;' ''
+		return;' '' 'drop'
 mutant "entry of a chain not reserved" check_cache cache_chain.c \
 	'uint64_t	i = nxm_fetch_add(&block->count, 1);' \
 	'uint64_t	i = nxm_load(&block->count);
