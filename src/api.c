@@ -644,7 +644,7 @@ count(NxmHandle *handle, NxmKind kind)
 	check_handle(handle, kind, NXM_API_READ);
 	OPERATE(handle, NXM_READ, false,
 			(n = kind == NXM_KIND_STACK ? nxm_stack_depth(OBJECT(handle, stack)) :
-			 nxm_queue_length(OBJECT(handle, queue)), NXM_OK));
+			 nxm_queue_length(OBJECT(handle, queue)), NXM_STILL(&(handle)->site)));
 	return result == NXM_OK ? n : 0;
 }
 

@@ -393,13 +393,15 @@ nxm_name_look_up(const NxmNameKey *k, NxmObjectInfo *info)
 }
 
 NxmResult
-nxm_object_free_contents(NxmObject *object)
+nxm_object_free_contents(NxmObject *object, bool last)
 {
 	NxmSpace   *space = nxm_registry_space;
 
 	switch ((NxmKind) object->kind)
 	{
 		case NXM_KIND_COUNTER:
+			if (!last)
+				return NXM_ABSENT;
 			/* what is not mapped here could not be freed */
 			for (uint32 i = 0; i < object->u.counter.nstripes; i++)
 			{
@@ -417,14 +419,15 @@ nxm_object_free_contents(NxmObject *object)
 					dropped != NXM_DROPPED)
 					return dropped;
 				drained = nxm_map_drain(space, &object->u.map);
-				/* was that the rest of an earlier clear?  Then drop it now */
-				return drained == NXM_ABSENT && dropped == NXM_EXISTS ?
-					NXM_OK : drained;
+				if (drained != NXM_ABSENT || dropped != NXM_EXISTS)
+					return drained;
+				/* that was the rest of an earlier clear: drop it now; or one is under way */
+				return nxm_load(&object->u.map.dead) == 0 ? NXM_OK : NXM_EXISTS;
 			}
 		case NXM_KIND_STACK:
 			return nxm_stack_drain(space, &object->u.stack, DRAIN_ITEMS);
 		case NXM_KIND_QUEUE:
-			return nxm_queue_drain(space, &object->u.queue, DRAIN_ITEMS);
+			return nxm_queue_drain(space, &object->u.queue, DRAIN_ITEMS, last);
 		case NXM_KIND_CACHE:
 			{
 				NxmCacheView *view = nxm_cache_view();
@@ -527,7 +530,7 @@ create(const NxmNameKey *k, Oid database, Oid owner, NxmKind kind,
 		else
 		{
 			do
-				drained = nxm_object_free_contents(object);
+				drained = nxm_object_free_contents(object, true);
 			while (drained == NXM_OK);
 		}
 		nxm_free(space, ref);

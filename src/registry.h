@@ -3,8 +3,8 @@
  *	  Names, owners and privileges of the shared structures.
  *
  * An object is a structure with its name.  Objects live in the space, are found
- * through the anchor's map by (database, kind, name), and are freed two epochs
- * after they were dropped.  Of caches named NXM_DEFAULT_CACHE each role has its own,
+ * through the anchor's map by (database, kind, name).  What is in one is freed as soon as
+ * it was dropped, itself two epochs after.  Of caches named NXM_DEFAULT_CACHE each role has its own,
  * found by (database, kind, owner, name).
  */
 #ifndef NXM_REGISTRY_H
@@ -65,7 +65,7 @@ typedef struct NxmObject
 	NxmAtomic	acl;			/* NxmRef of what registry_rights.c knows, 0: none; likewise */
 	NxmAtomic	dropped;		/* 0, or the epoch it was dropped in; likewise */
 	NxmAtomic	buried;			/* NxmRef of the one dropped before; likewise */
-	NxmAtomic	draining;		/* a process is freeing a part of it; likewise */
+	NxmAtomic	drain;			/* what registry_drain.c knows; likewise */
 	uint32		node;			/* of the space, it was made on; immutable */
 	uint32		name_len;		/* immutable */
 	char		name[NXM_MAX_NAME + 1]; /* immutable, with a 0 at its end */

@@ -6,11 +6,19 @@
  * Dropping an object needs no memory: it goes on the list anchor->buried, with
  * the epoch of that moment, read after the generation was raised.  A section
  * that saw the generation before began in that epoch or an earlier one, and is
- * over when the global epoch is two further.  Then whoever comes frees it, in
- * steps: the process that dropped it, another one that drops something or finds no
- * memory, or a worker.  The list changes under the registry lock.  An object's `draining`,
- * set and reset under it too, keeps two from freeing the same; it is never held
- * across anything that could raise an error.
+ * over when the global epoch is two further.  Whoever comes frees it, in steps: the
+ * process that dropped it, another one that drops something or finds no memory, or a
+ * worker.
+ *
+ * What is in the object is freed at once, as if it were cleared: a process that is
+ * stopped in a section, of whatever object, must not hold all of it back.  Who is still
+ * using it is told NXM_DROPPED, or finds it empty.  The object itself, and what an
+ * operation that has begun relies on, is freed when the sections are over, with what
+ * was still put there.
+ *
+ * The list changes under the registry lock.  An object's `drain`, changed under it too,
+ * keeps two from freeing the same; DRAINING is never held across anything that could
+ * raise an error.
  *
  * Reconciling compares objects with the catalogs.  Objects come first, and what databases
  * and roles they have: one that is not in the catalogs then is gone for good, and cannot
@@ -34,6 +42,11 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+
+/* In an object's `drain`. */
+#define DRAINING		UINT64CONST(1)	/* a process is freeing a part of it */
+#define HELD_UP			UINT64CONST(2)	/* so often what was left of its contents was in use */
+#define EMPTIED			(3 * HELD_UP)	/* from here on they are left until nobody uses it */
 
 bool
 nxm_registry_drain_pending(void)
@@ -82,11 +95,12 @@ drain_cleared(const NxmObjectInfo *info, void *context)
 }
 
 /*
- * In a section, under the lock: a buried object that nobody can be using any
- * more, marked as being drained; 0: there is none.  *passed: others are in front of it.
+ * In a section, under the lock: a buried object that has contents, or that nobody can be
+ * using any more: *last; marked as being drained; 0: there is none.  *passed: others are
+ * in front of it.
  */
 static NxmResult
-exhume(NxmRef *found, bool *passed)
+exhume(NxmRef *found, bool *last, bool *passed)
 {
 	NxmSpace   *space = nxm_registry_space;
 	NxmRef		ref = nxm_load_relaxed(&nxm_registry_anchor->buried);
@@ -97,13 +111,15 @@ exhume(NxmRef *found, bool *passed)
 	while (ref != 0)
 	{
 		NxmObject  *object = nxm_at(space, ref);
+		uint64		drain;
 
 		if (object == NULL)
 			return NXM_NEED_CHUNK;
-		if (nxm_load_relaxed(&object->draining) == 0 &&
-			epoch >= nxm_load_relaxed(&object->dropped) + 2)
+		drain = nxm_load_relaxed(&object->drain);
+		*last = epoch >= nxm_load_relaxed(&object->dropped) + 2;
+		if ((drain & DRAINING) == 0 && (*last || drain < EMPTIED))
 		{
-			nxm_store_relaxed(&object->draining, 1);
+			nxm_store_relaxed(&object->drain, drain | DRAINING);
 			*found = ref;
 			break;
 		}
@@ -143,6 +159,37 @@ forget(NxmRef gone)
 	return NXM_ABSENT;
 }
 
+/*
+ * In a section, under the lock: some of an object's contents was freed while others may
+ * be using it, with this result.
+ */
+static void
+note_early(NxmObject *object, NxmResult result)
+{
+	uint64		drain = nxm_load_relaxed(&object->drain) & ~DRAINING;
+
+	if (result == NXM_ABSENT)
+		drain = EMPTIED;
+	else if (result == NXM_EXISTS)
+		drain += HELD_UP;
+	nxm_store_relaxed(&object->drain, drain);
+}
+
+/* In a section, under the lock: an object that nobody uses any more, with this result. */
+static NxmResult
+note_last(NxmRef ref, NxmObject *object, NxmResult result)
+{
+	if (result == NXM_ABSENT)
+		result = forget(ref);
+	/* some process is held up in it: others get their turn until then */
+	else if (result == NXM_EXISTS)
+		nxm_store_relaxed(&object->dropped,
+						  nxm_load(&nxm_registry_space->shared->epoch));
+	if (result != NXM_ABSENT)
+		nxm_store_relaxed(&object->drain, nxm_load_relaxed(&object->drain) & ~DRAINING);
+	return result;
+}
+
 static void
 note_clear_again(int code, Datum arg)
 {
@@ -179,6 +226,7 @@ drain_some(bool wait)
 	LWLock	   *lock;
 	NxmResult	result;
 	NxmRef		ref = 0;
+	bool		last;
 	bool		passed;
 	bool		more;
 
@@ -200,7 +248,7 @@ drain_some(bool wait)
 			return NXM_DRAIN_LATER;
 		}
 		nxm_enter(space);
-		result = exhume(&ref, &passed);
+		result = exhume(&ref, &last, &passed);
 		nxm_leave(space);
 		LWLockRelease(lock);
 		if (ref != 0)
@@ -208,19 +256,15 @@ drain_some(bool wait)
 			NxmObject  *object = nxm_at(space, ref);
 
 			nxm_enter(space);
-			result = nxm_object_free_contents(object);
+			result = nxm_object_free_contents(object, last);
 			nxm_leave(space);
 
 			LWLockAcquire(lock, LW_EXCLUSIVE);
 			nxm_enter(space);
-			if (result == NXM_ABSENT)
-				result = forget(ref);
-			/* some process is held up in it: others get their turn until then */
-			else if (result == NXM_EXISTS)
-				nxm_store_relaxed(&object->dropped,
-								  nxm_load(&space->shared->epoch));
-			if (result != NXM_ABSENT)
-				nxm_store_relaxed(&object->draining, 0);
+			if (last)
+				result = note_last(ref, object, result);
+			else
+				note_early(object, result);
 			nxm_leave(space);
 			LWLockRelease(lock);
 			/*
@@ -235,7 +279,8 @@ drain_some(bool wait)
 		}
 		nxm_end_operation();
 	} while (nxm_again(space, result));
-	if (ref != 0 && result != NXM_EXISTS)
+	/* early, that others use it is a step as well: of a few */
+	if (ref != 0 && (result != NXM_EXISTS || !last))
 	{
 		/* those in front get old enough, or each step would walk past them */
 		if (passed)

@@ -97,10 +97,11 @@ _Noreturn extern void nxm_deny(NxmKind kind, const char *name, size_t len,
 					 NxmPrivilege privilege);
 
 /*
- * Frees a part of an object that nobody uses any more.  NXM_ABSENT: there is
- * nothing left but the object itself.
+ * Frees a part of an object that nobody finds any more.  last: nor does anybody use it;
+ * else all is left that those rely on who do, and what they still put there.  NXM_ABSENT:
+ * there is nothing to free but the object itself.  NXM_EXISTS: what is left is in use: later.
  */
-extern NxmResult nxm_object_free_contents(NxmObject *object);
+extern NxmResult nxm_object_free_contents(NxmObject *object, bool last);
 
 /* nxm_registry_drain_some() without waiting for the registry lock. */
 extern NxmDrain nxm_registry_drain_for_room(void);

@@ -130,7 +130,7 @@ count(FunctionCallInfo fcinfo, NxmKind kind)
 		site = nxm_open(fcinfo, kind, name, NXM_READ, false);
 		if (site == NULL)
 			PG_RETURN_INT64(0);
-		NXM_OPERATE(site, r, (n = do_count(kind, site->object), NXM_OK));
+		NXM_OPERATE(site, r, (n = do_count(kind, site->object), NXM_STILL(site)));
 	} while (NXM_AGAIN(r));
 	PG_RETURN_INT64((int64) n);
 }

@@ -277,7 +277,7 @@ nxm_sql_map_size(PG_FUNCTION_ARGS)
 		if (site == NULL)
 			PG_RETURN_INT64(0);
 		NXM_OPERATE(site, r,
-					(n = nxm_map_entries(&site->object->u.map), NXM_OK));
+					(n = nxm_map_entries(&site->object->u.map), NXM_STILL(site)));
 	} while (NXM_AGAIN(r));
 	PG_RETURN_INT64((int64) n);
 }

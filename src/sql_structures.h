@@ -38,6 +38,12 @@ typedef struct NxmBytes
 		nxm_end_operation(); \
 	} while (0)
 
+/*
+ * In the section, after an operation that does not say NXM_DROPPED itself: were parts of
+ * the object freed before it, or while it ran?
+ */
+#define NXM_STILL(site) (nxm_object_valid(site) ? NXM_OK : NXM_DROPPED)
+
 #define NXM_AGAIN(result) \
 	(unlikely((result) == NXM_DROPPED) || nxm_again(nxm_registry_space, (result)))
 

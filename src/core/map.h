@@ -225,7 +225,10 @@ extern NxmResult nxm_map_scan(NxmSpace *space, NxmMap *map, uint64_t *position,
  * being drained: help draining, then repeat.
  */
 extern NxmResult nxm_map_clear(NxmSpace *space, NxmMap *map, uint64_t *removed);
-/* Cuts everything off for good; operations say NXM_DROPPED from now on. */
+/*
+ * Cuts everything off for good, at any time; operations say NXM_DROPPED from now on.
+ * Results as of nxm_map_clear(), or NXM_DROPPED: it was dropped before.
+ */
 extern NxmResult nxm_map_drop(NxmMap *map);
 /* Frees some buckets' worth of what was cut off.  Any process may. */
 extern NxmResult nxm_map_drain(NxmSpace *space, NxmMap *map);

@@ -10,6 +10,8 @@
 /* fewer than the count can tell, by more than there are processes to look at once */
 #define MAX_LENGTH ((UINT64_C(1) << 30) - (UINT64_C(1) << 20))
 
+static const NxmValue nothing = {"", 0, NXM_INTERNAL};
+
 static inline uint64_t
 advance(uint64_t word, NxmRef ref)
 {
@@ -19,7 +21,6 @@ advance(uint64_t word, NxmRef ref)
 NxmResult
 nxm_queue_init(NxmSpace *space, NxmQueue *queue)
 {
-	NxmValue	nothing = {"", 0, NXM_INTERNAL};
 	NxmRef		dummy;
 	NxmResult	result = nxm_item_new(space, NULL, &nothing, NXM_ITEM_LINKED, &dummy);
 
@@ -28,6 +29,7 @@ nxm_queue_init(NxmSpace *space, NxmQueue *queue)
 	nxm_init(&queue->head, dummy);
 	nxm_init(&queue->tail, dummy);
 	nxm_init(&queue->bytes, nxm_item_bytes(nxm_at(space, dummy)));
+	nxm_init(&queue->dropped, 0);
 	return NXM_OK;
 }
 
@@ -84,11 +86,11 @@ nxm_queue_push(NxmSpace *space, NxmQueue *queue, const NxmValue *value)
 
 /*
  * Takes the oldest item: into the buffer, for it to become the dummy.  Where that
- * is NULL, takes the dummy alone, of a queue that nobody uses any more: the last
- * one too, which leaves a queue without a dummy.
+ * is NULL, takes the dummy alone; with last, of a queue that nobody uses any more, the
+ * last one too, which leaves a queue without a dummy.
  */
 static inline __attribute__((always_inline)) NxmResult
-take(NxmSpace *space, NxmQueue *queue, int type, NxmBuffer *buffer)
+take(NxmSpace *space, NxmQueue *queue, int type, NxmBuffer *buffer, bool last)
 {
 	for (;;)
 	{
@@ -108,7 +110,13 @@ take(NxmSpace *space, NxmQueue *queue, int type, NxmBuffer *buffer)
 		if (nxm_load(&queue->head) != head)
 			continue;
 		link = nxm_load(NXM_ITEM_LINK(dummy));
-		if (buffer != NULL && link == 0)
+		/*
+		 * Relaxed: it was stored before the first item was drained, and before a dummy
+		 * was pushed, and so is seen with a head, and with a link, from after that.
+		 */
+		if (buffer != NULL && __builtin_expect(nxm_load_relaxed(&queue->dropped) != 0, 0))
+			return NXM_DROPPED;
+		if (!last && link == 0)
 			return NXM_ABSENT;
 		/* it is ours to retire, if we are the one who takes */
 		if (!nxm_item_is_mapped(space, dummy))
@@ -147,7 +155,7 @@ take(NxmSpace *space, NxmQueue *queue, int type, NxmBuffer *buffer)
 NxmResult
 nxm_queue_pop(NxmSpace *space, NxmQueue *queue, int type, NxmBuffer *buffer)
 {
-	return take(space, queue, type, buffer);
+	return take(space, queue, type, buffer, false);
 }
 
 uint64_t
@@ -160,13 +168,50 @@ nxm_queue_length(NxmQueue *queue)
 	return (tail - head) & ((UINT64_C(1) << 30) - 1);
 }
 
+/*
+ * The dummy of an empty queue still has the memory of a value.  If that is more than a
+ * page, another one is to take its place.  NXM_OK: one is behind it.
+ */
+static NxmResult
+push_dummy(NxmSpace *space, NxmQueue *queue)
+{
+	bool		past_limit = space->past_limit;
+	uint64_t	head = nxm_load(&queue->head);
+	NxmItem    *dummy = nxm_at(space, head & NXM_REF_MASK);
+	NxmResult	result;
+
+	if (dummy == NULL)
+		return NXM_NEED_CHUNK;
+	nxm_protect(space, head & NXM_REF_MASK);
+	if (nxm_load(&queue->head) != head)
+		return NXM_OK;
+	if (nxm_item_bytes(dummy) <= NXM_PAGE_SIZE)
+		return NXM_ABSENT;
+	/* at the limit, too: it gives more back */
+	space->past_limit = true;
+	result = nxm_queue_push(space, queue, &nothing);
+	space->past_limit = past_limit;
+	if (result != NXM_NEED_MEMORY)
+		return result;
+	/* then with the last ones */
+	space->need_chunk = -1;
+	space->want = NXM_WANT_NOTHING;
+	return NXM_ABSENT;
+}
+
 NxmResult
-nxm_queue_drain(NxmSpace *space, NxmQueue *queue, int max)
+nxm_queue_drain(NxmSpace *space, NxmQueue *queue, int max, bool last)
 {
 	NxmResult	result = NXM_OK;
 
+	/* relaxed: the CAS of the head releases it */
+	nxm_store_relaxed(&queue->dropped, 1);
 	for (int i = 0; i < max && result == NXM_OK; i++)
-		result = take(space, queue, -1, NULL);
+	{
+		result = take(space, queue, -1, NULL, last);
+		if (result == NXM_ABSENT && !last)
+			result = push_dummy(space, queue);
+	}
 	return result;
 }
 

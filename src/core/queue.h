@@ -22,6 +22,10 @@
  *
  * The popped item becomes the dummy, so its memory is freed by the next pop.
  *
+ * Draining takes the oldest item off like popping, while others may still be at it.  A
+ * pop in between would find an item that was never the oldest: so it says NXM_DROPPED from
+ * then on.
+ *
  * Limits: 2^30 - 2^20 items; NXM_NEED_MEMORY in want of nothing beyond.
  *
  * Every operation runs in a section that its caller entered.
@@ -35,7 +39,8 @@ typedef struct NxmQueue
 {
 	NxmAtomic	head __attribute__((aligned(NXM_CACHE_LINE)));
 	NxmAtomic	bytes;			/* of its items' memory, the dummy's included */
-	uint64_t	unused[6];
+	NxmAtomic	dropped;		/* not 0: draining has begun */
+	uint64_t	unused[5];
 	NxmAtomic	tail;
 	uint64_t	unused2[7];
 } NxmQueue;
@@ -47,12 +52,18 @@ _Static_assert(offsetof(NxmQueue, tail) == NXM_CACHE_LINE &&
 extern NxmResult nxm_queue_init(NxmSpace *space, NxmQueue *queue);
 extern NxmResult nxm_queue_push(NxmSpace *space, NxmQueue *queue,
 								const NxmValue *value);
-/* NXM_ABSENT: empty.  type -1: any; else another type is NXM_MISMATCH, kept. */
+/*
+ * NXM_ABSENT: empty.  type -1: any; else another type is NXM_MISMATCH, kept.
+ * NXM_DROPPED: it is being drained.
+ */
 extern NxmResult nxm_queue_pop(NxmSpace *space, NxmQueue *queue, int type,
 							   NxmBuffer *buffer);
 extern uint64_t nxm_queue_length(NxmQueue *queue);
-/* As nxm_stack_drain(); at NXM_ABSENT the dummy is freed too: it is the end. */
-extern NxmResult nxm_queue_drain(NxmSpace *space, NxmQueue *queue, int max);
+/*
+ * As nxm_stack_drain().  last: nobody uses it any more; at NXM_ABSENT the dummy is freed
+ * too.  Else there is a dummy of less than a page, if there is memory for it.
+ */
+extern NxmResult nxm_queue_drain(NxmSpace *space, NxmQueue *queue, int max, bool last);
 /* As nxm_stack_peek(), from the oldest on. */
 extern NxmResult nxm_queue_peek(NxmSpace *space, NxmQueue *queue, NxmRef *at,
 								NxmBuffer *buffer);

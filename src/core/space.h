@@ -60,7 +60,8 @@
  *   hazard it is, and freed by a later flush, of whichever process, that sees the
  *   hazard gone.  A process has one hazard, so one note is enough: what a new note
  *   displaces is not this process's hazard any more, and is freed, or noted
- *   with another that names it.  So a stopped reader holds back one item.
+ *   with another that names it.  So a stopped reader holds back one item, and with it
+ *   the page where it is.
  * - Index arrays and descriptors: the epoch that a reader publishes when it
  *   enters a section (Fraser 2004).  nxm_retire_epoch() puts the object in the
  *   process's epoch limbo with the global epoch; it is freed when the epoch is

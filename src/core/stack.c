@@ -12,6 +12,7 @@ nxm_stack_init(NxmStack *stack)
 {
 	nxm_init(&stack->top, 0);
 	nxm_init(&stack->bytes, 0);
+	nxm_init(&stack->dropped, 0);
 }
 
 NxmResult
@@ -61,6 +62,12 @@ take(NxmSpace *space, NxmStack *stack, int type, NxmBuffer *buffer)
 		uint64_t	link;
 		NxmResult	result;
 
+		/*
+		 * Relaxed: it was stored before the first item was drained, and so is seen with a
+		 * top from after that.
+		 */
+		if (buffer != NULL && __builtin_expect(nxm_load_relaxed(&stack->dropped) != 0, 0))
+			return NXM_DROPPED;
 		if (ref == 0)
 			return NXM_ABSENT;
 		item = nxm_at(space, ref);
@@ -105,6 +112,8 @@ nxm_stack_drain(NxmSpace *space, NxmStack *stack, int max)
 {
 	NxmResult	result = NXM_OK;
 
+	/* relaxed: the CAS of the top releases it */
+	nxm_store_relaxed(&stack->dropped, 1);
 	for (int i = 0; i < max && result == NXM_OK; i++)
 		result = take(space, stack, -1, NULL);
 	return result;

@@ -17,6 +17,9 @@
  * its link yet), so a value is copied outside of the loop.  The length is
  * checked before: a buffer that is too short takes nothing from the stack.
  *
+ * Draining takes the top off like popping, while others may still be at it.  A pop in
+ * between would find an item that was never the top: so it says NXM_DROPPED from then on.
+ *
  * Limits: 2^30 - 1 items; NXM_NEED_MEMORY in want of nothing beyond.
  *
  * Every operation runs in a section that its caller entered.
@@ -30,19 +33,23 @@ typedef struct NxmStack
 {
 	NxmAtomic	top;
 	NxmAtomic	bytes;			/* of its items' memory */
-	uint64_t	unused[6];
+	NxmAtomic	dropped;		/* not 0: draining has begun */
+	uint64_t	unused[5];
 } NxmStack;
 
 extern void nxm_stack_init(NxmStack *stack);
 extern NxmResult nxm_stack_push(NxmSpace *space, NxmStack *stack,
 								const NxmValue *value);
-/* NXM_ABSENT: empty.  type -1: any; else another type is NXM_MISMATCH, kept. */
+/*
+ * NXM_ABSENT: empty.  type -1: any; else another type is NXM_MISMATCH, kept.
+ * NXM_DROPPED: it is being drained.
+ */
 extern NxmResult nxm_stack_pop(NxmSpace *space, NxmStack *stack, int type,
 							   NxmBuffer *buffer);
 extern uint64_t nxm_stack_depth(NxmStack *stack);
 /*
- * Frees at most max items of a stack that nobody pushes to any more.  NXM_OK:
- * there may be more; NXM_ABSENT: it is empty.
+ * Frees at most max items of a stack that was dropped, for good.  NXM_OK: there may be
+ * more; NXM_ABSENT: it is empty, but for what those push who found it before.
  */
 extern NxmResult nxm_stack_drain(NxmSpace *space, NxmStack *stack, int max);
 

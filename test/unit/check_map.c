@@ -22,6 +22,7 @@ enum
 	DELETE,
 	ADD,
 	CLEAR,						/* result 0: it was not done */
+	DROP,
 	NKINDS
 };
 
@@ -35,6 +36,13 @@ apply(int64_t *state, const CheckOp *op)
 {
 	bool		there = state[0] != 0;
 
+	/* who is told so may be late, and nobody is told anything else */
+	if (op->kind == DROP)
+		state[2] = 1;
+	if (op->kind == DROP || op->result[0] == NXM_DROPPED)
+		return true;
+	if (state[2] != 0)
+		return false;
 	switch (op->kind)
 	{
 		case GET:
@@ -69,7 +77,7 @@ static const char *
 describe(const CheckOp *op)
 {
 	static const char *const kinds[] = {
-		"get", "put", "put_if", "delete", "add", "clear"
+		"get", "put", "put_if", "delete", "add", "clear", "drop"
 	};
 	static char text[100];
 
@@ -187,6 +195,23 @@ clear(void)
 	check_assert(result == NXM_OK || result == NXM_EXISTS);
 	for (int i = 0; i < KEYS; i++)
 		check_end(ops[i], result == NXM_OK, 0);
+}
+
+/* Drops it. */
+static void
+drop(void)
+{
+	NxmSpace   *space = check_space();
+	CheckOp    *ops[KEYS];
+
+	for (int i = 0; i < KEYS; i++)
+		ops[i] = check_begin(DROP, i, 0, 0);
+	dropped = true;
+	nxm_enter(space);
+	check_assert(nxm_map_drop(map) == NXM_OK);
+	nxm_leave(space);
+	for (int i = 0; i < KEYS; i++)
+		check_end(ops[i], NXM_OK, 0);
 }
 
 /* A step of draining, or all of it. */
@@ -476,6 +501,36 @@ finish(void)
 	check_all_free(0);
 }
 
+/* Dropped, and drained, while it is in use. */
+static void
+body_drop(int proc)
+{
+	if (proc == 1)
+	{
+		drop();
+		drain(true);
+		return;
+	}
+	for (int i = 0; i < 4; i++)
+	{
+		random_operation(proc, i, check_pick(2) ? 4 : KEYS);
+		if (check_pick(4) == 0)
+			drain(false);
+	}
+}
+
+static void
+finish_drop(void)
+{
+	drain(true);
+	for (int i = 0; i < KEYS; i++)
+		check_linearizable(&spec, i);
+	check_assert(nxm_map_entries(map) == 0);
+	check_assert(nxm_map_bytes(map) == 0);
+	check_assert(nxm_map_index_bytes(map) == 0);
+	check_all_free(0);
+}
+
 /* Small ones for all schedules. */
 static void
 setup_one(void)
@@ -722,6 +777,42 @@ clear_growth(int proc)
 		clear();
 		drain(true);
 	}
+}
+
+static void
+drop_get(int proc)
+{
+	if (proc == 1)
+	{
+		drop();
+		drain(false);
+	}
+	else
+		operate(GET, 0, 0, 0);
+}
+
+static void
+drop_put(int proc)
+{
+	if (proc == 1)
+	{
+		drop();
+		drain(false);
+	}
+	else
+		operate(PUT, check_pick(2), 10, 0);
+}
+
+static void
+drop_growth(int proc)
+{
+	if (proc == 1)
+	{
+		drop();
+		drain(true);
+	}
+	else
+		operate(PUT, 11, 11, 0);
 }
 
 /*
@@ -1052,6 +1143,10 @@ static const CheckCase cases[] = {
 	{"schedules of inserts into the same slot", 3, setup_bucket, pending_again, finish, SOME, 40000, 3, 0, NULL, insertion},
 	{"all schedules of iteration and an entry that moves", 2, setup_one, scan_moved, finish, ALL, 2, 1, NULL, NULL},
 	{"all schedules of clear and drain, get", 2, setup_one, clear_get, finish, ALL, 1, 1, NULL, NULL},
+	{"dropped while in use", 3, setup_full, body_drop, finish_drop, OFTEN, NULL},
+	{"all schedules of drop and get", 2, setup_one, drop_get, finish_drop, ALL, 2, 1, NULL, NULL},
+	{"all schedules of drop and put", 2, setup_one, drop_put, finish_drop, ALL, 1, 1, NULL, NULL},
+	{"all schedules of drop and growth", 2, setup_crowded, drop_growth, finish_drop, CHECK_EXHAUSTIVE, 40000, 3, 0, NULL, housekeeping},
 	{"a directory of several pages", 1, setup_deep, deep, NULL, CHECK_EXHAUSTIVE, 1, 0, 0, NULL, NULL},
 	{"a chunk needed where the directory cannot be doubled", 2, setup_undoubled, write_foreign, finish_undoubled, CHECK_RANDOM, 10, 0, 0, NULL, NULL},
 	{"a chunk needed for what a drain retires", 2, setup_far_record, drain_far_record, finish_far_record, CHECK_RANDOM, 10, 0, 0, NULL, NULL},

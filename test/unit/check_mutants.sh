@@ -240,6 +240,10 @@ mutant "bytes of an item that found no room, queue" check_queue queue.c \
 mutant "item that found no room kept, queue" check_queue queue.c \
 	'			nxm_item_free(space, ref);
 			space' '			space'
+mutant "queue popped from in the middle of a drain" check_queue queue.c \
+	'nxm_load_relaxed(&queue->dropped) != 0' 'false' 'dropped while in use'
+mutant "dropped queue left with a long dummy" check_queue queue.c \
+	'result == NXM_ABSENT && !last' 'false' 'dropped while in use'
 mutant "length of the queue not looked at" check_queue queue.c \
 	'>= MAX_LENGTH' '>= UINT64_MAX'
 mutant "tag of the queue's head not compared" check_queue queue.c \
@@ -266,6 +270,9 @@ mutant "bytes of an item counted after it was published" check_queue queue.c \
 			nxm_fetch_add_relaxed(&queue->bytes, bytes);'
 mutant "length of a queue of two moments" check_queue queue.c \
 	'if (length >= MAX_LENGTH)' 'if (nxm_queue_length(queue) >= MAX_LENGTH)'
+
+mutant "stack popped from in the middle of a drain" check_stack stack.c \
+	'nxm_load_relaxed(&stack->dropped) != 0' 'false' 'dropped while in use'
 
 # The map.
 mutant "UNINIT = EMPTY" check_map map_internal.h \

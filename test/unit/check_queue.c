@@ -10,10 +10,12 @@
 enum
 {
 	PUSH,
-	POP
+	POP,
+	DROP
 };
 
 static NxmQueue *queue;
+static bool dropped;
 /* items that there is room for */
 static int64_t most;
 
@@ -30,6 +32,13 @@ length_of(int number)
 static bool
 apply(int64_t *state, const CheckOp *op)
 {
+	/* who still pushes then loses it, who pops may be told or not have seen it yet */
+	if (op->kind == DROP)
+		state[0] = -1;
+	if (op->kind == DROP || op->result[0] == NXM_DROPPED)
+		return true;
+	if (state[0] < 0)
+		return op->kind == PUSH;
 	if (op->kind == PUSH)
 	{
 		if (op->result[0] == NXM_NEED_MEMORY)
@@ -56,7 +65,9 @@ describe(const CheckOp *op)
 {
 	static char text[60];
 
-	if (op->kind == PUSH)
+	if (op->kind == DROP || op->result[0] == NXM_DROPPED)
+		snprintf(text, sizeof(text), op->kind == DROP ? "drop" : "pop: dropped");
+	else if (op->kind == PUSH)
 		snprintf(text, sizeof(text), "push %d%s", (int) op->arg[0],
 				 op->result[0] == NXM_OK ? "" : ": full");
 	else if (op->result[0] == NXM_ABSENT)
@@ -111,7 +122,7 @@ pop(void)
 		check_assert(buffer.type == NXM_BYTEA);
 	}
 	else
-		check_assert(result == NXM_ABSENT);
+		check_assert(result == NXM_ABSENT || (result == NXM_DROPPED && dropped));
 	check_end(op, result, number);
 	/* at least the dummy's */
 	check_assert((int64_t) nxm_load(&queue->bytes) > 0);
@@ -123,6 +134,7 @@ setup(int procs, int n)
 {
 	queue = check_shared(sizeof(*queue), "queue");
 	most = INT64_MAX;
+	dropped = false;
 	check_core_setup(procs, 16);
 	check_assert(nxm_queue_init(check_space(), queue) == NXM_OK);
 	for (int i = 1; i <= n; i++)
@@ -346,7 +358,7 @@ drain(int proc)
 	do
 	{
 		nxm_enter(space);
-		result = nxm_queue_drain(space, queue, 1);
+		result = nxm_queue_drain(space, queue, 1, true);
 		nxm_leave(space);
 	} while (result == NXM_OK || check_again(result));
 	check_assert(result == NXM_ABSENT);
@@ -372,6 +384,57 @@ static const char *const in_queue[] = {
 	"nxm_queue_push", "take", "nxm_queue_length", "nxm_protect", NULL
 };
 
+/* Dropped while it is in use. */
+static void
+drain_early(void)
+{
+	NxmSpace   *space = check_space();
+	NxmResult	result;
+
+	do
+	{
+		nxm_enter(space);
+		result = nxm_queue_drain(space, queue, 1, false);
+		nxm_leave(space);
+	} while (result == NXM_OK || check_again(result));
+	check_assert(result == NXM_ABSENT);
+}
+
+static void
+body_drop(int proc)
+{
+	if (proc == 1)
+	{
+		CheckOp    *op = check_begin(DROP, 0, 0, 0);
+
+		dropped = true;
+		drain_early();
+		check_end(op, NXM_OK, 0);
+	}
+	else
+		body(proc);
+}
+
+static void
+fixed_drop(int proc)
+{
+	if (proc == 1)
+		body_drop(proc);
+	else
+		pop();
+}
+
+static void
+finish_drop(void)
+{
+	/* the dummy that is left has not the memory of a long value */
+	drain_early();
+	check_assert(nxm_load(&queue->bytes) <= NXM_PAGE_SIZE);
+	drain(1);
+	check_linearizable(&spec, -1);
+	drain_finish();
+}
+
 #define OFTEN CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL
 
 static const CheckCase cases[] = {
@@ -383,6 +446,8 @@ static const CheckCase cases[] = {
 	{"full", 2, setup_full, body_full, full_finish, OFTEN, NULL},
 	{"refused pops", 2, setup_two, refused, finish, OFTEN, NULL},
 	{"drain", 3, setup_drain, drain, drain_finish, OFTEN, NULL},
+	{"dropped while in use", 3, setup_three, body_drop, finish_drop, OFTEN, NULL},
+	{"all schedules of drop and pop", 2, setup_two, fixed_drop, finish_drop, CHECK_EXHAUSTIVE, 0, 2, 1, NULL, NULL},
 	{"all schedules of pop and pop, push", 2, setup_two, fixed, finish, CHECK_EXHAUSTIVE, 0, 2, 2, NULL, NULL},
 	{"all schedules of a push and one that overtakes it", 2, setup_two, fixed_overtaken, finish, CHECK_EXHAUSTIVE, 0, 1, 1, NULL, NULL},
 	{"all schedules of a push and pops that overtake it", 2, setup_empty, fixed_bytes, finish, CHECK_EXHAUSTIVE, 0, 2, 1, NULL, NULL},

@@ -10,10 +10,12 @@
 enum
 {
 	PUSH,
-	POP
+	POP,
+	DROP
 };
 
 static NxmStack *stack;
+static bool dropped;
 /* items that there is room for */
 static int64_t most;
 
@@ -30,6 +32,13 @@ length_of(int number)
 static bool
 apply(int64_t *state, const CheckOp *op)
 {
+	/* who still pushes then loses it, who pops may be told or not have seen it yet */
+	if (op->kind == DROP)
+		state[0] = -1;
+	if (op->kind == DROP || op->result[0] == NXM_DROPPED)
+		return true;
+	if (state[0] < 0)
+		return op->kind == PUSH;
 	if (op->kind == PUSH)
 	{
 		if (op->result[0] == NXM_NEED_MEMORY)
@@ -54,7 +63,9 @@ describe(const CheckOp *op)
 {
 	static char text[60];
 
-	if (op->kind == PUSH)
+	if (op->kind == DROP || op->result[0] == NXM_DROPPED)
+		snprintf(text, sizeof(text), op->kind == DROP ? "drop" : "pop: dropped");
+	else if (op->kind == PUSH)
 		snprintf(text, sizeof(text), "push %d%s", (int) op->arg[0],
 				 op->result[0] == NXM_OK ? "" : ": full");
 	else if (op->result[0] == NXM_ABSENT)
@@ -109,7 +120,7 @@ pop(void)
 		check_assert(buffer.type == NXM_BYTEA);
 	}
 	else
-		check_assert(result == NXM_ABSENT);
+		check_assert(result == NXM_ABSENT || (result == NXM_DROPPED && dropped));
 	check_end(op, result, number);
 	check_assert((int64_t) nxm_load(&stack->bytes) >= 0);
 	return result;
@@ -120,6 +131,7 @@ setup(int procs, int n)
 {
 	stack = check_shared(sizeof(*stack), "stack");
 	most = INT64_MAX;
+	dropped = false;
 	check_core_setup(procs, 16);
 	nxm_stack_init(stack);
 	for (int i = 1; i <= n; i++)
@@ -295,6 +307,54 @@ setup_drain(void)
 	check_unmap();
 }
 
+/* Dropped while it is in use. */
+static void
+drain_early(void)
+{
+	NxmSpace   *space = check_space();
+	NxmResult	result;
+
+	do
+	{
+		nxm_enter(space);
+		result = nxm_stack_drain(space, stack, 1);
+		nxm_leave(space);
+	} while (result == NXM_OK || check_again(result));
+	check_assert(result == NXM_ABSENT);
+}
+
+static void
+body_drop(int proc)
+{
+	if (proc == 1)
+	{
+		CheckOp    *op = check_begin(DROP, 0, 0, 0);
+
+		dropped = true;
+		drain_early();
+		check_end(op, NXM_OK, 0);
+	}
+	else
+		body(proc);
+}
+
+static void
+fixed_drop(int proc)
+{
+	if (proc == 1)
+		body_drop(proc);
+	else
+		pop();
+}
+
+static void
+finish_drop(void)
+{
+	drain(1);
+	check_linearizable(&spec, -1);
+	drain_finish();
+}
+
 #define OFTEN CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL
 
 static const CheckCase cases[] = {
@@ -305,6 +365,8 @@ static const CheckCase cases[] = {
 	{"full", 3, setup_full, body_full, full_finish, OFTEN, NULL},
 	{"refused pops", 2, setup_two, refused, finish, OFTEN, NULL},
 	{"drain", 3, setup_drain, drain, drain_finish, OFTEN, NULL},
+	{"dropped while in use", 3, setup_three, body_drop, finish_drop, OFTEN, NULL},
+	{"all schedules of drop and pop", 2, setup_two, fixed_drop, finish_drop, CHECK_EXHAUSTIVE, 0, 2, 1, NULL, NULL},
 	{"all schedules of pop and pop, push", 2, setup_two, fixed, finish, CHECK_EXHAUSTIVE, 0, 2, 2, NULL, NULL},
 	{"all schedules of push, pop and push", 2, setup_two, fixed_pushes, finish, CHECK_EXHAUSTIVE, 0, 2, 1, NULL, NULL},
 	{"every schedule of push and pop", 2, setup_one, push_pop, finish, CHECK_EXHAUSTIVE, 0, CHECK_UNBOUNDED, NULL, NULL},

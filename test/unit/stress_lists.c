@@ -295,7 +295,7 @@ one_kind(Worker *worker, bool queue)
 		CHECK(worker, r == NXM_OK, "push: %d", (int) r);
 	}
 	do
-		ENV_DO(space, r, queue ? nxm_queue_drain(space, &test->queue, 100)
+		ENV_DO(space, r, queue ? nxm_queue_drain(space, &test->queue, 100, true)
 			   : nxm_stack_drain(space, &test->stack, 100));
 	while (r == NXM_OK);
 	snprintf(name, sizeof(name), "%s: drained", kind);
