@@ -60,6 +60,9 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+/* that freeing what was dropped takes in a pass, for caches have deadlines to keep */
+#define DRAIN_MS				50
+#define DRAIN_PAUSE_MS			1
 /* less than the second in which what a cache had no time to notice is reclaimed */
 #define PASS_INTERVAL_MS		750
 #define RECONCILE_INTERVAL_MS	10000
@@ -239,6 +242,8 @@ static bool
 pass(TimestampTz *reconciled, long *wait)
 {
 	int			caches_wait;
+	int64		drain_until;
+	bool		more = false;
 
 	NxmAnchor  *anchor = nxm_anchor_if_any();
 	TimestampTz now = GetCurrentTimestamp();
@@ -259,12 +264,16 @@ pass(TimestampTz *reconciled, long *wait)
 		*reconciled = now;
 		reconcile();
 	}
+	drain_until = nxm_steady_ms() + DRAIN_MS;
 	while (!ShutdownRequestPending &&
-		   nxm_registry_drain_some() == NXM_DRAIN_MORE)
+		   (more = nxm_registry_drain_some() == NXM_DRAIN_MORE) &&
+		   nxm_steady_ms() < drain_until)
 		CHECK_FOR_INTERRUPTS();
 	caches_wait = nxm_caches_tick(&ShutdownRequestPending);
 	if (caches_wait >= 0)
 		*wait = Min(caches_wait, PASS_INTERVAL_MS);
+	if (more)
+		*wait = Min(*wait, DRAIN_PAUSE_MS);
 	return true;
 }
 
