@@ -479,7 +479,7 @@ api_map_size(NxmHandle *handle)
 
 	check_handle(handle, NXM_KIND_MAP, NXM_API_READ);
 	OPERATE(handle, NXM_READ, false,
-			(n = nxm_map_entries(OBJECT(handle, map)), NXM_OK));
+			(n = nxm_map_entries(OBJECT(handle, map)), NXM_STILL(&(handle)->site)));
 	return result == NXM_OK ? n : 0;
 }
 

@@ -418,6 +418,10 @@ nxm_object_free_contents(NxmObject *object, bool last)
 				if (dropped != NXM_OK && dropped != NXM_EXISTS &&
 					dropped != NXM_DROPPED)
 					return dropped;
+				/* else later: when the epoch has gone on, its index need not wait */
+				drained = last ? NXM_OK : nxm_keeps_retired(space);
+				if (drained != NXM_OK)
+					return drained;
 				drained = nxm_map_drain(space, &object->u.map);
 				if (drained != NXM_ABSENT || dropped != NXM_EXISTS)
 					return drained;

@@ -48,6 +48,9 @@
 #define HELD_UP			UINT64CONST(2)	/* so often what was left of its contents was in use */
 #define EMPTIED			(3 * HELD_UP)	/* from here on they are left until nobody uses it */
 
+/* that a step takes of what was cleared, but for one of each further map */
+#define CLEARED_MS		50
+
 bool
 nxm_registry_drain_pending(void)
 {
@@ -63,11 +66,21 @@ nxm_registry_note_clear(void)
 	nxm_store(&nxm_registry_anchor->cleared, 1);
 }
 
-/* Drains a map that was cleared by a process that did not get to its end. */
+/* Draining what was cleared. */
+typedef struct Cleared
+{
+	int64		until;			/* of nxm_steady_ms() */
+	bool		more;
+} Cleared;
+
+/*
+ * Drains a map that was cleared by a process that did not get to its end, or is about to:
+ * a part of it, where that takes long.
+ */
 static void
 drain_cleared(const NxmObjectInfo *info, void *context)
 {
-	bool	   *more = context;
+	Cleared    *cleared = context;
 	NxmResult	result;
 
 	if (info->kind != NXM_KIND_MAP)
@@ -88,10 +101,10 @@ drain_cleared(const NxmObjectInfo *info, void *context)
 		{
 			/* should we be interrupted */
 			nxm_registry_note_clear();
-			*more = true;
+			cleared->more = true;
 		}
 		CHECK_FOR_INTERRUPTS();
-	} while (result == NXM_OK);
+	} while (result == NXM_OK && nxm_steady_ms() < cleared->until);
 }
 
 /*
@@ -202,10 +215,11 @@ note_clear_again(int code, Datum arg)
 static bool
 drain_all_cleared(void)
 {
-	bool		more = false;
+	Cleared		cleared = {.more = false};
 
 	if (nxm_load(&nxm_registry_anchor->cleared) == 0)
 		return false;
+	cleared.until = nxm_steady_ms() + CLEARED_MS;
 	/*
 	 * An error, or the end of this process, leaves the rest to others: from before it
 	 * takes the note, for a signal may end a background worker anywhere.  One note too
@@ -213,9 +227,9 @@ drain_all_cleared(void)
 	 */
 	PG_ENSURE_ERROR_CLEANUP(note_clear_again, (Datum) 0);
 	if (nxm_exchange(&nxm_registry_anchor->cleared, 0) != 0)
-		nxm_registry_scan(drain_cleared, &more);
+		nxm_registry_scan(drain_cleared, &cleared);
 	PG_END_ENSURE_ERROR_CLEANUP(note_clear_again, (Datum) 0);
-	return more;
+	return cleared.more;
 }
 
 /* wait: for the lock, else what is behind it is for later. */

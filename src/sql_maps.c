@@ -472,7 +472,8 @@ nxm_sql_map_clear(PG_FUNCTION_ARGS)
 		nxm_give_back(nxm_registry_space);
 		nxm_end_operation();
 	}
-	PG_RETURN_INT64((int64) removed);
+	/* 0: it was dropped before it could be cleared */
+	PG_RETURN_INT64(cleared ? (int64) removed : 0);
 }
 
 Datum

@@ -40,9 +40,9 @@ typedef struct NxmBytes
 
 /*
  * In the section, after an operation that does not say NXM_DROPPED itself: were parts of
- * the object freed before it, or while it ran?
+ * the object freed before it, or while it ran?  The fence is for what it loaded relaxed.
  */
-#define NXM_STILL(site) (nxm_object_valid(site) ? NXM_OK : NXM_DROPPED)
+#define NXM_STILL(site) (nxm_fence(), nxm_object_valid(site) ? NXM_OK : NXM_DROPPED)
 
 #define NXM_AGAIN(result) \
 	(unlikely((result) == NXM_DROPPED) || nxm_again(nxm_registry_space, (result)))

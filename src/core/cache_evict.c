@@ -275,10 +275,9 @@ nxm_cache_drain_index(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 			 */
 			if (i > 0)
 				break;
-			if (!nxm_can_retire(space, 1))
-				return NXM_NEED_CHUNK;
-			if (space->record == 0)
-				return NXM_EXISTS;
+			result = nxm_keeps_retired(space);
+			if (result != NXM_OK)
+				return result;
 		}
 		result = nxm_map_drain_items(space, &part->index, &owner.items);
 	}

@@ -630,6 +630,11 @@ extern void nxm_retire_epoch(NxmSpace *space, NxmRef ref);
  * nothing helps.
  */
 extern bool nxm_can_retire(NxmSpace *space, uint32_t n);
+/*
+ * The same for who may as well retire later: NXM_OK; NXM_NEED_CHUNK; or NXM_EXISTS, there is
+ * no memory for that object, and what is retired while the epoch stands still may be lost.
+ */
+extern NxmResult nxm_keeps_retired(NxmSpace *space);
 /* Tries to advance the epoch and frees what it lets.  Not in a section. */
 extern void nxm_epoch_poll(NxmSpace *space);
 

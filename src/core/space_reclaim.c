@@ -342,6 +342,16 @@ nxm_can_retire(NxmSpace *space, uint32_t n)
 	return space->record != 0 || space->need_chunk < 0;
 }
 
+NxmResult
+nxm_keeps_retired(NxmSpace *space)
+{
+	if (space->local->nretired - space->local->nunmapped < NXM_EPOCH_LIMBO_HIGH)
+		return NXM_OK;
+	if (!nxm_can_retire(space, 1))
+		return NXM_NEED_CHUNK;
+	return space->record == 0 ? NXM_EXISTS : NXM_OK;
+}
+
 /* Moves the whole epoch limbo to an orphan record. */
 static void
 orphan_retired(NxmSpace *space)
