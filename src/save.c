@@ -93,10 +93,12 @@ typedef struct SaveShared
 	pg_atomic_uint32 loaded;
 	pg_atomic_uint32 dropped;
 	/*
-	 * There may be a file that must not be loaded, and could not be removed or marked.
-	 * Single writer: the postmaster at the start, then the loader, then the worker.
+	 * Is there a file that must not be loaded, and could not be removed or marked?  Single
+	 * writer: the postmaster at the start, then the loader, then the worker.
 	 */
-	pg_atomic_uint32 stale;
+	pg_atomic_uint32 stale;		/* 0, or: */
+#define STALE_GOOD			1	/* one that may be loaded if somebody wants to */
+#define STALE_BAD			2
 	ConditionVariable changed;	/* state did */
 } SaveShared;
 
@@ -146,7 +148,8 @@ put_beside(const char *path, const char *why, NxmRefused what)
 {
 	pg_atomic_write_u32(&shared->refused, 1);
 	if (!nxm_saved_refuse(&nxm_structures_file, path, why, what))
-		pg_atomic_write_u32(&shared->stale, 1);
+		pg_atomic_write_u32(&shared->stale,
+							what == NXM_REFUSED_LEFT ? STALE_GOOD : STALE_BAD);
 }
 
 /*
@@ -278,9 +281,12 @@ look_for_file(void)
 	if (stat(nxm_structures_file.path, &st) != 0)
 	{
 		if (errno != ENOENT && errno != ENOTDIR)
-			put_beside(nxm_structures_file.path,
-					   psprintf("it could not be looked for: %m"),
-					   NXM_REFUSED_LEFT);
+		{
+			const char *why = psprintf("it could not be looked for: %m");
+
+			put_beside(nxm_structures_file.path, why,
+					   shutdown_was_clean() ? NXM_REFUSED_LEFT : NXM_REFUSED_FOR_EVER);
+		}
 		return;
 	}
 	if (shutdown_was_clean())
@@ -607,7 +613,7 @@ save(void)
 
 /*
  * Sees to what must not be loaded, and could not be removed, marked or replaced before.
- * It may be good: it is removed only where it cannot be kept.
+ * One that may be good is removed only where it cannot be kept.
  */
 static void
 discard_stale(void)
@@ -615,7 +621,8 @@ discard_stale(void)
 	if (pg_atomic_read_u32(&shared->stale) == 0)
 		return;
 	(void) chmod(NXM_SAVED_DIR, pg_dir_create_mode);
-	if (nxm_saved_leave(&nxm_structures_file) ||
+	if ((pg_atomic_read_u32(&shared->stale) == STALE_GOOD &&
+		 nxm_saved_leave(&nxm_structures_file)) ||
 		nxm_saved_discard(nxm_structures_file.path))
 		pg_atomic_write_u32(&shared->stale, 0);
 	else
@@ -673,7 +680,7 @@ nxm_save_reopen(void)
 				(errcode_for_file_access(),
 				 errmsg("could not remove file \"%s\": %m",
 						nxm_structures_file.path)));
-		pg_atomic_write_u32(&shared->stale, 1);
+		pg_atomic_write_u32(&shared->stale, STALE_BAD);
 	}
 	nxm_registry_reopen();
 	set_state(NXM_LOAD_DONE);

@@ -379,7 +379,7 @@ SKIP:
 		chmod 0700, $dir;
 		$node->start;
 		is(counter('c'), 'none', "$name: nor after a clean shutdown");
-		ok(soon(sub { !-e $file && !-e "$file.loading" }), "$name: it is gone");
+		ok(soon(sub { !-e $file && !-e "$file.loading" }) && !-e "$file.refused", "$name: it is gone");
 		sql(q{SELECT nexusmem.counter_add('c', 7)});
 		$node->stop;
 		ok(-s $file, "$name: the next shutdown saves");
