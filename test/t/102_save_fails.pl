@@ -222,7 +222,7 @@ SKIP:
 	my @told = slurp_file("$shim_dir/told") =~ m{^(\w+ (?:.*/)?pg_nexusmem(?:/[^/\n]*)?)$}mg;
 	s{ .*?(?:pg_nexusmem/)?([^/]+)$}{ $1} for @told;
 	# the first one: of the load, which ends after those have gone on that waited for it
-	like(join(', ', @told), qr{^(?:fsync pg_nexusmem, )?fsync structures\.tmp, pwrite structures\.tmp, (?:fsync structures\.tmp, )+rename structures, fsync structures, fsync pg_nexusmem$},
+	like(join(', ', @told), qr{^(?:fsync pg_nexusmem, )?(?:fsync structures\.tmp, )+pwrite structures\.tmp, (?:fsync structures\.tmp, )+rename structures, fsync structures, fsync pg_nexusmem$},
 		'flushed in this order');
 	$node->append_conf('postgresql.conf', 'nexusmem.save = structures');
 }
@@ -231,17 +231,24 @@ SKIP:
 $node->append_conf('postgresql.conf', 'nexusmem.save = all');
 SKIP:
 {
-	skip 'prlimit does not work here', 6 if system("prlimit --pid $$ --fsize=unlimited: 2>/dev/null") != 0;
+	skip 'prlimit does not work here', 10 if system("prlimit --pid $$ --fsize=unlimited: 2>/dev/null") != 0;
 	$node->start;
 	sql(q{SELECT nexusmem.counter_set('c', 9)});
 	put_wide();
-	workers_run($node);
-	my $pid = sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'nexusmem memory'});
-	is(system('prlimit', "--pid=$pid", '--fsize=20000000'), 0, 'a file may not be as long');
+	my $limit = sub
+	{
+		workers_run($node);
+		my $pid = sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'nexusmem memory'});
+		return is(system('prlimit', "--pid=$pid", '--fsize=20000000'), 0, $_[0]);
+	};
+	$limit->('a file may not be as long');
 	fits_without_caches('a file that may not be as long', 'could not write the file: File too large');
 	starts_with('9', 'a file that may not be as long: structures are loaded');
+	# one of two caches alone is no file
 	sql(q{SELECT nexusmem.counter_drop('c')});
-	$node->stop;
+	sql(qq{SELECT nexusmem.cache_create('$_'), count(nexusmem.cache_set(i::text, repeat('x', 1000000), NULL, '$_')::text) FROM generate_series(1, 12) i}) foreach 'one', 'two';
+	$limit->('nor one of two caches');
+	fails('two caches that do not fit', 'could not write the file: File too large');
 }
 
 # a disk that is nearly full: the server needs the rest for its checkpoint
