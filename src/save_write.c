@@ -40,7 +40,7 @@ typedef struct Saver
 	pg_crc32c	body_crc;
 	uint32		objects;
 
-	/* the same where the structures end, and the first cache begins; 0: there are none */
+	/* the same where the structures end, and the first cache begins; 0: not there yet */
 	uint64		structures_length;
 	pg_crc32c	structures_crc;
 	uint32		structures;
@@ -401,15 +401,15 @@ read_counter(Saver *saver, const NxmObjectInfo *info, int64 *value)
 }
 
 /*
- * Before the caches: what is there of structures could be the whole file.  It is flushed,
- * so that an error in flushing what comes later is not one about them.
+ * Before the first cache: what is there of structures could be the whole file.  It is
+ * flushed, so that an error in flushing what comes later is not one about them.
  */
 static bool
 end_structures(Saver *saver)
 {
 	if (!flush_block(saver))
 		return false;
-	if (pg_fsync(saver->fd) != 0)
+	if (saver->objects > 0 && pg_fsync(saver->fd) != 0)
 		return fail(saver, "could not fsync the file", errno);
 	saver->structures_length = saver->length;
 	saver->structures_crc = saver->body_crc;
@@ -452,6 +452,8 @@ save_object(const NxmObjectInfo *info, void *context)
 
 	if (saver->what_failed != NULL ||
 		(info->kind == NXM_KIND_CACHE) != saver->caches)
+		return;
+	if (saver->caches && saver->structures_length == 0 && !end_structures(saver))
 		return;
 
 	memset(&object, 0, sizeof(object));
@@ -507,8 +509,7 @@ write_file(Saver *saver, NxmSaveResult *result)
 	INIT_CRC32C(saver->body_crc);
 	saver->length = sizeof(NxmSavedHeader);
 	nxm_registry_scan(save_object, saver);
-	if (saver->with_caches && saver->what_failed == NULL &&
-		(saver->objects == 0 || end_structures(saver)))
+	if (saver->with_caches)
 	{
 		saver->caches = true;
 		nxm_registry_scan(save_object, saver);

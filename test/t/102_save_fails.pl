@@ -222,7 +222,7 @@ SKIP:
 	my @told = slurp_file("$shim_dir/told") =~ m{^(\w+ (?:.*/)?pg_nexusmem(?:/[^/\n]*)?)$}mg;
 	s{ .*?(?:pg_nexusmem/)?([^/]+)$}{ $1} for @told;
 	# the first one: of the load, which ends after those have gone on that waited for it
-	like(join(', ', @told), qr{^(?:fsync pg_nexusmem, )?(?:fsync structures\.tmp, )+pwrite structures\.tmp, (?:fsync structures\.tmp, )+rename structures, fsync structures, fsync pg_nexusmem$},
+	like(join(', ', @told), qr{^(?:fsync pg_nexusmem, )?fsync structures\.tmp, pwrite structures\.tmp, (?:fsync structures\.tmp, )+rename structures, fsync structures, fsync pg_nexusmem$},
 		'flushed in this order');
 	$node->append_conf('postgresql.conf', 'nexusmem.save = structures');
 }
