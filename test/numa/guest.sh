@@ -333,9 +333,9 @@ $(cat <<-'SQL'
 		FROM (VALUES (0, nexusmem.map_get('torture', 'sum')::bigint), (1, nexusmem.queue_length('torture')), (2, nexusmem.stack_depth('torture'))) t (what, n),
 			LATERAL (SELECT nexusmem.counter_get('begun ' || what) AS begun, nexusmem.counter_get('done ' || what) AS done) c
 	$$;
-	CREATE FUNCTION drop_all() RETURNS boolean LANGUAGE sql AS $$
+	CREATE FUNCTION drop_all() RETURNS TABLE (dropped boolean, n bigint) LANGUAGE sql AS $$
 		SELECT bool_and(CASE kind WHEN 'map' THEN nexusmem.map_drop(name) WHEN 'counter' THEN nexusmem.counter_drop(name)
-			WHEN 'stack' THEN nexusmem.stack_drop(name) ELSE nexusmem.queue_drop(name) END) FROM nexusmem.structures
+			WHEN 'stack' THEN nexusmem.stack_drop(name) ELSE nexusmem.queue_drop(name) END), count(*) FROM nexusmem.structures
 	$$;
 	-- stores until it is over, whatever the limit is; how many there were
 	CREATE FUNCTION store() RETURNS int LANGUAGE plpgsql AS $$
@@ -379,7 +379,7 @@ SQL
 	is "$(tell watch "SELECT count(*), sum(entries) FILTER (WHERE name LIKE 'map %'), sum(entries) FILTER (WHERE kind IN ('stack', 'queue')), (SELECT sum(nexusmem.counter_get('counter ' || k)) FROM generate_series(0, 19) k) FROM nexusmem.structures")" \
 		"61|2400|4800|2400" "61 structures have all that they wrote"
 	is "$(tell watch "SELECT string_agg(key, ',' ORDER BY key), sum(value::int) FROM nexusmem.map_entries('nodes')")" "0,1,2,3|40" "from all nodes"
-	is "$(tell watch "SELECT drop_all()")" t "all are dropped"
+	is "$(tell watch "SELECT * FROM drop_all()")" "t|61" "all are dropped"
 	is "$(wait_for "SELECT max(used_bytes) <= 10 * 65536 FROM own")" t "and leave next to nothing on any node"
 
 	# NULL, empty, too long and the longest, of every argument
@@ -421,7 +421,7 @@ SQL
 	for n in 0 1 2 3; do close_session w$n; done
 	is "$(tell watch "SELECT nexusmem.map_size('m'), count(*), count(nexusmem.map_get('m', key)) FROM nexusmem.map_entries('m')")" "200|200|200" "the map is whole"
 	like "$(status 'structure memory')" '^active: ' "status: active"
-	is "$(tell watch "SELECT drop_all()")" t "all are dropped"
+	is "$(tell watch "SELECT dropped FROM drop_all()")" t "all are dropped"
 	is "$(wait_for "SELECT max(used_bytes) <= 16 * 65536 FROM own")" t "each node has its memory again"
 
 	# the limit, with writers on all nodes
