@@ -3,9 +3,9 @@
  *	  Names, owners and privileges of the shared structures.
  *
  * An object is a structure with its name.  Objects live in the space, are found
- * through the anchor's map by (database, kind, name).  What is in one is freed as soon as
- * it was dropped, itself two epochs after.  Of caches named NXM_DEFAULT_CACHE each role has its own,
- * found by (database, kind, owner, name).
+ * through the anchor's map by (database, kind, name).  What is in one is freed as soon
+ * as it was dropped, itself two epochs after.  Of caches named NXM_DEFAULT_CACHE each
+ * role has its own, found by (database, kind, owner, name).
  */
 #ifndef NXM_REGISTRY_H
 #define NXM_REGISTRY_H

@@ -395,24 +395,12 @@ nxm_saved_refuse(const NxmSavedFile *file, const char *path, const char *why,
 			 errmsg("%s in file \"%s\" were not loaded: %s", file->what,
 					file->path, why),
 			 errdetail("Could not rename it to \"%s\": %m", file->refused)));
-	switch (what)
-	{
-		case NXM_REFUSED_STAYS:
-			return true;
-		case NXM_REFUSED_LEFT:
-			if (nxm_saved_leave(file))
-				return true;
-			ereport(LOG,
-					(errcode_for_file_access(),
-					 errmsg("could not write file \"%s\": %m", path)));
-			return false;
-		case NXM_REFUSED_FOR_EVER:
-			if (nxm_saved_discard(path))
-				return true;
-			ereport(LOG,
-					(errcode_for_file_access(),
-					 errmsg("could not remove file \"%s\": %m", path)));
-			return false;
-	}
+	if (what == NXM_REFUSED_STAYS ||
+		(what == NXM_REFUSED_LEFT ? nxm_saved_leave(file) : nxm_saved_discard(path)))
+		return true;
+	ereport(LOG,
+			(errcode_for_file_access(),
+			 what == NXM_REFUSED_LEFT ? errmsg("could not write file \"%s\": %m", path) :
+			 errmsg("could not remove file \"%s\": %m", path)));
 	return false;
 }

@@ -262,23 +262,17 @@ NxmResult
 nxm_cache_drain_index(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 {
 	Owner		owner = {{drain_prepare, drained}, cache, part, false};
-	NxmResult	result = NXM_OK;
+	NxmResult	result = nxm_keeps_retired(space);
 
 	for (int i = 0; i < DRAIN_STEPS && result == NXM_OK; i++)
 	{
-		if (space->local->nretired - space->local->nunmapped >=
+		/*
+		 * The epoch first, if it goes on: a tick leaves the section before more, a write
+		 * that comes back in it drains a segment each time.
+		 */
+		if (i > 0 && space->local->nretired - space->local->nunmapped >=
 			NXM_EPOCH_LIMBO_HIGH)
-		{
-			/*
-			 * The epoch first, if it goes on: a tick leaves the section before more, a write
-			 * that comes back in it drains a segment each time.
-			 */
-			if (i > 0)
-				break;
-			result = nxm_keeps_retired(space);
-			if (result != NXM_OK)
-				return result;
-		}
+			break;
 		result = nxm_map_drain_items(space, &part->index, &owner.items);
 	}
 	return result;

@@ -349,19 +349,25 @@ full_finish(void)
 
 /* Several drain what is left. */
 static void
-drain(int proc)
+drain_all(bool last)
 {
 	NxmSpace   *space = check_space();
 	NxmResult	result;
 
-	(void) proc;
 	do
 	{
 		nxm_enter(space);
-		result = nxm_queue_drain(space, queue, 1, true);
+		result = nxm_queue_drain(space, queue, 1, last);
 		nxm_leave(space);
 	} while (result == NXM_OK || check_again(result));
 	check_assert(result == NXM_ABSENT);
+}
+
+static void
+drain(int proc)
+{
+	(void) proc;
+	drain_all(true);
 }
 
 static void
@@ -386,21 +392,6 @@ static const char *const in_queue[] = {
 
 /* Dropped while it is in use. */
 static void
-drain_early(void)
-{
-	NxmSpace   *space = check_space();
-	NxmResult	result;
-
-	do
-	{
-		nxm_enter(space);
-		result = nxm_queue_drain(space, queue, 1, false);
-		nxm_leave(space);
-	} while (result == NXM_OK || check_again(result));
-	check_assert(result == NXM_ABSENT);
-}
-
-static void
 body_drop(int proc)
 {
 	if (proc == 1)
@@ -408,7 +399,7 @@ body_drop(int proc)
 		CheckOp    *op = check_begin(DROP, 0, 0, 0);
 
 		dropped = true;
-		drain_early();
+		drain_all(false);
 		check_end(op, NXM_OK, 0);
 	}
 	else
@@ -428,9 +419,9 @@ static void
 finish_drop(void)
 {
 	/* the dummy that is left has not the memory of a long value */
-	drain_early();
+	drain_all(false);
 	check_assert(nxm_load(&queue->bytes) <= NXM_PAGE_SIZE);
-	drain(1);
+	drain_all(true);
 	check_linearizable(&spec, -1);
 	drain_finish();
 }

@@ -309,21 +309,6 @@ setup_drain(void)
 
 /* Dropped while it is in use. */
 static void
-drain_early(void)
-{
-	NxmSpace   *space = check_space();
-	NxmResult	result;
-
-	do
-	{
-		nxm_enter(space);
-		result = nxm_stack_drain(space, stack, 1);
-		nxm_leave(space);
-	} while (result == NXM_OK || check_again(result));
-	check_assert(result == NXM_ABSENT);
-}
-
-static void
 body_drop(int proc)
 {
 	if (proc == 1)
@@ -331,7 +316,7 @@ body_drop(int proc)
 		CheckOp    *op = check_begin(DROP, 0, 0, 0);
 
 		dropped = true;
-		drain_early();
+		drain(proc);
 		check_end(op, NXM_OK, 0);
 	}
 	else
