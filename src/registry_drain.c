@@ -45,8 +45,11 @@
 
 /* In an object's `drain`. */
 #define DRAINING		UINT64CONST(1)	/* a process is freeing a part of it */
-#define HELD_UP			UINT64CONST(2)	/* so often what was left of its contents was in use */
-#define EMPTIED			(3 * HELD_UP)	/* from here on they are left until nobody uses it */
+#define EMPTIED			UINT64CONST(2)	/* more of its contents is left until nobody uses it */
+#define HELD_UP_SHIFT	2		/* above: when what was left was in use, of nxm_steady_ms() */
+
+/* so long contents are left that were in use, for who used them to be done */
+#define HELD_UP_MS		500
 
 /* that a step takes of what was cleared, but for one of each further map */
 #define CLEARED_MS		50
@@ -118,6 +121,7 @@ exhume(NxmRef *found, bool *last, bool *passed)
 	NxmSpace   *space = nxm_registry_space;
 	NxmRef		ref = nxm_load_relaxed(&nxm_registry_anchor->buried);
 	uint64		epoch = nxm_load(&space->shared->epoch);
+	uint64		now = (uint64) nxm_steady_ms();
 
 	*found = 0;
 	*passed = false;
@@ -130,7 +134,9 @@ exhume(NxmRef *found, bool *last, bool *passed)
 			return NXM_NEED_CHUNK;
 		drain = nxm_load_relaxed(&object->drain);
 		*last = epoch >= nxm_load_relaxed(&object->dropped) + 2;
-		if ((drain & DRAINING) == 0 && (*last || drain < EMPTIED))
+		if ((drain & DRAINING) == 0 &&
+			(*last || ((drain & EMPTIED) == 0 &&
+					   now >= (drain >> HELD_UP_SHIFT) + HELD_UP_MS)))
 		{
 			nxm_store_relaxed(&object->drain, drain | DRAINING);
 			*found = ref;
@@ -179,12 +185,12 @@ forget(NxmRef gone)
 static void
 note_early(NxmObject *object, NxmResult result)
 {
-	uint64		drain = nxm_load_relaxed(&object->drain) & ~DRAINING;
+	uint64		drain = 0;
 
 	if (result == NXM_ABSENT)
 		drain = EMPTIED;
 	else if (result == NXM_EXISTS)
-		drain += HELD_UP;
+		drain = (uint64) nxm_steady_ms() << HELD_UP_SHIFT;
 	nxm_store_relaxed(&object->drain, drain);
 }
 
@@ -293,7 +299,7 @@ drain_some(bool wait)
 		}
 		nxm_end_operation();
 	} while (nxm_again(space, result));
-	/* early, that others use it is a step as well: of a few */
+	/* early, that others use it is a step as well: not to be taken again soon */
 	if (ref != 0 && (result != NXM_EXISTS || !last))
 	{
 		/* those in front get old enough, or each step would walk past them */
