@@ -285,6 +285,17 @@ scan_some(Saver *saver, const NxmObjectInfo *info, ScanPlace *place)
 	return r;
 }
 
+/* For `wanted` bytes.  What the bucket has is read again. */
+static bool
+grow_bucket(Saver *saver)
+{
+	pfree(saver->bucket);
+	saver->bucket_size = Max(saver->wanted, saver->bucket_size * 2);
+	saver->bucket = palloc_extended(saver->bucket_size,
+									MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
+	return saver->bucket != NULL || fail(saver, "out of memory", 0);
+}
+
 /* The entries of a map, or of a cache, the latter as long as there is time. */
 static bool
 save_entries(Saver *saver, const NxmObjectInfo *info, uint32 *entries)
@@ -312,8 +323,8 @@ save_entries(Saver *saver, const NxmObjectInfo *info, uint32 *entries)
 		}
 		else if (r == NXM_NEED_BUFFER)
 		{
-			saver->bucket_size = Max(saver->wanted, saver->bucket_size * 2);
-			saver->bucket = repalloc_huge(saver->bucket, saver->bucket_size);
+			if (!grow_bucket(saver))
+				return false;
 		}
 		else if (r == NXM_DROPPED)
 			return true;
@@ -418,8 +429,8 @@ end_structures(Saver *saver)
 }
 
 /*
- * Writing has failed: if nothing but caches is in want of what there is not, room or time,
- * the file ends before them.  true: it is whole so far.
+ * Writing has failed: if nothing but caches is in want of what there is not, room, time or
+ * memory, the file ends before them.  true: it is whole so far, and can be finished.
  */
 static bool
 leave_caches_out(Saver *saver, NxmSaveResult *result)
@@ -439,6 +450,8 @@ leave_caches_out(Saver *saver, NxmSaveResult *result)
 	saver->length = saver->structures_length;
 	saver->body_crc = saver->structures_crc;
 	saver->objects = saver->structures;
+	/* that it fails once more has nothing to do with caches */
+	saver->structures = 0;
 	return true;
 }
 
@@ -500,12 +513,26 @@ save_object(const NxmObjectInfo *info, void *context)
 		saver->objects++;
 }
 
+/* Writes what is left, and the header, if there is something in the file. */
+static bool
+finish_file(Saver *saver)
+{
+	pg_crc32c	crc = saver->body_crc;
+	const char *what_failed;
+
+	if (!flush_block(saver))
+		return false;
+	FIN_CRC32C(crc);
+	return saver->objects == 0 ||
+		nxm_saved_finish(&nxm_structures_file, saver->fd, saver->length,
+						 saver->objects, crc, &what_failed) ||
+		fail(saver, what_failed, errno);
+}
+
 /* The file is open, and there is a header's place at its beginning. */
 static bool
 write_file(Saver *saver, NxmSaveResult *result)
 {
-	const char *what_failed;
-
 	INIT_CRC32C(saver->body_crc);
 	saver->length = sizeof(NxmSavedHeader);
 	nxm_registry_scan(save_object, saver);
@@ -514,15 +541,12 @@ write_file(Saver *saver, NxmSaveResult *result)
 		saver->caches = true;
 		nxm_registry_scan(save_object, saver);
 	}
-	if ((saver->what_failed != NULL || !flush_block(saver)) &&
-		!leave_caches_out(saver, result))
-		return false;
-	if (saver->objects == 0)
-		return true;
-	FIN_CRC32C(saver->body_crc);
-	return nxm_saved_finish(&nxm_structures_file, saver->fd, saver->length,
-							saver->objects, saver->body_crc, &what_failed) ||
-		fail(saver, what_failed, errno);
+	while (saver->what_failed != NULL || !finish_file(saver))
+	{
+		if (!leave_caches_out(saver, result))
+			return false;
+	}
+	return true;
 }
 
 static bool

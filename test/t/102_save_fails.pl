@@ -168,11 +168,11 @@ sub length_of_long { return sql(q{SELECT sum(length(nexusmem.map_get('long', i::
 SKIP:
 {
 	my @shims = map { shim($shim_dir, $_) } 'flush_fails', 'flushes_told';
-	skip 'no compiler', 19 if grep { $_ eq '' } @shims;
+	skip 'no compiler', 24 if grep { $_ eq '' } @shims;
 	# the checkpoint's own flushes would end the server
 	$node->append_conf('postgresql.conf', "fsync = on\ncheckpoint_flush_after = 0\nbgwriter_flush_after = 0\nbackend_flush_after = 0\nnexusmem.enable_learned_prefetch = off\n");
-	local @ENV{qw(LD_PRELOAD FLUSH_FAILS FLUSH_TAKES FLUSHES_TOLD)} =
-	  ("@shims", "$shim_dir/fails", "$shim_dir/takes", "$shim_dir/told");
+	local @ENV{qw(LD_PRELOAD FLUSH_FAILS FLUSH_TAKES FLUSHES_TOLD FSYNC_FAILS)} =
+	  ("@shims", "$shim_dir/fails", "$shim_dir/takes", "$shim_dir/told", "$shim_dir/no_room");
 	$node->start;
 	put_long();
 	append_to_file("$shim_dir/fails", '');
@@ -213,6 +213,12 @@ SKIP:
 	fits_without_caches('a disk that is too slow for caches', 'writing took too long');
 	unlink "$shim_dir/takes";
 	starts_with('8', 'a disk that is too slow for caches: structures are loaded');
+	# room is looked for at last, as network file systems do
+	put_wide();
+	append_to_file("$shim_dir/no_room", 'x' x 20000);
+	fits_without_caches('a disk that tells late of having no room', 'could not fsync the file: No space left on device');
+	unlink "$shim_dir/no_room";
+	starts_with('8', 'a disk that tells late of having no room: structures are loaded');
 
 	# durable, whenever the machine should crash: the body before the header, which says that
 	# the file is whole, and both before the name
