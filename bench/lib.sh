@@ -229,7 +229,7 @@ figure() {
 }
 
 # over EXPRESSION N, loop STATEMENT N: a command that does it N times, i being the number.
-over() { printf 'SELECT count(%s) FROM generate_series(1, %s) i' "$1" "$2"; }
+over() { printf 'SELECT count(%s) FROM (SELECT generate_series(1, %s)) s(i)' "$1" "$2"; }
 loop() { printf 'DO $do$ DECLARE x text; y bigint; b bool; i bigint; BEGIN FOR i IN 1..%s LOOP %s; END LOOP; END $do$' "$2" "$1"; }
 
 # warm_clients CLIENTS N WARM SCRIPT[@WEIGHT]...: operations a second of so many clients at
