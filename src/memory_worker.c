@@ -4,9 +4,10 @@
  *
  * It loads what the last shutdown saved, frees what others left half freed, puts
  * new limits into force, keeps the caches in order (what has expired, what has to give
- * way), drops the structures of dropped databases, gives those of dropped roles away,
- * and saves when the server stops.  It also looks after the learned predictor
- * (predictor_area.c), which is not one of the structures and may be there without them.
+ * way), drops the structures of dropped databases where no backend did that (on a standby,
+ * or not preloaded), gives those of dropped roles away, and saves when the server stops.  It
+ * also looks after the learned predictor (predictor_area.c), which is not one of the
+ * structures and may be there without them.
  *
  * It is connected to no database, so that it stands in nobody's way, and reads
  * shared catalogs only; it works on a standby as well.  DROP DATABASE waits for
@@ -38,6 +39,7 @@
 #include "access/xlog.h"
 #include "arena.h"
 #include "caches.h"
+#include "commands/dbcommands.h"
 #include "compat.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
@@ -52,6 +54,7 @@
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
+#include "subtransaction.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/ps_status.h"
@@ -144,19 +147,44 @@ at_commit(XactEvent event, void *arg)
 	}
 }
 
-void
+Oid
 nxm_memory_worker_utility(const Node *statement)
 {
 	if (shared == NULL ||
 		!(IsA(statement, DropdbStmt) || IsA(statement, DropRoleStmt) ||
 		  IsA(statement, DropOwnedStmt)))
-		return;
+		return InvalidOid;
 	if (!xact_callback_registered)
 	{
 		RegisterXactCallback(at_commit, NULL);
 		xact_callback_registered = true;
 	}
 	drop_pending = true;
+	if (!IsA(statement, DropdbStmt))
+		return InvalidOid;
+	nxm_load_settle();
+	return get_database_oid(castNode(DropdbStmt, statement)->dbname, true);
+}
+
+static void
+drop_structures(void *database)
+{
+	nxm_registry_drop_database(*(Oid *) database);
+	if (nxm_memory_worker_pid() == 0)
+		nxm_registry_drain(NULL);
+}
+
+void
+nxm_memory_worker_database_dropped(Oid database)
+{
+	/* its files are gone: nothing may keep the statement from its commit any more */
+	HOLD_INTERRUPTS();
+	CommandCounterIncrement();
+	/* it was another one, should the name have changed hands before it was locked */
+	if (get_database_name(database) == NULL)
+		/* what is left then is for the worker to find */
+		(void) nxm_catch(drop_structures, &database);
+	RESUME_INTERRUPTS();
 }
 
 /*

@@ -20,10 +20,17 @@ extern int	nxm_memory_worker_pid(void);
 extern void nxm_memory_worker_wake(void);
 
 /*
- * After a utility statement: if it may have dropped a database or a role, the
- * worker looks for their structures when the transaction has committed.
+ * Before a utility statement: if it may drop a database or a role, the worker looks for
+ * their structures when the transaction has committed.  Returns the database that it is
+ * about to drop, InvalidOid: none.  May wait, cancellably, for what was saved to be loaded.
  */
-extern void nxm_memory_worker_utility(const Node *statement);
+extern Oid	nxm_memory_worker_utility(const Node *statement);
+
+/*
+ * After that statement: drops the structures of the database, at once, before there can be
+ * another one with its OID.  Raises no error of theirs.
+ */
+extern void nxm_memory_worker_database_dropped(Oid database);
 
 extern PGDLLEXPORT void nxm_memory_worker_main(Datum arg);
 

@@ -99,14 +99,18 @@ process_utility(PlannedStmt *stmt, const char *query, bool read_only,
 				ProcessUtilityContext context, ParamListInfo params,
 				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
 {
+	Oid			database;
+
 	nxm_scheduler_statement();
-	nxm_memory_worker_utility(stmt->utilityStmt);
+	database = nxm_memory_worker_utility(stmt->utilityStmt);
 	if (prev_process_utility)
 		prev_process_utility(stmt, query, read_only, context, params, env,
 							 dest, qc);
 	else
 		standard_ProcessUtility(stmt, query, read_only, context, params, env,
 								dest, qc);
+	if (unlikely(OidIsValid(database)))
+		nxm_memory_worker_database_dropped(database);
 }
 
 static void

@@ -403,6 +403,12 @@ extern bool nxm_registry_drain_pending(void);
 extern void nxm_registry_note_clear(void);
 
 /*
+ * Drops all objects of a database, in which nobody is any more.  What is in them is freed
+ * by others.
+ */
+extern void nxm_registry_drop_database(Oid database);
+
+/*
  * Drops the objects of databases, and gives to the database's owner those of
  * roles, that do not exist any more.  For a worker, in a transaction; it needs
  * no database.  Returns how many it changed.

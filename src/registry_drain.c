@@ -20,10 +20,12 @@
  * keeps two from freeing the same; DRAINING is never held across anything that could
  * raise an error.
  *
- * Reconciling compares objects with the catalogs.  Objects come first, and what databases
- * and roles they have: one that is not in the catalogs then is gone for good, and cannot
- * be one that came into being meanwhile.  Only if there is such a one objects are looked at
- * again, and changed; what they have by then and had not before is left to the next time.
+ * The objects of a database that is dropped go with it, before there can be another one of
+ * that OID.  Reconciling, for what was dropped where that could not be seen, compares objects
+ * with the catalogs.  Objects come first, and what databases and roles they have: one that is
+ * not in the catalogs then is gone for good, and cannot be one that came into being meanwhile.
+ * Only if there is such a one objects are looked at again, and changed; what they have by then
+ * and had not before is left to the next time.
  * Roles are looked for with an MVCC snapshot, which finds what is being changed, and
  * with a dirty one, which finds what a transaction has made and not committed yet, for
  * it may own something already.
@@ -349,6 +351,21 @@ nxm_registry_drain(volatile sig_atomic_t *stop)
 			tries++;
 		CHECK_FOR_INTERRUPTS();
 	}
+}
+
+/* For nxm_registry_scan(). */
+static void
+drop_of_database(const NxmObjectInfo *info, void *database)
+{
+	if (info->database == *(Oid *) database)
+		(void) nxm_object_drop_info(info);
+}
+
+void
+nxm_registry_drop_database(Oid database)
+{
+	if (nxm_anchor_if_any() != NULL)
+		nxm_registry_scan(drop_of_database, &database);
 }
 
 /* A database or role that objects have. */

@@ -339,6 +339,15 @@ nxm_load_wait(void)
 	ConditionVariableCancelSleep();
 }
 
+void
+nxm_load_settle(void)
+{
+	NxmLoadState state = shared == NULL ? NXM_LOAD_DONE : state_now();
+
+	if (state == NXM_LOAD_PENDING || state == NXM_LOAD_LOADING)
+		nxm_load_wait();
+}
+
 /* Tells what came of it, and puts beside what cannot be loaded at all. */
 static void
 settle(const NxmLoadResult *result)

@@ -52,6 +52,9 @@ extern void nxm_save_report(NxmSaveReport *report);
  */
 extern void nxm_load_wait(void);
 
+/* The same, but where the server is being stopped already it returns at once. */
+extern void nxm_load_settle(void);
+
 /*
  * The same without waiting; true: they may be used.  It stops early, and the
  * file is kept for another time, when *stop becomes true (NULL: it never does).

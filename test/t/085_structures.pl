@@ -346,5 +346,16 @@ is($standby->safe_psql('postgres', q{SET search_path = nexusmem; SELECT * FROM c
 	SELECT counter_get('s'), share('map', 'm', NULL, 'read'), map_clear('m'), map_drop('m'), counter_drop('s'), stack_drop('s'), queue_drop('q');
 	SELECT count(*) FROM structures}), "s|2\n0|t|1|t|t|t|t\n0", 'all functions work there');
 $standby->stop;
+
+# what a dropped database had goes with it, whatever the worker does: one that was told to
+# end begins nothing for seconds
+sql('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = $$nexusmem memory$$');
+$node->safe_psql('postgres', 'CREATE DATABASE secrets');
+sql(q{CREATE EXTENSION nexusmem; SELECT counter_add('secret', 42), map_put('m', 'k', 'of another database'), cache_set('k', 'v')}, 'secrets');
+my $oid = sql(q{SELECT oid FROM pg_database WHERE datname = 'secrets'});
+$node->safe_psql('postgres', 'DROP DATABASE secrets');
+$node->safe_psql('postgres', "CREATE DATABASE heir OID $oid");
+is(sql(q{CREATE EXTENSION nexusmem; SELECT count(*), counter_get('secret'), map_get('m', 'k'), cache_get('k') FROM structures}, 'heir'), '0|||',
+	'a database with the OID of a dropped one has nothing of that one');
 $node->stop;
 done_testing();
