@@ -166,7 +166,8 @@ set_rights(NxmObject *object, Oid owner, const NxmAcl *acl)
 	NxmRef		new = old;
 	SharedAcl  *shared = NULL;
 
-	if (old != 0 && (shared = nxm_at(nxm_registry_space, old)) == NULL)
+	if (old != 0 && ((shared = nxm_at(nxm_registry_space, old)) == NULL ||
+					 !nxm_can_retire(nxm_registry_space, 1)))
 		return NXM_NEED_CHUNK;
 	if (acl->count == 0 || shared == NULL || !overwrite(shared, acl))
 	{

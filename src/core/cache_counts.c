@@ -67,7 +67,8 @@ remove_block(NxmSpace *space, NxmCache *cache, NxmCachePartition *part, int i, N
 	NxmCacheCounts *lines = nxm_at(space, ref);
 	NxmCacheCounts *to = &part->stripe[space->proc % NXM_CACHE_STRIPES];
 
-	if (lines == NULL || !nxm_cas(&part->counts[i], &ref, 0))
+	/* later, where it could not be kept until nobody counts there any more */
+	if (lines == NULL || !nxm_can_retire(space, 1) || !nxm_cas(&part->counts[i], &ref, 0))
 		return;
 	for (int line = 0; line < NXM_CACHE_COUNT_LINES; line++)
 		for (int c = 0; c < NXM_CACHE_NCOUNTERS; c++)
@@ -119,7 +120,8 @@ nxm_counts_retire(NxmSpace *space, NxmCache *cache, NxmCachePartition *part)
 
 		do
 		{
-			if (ref > COUNTS_WANTED && nxm_at(space, ref) == NULL)
+			if (ref > COUNTS_WANTED &&
+				(nxm_at(space, ref) == NULL || !nxm_can_retire(space, 1)))
 				return NXM_NEED_CHUNK;
 		} while (!nxm_cas(&part->counts[i], &ref, COUNTS_CLOSED));
 		if (ref <= COUNTS_WANTED)
