@@ -1770,16 +1770,34 @@ setup_counts_drop(void)
 	setup_drop();
 	for (int i = 0; i < NXM_CACHE_COUNT_BLOCKS; i++)
 		nxm_store(&partition()->counts[i], COUNTS_WANTED);
+	if (check_pick(2) == 0)
+		set_counts(2, 2);
 }
 
+/* The second process makes the blocks, the third one counts in its own. */
 static void
 body_counts_drop(int proc)
 {
 	if (proc == 1)
+	{
 		body_drop(proc);
-	else
-		for (int i = 0; i < 3; i++)
+		return;
+	}
+	for (int i = 0; i < 3; i++)
+	{
+		NxmKey		key = key_of(check_pick(2));
+		char		bytes[32];
+		NxmBuffer	buffer = {bytes, sizeof(bytes), 0, NXM_TEXT};
+		NxmResult	result;
+
+		if (proc == 2)
+		{
 			set_counts(2, 2);
+			continue;
+		}
+		DO(result, nxm_cache_get(view(), cache, &key, &buffer, NULL));
+		check_assert(result == NXM_OK || result == NXM_ABSENT || result == NXM_DROPPED);
+	}
 }
 
 static void

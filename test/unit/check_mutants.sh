@@ -3,9 +3,10 @@
 # must find. Started by make, which tells how to compile.
 #
 # A mutant is a name, the program that is to find it, the file of core, and two
-# texts: what stands there, once or more, and what to put in its place. A text that
-# is not found is a failure too: a mutant must not go stale unseen. Where all cases by
-# turns take long, it may name the one to begin with.
+# texts: what stands there, once, and what to put in its place. A text that is not found is
+# a failure too: a mutant must not go stale unseen. So is one that stands there twice: the
+# mutant might be found for another place than it is named for. Where all cases by turns
+# take long, it may name the one to begin with.
 #
 # MUTANT=part-of-a-name, or PROGRAM=one-of-them, runs some of them.
 set -u
@@ -43,11 +44,11 @@ one() {
 	cp "$core"/*.h "$at/core/"
 	for c in ${!cores}; do cp "$core/$c.c" "$at/core/"; done
 	text=$(<"$at/core/$file")
-	if [[ $text != *"$from"* ]]; then
-		echo "$file has no such text: $from"
+	if [[ $text != *"$from"* || ${text#*"$from"} == *"$from"* ]]; then
+		echo "$file has this text not once: $from"
 		exit 1
 	fi
-	printf '%s\n' "${text//"$from"/"$to"}" >"$at/core/$file"
+	printf '%s\n' "${text/"$from"/"$to"}" >"$at/core/$file"
 	case $file in
 		*.c) sources=("$at/core/$file") ;;
 		*.h) for c in ${!cores}; do sources+=("$at/core/$c.c"); done
@@ -67,7 +68,8 @@ one() {
 
 # Reclamation.
 mutant "no fence in nxm_protect" check_space space.h \
-	'	nxm_fence();' ''
+	'	/* pairs with the fence of nxm_flush(): it sees the hazard, or we the removal */
+	nxm_fence();' ''
 mutant "no fence in nxm_enter" check_space space.h \
 	'or the epoch is seen.
 	 */
@@ -133,7 +135,7 @@ mutant "magazine bits taken without CAS" check_space space.c \
 	'!nxm_cas(&desc->free[w], &free, free & ~bits)' \
 	'(nxm_store(&desc->free[w], free & ~bits), false)'
 mutant "no tag in stacks of pages" check_space space.c \
-	'((top & ~PAGE_MASK) + TAG_ONE)' '(top & ~PAGE_MASK)'
+	'#define TAG_ONE			(UINT64_C(1) << 32)' '#define TAG_ONE UINT64_C(0)'
 mutant "life of a page not looked at after taking bits" check_space space.c \
 	'if (((nxm_load(&desc->state) ^ state) & LIFE_MASK) == 0)' 'if (true)'
 mutant "page unlisted with an object freed meanwhile" check_space space.c \
@@ -147,7 +149,15 @@ mutant "page whose memory stayed is not listed" check_space space.c \
 mutant "page whose memory stayed is forgotten" check_space space.c \
 	'nxm_store(&space->shared->unreleased, 1);' ''
 mutant "page whose memory stayed is not counted" check_space space.c \
-	'populated = !depopulate(space, page, state);' 'populated = depopulate(space, page, state) && false;'
+	'		populated = !depopulate(space, page, state);
+		if (!populated)' \
+	'		populated = depopulate(space, page, state) && false;
+		if (!populated)'
+mutant "page whose memory stayed is not counted on its stack" check_space space.c \
+	'			populated = !depopulate(space, page, state);
+			if (populated)' \
+	'			populated = depopulate(space, page, state) && false;
+			if (populated)'
 
 mutant "limit looked at before the page is counted" check_space space.c \
 	'nxm_fetch_add_relaxed(&of->pages, 1) < nxm_load_relaxed(&of->page_limit)' \
@@ -158,7 +168,13 @@ mutant "EMPTY pages of another class not looked for" check_space space.c \
 mutant "EMPTY pages below one in use not looked for" check_space space.c \
 	'what == TOP_IN_USE && held == UINT32_MAX' 'false'
 mutant "page above EMPTY ones not put back" check_space space.c \
-	'push_page(stack, held_desc, held);' ''
+	'			push_page(stack, held_desc, held);
+		held' '			;
+		held'
+mutant "page above one that is in use again not put back" check_space space.c \
+	'		push_page(stack, held_desc, held);
+	return' '		;
+	return'
 mutant "all EMPTY pages taken off by one allocation" check_space space.c \
 	'unlisted == MOST_UNLISTED &&' 'false &&'
 mutant "free objects below EMPTY pages not looked for" check_space space.c \
@@ -414,9 +430,25 @@ mutant "segment given back without a look at the hazards" check_cache cache_evic
 	'if (nxm_page_is_read(space, nxm_ref_page(victim->page)))' 'if (false)'
 mutant "no fence before the hazards of a page" check_cache space_reclaim.c \
 	'they what was changed before */
-	nxm_fence();' '*/'
+	nxm_fence();
+	while ((i = nxm_next_proc(space, &scan)) >= 0)
+	{
+		uint64_t	hazard' \
+	'*/
+	while ((i = nxm_next_proc(space, &scan)) >= 0)
+	{
+		uint64_t	hazard'
 mutant "segment evicted before its items are in the index" check_cache cache_chain.c \
-	'DONE_COMMITTED(nxm_load(&segment->done)) != SEG_USED(word)' 'false'
+	'	if (DONE_COMMITTED(nxm_load(&segment->done)) != SEG_USED(word))
+		return false;
+	/* acquire: pairs with the store by who had it before; fails if it has ended */
+	if (!nxm_cas(&segment->word, &word, word - state + SEG_EVICTING))
+		return false;
+	/* a room of it may have been taken since: see cache_recycle.c */
+	if (DONE_COMMITTED(nxm_load(&segment->done)) != SEG_USED(word))' \
+	'	if (!nxm_cas(&segment->word, &word, word - state + SEG_EVICTING))
+		return false;
+	if (false)'
 mutant "lives of a segment not told apart" check_cache cache_evict.c \
 	'(SEG_LIFE(victim->word) + 1) << SEG_LIFE_SHIFT' 'SEG_LIFE(victim->word) << SEG_LIFE_SHIFT'
 mutant "segment evicted by two" check_cache cache_chain.c \
@@ -526,7 +558,9 @@ mutant "segment evicted with a room taken meanwhile" check_cache cache_chain.c \
 		return false;
 	}' ''
 mutant "room written again behind who evicts" check_cache cache_recycle.c \
-	'nxm_load_relaxed(&segment->cursor) != HEAD_UNITS' 'false'
+	'		if (nxm_load_relaxed(&segment->cursor) != HEAD_UNITS)
+			break;
+' ''
 mutant "room of another life written again" check_cache cache_recycle.c \
 	'gone = (SEG_LIFE(word) & ROOM_LIFE_MASK) != ROOM_LIFE(name) ||' 'gone ='
 mutant "room looked at that others have, too" check_cache cache_recycle.c \
@@ -578,7 +612,17 @@ mutant "segment opened in a dropped cache" check_cache cache_segment.c \
 			c = 0;
 '
 mutant "counts freed at once" check_cache cache_counts.c \
-	'nxm_retire_epoch(space, ref);' 'nxm_free(space, ref);'
+	'	nxm_retire_epoch(space, ref);
+}
+
+void' '	nxm_free(space, ref);
+}
+
+void'
+mutant "counts of a dropped cache freed at once" check_cache cache_counts.c \
+	'		nxm_cache_give(cache, BLOCK_BYTES);
+		nxm_retire_epoch(space, ref);' '		nxm_cache_give(cache, BLOCK_BYTES);
+		nxm_free(space, ref);' 'counts of a dropped cache'
 mutant "block of counts made by two" check_cache cache_counts.c \
 	'if (!nxm_cas(&part->counts[i], &wanted, ref))' 'if (nxm_store(&part->counts[i], ref), false)'
 mutant "counts lost with their block" check_cache cache_counts.c \
