@@ -33,6 +33,7 @@ enum
 };
 
 static NxmCache *cache;
+static NxmAtomic *largest;		/* for the views; NULL: there is one cache alone */
 static NxmAtomic *clock;
 static NxmCacheView views[CHECK_MAX_PROCS];
 static bool strict;				/* it is a map */
@@ -164,7 +165,8 @@ view(void)
 	NxmCacheView *mine = &views[check_self()];
 
 	*mine = (NxmCacheView) {
-		.space = check_space(),.hash = hash,.now = now,.home = 0,.cannot_grow = true
+		.space = check_space(),.hash = hash,.now = now,.home = 0,.cannot_grow = true,
+		.largest = largest
 	};
 	return mine;
 }
@@ -585,6 +587,7 @@ setup(int procs, int pages, int n)
 	memset(deadline_of, 0, sizeof(deadline_of));
 	strict = expiring = changing = crowded = false;
 	ghosts_added = 0;
+	largest = NULL;
 	cache = check_shared(sizeof(*cache), "cache");
 	clock = check_shared(sizeof(*clock), "clock");
 	nxm_init(clock, 1000000);
@@ -1813,6 +1816,88 @@ finish_drop(void)
 }
 
 /*
+ * The account is full.  The largest cache, which it is by its ballast, gives way to the other
+ * one, while it is written to, and is dropped at times.
+ */
+static NxmRef large_ref;
+static NxmCache *large;
+
+/* As long as there is one. */
+static NxmResult
+set_in_largest(int number)
+{
+	NxmKey		key = key_of(number);
+	NxmValue	value = check_value(1, 2);
+
+	return nxm_load(largest) == 0 ? NXM_DROPPED :
+		nxm_cache_set(view(), large, &key, &value, 0);
+}
+
+static void
+setup_largest(void)
+{
+	NxmAccount *account;
+	NxmResult	result;
+
+	setup(3, AMPLE, 1);
+	account = &check_space()->shared->account[NXM_CACHE_ACCOUNT];
+	large_ref = nxm_alloc(check_space(), sizeof(*large));
+	large = nxm_at(check_space(), large_ref);
+	nxm_init(&large->max_bytes, 0);
+	nxm_init(&large->used, BALLAST);
+	DO(result, nxm_cache_init(view(), large, 1, 0));
+	check_assert(result == NXM_OK);
+	largest = check_shared(sizeof(*largest), "largest");
+	nxm_init(largest, large_ref);
+	for (int i = 0; i < KEYS; i++)
+		DO(result, set_in_largest(i));
+	nxm_store(&account->page_limit, nxm_load(&account->pages) + (uint64_t) check_pick(3));
+}
+
+static void
+body_largest(int proc)
+{
+	bool		drops = proc == 3 && check_pick(2) == 0;
+	NxmResult	result;
+
+	if (drops)
+	{
+		nxm_store(largest, 0);
+		DO(result, nxm_cache_drop(view(), large));
+		check_assert(result == NXM_OK);
+	}
+	for (int i = 0; i < 4; i++)
+	{
+		if (drops)
+			DO(result, nxm_cache_drain(view(), large));
+		else if (proc == 1 || check_pick(2) == 0)
+			random_operation(proc, i, false);
+		else
+		{
+			DO(result, set_in_largest(check_pick(KEYS)));
+			check_assert(result == NXM_OK || result == NXM_EXISTS || result == NXM_ABSENT ||
+						 result == NXM_DROPPED);
+		}
+	}
+}
+
+static void
+finish_largest(void)
+{
+	NxmResult	result;
+
+	nxm_store(largest, 0);
+	DO(result, nxm_cache_drop(view(), large));
+	for (int i = 0; i < 200 && (result == NXM_OK || result == NXM_EXISTS); i++)
+		DO(result, nxm_cache_drain(view(), large));
+	check_assert(result == NXM_ABSENT);
+	if (nxm_load(&large->used) != BALLAST)
+		check_fail("%d bytes are used of a dropped cache", (int) (nxm_load(&large->used) - BALLAST));
+	nxm_free(check_space(), large_ref);
+	finish();
+}
+
+/*
  * The index grows.  A bucket of 3 has up to two overflow buckets of 2: the first in its
  * segment, others in extents.
  */
@@ -1999,6 +2084,7 @@ static const CheckCase cases[] = {
 	{"crowded buckets cleared", 3, setup_crowd, body_crowd_clear, finish, OFTEN, NULL},
 	{"counts", 3, setup_counts, body_counts, finish_counts, OFTEN, NULL},
 	{"counts of a dropped cache", 3, setup_counts_drop, body_counts_drop, finish_drop, OFTEN, NULL},
+	{"the largest cache gives way", 3, setup_largest, body_largest, finish_largest, OFTEN, NULL},
 	{"ghost", 3, setup_ghost, take_ghost, finish_ghost, OFTEN, NULL},
 	{"all schedules of a key that is examined and the first segments", 2, setup_no_segments, examine_while_filled, finish, ALL, 1, 0, NULL, examining},
 	{"a segment that was sealed at no count", 1, setup_no_segments, examine_at_no_count, finish, CHECK_EXHAUSTIVE, 1, 0, 0, NULL, NULL},

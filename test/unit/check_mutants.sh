@@ -611,6 +611,11 @@ mutant "segment opened in a dropped cache" check_cache cache_segment.c \
 ' '		if (c == CELL_CLOSED)
 			c = 0;
 '
+mutant "bytes taken from the largest cache counted as given by the writer's" check_cache cache_evict.c \
+	'nxm_cache_evict(view, other, theirs, units, reach)' 'nxm_cache_evict(view, cache, theirs, units, reach)' \
+	'the largest cache gives way'
+mutant "no room for a write where the largest cache was dropped" check_cache cache_evict.c \
+	' && result != NXM_DROPPED' '' 'the largest cache gives way'
 mutant "counts freed at once" check_cache cache_counts.c \
 	'	nxm_retire_epoch(space, ref);
 }
@@ -628,7 +633,8 @@ mutant "block of counts made by two" check_cache cache_counts.c \
 mutant "counts lost with their block" check_cache cache_counts.c \
 	'nxm_fetch_add_relaxed(&to->counter[c],' '(void) (to,'
 mutant "block of counts made in a dropped cache" check_cache cache_counts.c \
-	'nxm_cas(&part->counts[i], &ref, COUNTS_CLOSED)' 'nxm_cas(&part->counts[i], &ref, ref > COUNTS_WANTED ? 0 : ref)'
+	'nxm_cas(&part->counts[i], &ref, COUNTS_CLOSED)' 'nxm_cas(&part->counts[i], &ref, ref > COUNTS_WANTED ? 0 : ref)' \
+	'counts of a dropped cache'
 mutant "ghost made in a dropped cache" check_cache cache_ghost.c \
 	'	if (old == GHOST_CLOSED)
 		return;' '' 'drop'
