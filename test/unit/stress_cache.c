@@ -15,6 +15,7 @@
  */
 #define _GNU_SOURCE
 
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,12 +38,20 @@
 #define WATCHED false
 #endif
 
+/* Pages where memory is short, and for two caches: so few that all come to evict in time. */
+#define SHORT (WATCHED ? 24 : 60)
+#define TWO (WATCHED ? 40 : 100)
+
+/* What a phase goes on for, all workers together. */
+#define LEAST_OPERATIONS 2000
+
 typedef struct Test
 {
 	NxmCache	cache;
-	NxmCache	other;			/* the one that is to give way */
 	NxmAtomic	clock;			/* microseconds */
-	NxmAtomic	largest;		/* for the views */
+	NxmAtomic	largest;		/* for the views: the cache that is to give way */
+	NxmAtomic	remade;			/* times that it was dropped and made anew */
+	NxmAtomic	taken;			/* items of it that writes to the other one looked at */
 	NxmAtomic	clears;
 	NxmAtomic	operations;
 	NxmAtomic	gets[STRESS_MAX_WORKERS + 1];	/* of the cache, by who did them */
@@ -64,6 +73,7 @@ static bool ample;				/* nothing is evicted */
 static bool with_deadlines;
 static bool with_clears;
 static bool with_resizes;
+static bool with_largest;		/* one that gives way */
 
 typedef struct KeyText
 {
@@ -71,9 +81,14 @@ typedef struct KeyText
 	NxmKey		key;
 } KeyText;
 
+/* Keys of the largest cache that this worker was to evict. */
+static _Thread_local uint64_t of_largest;
+
+/* Asked for by core of what it evicts alone. */
 static uint64_t
 hash(const char *data, size_t len)
 {
+	of_largest += data[0] == 'L';
 	return env_hash(data, len);
 }
 
@@ -261,6 +276,26 @@ some_deadline(Worker *worker)
 			(int64_t) (1 + env_below(&worker->random, dice < 8 ? 100 : 3000))) / 64 * 64 + 64;
 }
 
+static void
+clear_cache(Worker *worker, NxmCacheView *view)
+{
+	Test	   *test = worker->test;
+	NxmCacheCursor cursor = {0, 0};
+	uint64_t	removed = 0;
+	NxmResult	r;
+
+	do
+	{
+		ENV_DO(view->space, r, nxm_cache_clear(view, &test->cache, &cursor, &removed));
+		if (r == NXM_EXISTS)
+			ENV_DO(view->space, r, (nxm_cache_tick(view, &test->cache), NXM_EXISTS));
+		CHECK(worker, r == NXM_OK || r == NXM_EXISTS || r == NXM_NEED_MEMORY,
+			  "clear: %d", (int) r);
+	} while (r == NXM_EXISTS && !stress_over(worker));
+	if (r == NXM_OK)
+		nxm_fetch_add(&test->clears, 1);
+}
+
 /* Something that goes on beside: time, housekeeping, limits. */
 static void
 go_on(Worker *worker, NxmCacheView *view)
@@ -275,32 +310,18 @@ go_on(Worker *worker, NxmCacheView *view)
 		ENV_DO(view->space, r, nxm_cache_tick(view, &test->cache));
 		CHECK(worker, r == NXM_OK || r == NXM_EXISTS || r == NXM_ABSENT, "tick: %d", (int) r);
 	}
-	if (with_clears && worker->id == 0 && env_below(&worker->random, 3000) == 0)
-	{
-		NxmCacheCursor cursor = {0, 0};
-		uint64_t	removed = 0;
-
-		do
-		{
-			ENV_DO(view->space, r, nxm_cache_clear(view, &test->cache, &cursor, &removed));
-			if (r == NXM_EXISTS)
-				ENV_DO(view->space, r, (nxm_cache_tick(view, &test->cache), NXM_EXISTS));
-			CHECK(worker, r == NXM_OK || r == NXM_EXISTS || r == NXM_NEED_MEMORY,
-				  "clear: %d", (int) r);
-		} while (r == NXM_EXISTS && !stress_over(worker));
-		if (r == NXM_OK)
-			nxm_fetch_add(&test->clears, 1);
-	}
+	if (with_clears && worker->id == 0 && env_below(&worker->random, WATCHED ? 500 : 3000) == 0)
+		clear_cache(worker, view);
 	if (with_resizes && worker->id == 1 && worker->turn % 512 == 0)
 	{
 		NxmAccount *account = &worker->space.shared->account[NXM_CACHE_ACCOUNT];
 
-		nxm_store(&account->page_limit, 40 + env_below(&worker->random, 100));
+		nxm_store(&account->page_limit, SHORT * 2 / 3 + env_below(&worker->random, SHORT * 5 / 3));
 		nxm_store(&test->cache.max_bytes, env_below(&worker->random, 3) == 0 ? 0 :
-				  (uint64_t) (30 + env_below(&worker->random, 60)) * NXM_PAGE_SIZE);
+				  (uint64_t) (SHORT / 2 + env_below(&worker->random, SHORT)) * NXM_PAGE_SIZE);
 	}
-	if (env_below(&worker->random, 100) == 0 && nxm_load(&test->largest) != 0)
-		(void) nxm_load(&test->largest);
+	if (worker->turn % 64 == 0)
+		nxm_fetch_add_relaxed(&test->operations, 64);
 }
 
 /*
@@ -354,13 +375,12 @@ own_keys(Worker *worker)
 	NxmAtomic  *begun = test->begun[worker->id];
 	NxmAtomic  *returned = test->returned[worker->id];
 	uint64_t	next = first_serial(begun, OWN_KEYS);
-	uint64_t	done = 0;
 	KeyText		k;
 
 	CHECK(worker, version != NULL && deadlines != NULL && last != NULL && batch != NULL,
 		  "no memory");
 	open_view(worker, &view);
-	for (; stress_go(worker); done++)
+	while (stress_go(worker))
 	{
 		uint32_t	n = env_below(&worker->random,
 								  env_below(&worker->random, 2) == 0 ? 40 : OWN_KEYS);
@@ -472,7 +492,6 @@ own_keys(Worker *worker)
 		}
 		go_on(worker, &view);
 	}
-	nxm_fetch_add(&test->operations, done);
 	/* the next phase begins anew */
 	for (uint32_t n = 0; n < OWN_KEYS; n++)
 	{
@@ -565,13 +584,12 @@ shared_keys(Worker *worker)
 	uint64_t	(*last)[STRESS_MAX_WORKERS] = calloc(SHARED_KEYS, sizeof(*last));
 	NxmAtomic  *begun = test->begun[worker->id];
 	uint64_t	next;
-	uint64_t	done = 0;
 	KeyText		k;
 
 	CHECK(worker, batch != NULL && before != NULL && last != NULL, "no memory");
 	open_view(worker, &view);
 	next = first_serial(begun, SHARED_KEYS);
-	for (; stress_go(worker); done++)
+	while (stress_go(worker))
 	{
 		uint32_t	n = env_below(&worker->random, SHARED_KEYS);
 		uint32_t	dice = env_below(&worker->random, 100);
@@ -646,13 +664,120 @@ shared_keys(Worker *worker)
 		}
 		go_on(worker, &view);
 	}
-	nxm_fetch_add(&test->operations, done);
 	free(batch);
 	free(before);
 	free(last);
 }
 
-/* Two caches, one of which is larger and gives way to the other. */
+/* Drops a cache, all of it. */
+static void
+drain_cache(Worker *worker, NxmCacheView *view, NxmCache *cache)
+{
+	NxmResult	r;
+
+	ENV_DO(view->space, r, nxm_cache_drop(view, cache));
+	CHECK(worker, r == NXM_OK, "drop: %d", (int) r);
+	do
+	{
+		ENV_DO(view->space, r, nxm_cache_drain(view, cache));
+		nxm_epoch_poll(view->space);
+		CHECK(worker, r == NXM_OK || r == NXM_EXISTS || r == NXM_ABSENT, "drain: %d", (int) r);
+		if (r == NXM_EXISTS)
+			sched_yield();
+	} while (r != NXM_ABSENT);
+}
+
+/* The cache in `largest`, in a section; NULL: NXM_DROPPED, there is none, or NXM_NEED_CHUNK. */
+static NxmCache *
+largest_cache(NxmCacheView *view, NxmResult *result)
+{
+	NxmRef		ref = nxm_load(view->largest);
+	NxmCache   *cache = ref == 0 ? NULL : nxm_at(view->space, ref);
+
+	*result = ref == 0 ? NXM_DROPPED : cache == NULL ? NXM_NEED_CHUNK : NXM_OK;
+	return cache;
+}
+
+static NxmResult
+set_in_largest(NxmCacheView *view, const NxmKey *key, const NxmValue *value)
+{
+	NxmResult	r;
+	NxmCache   *cache = largest_cache(view, &r);
+
+	return cache == NULL ? r : nxm_cache_set(view, cache, key, value, 0);
+}
+
+static void
+make_largest(Worker *worker, NxmCacheView *view)
+{
+	Test	   *test = worker->test;
+	NxmRef		ref;
+	NxmCache   *cache;
+	NxmResult	r;
+
+	ENV_DO(view->space, r, (ref = nxm_alloc(view->space, sizeof(NxmCache))) != 0 ?
+		   NXM_OK : nxm_no_object(view->space));
+	CHECK(worker, r == NXM_OK, "no memory for a cache");
+	cache = nxm_at(view->space, ref);
+	memset((void *) cache, 0, sizeof(*cache));
+	/* who makes a cache has others make room for it */
+	ENV_DO(view->space, r, (nxm_cache_tick(view, &test->cache),
+							nxm_cache_init(view, cache, PARTITIONS, 0)));
+	CHECK(worker, r == NXM_OK, "making the largest cache: %d", (int) r);
+	nxm_store(&test->largest, ref);
+}
+
+/* Others may be evicting in it, or about to. */
+static void
+drop_largest(Worker *worker, NxmCacheView *view)
+{
+	Test	   *test = worker->test;
+	NxmRef		ref = nxm_exchange(&test->largest, 0);
+	NxmCache   *cache = nxm_at(view->space, ref);
+	uint64_t	epoch;
+
+	drain_cache(worker, view, cache);
+	/* until all have left it */
+	epoch = nxm_load(&view->space->shared->epoch);
+	while (nxm_load(&view->space->shared->epoch) < epoch + 2)
+	{
+		nxm_epoch_poll(view->space);
+		sched_yield();
+	}
+	CHECK(worker, nxm_load(&cache->used) == 0, "%llu bytes are used of a dropped cache",
+		  (unsigned long long) nxm_load(&cache->used));
+	nxm_free(view->space, ref);
+}
+
+/*
+ * When all memory is in use: the largest cache is dropped in the middle of giving way, and
+ * made anew; or when it has given all that it does the other one begins anew.
+ */
+static void
+begin_anew(Worker *worker, NxmCacheView *view)
+{
+	Test	   *test = worker->test;
+	NxmAccount *account = &view->space->shared->account[NXM_CACHE_ACCOUNT];
+	NxmCache   *largest;
+	bool		gives_way;
+
+	env_map_all(view->space);
+	largest = nxm_at(view->space, nxm_load(&test->largest));
+	gives_way = nxm_load(&largest->used) / 2 > nxm_load(&test->cache.used);
+	if (nxm_load(&account->pages) + NXM_CACHE_KEEP + NXM_CACHE_AHEAD < nxm_load(&account->page_limit))
+		return;
+	if (gives_way)
+	{
+		if (env_below(&worker->random, 4) != 0)
+			return;
+		drop_largest(worker, view);
+		make_largest(worker, view);
+		nxm_fetch_add(&test->remade, 1);
+	}
+	clear_cache(worker, view);
+}
+
+/* Two caches, one of which is the largest and gives way to the other one. */
 static void
 two_caches(Worker *worker)
 {
@@ -663,15 +788,28 @@ two_caches(Worker *worker)
 	open_view(worker, &view);
 	for (uint64_t n = 0; stress_go(worker); n++)
 	{
-		NxmCache   *cache = n % 8 == 0 ? &test->other : &test->cache;
-		const NxmKey *key = make_key(&k, 'c', (uint64_t) worker->id, n % 30000);
+		bool		in_largest = n % 4 != 0;
+		const NxmKey *key = make_key(&k, in_largest ? 'L' : 'c', (uint64_t) worker->id, n % 30000);
 		NxmValue	value = make_value(worker, stress_length(worker), WHO(worker->id, n % 30000),
 									   VERSION(FREE, n));
-		NxmResult	r = set(&view, cache, key, &value, 0, false);
+		uint64_t	before = of_largest;
+		NxmResult	r;
 
-		CHECK(worker, r == NXM_OK || r == NXM_EXISTS || r == NXM_ABSENT, "set: %d", (int) r);
-		if (cache == &test->cache)
+		if (in_largest)
+		{
+			ENV_DO(view.space, r, set_in_largest(&view, key, &value));
+			CHECK(worker, r == NXM_OK || r == NXM_EXISTS || r == NXM_ABSENT || r == NXM_DROPPED,
+				  "set in the largest: %d", (int) r);
+		}
+		else
+		{
+			r = set(&view, &test->cache, key, &value, 0, false);
+			CHECK(worker, r == NXM_OK || r == NXM_EXISTS || r == NXM_ABSENT, "set: %d", (int) r);
+			nxm_fetch_add_relaxed(&test->taken, of_largest - before);
 			get(worker, &view, key, WHO(worker->id, n % 30000));
+		}
+		if (worker->id == 0 && n % 32 == 0)
+			begin_anew(worker, &view);
 		go_on(worker, &view);
 	}
 }
@@ -847,21 +985,10 @@ static void
 drop_cache(Worker *worker, NxmCache *cache, const char *name)
 {
 	NxmCacheView view;
-	NxmResult	r;
 
 	open_view(worker, &view);
 	nxm_store(&worker->space.shared->account[NXM_CACHE_ACCOUNT].page_limit, AMPLE);
-	ENV_DO(&worker->space, r, nxm_cache_drop(&view, cache));
-	CHECK(worker, r == NXM_OK, "drop: %d", (int) r);
-	for (int i = 0; i < 1000000; i++)
-	{
-		ENV_DO(&worker->space, r, nxm_cache_drain(&view, cache));
-		nxm_epoch_poll(&worker->space);
-		if (r == NXM_ABSENT)
-			break;
-		CHECK(worker, r == NXM_OK, "drain: %d", (int) r);
-	}
-	CHECK(worker, r == NXM_ABSENT, "a drain without end");
+	drain_cache(worker, &view, cache);
 	/* what comes next has the memory, whatever other workers left */
 	for (int i = 0; i < 100 && nxm_load(&worker->space.shared->limbo) != 0; i++)
 		nxm_epoch_poll(&worker->space);
@@ -2285,59 +2412,115 @@ lowered_limit_spares_the_small(Worker *worker)
 	return ok;
 }
 
+/* Of the phases before. */
+static uint64_t operations_before;
+static uint64_t evictions_before;
+static uint64_t clears_before;
+
+static uint64_t
+evictions(Worker *worker)
+{
+	Test	   *test = worker->test;
+	uint64_t	n = 0;
+	NxmCacheView view;
+
+	open_view(worker, &view);
+	for (int i = 0; i < (int) test->cache.npartitions; i++)
+	{
+		NxmCacheStats stats;
+
+		env_map_all(view.space);
+		nxm_enter(view.space);
+		/* 0 if there is a new chunk: it is asked again */
+		(void) nxm_cache_stats(&view, &test->cache, i, &stats);
+		nxm_leave(view.space);
+		n += stats.evictions;
+	}
+	return n;
+}
+
+/* Has the phase come to do what it is for? */
+static bool
+enough(Worker *worker)
+{
+	Test	   *test = worker->test;
+
+	return nxm_load(&test->operations) >= operations_before + LEAST_OPERATIONS &&
+		(with_largest ? nxm_load(&test->taken) > 0 && nxm_load(&test->remade) > 0 :
+		 ample || evictions(worker) > evictions_before) &&
+		(!with_clears || nxm_load(&test->clears) > clears_before);
+}
+
+static void
+phase(Worker *worker, const char *name, void (*work) (Worker *worker))
+{
+	Test	   *test = worker->test;
+
+	operations_before = nxm_load(&test->operations);
+	evictions_before = evictions(worker);
+	clears_before = nxm_load(&test->clears);
+	stress_phase_until(name, work, enough);
+}
+
 int
 main(int argc, char **argv)
 {
 	Worker	   *worker = stress_begin(argc, argv, sizeof(Test));
 	Test	   *test = worker->test;
+	NxmCacheView view;
 
 	nxm_store(&test->clock, UINT64_C(1000000000));
 
 	ample = true;
 	new_cache(worker, &test->cache, PARTITIONS, AMPLE);
-	stress_phase("workers own their keys, nothing is evicted", own_keys);
+	phase(worker, "workers own their keys, nothing is evicted", own_keys);
 	stress_ok(counts_agree(worker), "what is counted is there");
 	with_deadlines = true;
-	stress_phase("with deadlines", own_keys);
+	phase(worker, "with deadlines", own_keys);
 	stress_ok(counts_agree(worker), "what is counted is there after deadlines");
 	drop_cache(worker, &test->cache, "all memory came back");
 
 	ample = false;
 	with_deadlines = false;
-	new_cache(worker, &test->cache, PARTITIONS, 60);
-	stress_phase("workers own their keys, memory is short", own_keys);
+	new_cache(worker, &test->cache, PARTITIONS, SHORT);
+	phase(worker, "workers own their keys, memory is short", own_keys);
 	stress_ok(counts_agree(worker), "what is counted is there where memory is short");
 	with_deadlines = true;
-	stress_phase("memory is short, with deadlines", own_keys);
+	phase(worker, "memory is short, with deadlines", own_keys);
 	with_clears = true;
-	stress_phase("and clears", own_keys);
+	phase(worker, "and clears", own_keys);
 	stress_ok(counts_agree(worker), "what is counted is there after clears");
 	with_resizes = true;
-	stress_phase("and limits that change", own_keys);
+	phase(worker, "and limits that change", own_keys);
 	stress_ok(counts_agree(worker), "what is counted is there after changes of limits");
 	with_resizes = false;
 	nxm_store(&test->cache.max_bytes, 0);
 	drop_cache(worker, &test->cache, "all memory came back where it was short");
 
 	with_clears = with_deadlines = false;
-	new_cache(worker, &test->cache, PARTITIONS, 60);
-	stress_phase("workers share keys", shared_keys);
+	new_cache(worker, &test->cache, PARTITIONS, SHORT);
+	phase(worker, "workers share keys", shared_keys);
 	stress_ok(counts_agree(worker), "what is counted is there after sharing");
 	with_clears = with_deadlines = true;
-	stress_phase("workers share keys, with deadlines and clears", shared_keys);
+	phase(worker, "workers share keys, with deadlines and clears", shared_keys);
 	with_resizes = true;
-	stress_phase("and limits that change, sharing", shared_keys);
+	phase(worker, "and limits that change, sharing", shared_keys);
 	with_resizes = false;
 	nxm_store(&test->cache.max_bytes, 0);
 	stress_ok(counts_agree(worker), "what is counted is there after all of it");
 	drop_cache(worker, &test->cache, "all memory came back after sharing");
 
 	with_clears = with_deadlines = false;
-	new_cache(worker, &test->cache, PARTITIONS, 100);
-	new_cache(worker, &test->other, PARTITIONS, 100);
-	stress_phase("two caches in one account", two_caches);
+	new_cache(worker, &test->cache, PARTITIONS, TWO);
+	open_view(worker, &view);
+	make_largest(worker, &view);
+	with_largest = true;
+	phase(worker, "two caches in one account", two_caches);
 	stress_ok(counts_agree(worker), "what is counted is there in two caches");
-	drop_cache(worker, &test->other, NULL);
+	printf("# %llu items were taken from the largest, which was made anew %llu times\n",
+		   (unsigned long long) nxm_load(&test->taken), (unsigned long long) nxm_load(&test->remade));
+	drop_largest(worker, &view);
+	with_largest = false;
 	drop_cache(worker, &test->cache, "all memory came back of two caches");
 
 	if (!WATCHED)

@@ -25,6 +25,8 @@
 
 /* a phase that takes so many seconds longer than it should hangs */
 #define PATIENCE 120
+/* and one that does not come to do what it is for in so many has failed */
+#define LONGEST 60
 
 static Env *env;
 static Worker main_worker;
@@ -192,7 +194,14 @@ run_worker(void *arg)
 void
 stress_phase(const char *name, void (*work) (Worker *worker))
 {
-	struct timespec pause;
+	stress_phase_until(name, work, NULL);
+}
+
+void
+stress_phase_until(const char *name, void (*work) (Worker *worker),
+				   bool (*enough) (Worker *worker))
+{
+	double		nap = seconds / 20;
 	Start		starts[STRESS_MAX_WORKERS];
 	bool		ok = true;
 #ifdef STRESS_PROCESSES
@@ -227,10 +236,18 @@ stress_phase(const char *name, void (*work) (Worker *worker))
 #endif
 	}
 	/* a failure ends the phase early */
-	for (int i = 0; i < 20 && !stress_over(&main_worker); i++)
+	for (int i = 0; !stress_over(&main_worker); i++)
 	{
-		pause.tv_sec = (time_t) (seconds / 20);
-		pause.tv_nsec = (long) ((seconds / 20 - (double) pause.tv_sec) * 1e9);
+		struct timespec pause = {(time_t) nap, (long) ((nap - (double) (time_t) nap) * 1e9)};
+
+		if (i >= 20 && (enough == NULL || enough(&main_worker)))
+			break;
+		if (i >= 20 && (i - 20) * nap > LONGEST)
+		{
+			printf("# it has not done enough in %d s\n", LONGEST);
+			ok = false;
+			break;
+		}
 		nanosleep(&pause, NULL);
 	}
 	nxm_store(&env->world->stop, 1);

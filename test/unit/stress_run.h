@@ -39,6 +39,10 @@ extern Worker *stress_begin(int argc, char **argv, size_t test_size);
 /* Runs work in every worker, for some seconds, until stress_go() is false. */
 extern void stress_phase(const char *name, void (*work) (Worker *worker));
 
+/* And until there was enough of it, as main's worker says, or it has failed for that. */
+extern void stress_phase_until(const char *name, void (*work) (Worker *worker),
+							   bool (*enough) (Worker *worker));
+
 /* Is there more to do?  Also looks after the epoch.  Not in a section. */
 extern bool stress_go(Worker *worker);
 /* Has the phase ended?  stress_go() without its care. */
