@@ -95,7 +95,8 @@ extern size_t nxm_seam_page_size(const void *addr);
  * page size.  populate: all of it exists afterwards, or an errno value, and
  * never a signal; needs Linux 5.14, which can_populate() finds out once.
  * release: gives it back, from under all who have it mapped; it reads as zero
- * from then on.  map: maps what exists, for nxm_seam_page_nodes().
+ * from then on.  map: maps what exists, for nxm_seam_page_nodes(); makes what does not.
+ * EINVAL: the kernel can't (before Linux 5.14).
  */
 extern bool nxm_seam_can_populate(void);
 extern int	nxm_seam_populate(void *addr, size_t len);
