@@ -14,7 +14,7 @@
 
 PG_FUNCTION_INFO_V1(nxm_node_memory);
 
-/* 1 GB, in pages of 64 kB; asking about it takes a tenth of a second. */
+/* 1 GB, in pages of 64 kB; asking about it takes some tenths of a second. */
 #define MAX_PAGES 16384
 
 Datum
