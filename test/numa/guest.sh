@@ -135,6 +135,14 @@ fill_map() {
 	tell "$1" "SELECT count(nexusmem.map_put('$2', k::text, repeat('x', 1000))) FROM generate_series(1, $3) k"
 }
 
+# read_map SESSION MAP: how many of its 2,500 values are as they were written
+read_map() {
+	tell "$1" "SELECT count(*) FROM generate_series(1, 2500) k WHERE nexusmem.map_get('$2', k::text) = repeat('x', 1000)"
+}
+
+# That row of status, with its hint.
+structure_memory() { q "SELECT state || ': ' || detail || ' ' || coalesce(hint, '') FROM nexusmem.status WHERE feature = 'structure memory'"; }
+
 # Structures on four nodes: their memory is where it is said to be.
 check_structures() {
 	local n i pid node before after grown
@@ -174,8 +182,21 @@ nexusmem.memory_limit = 64MB" || return
 	show "SELECT detail FROM nexusmem.status WHERE feature = 'structure memory'"
 
 	# what one node has the others use
-	is "$(tell d "SELECT count(*) FROM generate_series(1, 2500) k WHERE nexusmem.map_get('map 0', k::text) = repeat('x', 1000)")" 2500 "a backend on node 3 reads what node 0 has"
+	is "$(read_map d 'map 0')" 2500 "a backend on node 3 reads what node 0 has"
 	is "$(wait_for "SELECT count(*) = 4 FROM nexusmem.node_memory WHERE owner = 'structures' AND $there")" t "which leaves it there"
+
+	# Moved by somebody, and back: what that session has mapped, as by reading it.
+	local elsewhere="on_node_bytes < resident_bytes"
+	pid=$(tell b "SELECT pg_backend_pid()")
+	read_map b 'map 1' >/dev/null
+	migratepages "$pid" 1 2
+	is "$(wait_for "SELECT string_agg(node::text, ',') FILTER (WHERE $elsewhere) = '1' AND count(*) FILTER (WHERE $there) = 3 FROM nexusmem.node_memory WHERE owner = 'structures'")" \
+		t "moved from node 1 to node 2: the kernel says that it lies elsewhere"
+	like "$(structure_memory)" '^degraded: .*; [1-9][0-9]? % of sampled pages on their nodes A node may be short of memory' "status: degraded, and what to do"
+	show "SELECT * FROM nexusmem.node_memory WHERE owner = 'structures'"
+	migratepages "$pid" 2 1
+	is "$(wait_for "SELECT count(*) = 4 FROM nexusmem.node_memory WHERE owner = 'structures' AND $there")" t "moved back: all of it is on its node"
+	like "$(structure_memory)" '^active: .*; 100 % of sampled pages on their nodes $' "status: active again"
 
 	# striped counters
 	read -ra before <<<"$(used)"
@@ -227,6 +248,28 @@ nexusmem.memory_limit = 64MB" || return
 	is "$(wait_for "SELECT count(*) = 2 FROM nexusmem.node_memory WHERE owner = 'structures' AND $there AND used_bytes > 2500000")" t "two logical nodes of two memories each: all of it is on its node"
 	show "SELECT * FROM nexusmem.node_memory"
 	for n in a b watch; do close_session $n; done
+
+	# memory that the kernel does not bind, below a policy that puts all of it on node 0
+	server_stop
+	server_start "$on
+$small" numactl --preferred=0 "$NXM_BUILD/test/numa/bin/deny" mbind,set_mempolicy -- || return
+	session b 1
+	is "$(fill_map b 'map 1' 2500)" 2500 "mbind refused: a backend on node 1 writes"
+	is "$(read_map b 'map 1')" 2500 "and reads"
+	is "$(q "SELECT on_node_bytes = 0 AND $elsewhere FROM nexusmem.node_memory WHERE owner = 'structures' AND node = 1")" t "the kernel says that it lies elsewhere"
+	like "$(structure_memory)" '^degraded: .*; [1-9] not bound to their nodes: the kernel refused .*SYS_NICE' "status: not bound, why, and what to do"
+	show "SELECT * FROM nexusmem.node_memory WHERE owner = 'structures'"
+	close_session b
+
+	# memory that it does not tell of
+	server_stop
+	server_start "$on
+$small" "$NXM_BUILD/test/numa/bin/deny" move_pages -- || return
+	session b 1
+	is "$(fill_map b 'map 1' 2500)" 2500 "move_pages refused: a backend on node 1 writes"
+	is "$(q "SELECT on_node_bytes IS NULL, resident_bytes > 2500000 FROM nexusmem.node_memory WHERE owner = 'structures' AND node = 1")" "t|t" "how much there is is known, and not where"
+	like "$(structure_memory)" '^degraded: .*; the kernel would not tell where pages lie: Operation not permitted .*SYS_NICE' "status: not told, and what to do"
+	close_session b
 }
 
 # wait_for SQL: until the session `watch` sees that it is true; what it saw last.

@@ -36,7 +36,7 @@ my $deny = "$FindBin::RealBin/../numa/deny.c";
 my $bin = PostgreSQL::Test::Utils::tempdir() . '/deny';
 SKIP:
 {
-	skip 'no seccomp on this kernel', 6
+	skip 'no seccomp on this kernel', 9
 	  if system("cc -O2 -o '$bin' '$deny' 2>/dev/null && '$bin' mbind -- true") != 0;
 	my $from = -s $node->logfile;
 	is(system("'$bin' mbind,set_mempolicy,get_mempolicy,move_pages,sched_setaffinity -- pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null"), 0,
@@ -49,6 +49,13 @@ SKIP:
 		'buffers are on an unknown node, without an error');
 	my ($rc, $out, $err) = $node->psql('postgres', 'SELECT nexusmem.pin_backend(pg_backend_pid(), 0)');
 	is("$rc|$out", '0|f', 'pin_backend says false');
+	is($node->safe_psql('postgres', q{SELECT count(nexusmem.map_put('m', k::text, repeat('x', 1000))) FROM generate_series(1, 1000) k;
+		SELECT count(*) FROM generate_series(1, 1000) k WHERE nexusmem.map_get('m', k::text) = repeat('x', 1000)}), "1000\n1000", 'a map works');
+	is($node->safe_psql('postgres', q{SELECT bool_and(on_node_bytes IS NULL), max(resident_bytes) > 1000000 FROM nexusmem.node_memory WHERE resident_bytes > 0}), 't|t',
+		'of its memory the kernel tells how much there is, and not where');
+	# of one memory there is nothing to bind
+	like($node->safe_psql('postgres', q{SELECT state || ': ' || detail || coalesce(' ' || hint, '') FROM nexusmem.status WHERE feature = 'structure memory'}),
+		-e '/sys/devices/system/node/node1' ? qr/^degraded: .*; 1 not bound to their nodes: the kernel refused .*SYS_NICE/ : qr/^active: [^;]*$/, 'status says so of its memory');
 	my @lines = grep { /LOG:  nexusmem does without/ } split /\n/, server_log($node, $from);
 	is(scalar @lines, 1, 'one LOG line');
 	system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
