@@ -151,7 +151,7 @@ read_entry(NxmCacheView *view, NxmCache *cache, const NxmKey *key,
 				return NXM_NEED_CHUNK;
 			return NXM_ABSENT;
 		}
-		NXM_PAUSE("get");
+		NXM_PAUSE("found");
 		if (buffer != NULL)
 		{
 			if (__builtin_expect((item_header(found.item) & C_BIG) == 0, 1))

@@ -1,5 +1,5 @@
 # Processes that die or are stopped in the middle of operations on the shared
-# structures. By default 200 backends and 200 background workers are ended by SIGTERM
+# structures and caches. By default 200 backends and 200 background workers are ended by SIGTERM
 # and 40 backends by SIGKILL; NXM_KILLS=200 makes that 200, NXM_KILLS=0 none. Where it is
 # less than 40, half as many are ended by SIGTERM.
 #
@@ -62,6 +62,8 @@ DECLARE
 	i int := 0;
 BEGIN
 	PERFORM nexusmem.counter_add('begun ' || x, 0), nexusmem.counter_add('done ' || x, 0) FROM generate_series(0, 2) x;
+	-- entries give way
+	PERFORM nexusmem.cache_create('torture', 600000);
 	LOOP
 		i := i + 1;
 		EXIT WHEN i = n;
@@ -83,10 +85,19 @@ BEGIN
 			v := nexusmem.stack_pop('torture');
 			IF v IS NULL THEN PERFORM nexusmem.counter_add('done 2'); ELSE PERFORM nexusmem.counter_add('begun 2', -1); END IF;
 		END LOOP;
+		k := 'k' || (random() * 3000)::int;
+		PERFORM nexusmem.cache_set(k, k || repeat(' c', i % 300), NULL, 'torture');
+		k := 'k' || (random() * 3000)::int;
+		v := nexusmem.cache_get(k, 'torture');
+		IF split_part(v, ' ', 1) <> k THEN RAISE 'cache: % of %', v, k; END IF;
+		k := 'k' || (random() * 3000)::int;
+		v := nexusmem.cache_fetch(k, format('SELECT %L', k || ' fetched'), NULL, 'torture');
+		IF split_part(v, ' ', 1) <> k THEN RAISE 'cache: % of %', v, k; END IF;
 		-- structures that come and go
 		IF i % 50 = 0 THEN
 			PERFORM nexusmem.map_put('passing', repeat('p', 20), 'v'), nexusmem.queue_push('passing', 'v'), nexusmem.map_clear('passing');
 			PERFORM nexusmem.map_drop('passing'), nexusmem.queue_drop('passing');
+			PERFORM nexusmem.cache_set('k', repeat('p', 20000), NULL, 'passing'), nexusmem.cache_clear('passing'), nexusmem.cache_drop('passing');
 		END IF;
 		PERFORM nexusmem.counter_add('rounds');
 	END LOOP;
@@ -126,9 +137,24 @@ BEGIN
 END $$;
 CREATE FUNCTION drop_all() RETURNS void LANGUAGE sql AS $$
 	SELECT CASE kind WHEN 'map' THEN nexusmem.map_drop(name) WHEN 'counter' THEN nexusmem.counter_drop(name)
-		WHEN 'stack' THEN nexusmem.stack_drop(name) ELSE nexusmem.queue_drop(name) END FROM nexusmem.structures
+		WHEN 'stack' THEN nexusmem.stack_drop(name) WHEN 'cache' THEN nexusmem.cache_drop(name) ELSE nexusmem.queue_drop(name) END FROM nexusmem.structures
+$$;
+-- There is what is counted, entries and bytes, by their keys, and no more than the limit
+-- allows.  Of two looks: housekeeping may come between.
+CREATE FUNCTION cache_is_whole(what text) RETURNS boolean LANGUAGE sql AS $$
+	SELECT coalesce(count(v) = (SELECT sum(entries) FROM nexusmem.stat_cache WHERE cache = what) AND
+		bool_and(v IS NULL OR split_part(v, ' ', 1) = 'k' || k) AND
+		sum((4 + length('k' || k) + length(v) + 7) / 8 * 8) = (SELECT sum(bytes) FROM nexusmem.stat_cache WHERE cache = what) AND
+		(SELECT sum(bytes + overhead_bytes) <= max(max_bytes) FROM nexusmem.stat_cache WHERE cache = what), false)
+	FROM generate_series(0, 20000) k, nexusmem.cache_get('k' || k, what) v
 $$;
 };
+
+sub cache_is_whole
+{
+	my ($cache, $name) = @_;
+	return ok(wait_for("SELECT cache_is_whole('$cache')"), ($name // '') . 'of a cache there is what is counted') || diag(q1('SELECT * FROM nexusmem.stat_cache'));
+}
 
 # start_victims($n): psqls that are in the middle of it.
 sub start_victims
@@ -188,6 +214,7 @@ is($dead, $ends, "$ends backends are terminated while they operate");
 wait_for(q{SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'victim'});
 is(q1("SELECT consistent($dead)"), 'ok, ok, ok', 'what they counted is there');
 is(q1('SELECT whole()'), 'ok', 'and whole');
+cache_is_whole('torture');
 like(status(), qr/^active/, 'status: nothing was lost');
 ask($session, 'SELECT drop_all()');
 ok(wait_for("SELECT sum(used_bytes) < $before + $MB FROM nexusmem.node_memory"), 'the memory is as it was') or diag("$before before, now " . used());
@@ -226,7 +253,7 @@ foreach my $round (1 .. $kills)
 	$recovered++ if survives_kill($node, $pid);
 	$_->{h}->finish foreach @victims;
 	$empty++ if q1('SELECT count(*) FROM nexusmem.structures') eq '0';
-	$usable++ if q1(q{CALL operate(20); SELECT consistent(0), whole()}) eq 'ok, ok, ok|ok';
+	$usable++ if q1(q{CALL operate(20); SELECT consistent(0), whole(), cache_is_whole('torture')}) eq 'ok, ok, ok|ok|t';
 }
 SKIP:
 {
@@ -247,7 +274,23 @@ CREATE FUNCTION prepare() RETURNS void LANGUAGE sql AS $$
 	SELECT count(nexusmem.map_put('m', 'k' || k, 'old ' || k)) FROM generate_series(1, 500) k;
 	SELECT sum(CASE WHEN nexusmem.queue_push('q', 'q' || k) IS NULL THEN 0 ELSE 1 END + CASE WHEN nexusmem.stack_push('s', 's' || k) IS NULL THEN 0 ELSE 1 END) FROM generate_series(1, 100) k;
 	SELECT nexusmem.counter_add('c');
+	SELECT nexusmem.cache_create('c', 1500000);
+	SELECT count(nexusmem.cache_set('k' || k, rpad('k' || k || ' old', 900), NULL, 'c')) FROM generate_series(1, 3000) k;
 $$;
+-- what sessions do at once, and a worker that ends in the middle of it
+CREATE FUNCTION overwrite_cache() RETURNS void LANGUAGE sql AS $$
+	SELECT count(nexusmem.cache_set('k' || k, rpad('k' || k || ' overwritten', 500 + k % 5 * 100), NULL, 'c')), count(nexusmem.cache_get('k' || k, 'c'))
+		FROM generate_series(1001, 3000) k
+$$;
+CREATE FUNCTION make_caches() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	BEGIN
+		PERFORM nexusmem.cache_create('made ' || i) FROM generate_series(1, 10) i;
+	EXCEPTION WHEN configuration_limit_exceeded THEN
+		-- what could give way is with others at that moment
+	END;
+	PERFORM nexusmem.cache_drop('made ' || i) FROM generate_series(1, 10) i;
+END $$;
 -- what others do while one is stopped
 CREATE FUNCTION others(round int) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -256,10 +299,16 @@ BEGIN
 	PERFORM nexusmem.map_delete('m', 'r' || round || ' ' || k) FROM generate_series(2, 5000, 2) k;
 	PERFORM nexusmem.queue_push('q', 'other'), nexusmem.queue_pop('q'), nexusmem.stack_push('s', 'other'), nexusmem.stack_pop('s') FROM generate_series(1, 2000);
 	PERFORM nexusmem.counter_add('c') FROM generate_series(1, 2000);
+	FOR k IN 1 .. 2000 LOOP
+		PERFORM nexusmem.cache_set('k' || k, rpad('k' || k || ' other ' || round, 900), NULL, 'c');
+		IF nexusmem.cache_get('k' || k, 'c') IS DISTINCT FROM rpad('k' || k || ' other ' || round, 900) THEN RAISE 'a cached value is missing'; END IF;
+	END LOOP;
 	FOR i IN 1 .. 5 LOOP
 		PERFORM nexusmem.map_put('passing', k::text, 'v'), nexusmem.queue_push('passing', 'v') FROM generate_series(1, 300) k;
 		PERFORM nexusmem.map_clear('passing');
 		PERFORM nexusmem.map_drop('passing'), nexusmem.queue_drop('passing');
+		PERFORM nexusmem.cache_set(k::text, 'v', NULL, 'passing') FROM generate_series(1, 300) k;
+		PERFORM nexusmem.cache_clear('passing'), nexusmem.cache_drop('passing');
 	END LOOP;
 	IF (SELECT count(*) FROM nexusmem.map_entries('m') WHERE key LIKE 'k%') <> 500 OR
 		(SELECT count(*) FROM nexusmem.map_entries('m') WHERE key LIKE 'r%') <> 2500 * round THEN
@@ -274,13 +323,17 @@ DECLARE
 BEGIN
 	SELECT sum(length(v)) FILTER (WHERE NOT nexusmem.map_put('m', 'k' || k, v)) INTO bytes
 		FROM generate_series(1, 500) k, generate_series(1, 20), repeat('new ' || k, 20) v;
+	PERFORM overwrite_cache();
 	PERFORM nexusmem.map_put('m', 'r1 ' || k, 'r1'), nexusmem.map_delete('m', 'r1 ' || k) FROM generate_series(2, 5000, 2) k;
 	PERFORM nexusmem.queue_push('q', repeat('q', 200)), nexusmem.queue_pop('q'), nexusmem.stack_push('s', repeat('s', 200)), nexusmem.stack_pop('s') FROM generate_series(1, 1000);
 	RETURN bytes;
 END $$});
 
-# Where to stop; what to do there; what that is to say; what others see meanwhile.
+# Where to stop; what to do there; what that is to say; what others see meanwhile, with
+# a statement and what it says; what a worker does that comes there.
 my $grow = q{SELECT count(nexusmem.map_put('m', 'g' || k, 'grown')) FROM generate_series(1, 20000) k};
+sub set_cache { return "SELECT count(nexusmem.cache_set('k' || k, rpad('k' || k || ' of the stopped', 900), NULL, 'c')) FROM generate_series(1, $_[0]) i, generate_series(1, $_[1]) k"; }
+my @cached = (q{SELECT nexusmem.cache_set('k3000', 'k3000 of another', NULL, 'c'), nexusmem.cache_get('k3000', 'c')}, '|k3000 of another', 'overwrite_cache()');
 my @places = (
 	# the name, too, is found by a map_get: so that of 'm' is found before
 	[ 'get', q{SELECT nexusmem.map_get('m', 'k' || x) FROM generate_series(6, 7) x WHERE x < 7 OR torture_pause_at('get')}, "old 6\nold 7", q{SELECT nexusmem.map_put('m', 'k7', 'another')}, 'f' ],
@@ -290,7 +343,12 @@ my @places = (
 	[ 'migrate', $grow, '20000', q{SELECT nexusmem.map_size('m') > 500}, 't' ],
 	[ 'fill', $grow, '20000', q{SELECT nexusmem.map_size('m') > 500}, 't' ],
 	[ 'keep house', $grow, '20000', q{SELECT nexusmem.map_size('m') > 500}, 't' ],
-	[ 'linked', q{SELECT nexusmem.queue_push('q', 'of the stopped')}, '', q{SELECT count(*) FILTER (WHERE v = 'of the stopped') FROM (SELECT nexusmem.queue_pop('q') AS v, nexusmem.queue_push('q', 'x') FROM generate_series(1, 101)) s}, '1' ],
+	[ 'linked', q{SELECT nexusmem.queue_push('q', 'of the stopped')}, '', q{SELECT count(*) FILTER (WHERE v = 'of the stopped') FROM (SELECT nexusmem.queue_pop('q') AS v, nexusmem.queue_push('q', 'x') FROM generate_series(1, 101)) s}, '1', 'queue' ],
+	[ 'found', q{SELECT rtrim(nexusmem.cache_get('k3000', 'c'))}, 'k3000 old', @cached ],
+	[ 'room taken', set_cache(5, 500), 2500, @cached ],
+	[ 'opened', set_cache(1, 20000), 20000, @cached ],
+	[ 'claimed', set_cache(1, 20000), 20000, @cached ],
+	[ 'evict', set_cache(1, 20000), 20000, @cached ],
 );
 
 # stop_at($place, $sql, %param): a session, with these connection parameters, that
@@ -371,12 +429,13 @@ foreach my $p (@places)
 	is(overwrite($place eq 'get' ? $ends / 20 : 0, 20, @writers), '', "$place: more than 20 MB of it");
 	# a writer that was held up in an operation may have kept more for a moment
 	ok(wait_for("SELECT sum(used_bytes) < $used + $MB FROM nexusmem.node_memory"), "$place: memory stays bounded");
-	is(ask($session, q{SELECT nexusmem.map_clear('m') > 0; SELECT prepare(); SELECT nexusmem.queue_drop('q')}), "t\n\nt", "$place: the map is cleared, the queue dropped");
+	is(ask($session, q{SELECT nexusmem.map_clear('m') > 0, nexusmem.cache_clear('c') > 0; SELECT prepare(); SELECT nexusmem.queue_drop('q'), nexusmem.cache_drop('c'); SELECT prepare()}), "t|t\n\nt|t\n", "$place: the map and a cache are cleared, the queue and the cache dropped");
 	ok(wait_for(qq{SELECT state = 'degraded' AND detail ~ 'process $s->{pid} is stopped' FROM nexusmem.status WHERE feature = 'structure memory'}), "$place: status names the process");
 	kill 'CONT', $s->{pid};
 	is(answer($s), $answer, "$place: it goes on and has what it was to have");
 	others($session, 1);
 	is(ask($session, q{SELECT nexusmem.map_size('m') = count(*) AND count(*) = count(nexusmem.map_get('m', key)) FROM nexusmem.map_entries('m')}), 't', "$place: the map is whole");
+	cache_is_whole('c', "$place: ");
 	ok(wait_for(q{SELECT state = 'active' FROM nexusmem.status WHERE feature = 'structure memory'}), "$place: status: active");
 	all_back($place);
 	close_session($s);
@@ -393,14 +452,37 @@ foreach my $p (@places)
 	eval { $s->{h}->finish };
 	ok(wait_for("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $s->{pid}"), "$place: and ends");
 	others($session, 1);
-	my $pid = ask($session, "SELECT torture_worker_start('@{[$place eq 'linked' ? 'queue' : 'map']}', '$place')");
+	my $pid = ask($session, "SELECT torture_worker_start('@{[$p->[5] // 'map']}', '$place')");
 	ok(stopped($pid), "$place: a background worker is stopped");
 	kill 'TERM', $pid;
 	kill 'CONT', $pid;
 	is(ask($session, 'SELECT torture_worker_end()'), 't', "$place: and ends");
 	is(ask($session, q{SELECT coalesce(nexusmem.map_size('torture'), 0) = (SELECT count(*) FROM nexusmem.map_entries('torture')) AND coalesce(nexusmem.queue_length('torture'), 0) <= coalesce(nexusmem.counter_get('begun 1'), 0)}), 't', "$place: the structures are whole");
+	cache_is_whole('c', "$place: ");
 	all_back($place);
 }
+
+# Workers that make caches, for which the largest one gives way, and end with a segment of
+# that half evicted: others are to go on with it. Each that is not given back is 64 kB.
+$node->append_conf('postgresql.conf', 'nexusmem.cache_size = 4MB');
+$node->reload;
+wait_for(q{SELECT current_setting('nexusmem.cache_size') = '4MB'});
+my $ended = 0;
+for (1 .. 20)
+{
+	my $pid = ask($session, q{SELECT torture_worker_start('make_caches()', 'claimed')});
+	do
+	{
+		ask($session, q{SELECT count(nexusmem.cache_set('k' || k, rpad('k' || k || ' big', 900), NULL, 'big')) FROM generate_series(1, 4000) k});
+	} until slurp_file("/proc/$pid/stat") =~ /^\d+ \(.*\) T /;
+	kill 'TERM', $pid;
+	kill 'CONT', $pid;
+	$ended++ if ask($session, 'SELECT torture_worker_end()') eq 't';
+}
+is($ended, 20, 'claimed: workers that are making a cache end');
+all_back('claimed');
+$node->append_conf('postgresql.conf', 'nexusmem.cache_size = 256MB');
+$node->reload;
 like(status(), qr/^active/, 'status: nothing was lost');
 close_session($_) foreach @writers;
 unlike(server_log($node), qr/terminated by signal|TRAP|PANIC/, 'the log is quiet');

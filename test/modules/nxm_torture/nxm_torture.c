@@ -12,7 +12,8 @@
  *
  * Limits: one worker a session at a time.  Dying in a signal handler is never safe
  * outside of what nexusmem protects: so the loop allocates no memory after its
- * first round but what its context keeps.
+ * first round but what its context keeps.  That of a call in SQL does: it is for
+ * dying at a place.
  */
 #include "postgres.h"
 
@@ -20,6 +21,7 @@
 #include <signal.h>
 
 #include "access/xact.h"
+#include "executor/spi.h"
 #include "fmgr.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
@@ -44,7 +46,7 @@ extern PGDLLEXPORT void torture_worker_main(Datum arg);
 typedef struct Order
 {
 	Oid			database;
-	char		work[NAME_SIZE];	/* "map", "queue", "stack", "all" */
+	char		work[NAME_SIZE];	/* "map", "queue", "stack", "all", or a call */
 	char		place[NAME_SIZE];	/* or "" */
 } Order;
 
@@ -176,6 +178,12 @@ torture_worker_main(Datum arg)
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);
 	(void) pause_at(order.place);
+	while (strchr(order.work, '(') != NULL)
+	{
+		SPI_connect();
+		SPI_execute(psprintf("SELECT %s", order.work), false, 0);
+		SPI_finish();
+	}
 	for (uint64 i = (uint64) MyProcPid;; i++)
 	{
 		if (all || strcmp(order.work, "map") == 0)
