@@ -248,7 +248,7 @@ reconcile(void)
 		error = CopyErrorData();
 		FlushErrorState();
 		AbortCurrentTransaction();
-		if (TimestampDifferenceExceeds(complained, now, COMPLAINT_INTERVAL_MS))
+		if (nxm_is_over(complained, now, COMPLAINT_INTERVAL_MS))
 		{
 			complained = now;
 			ereport(WARNING,
