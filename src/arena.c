@@ -64,6 +64,8 @@
 #define DRAIN_WAIT_MS		100
 /* so often it tries again because others freed something meanwhile */
 #define DRAIN_TRUSTS		100
+/* the same of what only an operation that gave its memory back may have freed */
+#define UNDONE_TRUSTS		8
 
 /* after this, ms, a node that was found full is tried again */
 #define FULL_RETRY_MS		1000
@@ -96,6 +98,7 @@ int			nxm_memory_limit = DEFAULT_LIMIT_KB;
 int			nxm_cache_size = DEFAULT_LIMIT_KB;
 bool		nxm_enable_numa_caching = false;
 bool		nxm_signals_matter = false;
+volatile sig_atomic_t *nxm_arena_stop = NULL;
 void		(*nxm_arena_detached_hook) (void) = NULL;
 NxmDrain	(*nxm_arena_drain_hook) (void) = NULL;
 
@@ -654,10 +657,10 @@ nxm_arena_drain(NxmSpace *space, bool wait)
 /*
  * Frees what can be freed for an allocation on a node.  false: nothing was.  The
  * pages kept on that very node do not count: the allocation would have had
- * them, or gave them back itself when it failed.
+ * them, or gave them back itself when it failed.  trusts: of nxm_again_undone(), or NULL.
  */
 static bool
-make_room(NxmSpace *space, int node)
+make_room(NxmSpace *space, int node, int *trusts)
 {
 	Reclaimable before = reclaimable(space, node);
 	Reclaimable after;
@@ -669,9 +672,12 @@ make_room(NxmSpace *space, int node)
 	free_retired(space);
 	trim(space);
 	after = reclaimable(space, node);
-	return swept > 0 || after.own < before.own ||
-		after.waiting < before.waiting || after.kept < before.kept ||
-		nxm_arena_drain(space, false);
+	if (swept > 0 || after.waiting < before.waiting)
+		return true;
+	if ((after.own < before.own || after.kept < before.kept) &&
+		(trusts == NULL || (*trusts)++ < UNDONE_TRUSTS))
+		return true;
+	return nxm_arena_drain(space, false);
 }
 
 /*
@@ -776,8 +782,9 @@ grow_chunk(NxmSpace *space, char **reason)
 	return growth;
 }
 
-static void
-grow(NxmSpace *space)
+/* As again(). */
+static bool
+grow(NxmSpace *space, int *trusts, bool quiet)
 {
 	int			node = space->need_node;
 	TimestampTz now = GetCurrentTimestamp();
@@ -792,11 +799,13 @@ grow(NxmSpace *space)
 	if (growth == NXM_GROW_LIMIT && nxm_limit_changed)
 	{
 		put_limits_into_force(anchor, settings_as_of(), true);
-		return;
+		return true;
 	}
-	if (growth == NXM_GROWN || make_room(space, node) || borrow(space, node, now) ||
+	if (growth == NXM_GROWN || make_room(space, node, trusts) || borrow(space, node, now) ||
 		nxm_arena_drain(space, true))
-		return;
+		return true;
+	if (quiet)
+		return false;
 	if (growth == NXM_GROW_LIMIT)
 		raise_limit_reached(space);
 	if (growth == NXM_GROW_NO_MEMORY)
@@ -813,6 +822,7 @@ grow(NxmSpace *space)
 			 nxm_chunks_would_do(space->shared) ?
 			 errhint("Remove entries, drop structures, or restart the server with a higher nexusmem.memory_limit, for which segments are larger.") :
 			 errhint("Remove entries, drop structures, or lower nexusmem.cache_size and reload the configuration.")));
+	return false;
 }
 
 /* Tries to move the epoch on, and where a section holds it waits for a moment. */
@@ -828,8 +838,19 @@ wait_for_epoch(NxmSpace *space)
 		pg_usleep(1000L);
 }
 
-bool
-nxm_again_slow(NxmSpace *space, NxmResult result)
+void
+nxm_arena_check_interrupts(void)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (nxm_arena_stop != NULL && *nxm_arena_stop)
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg_internal("the process is to end")));
+}
+
+/* quiet: false where there is no memory, instead of an error. */
+static bool
+again(NxmSpace *space, NxmResult result, int *trusts, bool quiet)
 {
 	NxmWant		want = space->want;
 
@@ -846,7 +867,7 @@ nxm_again_slow(NxmSpace *space, NxmResult result)
 	}
 
 	/* every turn frees or adds something, and others may use it up */
-	CHECK_FOR_INTERRUPTS();
+	nxm_arena_check_interrupts();
 	if (result == NXM_NEED_EPOCH)
 	{
 		wait_for_epoch(space);
@@ -856,19 +877,27 @@ nxm_again_slow(NxmSpace *space, NxmResult result)
 	switch (want)
 	{
 		case NXM_WANT_CHUNK:
-			grow(space);
-			break;
+			return grow(space, trusts, quiet);
 		case NXM_WANT_LIMIT:
 			/* raised meanwhile, and a call in a loop has not looked since */
 			if (nxm_limit_changed)
 				put_limits_into_force(anchor, settings_as_of(), true);
-			else if (!make_room(space, space->need_node) &&
+			else if (!make_room(space, space->need_node, trusts) &&
 					 !nxm_arena_drain(space, true))
+			{
+				if (quiet)
+					return false;
 				raise_limit_reached(space);
+			}
 			break;
 		case NXM_WANT_SPACE:
-			if (!make_room(space, space->need_node) && !nxm_arena_drain(space, true))
+			if (!make_room(space, space->need_node, trusts) &&
+				!nxm_arena_drain(space, true))
+			{
+				if (quiet)
+					return false;
 				raise_no_memory(NULL);
+			}
 			break;
 		case NXM_WANT_NOTHING:
 			ereport(ERROR,
@@ -878,6 +907,18 @@ nxm_again_slow(NxmSpace *space, NxmResult result)
 					 errhint("Divide them among several structures.")));
 	}
 	return true;
+}
+
+bool
+nxm_again_slow(NxmSpace *space, NxmResult result)
+{
+	return again(space, result, NULL, false);
+}
+
+bool
+nxm_again_undone(NxmSpace *space, NxmResult result, int *trusts, bool quiet)
+{
+	return nxm_asks_for_more(result) && again(space, result, trusts, quiet);
 }
 
 bool

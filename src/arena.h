@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include <signal.h>
 #include <time.h>
 
 #include "core/flight.h"
@@ -47,6 +48,8 @@ typedef struct NxmAnchor
 	NxmAtomic	cache_short;	/* TimestampTz: last time that caches had to do with less
 								 * than their limit; 0: never */
 	NxmAtomic	cache_short_why;	/* NxmGrowth of arena_chunks.h: why then; stored before */
+	NxmAtomic	cache_not_made; /* TimestampTz: last time that a write found no room to make
+								 * its cache; 0: never */
 	NxmAtomic	huge_bytes;		/* of chunks, in huge pages; by the worker */
 	NxmFlights	flights;		/* values being computed: see single_flight.c */
 	/* the registry: (database, kind, name) to object */
@@ -157,12 +160,32 @@ extern bool nxm_cache_again_slow(NxmSpace *space, NxmResult result);
 extern bool nxm_arena_drain(NxmSpace *space, bool wait);
 
 static inline bool
+nxm_asks_for_more(NxmResult result)
+{
+	return result == NXM_NEED_CHUNK || result == NXM_NEED_MEMORY ||
+		result == NXM_NEED_EPOCH;
+}
+
+static inline bool
 nxm_again(NxmSpace *space, NxmResult result)
 {
-	return unlikely(result == NXM_NEED_CHUNK || result == NXM_NEED_MEMORY ||
-					result == NXM_NEED_EPOCH) &&
-		nxm_again_slow(space, result);
+	return unlikely(nxm_asks_for_more(result)) && nxm_again_slow(space, result);
 }
+
+/*
+ * The same for an operation that allocates in several accounts or on several nodes, and gives
+ * all of it back where a part cannot be had: that it did is not to be taken for memory that
+ * was freed, again and again.  *trusts: 0 at first, and kept from turn to turn.  quiet: where
+ * there is no memory, false instead of an error.
+ */
+extern bool nxm_again_undone(NxmSpace *space, NxmResult result, int *trusts, bool quiet);
+
+/*
+ * Looks for interrupts in what is repeated like that.  Where this is not NULL, and set, raises
+ * query_canceled: for a worker that only notes that it is to end.
+ */
+extern volatile sig_atomic_t *nxm_arena_stop;
+extern void nxm_arena_check_interrupts(void);
 
 /*
  * Between these two an operation may run: signals that would end the process in

@@ -238,7 +238,7 @@ nxm_caches_make_way(NxmResult result)
 	if (result != NXM_NEED_MEMORY || want == NXM_WANT_NOTHING ||
 		space->need_account != NXM_CACHE_ACCOUNT)
 		return false;
-	CHECK_FOR_INTERRUPTS();
+	nxm_arena_check_interrupts();
 	if (want == NXM_WANT_CHUNK && nxm_cache_again_slow(space, result))
 		return true;
 	if (nxm_arena_drain(space, false))

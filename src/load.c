@@ -33,6 +33,7 @@
 #include "utils/timestamp.h"
 
 #define MAX_WARNINGS		10	/* of single structures */
+#define NOT_READ			"it was not read to its end"
 
 /* The file, and the frame read last.  Private memory. */
 typedef struct Reader
@@ -85,7 +86,7 @@ next_frame(Reader *reader)
 	CHECK_FOR_INTERRUPTS();
 	if (is_stopped(reader))
 	{
-		reader->broken = "it was not read to its end";
+		reader->broken = NOT_READ;
 		return false;
 	}
 	if (!read_at(reader, frame, sizeof(*frame), reader->offset))
@@ -434,6 +435,7 @@ try_object(Reader *reader, uint32 dropped)
 	char	   *name = palloc0(NXM_MAX_NAME + 1);
 	volatile bool ok = false;
 
+	nxm_arena_stop = reader->stop;
 	PG_TRY();
 	{
 		load_object(reader, site, name);
@@ -443,18 +445,24 @@ try_object(Reader *reader, uint32 dropped)
 	{
 		ErrorData  *error;
 
+		nxm_arena_stop = NULL;
 		reader->space->local->node = (uint32) nxm_memory_node();
 		MemoryContextSwitchTo(reader->context);
 		error = CopyErrorData();
-		if (!is_about_structure(error->sqlerrcode))
+		if (!is_stopped(reader) && !is_about_structure(error->sqlerrcode))
 			PG_RE_THROW();
 		FlushErrorState();
 		LWLockReleaseAll();
-		if (site->object != NULL)
-			nxm_registry_scan(drop_one, site);
-		/* the next one may need its room */
-		nxm_registry_drain(reader->stop);
-		if (dropped < MAX_WARNINGS)
+		if (is_stopped(reader))
+			reader->broken = NOT_READ;
+		else
+		{
+			if (site->object != NULL)
+				nxm_registry_scan(drop_one, site);
+			/* the next one may need its room */
+			nxm_registry_drain(reader->stop);
+		}
+		if (reader->broken == NULL && dropped < MAX_WARNINGS)
 			ereport(WARNING,
 					(errcode(error->sqlerrcode),
 					 errmsg("saved %s \"%s\" was not loaded: %s",
@@ -463,6 +471,7 @@ try_object(Reader *reader, uint32 dropped)
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
+	nxm_arena_stop = NULL;
 	/* this process's, which may have been moved meanwhile */
 	reader->space->local->node = (uint32) nxm_memory_node();
 	pfree(site);

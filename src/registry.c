@@ -545,15 +545,19 @@ create(const NxmNameKey *k, Oid database, Oid owner, NxmKind kind,
 	return result;
 }
 
-static bool
+/*
+ * NXM_OK; NXM_EXISTS; with quiet NXM_NEED_MEMORY, where an error would be raised for that.
+ */
+static NxmResult
 create_object(Oid database, Oid owner, NxmKind kind, const char *name,
 			  size_t len, const NxmObjectOptions *options, const NxmAcl *acl,
-			  NxmSite *site)
+			  NxmSite *site, bool quiet)
 {
 	static const NxmObjectOptions none;
 	NxmNameKey		k;
 	NxmResult	result;
 	NxmObject  *object = NULL;
+	int			trusts = 0;
 
 	if (options == NULL)
 		options = &none;
@@ -577,8 +581,8 @@ create_object(Oid database, Oid owner, NxmKind kind, const char *name,
 		/* a new cache takes memory from the largest one, if need be */
 	} while (nxm_registry_reopened(result) ||
 			 (kind == NXM_KIND_CACHE && nxm_caches_make_way(result)) ||
-			 nxm_again(nxm_registry_space, result));
-	return result == NXM_OK;
+			 nxm_again_undone(nxm_registry_space, result, &trusts, quiet));
+	return result;
 }
 
 bool
@@ -602,7 +606,7 @@ nxm_object_create(NxmKind kind, const char *name, size_t len,
 	acl.count = 0;
 	nxm_check_role_limit(GetUserId(), new_object_bytes(kind));
 	return create_object(MyDatabaseId, GetUserId(), kind, name, len, options,
-						 &acl, NULL);
+						 &acl, NULL, false) == NXM_OK;
 }
 
 bool
@@ -620,7 +624,7 @@ nxm_object_restore(NxmSite *site, Oid database, Oid owner, NxmKind kind,
 	site->owner = owner;
 	site->kind = kind;
 	return create_object(database, owner, kind, name, len, options,
-						 acl == NULL ? &none : acl, site);
+						 acl == NULL ? &none : acl, site, false) == NXM_OK;
 }
 
 bool
@@ -647,8 +651,14 @@ nxm_site_open(NxmSite *site, NxmKind kind, const char *name, size_t len,
 		CHECK_FOR_INTERRUPTS();
 		nxm_check_role_limit(role, new_object_bytes(kind));
 		acl.count = 0;
-		(void) create_object(MyDatabaseId, role, kind, name, len, NULL, &acl,
-							 NULL);
+		if (create_object(MyDatabaseId, role, kind, name, len, NULL, &acl, NULL,
+						  kind == NXM_KIND_CACHE) == NXM_NEED_MEMORY)
+		{
+			/* relaxed: for status */
+			nxm_store_relaxed(&nxm_registry_anchor->cache_not_made,
+							  (uint64) GetCurrentTimestamp());
+			return false;
+		}
 	}
 
 	role_changes = nxm_role_changes;

@@ -95,6 +95,9 @@ nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 		int64		deadline;
 
 		site = nxm_cache_open(fcinfo, name, NXM_WRITE, true);
+		r = NXM_NEED_MEMORY;
+		if (site == NULL)
+			break;
 		view = nxm_cache_writing(site, key->len + value->len);
 		deadline = nxm_cache_deadline_for(site, ttl);
 		if (deadline == LONG_AGO && !if_absent)

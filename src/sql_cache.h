@@ -24,7 +24,7 @@ extern int64 nxm_cache_deadline_for(const NxmSite *site, const Interval *ttl);
 
 /*
  * Opens the cache of this name, for the current role and in this database, as
- * nxm_object_open().  create: with the first write.  NULL: there is none.
+ * nxm_object_open().  create: with the first write.  NULL: there is none, nor room for it.
  */
 static inline NxmSite *
 nxm_cache_open(FunctionCallInfo fcinfo, NxmBytes name, NxmPrivilege privilege,

@@ -197,9 +197,10 @@ nxm_sql_cache_mset(PG_FUNCTION_ARGS)
 		site = nxm_cache_open(fcinfo, name, NXM_WRITE, true);
 		view = nxm_cache_view();
 		/* what it cannot load now the stores will */
-		NXM_OPERATE(site, r,
-					(nxm_cache_prefetch(view, &site->object->u.c.cache, key, n),
-					 NXM_OK));
+		if (site != NULL)
+			NXM_OPERATE(site, r,
+						(nxm_cache_prefetch(view, &site->object->u.c.cache, key, n),
+						 NXM_OK));
 		(void) r;
 		for (int i = 0; i < n; i++)
 		{

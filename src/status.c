@@ -438,6 +438,7 @@ cache_status(void)
 	int			partitions = nxm_enable_numa_caching ? nxm_space_node_count() : 1;
 	int			nodes = nxm_topology()->nnodes;
 	TimestampTz short_at;
+	TimestampTz not_made;
 	const char *detail;
 
 	if (state != NXM_ARENA_READY)
@@ -452,6 +453,12 @@ cache_status(void)
 	short_at = (TimestampTz) nxm_load(&nxm_anchor()->cache_short);
 	if (!nxm_is_over(short_at, GetCurrentTimestamp(), SHORT_MS))
 		return cache_short_status(nxm_anchor(), detail);
+	not_made = (TimestampTz) nxm_load_relaxed(&nxm_anchor()->cache_not_made);
+	if (!nxm_is_over(not_made, GetCurrentTimestamp(), SHORT_MS))
+		return row("degraded",
+				   "Drop caches, or raise nexusmem.cache_size, or nexusmem.memory_limit where structures have reached that, and reload the configuration.",
+				   psprintf("%s; there was no room for another cache: values were not stored",
+							detail));
 	if (nxm_memory_worker_pid() == 0)
 		return row("degraded", nxm_shmem_available() ?
 				   "Raise max_worker_processes and restart the server." : HINT_PRELOAD,
