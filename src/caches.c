@@ -60,7 +60,7 @@ static int64_t
 now(void *env)
 {
 	(void) env;
-	return GetCurrentTimestamp();
+	return nxm_cache_time(GetCurrentTimestamp());
 }
 
 NxmCacheView *

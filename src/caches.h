@@ -10,6 +10,29 @@
 
 #include <signal.h>
 
+#include "datatype/timestamp.h"
+
+/*
+ * Caches have microseconds since 1970, and SQL and the saved file since 2000: before that
+ * a machine without a battery has its clock until it is set, and the time of a cache must
+ * be above 0.
+ */
+#define NXM_CACHE_EPOCH \
+	((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
+
+/* The time of a cache at t; one before 1970 is the first that there is. */
+static inline int64
+nxm_cache_time(TimestampTz t)
+{
+	return Max(t + NXM_CACHE_EPOCH, 1);
+}
+
+static inline TimestampTz
+nxm_cache_timestamp(int64 time)
+{
+	return time - NXM_CACHE_EPOCH;
+}
+
 /*
  * This process's view, as of now.  One for all operations: what an operation set in
  * it holds until it is asked for again.  Raises no error where the process is

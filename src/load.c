@@ -59,7 +59,7 @@ typedef struct Entry
 	const char *key;
 	NxmValue	value;
 	uint32		key_len;
-	int64		deadline;		/* of a cache's, 0: none */
+	int64		deadline;		/* of a cache's, in its time, 0: none */
 } Entry;
 
 static bool
@@ -156,8 +156,11 @@ take_entry(const Reader *reader, NxmKind kind, const char **p, Entry *entry)
 		memcpy(&entry->deadline, *p, sizeof(int64));
 		left -= sizeof(int64);
 		*p += sizeof(int64);
-		if (entry->deadline < 0 || e.key_len == 0)
+		if (entry->deadline > nxm_cache_timestamp(NXM_CACHE_LAST_DEADLINE) ||
+			e.key_len == 0)
 			return false;
+		if (entry->deadline != 0)
+			entry->deadline = nxm_cache_time(entry->deadline);
 	}
 	if (e.key_len > NXM_MAX_KEY || e.value_len > NXM_MAX_VALUE ||
 		e.key_len + (size_t) e.value_len > left || e.type > NXM_INTERNAL)

@@ -196,7 +196,7 @@ add_cache_entry(NxmCacheView *view, const NxmCacheEntry *from, void *context)
 {
 	Saver	   *saver = context;
 	NxmSaveEntry entry;
-	int64		deadline = from->deadline;
+	TimestampTz deadline = from->deadline == 0 ? 0 : nxm_cache_timestamp(from->deadline);
 	NxmBuffer	value;
 	NxmResult	r;
 	char	   *p;

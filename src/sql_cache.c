@@ -57,7 +57,7 @@ nxm_cache_deadline_for(const NxmSite *site, const Interval *ttl)
 
 	if (us == 0)
 		return 0;
-	return us < 0 ? LONG_AGO : GetCurrentTimestamp() + us;
+	return us < 0 ? LONG_AGO : nxm_cache_time(GetCurrentTimestamp()) + us;
 }
 
 bool
@@ -293,7 +293,7 @@ nxm_sql_cache_ttl(PG_FUNCTION_ARGS)
 		NXM_OPERATE(site, r, nxm_cache_deadline(view, &site->object->u.c.cache, &key,
 												&deadline));
 	} while (nxm_cache_again(view, r));
-	us = deadline - GetCurrentTimestamp();
+	us = deadline - nxm_cache_time(GetCurrentTimestamp());
 	if (r != NXM_OK || deadline == 0 || us <= 0)
 		PG_RETURN_NULL();
 	left = palloc(sizeof(Interval));

@@ -129,9 +129,9 @@
  * less than some 4 MB have half, those of a few segments fewer.)  Deadlines are
  * kept on all levels; what is expired keeps its memory the longer, or until that is needed.
  *
- * Time is microseconds of any clock that all processes share; deadline 0: none.  An
- * operation looks at it once: one that found an entry there may take effect a
- * moment after the deadline.
+ * Time is microseconds of any clock that all processes share, above 0 and not above
+ * NXM_CACHE_LAST_DEADLINE, some 9,000 years; deadline 0: none.  An operation looks at it
+ * once: one that found an entry there may take effect a moment after the deadline.
  *
  * Limits.  Those of the index.  Of chains 9 bytes a segment are not counted.
  * A process that is stopped between two stores of a clear keeps others from
@@ -152,6 +152,9 @@
 
 /* How often, in microseconds, housekeeping is to look at a cache that has entries. */
 #define NXM_CACHE_PERIOD	200000
+
+/* No deadline may be later: the head of a segment has 58 bits of it. */
+#define NXM_CACHE_LAST_DEADLINE ((INT64_C(1) << 58) - (INT64_C(1) << 52))
 
 /* Most keys in one nxm_cache_get_many(). */
 #define NXM_CACHE_BATCH		32

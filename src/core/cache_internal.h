@@ -217,6 +217,9 @@ _Static_assert((INT64_C(1) << WINDOW_SHIFT(MIN_SCALE)) + WINDOW_SLACK <= 1000000
 #define HEAD_SCALE_SHIFT	58
 #define HEAD_DUE(h)			((int64_t) ((h) & ((UINT64_C(1) << HEAD_SCALE_SHIFT) - 1)))
 #define HEAD_SCALE(h)		((uint32_t) ((h) >> HEAD_SCALE_SHIFT))
+_Static_assert(NXM_CACHE_LAST_DEADLINE + (INT64_C(1) << WINDOW_SHIFT(WIDEST_SCALE)) <=
+			   INT64_C(1) << HEAD_SCALE_SHIFT,
+			   "it has the end of the last deadline's window");
 
 /*
  * Header of an item.

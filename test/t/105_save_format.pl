@@ -22,7 +22,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my ($COUNTER, $MAP, $STACK, $QUEUE) = (0 .. 3);
+my ($COUNTER, $MAP, $STACK, $QUEUE, $CACHE) = (0 .. 4);
 my ($TEXT, $BYTEA, $JSONB) = (0 .. 2);
 my ($READ, $WRITE) = (1, 2);
 
@@ -50,11 +50,18 @@ sub entry
 	return pack('LSS', length $value, length $key, $type) . $key . $value;
 }
 
+# one of a cache, which format 2 has; deadline: microseconds since 2000, 0: none
+sub cache_entry
+{
+	my ($deadline, $key) = @_;
+	return pack('LSSq', 1, length $key, $TEXT, $deadline) . $key . 'v';
+}
+
 my ($node, $file, $database, $system, $alignment);
 my %role;
 
 # structure(kind, name, {owner, striped, value, grants: [role, privileges]...}, [entry...]...):
-# each list of entries is a frame
+# each list of entries is a frame; a cache of format 2 has no limit and no default
 sub structure
 {
 	my ($kind, $name, $o, @frames) = @_;
@@ -63,7 +70,7 @@ sub structure
 	$entries += @$_ foreach @frames;
 	return join('',
 		frame(1, 0, pack('L8q', $kind, $database, $role{$o->{owner} // 'boss'}, 0, $o->{striped} // 0, length $name, scalar @grants, 0, $o->{value} // 0)
-			  . $name . join('', map { pack('L2', @$_) } @grants)),
+			  . $name . join('', map { pack('L2', @$_) } @grants) . ($kind == $CACHE ? pack('Qq', 0, 0) : '')),
 		(map { frame(2, scalar @$_, join('', @$_)) } @frames),
 		frame(3, $entries, ''));
 }
@@ -162,6 +169,14 @@ is(sql('SELECT count(*) FROM structures'), 0, 'a later format: not loaded');
 like(server_log($node, $from), qr/were not loaded: its format is 3, and this version of nexusmem reads 1 to 2/, 'with a warning');
 $node->stop;
 
+# deadlines: before 2000, of which the clock was not set; to come; and none
+write_file(2, structure($CACHE, 'c', {}, [ cache_entry(-86400000000, 'past'), cache_entry(6e16, 'future'), cache_entry(0, 'none') ]));
+$from = -s $node->logfile;
+$node->start;
+is(sql(q{SELECT cache_get('past', 'c') IS NULL, now() + cache_ttl('future', 'c') BETWEEN '3901-01-01' AND '3902-01-01', cache_get('none', 'c'), cache_ttl('none', 'c') IS NULL, cache_drop('c')}), 't|t|v|t|t', 'deadlines of a cache');
+unlike(server_log($node, $from), qr/not loaded/, 'and all of it was loaded');
+$node->stop;
+
 # right checksums, senseless contents: what is whole is loaded
 my %broken = (
 	'a value beyond its frame' => structure($MAP, 'bad', {}, [ pack('LSS', 1000, 1, $TEXT) . 'kv' ]),
@@ -170,11 +185,12 @@ my %broken = (
 	'a stack with an entry that is broken' => structure($STACK, 'bad', {}, [ entry($TEXT, 'top') ], [ entry(99, 'v') ], [ entry($TEXT, 'bottom') ]),
 	'a counter with entries' => structure($COUNTER, 'bad', {}, [ entry($TEXT, 'v') ]),
 	'a kind that there is not' => structure(99, 'bad', {}),
-	'a cache, which that format has not' => structure(4, 'bad', {}, [ entry($TEXT, 'v', 'k') ]),
+	'a cache, which that format has not' => structure($CACHE, 'bad', {}, [ entry($TEXT, 'v', 'k') ]),
+	'a cache with a deadline that nothing has' => structure($CACHE, 'bad', {}, [ cache_entry(9223372036854775807, 'k') ]),
 	'no name' => structure($MAP, '', {}));
 foreach my $what (sort keys %broken)
 {
-	write_file(1, structure($COUNTER, 'before', { value => 1 }), $broken{$what}, structure($STACK, 'after', {}, [ entry($TEXT, 'v') ]));
+	write_file($what =~ /deadline/ ? 2 : 1, structure($COUNTER, 'before', { value => 1 }), $broken{$what}, structure($STACK, 'after', {}, [ entry($TEXT, 'v') ]));
 	$from = -s $node->logfile;
 	$node->start;
 	is(sql(q{SELECT string_agg(name, ',' ORDER BY name), counter_get('before'), stack_pop('after') FROM structures}), 'after,before|1|v', "$what: the others are loaded");

@@ -377,6 +377,52 @@ unlike(server_log($_), qr/TRAP|PANIC|leak/, 'the log is quiet') foreach $node, $
 $node->stop;
 $primary->stop;
 
+# a clock that is not set yet, as of a machine without a battery for it
+SKIP:
+{
+	my $dir = PostgreSQL::Test::Utils::tempdir();
+	my %clock = clock_to_set($dir);
+	skip 'no compiler', 12 if !%clock;
+	# to within an hour before or, for that is its step, behind; at once, for the worker looks
+	my $set_clock = sub {
+		open my $h, '>>', "$dir/back" or die $!;
+		truncate $h, int((time - $_[0]) / 3600) or die $!;
+		close $h;
+	};
+	my $december_20 = 945648000;
+	my $there = q{SELECT string_agg(k, ' ' ORDER BY k) FROM unnest(ARRAY['a', 'b', 'e', 'f', 'late', 'month', 'n', 'years', 'zero']) k WHERE cache_get(k) IS NOT NULL};
+	my $from = -s $primary->logfile;
+	$node = $primary;
+	{
+		local @ENV{keys %clock} = values %clock;
+		$node->start;
+	}
+	sql(q{SELECT cache_drop('default'), cache_create('daily', NULL, '1 day')});
+	$set_clock->($december_20);
+	is(sql(q{SELECT now() BETWEEN '1999-12-20 00:00Z' AND '1999-12-20 02:00Z', cache_set('a', 'v', '2 hours'), cache_mset(ARRAY['b'], ARRAY['v'], '2 hours'), cache_set('e', 'v'), cache_expire('e', '2 hours'),
+		cache_fetch('f', $$SELECT 'v'$$, '2 hours'), cache_add('n', 'v', '2 hours'), cache_set('month', 'v', '30 days'), cache_set('years', 'v', '40 years'),
+		cache_set('zero', 'v', '0'), cache_set('late', 'v', '-1 hour'), cache_set('k', 'v', NULL, 'daily')}), 't||1||t|v|t|||||', 'a clock before 2000: stored');
+	is(sql($there), 'a b e f month n years', 'and what has expired is not');
+	is(sql(q{SELECT string_agg(k, ' ' ORDER BY k) FROM unnest(ARRAY['a', 'b', 'e', 'f', 'n']) k WHERE cache_ttl(k) BETWEEN '1 hour' AND '2 hours'}), 'a b e f n', 'times to live');
+	is(sql(q{SELECT cache_ttl('month') BETWEEN '29 days' AND '30 days', cache_ttl('k', 'daily') BETWEEN '23 hours' AND '1 day'}), 't|t', 'past 2000, and by default');
+	$set_clock->($december_20 + 3 * 3600);
+	is(sql($there), 'month years', 'three hours later');
+	wait_for(q{SELECT sum(entries) = 2 FROM nexusmem.stat_cache WHERE cache = 'default' AND owner = current_user}, 'and the worker has taken the others out');
+	$set_clock->($december_20 + 13 * 86400);
+	is(sql(qq{$there; SELECT cache_ttl('month') BETWEEN '16 days' AND '17 days', cache_get('k', 'daily') IS NULL}), "month years\nt|t", 'after 2000');
+	$set_clock->(-86400);
+	is(sql(qq{SELECT cache_set('a', 'v', '2 hours'), cache_set('zero', 'v', '0'); $there}), "|\na month years", 'even before 1970');
+	$set_clock->($december_20);
+	is(sql(qq{SELECT cache_set('b', 'v', '1 hour'); $there}), "\nb month years", 'back in 1999');
+	$node->stop;
+	unlink "$dir/back";
+	$node->start;
+	is(sql($there), 'years', 'saved, and loaded when the clock was set');
+	is(sql(q{SELECT now() + cache_ttl('years') BETWEEN '2039-05-22' AND '2039-05-25', sum(entries) FROM stat_cache WHERE cache = 'default' AND owner = current_user}), 't|1', 'with its time to live');
+	unlike(server_log($node, $from), qr/TRAP|PANIC|not loaded/, 'the log is quiet');
+	$node->stop;
+}
+
 # /dev/shm too small, in a mount namespace with a small one of its own
 SKIP:
 {
