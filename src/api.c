@@ -13,6 +13,7 @@
 #include "nexusmem_api.h"
 
 #include "api.h"
+#include "mb/pg_wchar.h"
 #include "sql_structures.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -223,6 +224,7 @@ api_open(NxmApiKind kind, const char *name, int flags)
 	if ((unsigned) kind > NXM_API_QUEUE)
 		raise_bad_kind(kind);
 	nxm_check_name((NxmKind) kind, len);
+	(void) pg_verify_mbstr(GetDatabaseEncoding(), name, (int) len, false);
 	if ((flags & (NXM_API_READ | NXM_API_WRITE)) == 0 ||
 		((flags & NXM_API_STRIPED) != 0 && kind != NXM_API_COUNTER))
 		ereport(ERROR,

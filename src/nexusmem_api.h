@@ -39,6 +39,7 @@
  *	invalid_parameter_value				an empty name; a key of 0 or of over 1,024 bytes;
  *		flags, types and handles that do not fit
  *	name_too_long						more than 63 bytes
+ *	character_not_in_repertoire			a name that is not valid in the server's encoding
  *
  * and whatever stores something
  *
@@ -83,7 +84,8 @@ typedef enum NxmApiKind
 /* How a value's bytes are to be understood; SQL sees the same types. */
 typedef enum NxmApiType
 {
-	NXM_API_TEXT,				/* in the server's encoding, without a header */
+	NXM_API_TEXT,				/* valid in the server's encoding and without a 0 byte, which
+								 * nobody checks here; without a header */
 	NXM_API_BYTEA,				/* bytes, without a header */
 	NXM_API_JSONB				/* the bytes of a Jsonb, without a header */
 } NxmApiType;
@@ -136,7 +138,10 @@ typedef struct NxmApi
 	void		(*counter_set) (NxmHandle *handle, int64 value, int64 *old);
 
 	/*
-	 * Maps.  A key is 1 to 1,024 bytes.  map_put(): true: a new key.
+	 * Maps.  A key is 1 to 1,024 bytes.  To SQL keys are text: it can name those alone
+	 * that are valid in the server's encoding and without a 0 byte, and its
+	 * map_entries() raises character_not_in_repertoire where a map has others.
+	 * map_put(): true: a new key.
 	 * map_put_if(): stores if the present value is `expected`, type and bytes, or,
 	 * where that is NULL, if there is none; false: it was not.  map_get(),
 	 * map_delete(): false: there is no such key.  map_add(): adds to a decimal

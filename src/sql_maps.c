@@ -11,12 +11,16 @@
  *
  * Values are compared byte by byte: to map_put_if(), jsonb numbers that are
  * equal but written differently (1.0 and 1.00) are different.
+ *
+ * Limits: that a text which an extension stored is valid in the encoding is seen by
+ * map_entries() alone; to map_get() it would cost too much for what should not be.
  */
 #include "sql_structures.h"
 
 #include "compat.h"
 #include "core/pause.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
@@ -330,6 +334,36 @@ entries_add(NxmSpace *space, NxmRef ref, const NxmItem *item, void *context)
 	return r;
 }
 
+static inline bool
+is_text(const char *data, size_t len)
+{
+	return pg_verify_mbstr(GetDatabaseEncoding(), data, (int) len, true);
+}
+
+/* An entry has no text form: what is wrong is its key, or else its value. */
+_Noreturn static void
+not_text(NxmBytes name, const char *key, size_t key_len)
+{
+	if (!is_text(key, key_len))
+	{
+		char	   *hex = palloc0(2 * key_len + 1);
+
+		(void) hex_encode(key, key_len, hex);
+		ereport(ERROR,
+				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
+				 errmsg("key in map \"%.*s\" is not valid text in encoding \"%s\"",
+						(int) name.len, name.data, GetDatabaseEncodingName()),
+				 errdetail("Its bytes are \\x%s.", hex),
+				 errhint("An extension put it there through the C interface, by which alone it can be read or deleted.")));
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
+			 errmsg("value of key \"%.*s\" in map \"%.*s\" is not valid text in encoding \"%s\"",
+					(int) key_len, key, (int) name.len, name.data,
+					GetDatabaseEncodingName()),
+			 errhint("An extension put it there through the C interface.")));
+}
+
 Datum
 nxm_sql_map_entries(PG_FUNCTION_ARGS)
 {
@@ -388,6 +422,10 @@ nxm_sql_map_entries(PG_FUNCTION_ARGS)
 			bool		nulls[2] = {false, false};
 
 			memcpy(&head, all.data + i, sizeof(head));
+			if (unlikely(!is_text(key, head.key_len) ||
+						 (head.type == NXM_TEXT &&
+						  !is_text(key + head.key_len, head.value_len))))
+				not_text(name, key, head.key_len);
 			old_context = MemoryContextSwitchTo(row_context);
 			values[0] = PointerGetDatum(cstring_to_text_with_len(key,
 																 (int) head.key_len));

@@ -43,7 +43,7 @@ my $node = PostgreSQL::Test::Cluster->new('c_interface');
 $node->init;
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'nexusmem'");
 $node->start;
-$node->safe_psql('postgres', 'CREATE DATABASE regression_nxm_user');
+$node->safe_psql('postgres', q{CREATE DATABASE regression_nxm_user ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0});
 
 # Its script as CREATE EXTENSION would run it, which wants an installed one.
 my $script = slurp_file("$dir/nxm_user/nxm_user--1.0.sql");

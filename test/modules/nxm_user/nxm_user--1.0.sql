@@ -12,6 +12,7 @@ CREATE FUNCTION user_set(name text, value bigint) RETURNS bigint AS 'MODULE_PATH
 
 CREATE FUNCTION user_kept_fill(entries int) RETURNS int AS 'MODULE_PATHNAME' LANGUAGE C STRICT;
 CREATE FUNCTION user_put(map text, key text, value text, type int DEFAULT 0) RETURNS bool AS 'MODULE_PATHNAME' LANGUAGE C STRICT;
+CREATE FUNCTION user_put_bytes(map bytea, key bytea, value bytea, type int DEFAULT 0) RETURNS bool AS 'MODULE_PATHNAME' LANGUAGE C STRICT;
 CREATE FUNCTION user_put_if(map text, key text, expected text, value text) RETURNS bool AS 'MODULE_PATHNAME' LANGUAGE C;
 CREATE FUNCTION user_get(map text, key text, OUT value text, OUT type int) RETURNS record AS 'MODULE_PATHNAME' LANGUAGE C STRICT;
 CREATE FUNCTION user_read(map text, key text, size int, OUT value text, OUT in_room bool) RETURNS record AS 'MODULE_PATHNAME' LANGUAGE C STRICT;

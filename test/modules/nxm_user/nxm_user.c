@@ -27,6 +27,7 @@ PG_FUNCTION_INFO_V1(user_value);
 PG_FUNCTION_INFO_V1(user_set);
 PG_FUNCTION_INFO_V1(user_kept_fill);
 PG_FUNCTION_INFO_V1(user_put);
+PG_FUNCTION_INFO_V1(user_put_bytes);
 PG_FUNCTION_INFO_V1(user_put_if);
 PG_FUNCTION_INFO_V1(user_get);
 PG_FUNCTION_INFO_V1(user_read);
@@ -203,6 +204,20 @@ user_put(PG_FUNCTION_ARGS)
 	NxmApiValue value = value_of(string_arg(fcinfo, 2), PG_GETARG_INT32(3));
 
 	PG_RETURN_BOOL(nxm_api()->map_put(map, key, strlen(key), &value));
+}
+
+/* The same, of bytes that need not be text. */
+Datum
+user_put_bytes(PG_FUNCTION_ARGS)
+{
+	NxmHandle  *map = map_arg(fcinfo, WRITER);
+	bytea	   *key = PG_GETARG_BYTEA_PP(1);
+	bytea	   *bytes = PG_GETARG_BYTEA_PP(2);
+	NxmApiValue value = {VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes),
+	(NxmApiType) PG_GETARG_INT32(3)};
+
+	PG_RETURN_BOOL(nxm_api()->map_put(map, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key),
+									  &value));
 }
 
 Datum

@@ -46,6 +46,18 @@ SELECT user_delete('m', 'n'), user_delete('m', 'n'), user_size('m');
 SELECT size, (user_read('m', 'a', size)).* FROM (VALUES (0), (1), (5), (6), (100)) s(size);
 SELECT user_read('m', 'absent', 100), user_read('absent', 'a', 100), user_put('m', 'empty', ''), user_read('m', 'empty', 1), user_read('m', 'empty', 0), user_delete('m', 'empty');
 
+-- what is no text, in a database of UTF-8: rows have none of it, and maps no such name
+\set VERBOSITY default
+SELECT user_put_bytes('t', 'k\303\251y', '\303\251'), user_put_bytes('t', 'bytes', '\377\000', 1);
+SELECT length(key), length(value) FROM nexusmem.map_entries('t') ORDER BY 1;
+SELECT user_put_bytes('zero', 'a\000b', 'v'), user_put_bytes('invalid', '\377', 'v'), user_put_bytes('value', 'k', 'a\000b');
+SELECT * FROM nexusmem.map_entries('zero');
+SELECT * FROM nexusmem.map_entries('invalid');
+SELECT * FROM nexusmem.map_entries('value');
+SELECT user_put_bytes('\377', 'k', 'v');
+SELECT count(nexusmem.map_drop(m)) FROM unnest(ARRAY['t', 'zero', 'invalid', 'value']) m;
+\set VERBOSITY sqlstate
+
 -- scans, values of every length up to the limit
 SELECT count(*) FROM (SELECT user_put('big', 'key ' || i, repeat('v', i)) FROM generate_series(1, 3000) i OFFSET 0) s;
 SELECT * FROM user_scan('big', 10000);
