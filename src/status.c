@@ -362,7 +362,8 @@ structure_memory_status(void)
 
 	if (state != NXM_ARENA_READY)
 		return no_arena(state, &report);
-	detail = psprintf("%.1f of %.1f MB in %d %s of %.1f MB",
+	/* segments, and so what of them is in huge pages, are of both accounts */
+	detail = psprintf("%.1f of %.1f MB; structures and caches lie in %d %s of %.1f MB",
 					  report.used[0] / 1048576.0, report.limit[0] / 1048576.0,
 					  report.chunks, report.chunks == 1 ? "segment" : "segments",
 					  report.reserved / 1048576.0);
@@ -378,6 +379,11 @@ structure_memory_status(void)
 		return row("degraded", "Restart the server when that is convenient.",
 				   psprintf("%s; " UINT64_FORMAT " %s lost", detail, report.leaked,
 							report.leaked == 1 ? "object was" : "objects were"));
+	/* what is left of less than a page is of no use */
+	if (report.used[0] + NXM_PAGE_SIZE > report.limit[0])
+		return row("degraded", "Remove entries, drop structures, or raise nexusmem.memory_limit and reload the configuration.",
+				   psprintf("%s; the limit is reached: writes that need memory are refused",
+							detail));
 	if (report.solid != 0)
 		return row("degraded", nxm_seam_can_populate() ? NULL :
 				   "Use Linux 5.14 or newer.",

@@ -62,7 +62,7 @@ is(segments(), 64, 'a segment on each of 32 nodes, and a second one');
 sub memory { return q1(q{SELECT substring(detail from '^[0-9.]+ of [0-9.]+ MB') FROM nexusmem.status WHERE feature = 'structure memory'}); }
 q1(q{ALTER SYSTEM SET nexusmem.memory_limit = '1MB'});
 $node->reload;
-ok(wait_until($node, q{SELECT detail LIKE '% of 1.0 MB in %' FROM nexusmem.status WHERE feature = 'structure memory'}), 'lowered below what describes the segments: status tells the limit') or diag(memory());
+ok(wait_until($node, q{SELECT detail LIKE '% of 1.0 MB;%' FROM nexusmem.status WHERE feature = 'structure memory'}), 'lowered below what describes the segments: status tells the limit') or diag(memory());
 my $lowered = sql(put('m', 1, 1));
 like($lowered, qr/ERROR:  53400: shared structures have reached their memory limit/, 'which is reached');
 like($lowered, qr/DETAIL:  The limit is 1024 kB, and what describes the segments that were made takes 4096 kB until the server restarts\./, 'and so does the error, and what is in its way');
