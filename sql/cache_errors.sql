@@ -72,6 +72,7 @@ SELECT split_part(try($$SELECT cache_set('k', 'v', '1 hour'::varchar)$$), ' | ',
 SELECT cache_set('t', 'x'), cache_set('b', '\x01'::bytea), cache_set('j', '1'::jsonb);
 SELECT try($$SELECT cache_get('b')$$);
 SELECT try($$SELECT cache_get('j')$$);
+SELECT try($$SELECT cache_fetch('j', 'SELECT 1')$$);
 SELECT try($$SELECT cache_get_bytea('t')$$);
 SELECT try($$SELECT cache_get_bytea('j')$$);
 SELECT try($$SELECT cache_get_jsonb('t')$$);

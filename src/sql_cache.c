@@ -178,7 +178,7 @@ nxm_sql_cache_add_jsonb(PG_FUNCTION_ARGS)
 
 static inline __attribute__((always_inline)) text *
 read_value(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
-		   NxmType wanted, const char *function)
+		   NxmType wanted, const char *hint)
 {
 	char		space[SHORT_VALUE];
 	NxmBuffer	buffer = {space, sizeof(space), 0, NXM_TEXT};
@@ -215,7 +215,7 @@ read_value(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 		NxmBytes	key_bytes = {key->data, key->len};
 
 		nxm_wrong_type(NXM_KIND_CACHE, name, &key_bytes, buffer.type, wanted,
-					   function);
+					   hint);
 	}
 	if (result == NULL)
 	{
@@ -228,9 +228,9 @@ read_value(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 
 text *
 nxm_cache_read(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
-			   NxmType wanted, const char *function)
+			   NxmType wanted, const char *hint)
 {
-	return read_value(fcinfo, name, key, wanted, function);
+	return read_value(fcinfo, name, key, wanted, hint);
 }
 
 static inline Datum
@@ -238,7 +238,7 @@ cache_get(FunctionCallInfo fcinfo, NxmType type)
 {
 	NxmBytes	name = NAME_ARG(1);
 	NxmKey		key = nxm_key_arg(fcinfo, 0);
-	text	   *value = read_value(fcinfo, name, &key, type, "cache_get");
+	text	   *value = read_value(fcinfo, name, &key, type, "Use cache_get%s().");
 
 	if (value == NULL)
 		PG_RETURN_NULL();

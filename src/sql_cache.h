@@ -34,11 +34,11 @@ nxm_cache_open(FunctionCallInfo fcinfo, NxmBytes name, NxmPrivilege privilege,
 
 /*
  * The value of a key, in the current memory context, NULL: it is not there.  Of
- * type wanted; another one raises datatype_mismatch with a hint on function.
+ * type wanted; another one raises datatype_mismatch with a hint: see nxm_wrong_type().
  */
 extern text *nxm_cache_read(FunctionCallInfo fcinfo, NxmBytes name,
 							const NxmKey *key, NxmType wanted,
-							const char *function);
+							const char *hint);
 
 typedef enum NxmStored
 {

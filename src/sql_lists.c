@@ -110,7 +110,7 @@ pop(FunctionCallInfo fcinfo, NxmKind kind, NxmType type)
 		PG_RETURN_NULL();
 	if (r == NXM_MISMATCH)
 		nxm_wrong_type(kind, name, NULL, buffer.type, type,
-					   kind == NXM_KIND_STACK ? "stack_pop" : "queue_pop");
+					   kind == NXM_KIND_STACK ? "Use stack_pop%s()." : "Use queue_pop%s().");
 	Assert(r == NXM_OK);
 	site->size_hint = (uint32) Min(buffer.len, LONG_VALUE);
 	SET_VARSIZE(result, VARHDRSZ + buffer.len);

@@ -115,7 +115,7 @@ map_get(FunctionCallInfo fcinfo, NxmType type)
 		NxmBytes	key_bytes = {key.data, key.len};
 
 		nxm_wrong_type(NXM_KIND_MAP, name, &key_bytes, buffer.type, type,
-					   "map_get");
+					   "Use map_get%s().");
 	}
 	if (result == NULL)
 	{
@@ -230,7 +230,7 @@ not_a_number(NxmSite *site, NxmBytes name, const NxmKey *key)
 									 key, &buffer));
 	if (r == NXM_OK && buffer.type != NXM_TEXT)
 		nxm_wrong_type(NXM_KIND_MAP, name, &key_bytes, buffer.type, NXM_TEXT,
-					   "map_get");
+					   "map_add() adds to decimal numbers in text.");
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
 			 errmsg("value of key \"%.*s\" in map \"%.*s\" is not an integer",

@@ -82,7 +82,7 @@ nxm_type_name(NxmType type)
 
 void
 nxm_wrong_type(NxmKind kind, NxmBytes name, const NxmBytes *key, NxmType is,
-			   NxmType wanted, const char *function)
+			   NxmType wanted, const char *hint)
 {
 	const char *suffix = is == NXM_BYTEA ? "_bytea" :
 		is == NXM_JSONB ? "_jsonb" : "";
@@ -94,13 +94,13 @@ nxm_wrong_type(NxmKind kind, NxmBytes name, const NxmBytes *key, NxmType is,
 						(int) key->len, key->data, nxm_kind_name(kind),
 						(int) name.len, name.data, nxm_type_name(is),
 						nxm_type_name(wanted)),
-				 errhint("Use %s%s().", function, suffix)));
+				 errhint(hint, suffix)));
 	ereport(ERROR,
 			(errcode(ERRCODE_DATATYPE_MISMATCH),
 			 errmsg("next value of %s \"%.*s\" is of type %s, not %s",
 					nxm_kind_name(kind), (int) name.len, name.data,
 					nxm_type_name(is), nxm_type_name(wanted)),
-			 errhint("Use %s%s().", function, suffix)));
+			 errhint(hint, suffix)));
 }
 
 Datum

@@ -59,9 +59,12 @@ nxm_open(FunctionCallInfo fcinfo, NxmKind kind, NxmBytes name,
 _Noreturn extern void nxm_null_argument(const char *what, const char *hint);
 _Noreturn extern void nxm_bad_key(size_t len);
 _Noreturn extern void nxm_value_too_long(size_t len);
-/* The type that a value has is not the one that was asked for. */
+/*
+ * The type that a value has is not the one that was asked for.  hint: with a %s for
+ * what the names of the functions for that type end in.
+ */
 _Noreturn extern void nxm_wrong_type(NxmKind kind, NxmBytes name, const NxmBytes *key,
-						   NxmType is, NxmType wanted, const char *function);
+						   NxmType is, NxmType wanted, const char *hint);
 extern const char *nxm_type_name(NxmType type);
 /* A value in its text form, as a text datum. */
 extern Datum nxm_value_as_text(const char *data, size_t len, NxmType type);
