@@ -71,6 +71,7 @@ SELECT count(*) > 0 AS ok FROM nexusmem.nodes;
 SELECT count(*) > 0 AS ok FROM nexusmem.backends;
 SELECT count(*) > 0 AS ok FROM nexusmem.status;
 SELECT count(*) > 0 AS ok FROM nexusmem.shared_buffers_nodes;
+SELECT count(*) >= 0 AS ok FROM nexusmem.sharing;
 SELECT count(*) >= 0 AS ok FROM nexusmem.stat_prefetch;
 SELECT count(*) > 0 AS ok FROM nexusmem.session_prefetch();
 

@@ -21,6 +21,24 @@ COMMENT ON FUNCTION nexusmem.predictor_reset() IS
 
 REVOKE ALL ON FUNCTION nexusmem.predictor_reset() FROM PUBLIC;
 
+-- With whom structures are shared
+
+CREATE FUNCTION nexusmem.read_sharing(OUT kind text, OUT name text,
+	OUT grantee oid, OUT privilege text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'nxm_sharing'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION nexusmem.read_sharing() IS
+'behind the view sharing';
+
+CREATE VIEW nexusmem.sharing AS
+SELECT s.kind, s.name, pg_catalog.pg_get_userbyid(s.grantee) AS grantee, s.privilege
+FROM nexusmem.read_sharing() s;
+COMMENT ON VIEW nexusmem.sharing IS
+'what share() gave to whom, of the rows of the view structures: a row for each privilege; grantee NULL: everyone with USAGE on the schema; write includes read';
+
+GRANT SELECT ON nexusmem.sharing TO PUBLIC;
+
 COMMENT ON VIEW nexusmem.node_memory IS
 'memory of the shared structures and of the caches, by node, and of the learned sequences: address space, memory behind it, and, asked of the kernel, how much of it lies on the node''s memories and how much there is; NULL: the kernel would not tell; node NULL: bound to none';
 

@@ -83,6 +83,14 @@ SELECT map_get('a', 'k');
 -- shared for writing: reading too, but not dropping
 SET ROLE regress_nexusmem_a;
 SELECT share('map', 'a', 'regress_nexusmem_c', 'write'), share('counter', 'a', 'regress_nexusmem_c', 'write'), share('map', 'a', 'regress_nexusmem_b', 'write');
+-- the view shows it, of what one may use
+SELECT * FROM sharing ORDER BY 1, 2, 3, 4;
+SET ROLE regress_nexusmem_c;
+SELECT * FROM sharing ORDER BY 1, 2, 3, 4;
+SET ROLE regress_nexusmem_group;
+SELECT count(*) FROM sharing;
+SET ROLE regress_nexusmem_stats;
+SELECT count(*) FROM sharing;
 SET ROLE regress_nexusmem_c;
 SELECT map_get('a', 'k'), map_put('a', 'k2', 'c'), counter_add('a'), map_clear('a'), map_put('a', 'k', 'v');
 SELECT * FROM counter_drain();
@@ -109,6 +117,7 @@ SELECT map_get('a', 'k');
 -- shared with everyone
 SET ROLE regress_nexusmem_a;
 SELECT share('map', 'a', NULL, 'read');
+SELECT * FROM sharing WHERE kind = 'map' ORDER BY 3, 4;
 SET ROLE regress_nexusmem_b;
 SELECT map_get('a', 'k');
 SELECT map_put('a', 'k', 'w');

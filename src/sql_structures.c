@@ -1,7 +1,7 @@
 /*
  * sql_structures.c
- *	  What all kinds of structures have in common in SQL: sharing, the view
- *	  structures, and the errors of arguments.
+ *	  What all kinds of structures have in common in SQL: sharing, the views
+ *	  structures and sharing, and the errors of arguments.
  */
 #include "sql_structures.h"
 
@@ -19,6 +19,7 @@
 PG_FUNCTION_INFO_V1(nxm_share);
 PG_FUNCTION_INFO_V1(nxm_unshare);
 PG_FUNCTION_INFO_V1(nxm_structures);
+PG_FUNCTION_INFO_V1(nxm_sharing);
 
 void
 nxm_null_argument(const char *what, const char *hint)
@@ -187,11 +188,19 @@ nxm_unshare(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(change_sharing(fcinfo, false));
 }
 
+/* Of the views structures and sharing. */
 typedef struct StructuresContext
 {
 	ReturnSetInfo *rsinfo;
 	bool		all;
 } StructuresContext;
+
+static bool
+is_shown(const NxmObjectInfo *info, const StructuresContext *c)
+{
+	return info->database == MyDatabaseId &&
+		(c->all || nxm_object_privileges(GetUserId(), info->owner, &info->acl) != 0);
+}
 
 static void
 put_structure(const NxmObjectInfo *info, void *context)
@@ -200,9 +209,7 @@ put_structure(const NxmObjectInfo *info, void *context)
 	Datum		values[6];
 	bool		nulls[6] = {false, false, false, info->node < 0, false, false};
 
-	if (info->database != MyDatabaseId ||
-		(!c->all && nxm_object_privileges(GetUserId(), info->owner,
-										  &info->acl) == 0))
+	if (!is_shown(info, c))
 		return;
 	values[0] = CStringGetTextDatum(nxm_kind_name(info->kind));
 	values[1] = PointerGetDatum(cstring_to_text_with_len(info->name,
@@ -218,8 +225,38 @@ put_structure(const NxmObjectInfo *info, void *context)
 	pfree(DatumGetPointer(values[1]));
 }
 
-Datum
-nxm_structures(PG_FUNCTION_ARGS)
+static void
+put_sharing(const NxmObjectInfo *info, void *context)
+{
+	StructuresContext *c = context;
+	Datum		values[4];
+	bool		nulls[4] = {false};
+
+	if (info->acl.count == 0 || !is_shown(info, c))
+		return;
+	values[0] = CStringGetTextDatum(nxm_kind_name(info->kind));
+	values[1] = PointerGetDatum(cstring_to_text_with_len(info->name,
+														 (int) info->name_len));
+	for (uint32 i = 0; i < info->acl.count; i++)
+	{
+		values[2] = ObjectIdGetDatum(info->acl.entry[i].role);
+		nulls[2] = !OidIsValid(info->acl.entry[i].role);
+		for (uint32 privilege = NXM_READ; privilege <= NXM_WRITE; privilege *= 2)
+		{
+			if ((info->acl.entry[i].privileges & privilege) == 0)
+				continue;
+			values[3] = CStringGetTextDatum(privilege == NXM_READ ? "read" : "write");
+			tuplestore_putvalues(c->rsinfo->setResult, c->rsinfo->setDesc,
+								 values, nulls);
+			pfree(DatumGetPointer(values[3]));
+		}
+	}
+	pfree(DatumGetPointer(values[0]));
+	pfree(DatumGetPointer(values[1]));
+}
+
+static Datum
+put_all(FunctionCallInfo fcinfo, void (*put) (const NxmObjectInfo *info, void *context))
 {
 	StructuresContext c;
 
@@ -227,6 +264,18 @@ nxm_structures(PG_FUNCTION_ARGS)
 	c.all = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
 	InitMaterializedSRF(fcinfo, 0);
 	nxm_registry_use();
-	nxm_registry_scan(put_structure, &c);
+	nxm_registry_scan(put, &c);
 	return (Datum) 0;
+}
+
+Datum
+nxm_structures(PG_FUNCTION_ARGS)
+{
+	return put_all(fcinfo, put_structure);
+}
+
+Datum
+nxm_sharing(PG_FUNCTION_ARGS)
+{
+	return put_all(fcinfo, put_sharing);
 }
