@@ -39,12 +39,12 @@ raise_role_limit(Oid owner, uint64 taken, uint64 more)
 
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("structures of role \"%s\" would take more than nexusmem.role_limit",
+			 errmsg("structures and caches of role \"%s\" would exceed nexusmem.role_limit",
 					role == NULL ? "?" : role),
-			 errdetail("They take %llu bytes of %llu, and %llu more were to be added.",
+			 errdetail("They take %llu bytes, %llu more are needed, and the limit is %llu bytes.",
 					   (unsigned long long) taken,
-					   (unsigned long long) nxm_role_limit * 1024,
-					   (unsigned long long) more),
+					   (unsigned long long) more,
+					   (unsigned long long) nxm_role_limit * 1024),
 			 errhint("Remove entries or structures, or raise nexusmem.role_limit.")));
 }
 
