@@ -119,8 +119,8 @@ shared_memory_status(void)
 		return row("active", NULL, "the library was preloaded");
 	return row("off", HINT_PRELOAD,
 			   NXM_HAVE_DSM_REGISTRY ?
-			   "the library was loaded by this session alone: nexusmem.num_nodes, node_source, enable_numa_caching, shared_buffers_placement and predictor_memory do not exist, and nothing but structures and caches is shared" :
-			   "the library was loaded by this session alone: nexusmem.num_nodes, node_source, enable_numa_caching, shared_buffers_placement and predictor_memory do not exist, and nothing is shared");
+			   "the library was loaded by this session alone: nexusmem.num_nodes, node_source, enable_numa_caching, shared_buffers_placement and predictor_memory have no effect, and nothing but structures and caches is shared" :
+			   "the library was loaded by this session alone: nexusmem.num_nodes, node_source, enable_numa_caching, shared_buffers_placement and predictor_memory have no effect, and nothing is shared");
 }
 
 static StatusRow
