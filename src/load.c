@@ -466,7 +466,7 @@ try_object(Reader *reader, uint32 dropped)
 			nxm_registry_drain(reader->stop);
 		}
 		if (reader->broken == NULL && dropped < MAX_WARNINGS)
-			ereport(WARNING,
+			ereport(nxm_saved_warning_level(),
 					(errcode(error->sqlerrcode),
 					 errmsg("saved %s \"%s\" was not loaded: %s",
 							site->object != NULL ? nxm_kind_name(site->kind) : "structure",

@@ -16,7 +16,7 @@
  * is cancelled or dies names the file as before and makes it PENDING again, and the next
  * one starts over: the file goes last.  So a session leaves it to the worker, if there is
  * one and it comes within some seconds: no statement_timeout ends that one's load.  Files
- * that cannot be loaded are put beside with a WARNING.
+ * that cannot be loaded are put beside, which the log is told, and no client.
  *
  * Shutdown.  Our worker is told by SIGTERM, and tells a shutdown of the server from
  * a signal to itself by the line in postmaster.pid that the postmaster writes
@@ -196,7 +196,7 @@ put_back_file(void)
 	if (taken &&
 		(rename(NXM_STRUCTURES_LOADING, nxm_structures_file.path) != 0 ||
 		 !flush_directory()))
-		ereport(LOG,
+		ereport(LOG_SERVER_ONLY,
 				(errcode_for_file_access(),
 				 errmsg("could not rename file \"%s\" to \"%s\": %m",
 						NXM_STRUCTURES_LOADING, nxm_structures_file.path)));
@@ -237,7 +237,7 @@ end_load(void)
 		put_beside(NXM_STRUCTURES_LOADING, why, NXM_REFUSED_STAYS);
 	}
 	else if (taken)
-		(void) durable_unlink(NXM_STRUCTURES_LOADING, LOG);
+		(void) durable_unlink(NXM_STRUCTURES_LOADING, LOG_SERVER_ONLY);
 	taken = false;
 	RESUME_INTERRUPTS();
 }
@@ -368,7 +368,7 @@ settle(const NxmLoadResult *result)
 			put_beside(nxm_structures_file.path, result->refused, NXM_REFUSED_LEFT);
 		return;
 	}
-	ereport(LOG,
+	ereport(LOG_SERVER_ONLY,
 			(errmsg_plural("loaded %u of %u saved structure",
 						   "loaded %u of %u saved structures",
 						   result->objects,

@@ -24,6 +24,7 @@
 #include "common/file_perm.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
+#include "tcop/tcopprot.h"
 #include "utils/timestamp.h"
 
 #define BYTE_ORDER_MARK	0x01020304
@@ -355,6 +356,12 @@ nxm_saved_discard(const char *path)
 	return overwrite(fd, &none, sizeof(none));
 }
 
+int
+nxm_saved_warning_level(void)
+{
+	return whereToSendOutput == DestRemote ? LOG_SERVER_ONLY : WARNING;
+}
+
 /* Gives the file another name, also where it is none and cannot be renamed durably. */
 static bool
 give_name(const char *path, const char *name)
@@ -382,7 +389,7 @@ nxm_saved_refuse(const NxmSavedFile *file, const char *path, const char *why,
 	}
 	if (gone)
 	{
-		ereport(WARNING,
+		ereport(nxm_saved_warning_level(),
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),
 				 errmsg("%s in file \"%s\" were not loaded: %s", file->what,
 						file->path, why),
@@ -390,7 +397,7 @@ nxm_saved_refuse(const NxmSavedFile *file, const char *path, const char *why,
 						 name)));
 		return true;
 	}
-	ereport(WARNING,
+	ereport(nxm_saved_warning_level(),
 			(errcode(ERRCODE_CONFIG_FILE_ERROR),
 			 errmsg("%s in file \"%s\" were not loaded: %s", file->what,
 					file->path, why),
@@ -398,7 +405,7 @@ nxm_saved_refuse(const NxmSavedFile *file, const char *path, const char *why,
 	if (what == NXM_REFUSED_STAYS ||
 		(what == NXM_REFUSED_LEFT ? nxm_saved_leave(file) : nxm_saved_discard(path)))
 		return true;
-	ereport(LOG,
+	ereport(LOG_SERVER_ONLY,
 			(errcode_for_file_access(),
 			 what == NXM_REFUSED_LEFT ? errmsg("could not write file \"%s\": %m", path) :
 			 errmsg("could not remove file \"%s\": %m", path)));

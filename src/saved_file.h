@@ -102,6 +102,13 @@ typedef enum NxmRefused
 } NxmRefused;
 
 /*
+ * The level of a warning that a load gives.  It has names of all databases, in their
+ * encodings, and the server's files, and any client's backend may come to load: where
+ * there is a client, also a parallel worker's, the log alone has it.
+ */
+extern int	nxm_saved_warning_level(void);
+
+/*
  * Tells in the log why a file was not loaded, and keeps it under its other name.  path:
  * where it is.  false: it must not be loaded, and was not got rid of.
  */
