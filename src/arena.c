@@ -101,6 +101,7 @@ bool		nxm_signals_matter = false;
 volatile sig_atomic_t *nxm_arena_stop = NULL;
 void		(*nxm_arena_detached_hook) (void) = NULL;
 NxmDrain	(*nxm_arena_drain_hook) (void) = NULL;
+bool		(*nxm_arena_last_resort_hook) (void) = NULL;
 
 static NxmAnchor *anchor = NULL;
 static NxmSpace my_space;
@@ -680,6 +681,14 @@ make_room(NxmSpace *space, int node, int *trusts)
 	return nxm_arena_drain(space, false);
 }
 
+/* What is left to try before an error.  false: nothing helps. */
+static bool
+find_room(NxmSpace *space)
+{
+	return nxm_arena_drain(space, true) ||
+		(nxm_arena_last_resort_hook != NULL && nxm_arena_last_resort_hook());
+}
+
 /*
  * Where this process's own node cannot have another chunk, it goes on in the
  * memory of one that has room.  A node that had too little for what is wanted, which may
@@ -802,7 +811,7 @@ grow(NxmSpace *space, int *trusts, bool quiet)
 		return true;
 	}
 	if (growth == NXM_GROWN || make_room(space, node, trusts) || borrow(space, node, now) ||
-		nxm_arena_drain(space, true))
+		find_room(space))
 		return true;
 	if (quiet)
 		return false;
@@ -882,8 +891,7 @@ again(NxmSpace *space, NxmResult result, int *trusts, bool quiet)
 			/* raised meanwhile, and a call in a loop has not looked since */
 			if (nxm_limit_changed)
 				put_limits_into_force(anchor, settings_as_of(), true);
-			else if (!make_room(space, space->need_node, trusts) &&
-					 !nxm_arena_drain(space, true))
+			else if (!make_room(space, space->need_node, trusts) && !find_room(space))
 			{
 				if (quiet)
 					return false;
@@ -891,8 +899,7 @@ again(NxmSpace *space, NxmResult result, int *trusts, bool quiet)
 			}
 			break;
 		case NXM_WANT_SPACE:
-			if (!make_room(space, space->need_node, trusts) &&
-				!nxm_arena_drain(space, true))
+			if (!make_room(space, space->need_node, trusts) && !find_room(space))
 			{
 				if (quiet)
 					return false;

@@ -123,6 +123,12 @@ typedef enum NxmDrain
 extern NxmDrain (*nxm_arena_drain_hook) (void);
 
 /*
+ * Called before an error for want of memory; true: something was dropped, so that there is
+ * something to free now.  Not in a section.
+ */
+extern bool (*nxm_arena_last_resort_hook) (void);
+
+/*
  * The anchor, if there is one, without making it; NULL also where it is of
  * another version.
  */

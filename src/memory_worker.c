@@ -31,10 +31,16 @@
  *
  * Limits: it is not there for a second after it has ended otherwise than by a shutdown.
  * Where max_worker_processes leaves no room there is none at all, which the log tells at
- * the start and status later.  Then backends load what was saved, and nothing is saved.
+ * the start and status later.  Then backends load what was saved, nothing is saved, and
+ * catalogs are looked at by each session that comes to use structures, once, and by who
+ * finds no memory.
+ *
+ * Whether the worker is there or not, CREATE DATABASE looks at them first, for nobody could
+ * tell later that what is there of an OID was another database's.
  */
 #include "memory_worker.h"
 
+#include "access/parallel.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "arena.h"
@@ -114,11 +120,65 @@ nxm_memory_worker_wake(void)
 		SetLatch(&proc->procLatch);
 }
 
+/*
+ * May a backend, in the middle of whatever it does, compare the structures with the catalogs?
+ * Not by those of another time, nor by what its own transaction has dropped, and may have
+ * back.  A load must raise no errors of catalogs, and a parallel worker has a leader.
+ */
+static bool
+may_reconcile(void)
+{
+	NxmSaveReport report;
+
+	nxm_save_report(&report);
+	return report.state == NXM_LOAD_DONE && IsTransactionState() &&
+		!IsParallelWorker() && !HistoricSnapshotActive() && !drop_pending;
+}
+
+/* In a backend that may.  false: there was nothing to change. */
+static bool
+reconcile_here(void)
+{
+	static bool busy = false;	/* a change may want memory itself */
+	int			changed = 0;
+
+	if (busy)
+		return false;
+	busy = true;
+	PG_TRY();
+	{
+		changed = nxm_registry_reconcile();
+		if (changed > 0)
+			nxm_registry_drain(NULL);
+	}
+	PG_FINALLY();
+	{
+		busy = false;
+	}
+	PG_END_TRY();
+	return changed > 0;
+}
+
+/* For the arena. */
+static bool
+last_resort(void)
+{
+	return nxm_memory_worker_pid() == 0 && may_reconcile() && reconcile_here();
+}
+
 /* For the registry, before a name is looked up. */
 static void
 before_use(void)
 {
+	static bool reconciled = false;
+
 	nxm_load_wait();
+	if (unlikely(nxm_memory_worker_pid() == 0) && !reconciled && may_reconcile())
+	{
+		/* an error is one statement's, not each one's */
+		reconciled = true;
+		(void) reconcile_here();
+	}
 	if (shared != NULL && unlikely(pg_atomic_read_u32(&shared->idle) != 0) &&
 		pg_atomic_exchange_u32(&shared->idle, 0) != 0)
 		nxm_memory_worker_wake();
@@ -150,9 +210,12 @@ at_commit(XactEvent event, void *arg)
 Oid
 nxm_memory_worker_utility(const Node *statement)
 {
-	if (shared == NULL ||
-		!(IsA(statement, DropdbStmt) || IsA(statement, DropRoleStmt) ||
-		  IsA(statement, DropOwnedStmt)))
+	if (shared == NULL)
+		return InvalidOid;
+	if (IsA(statement, CreatedbStmt) && may_reconcile())
+		(void) reconcile_here();
+	if (!IsA(statement, DropdbStmt) && !IsA(statement, DropRoleStmt) &&
+		!IsA(statement, DropOwnedStmt))
 		return InvalidOid;
 	if (!xact_callback_registered)
 	{
@@ -474,4 +537,5 @@ nxm_memory_worker_init(void)
 				 errdetail("Shared structures will not be saved when the server stops."),
 				 errhint("Raise max_worker_processes and restart the server.")));
 	nxm_registry_load_hook = before_use;
+	nxm_arena_last_resort_hook = last_resort;
 }

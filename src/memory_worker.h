@@ -22,7 +22,8 @@ extern void nxm_memory_worker_wake(void);
 /*
  * Before a utility statement: if it may drop a database or a role, the worker looks for
  * their structures when the transaction has committed.  Returns the database that it is
- * about to drop, InvalidOid: none.  May wait, cancellably, for what was saved to be loaded.
+ * about to drop, InvalidOid: none; of one that is about to be made there are no structures.
+ * May wait, cancellably, for what was saved to be loaded.
  */
 extern Oid	nxm_memory_worker_utility(const Node *statement);
 

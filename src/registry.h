@@ -410,8 +410,8 @@ extern void nxm_registry_drop_database(Oid database);
 
 /*
  * Drops the objects of databases, and gives to the database's owner those of
- * roles, that do not exist any more.  For a worker, in a transaction; it needs
- * no database.  Returns how many it changed.
+ * roles, that do not exist any more.  In a transaction, which has not dropped such itself;
+ * it needs no database.  Returns how many it changed.
  */
 extern int	nxm_registry_reconcile(void);
 

@@ -536,6 +536,8 @@ nxm_registry_reconcile(void)
 		SnapshotData dirty;
 
 		InitDirtySnapshot(dirty);
+		/* a statement's own may be of before the objects were noted */
+		InvalidateCatalogSnapshot();
 		read_catalog(all.databases, DatabaseRelationId, NULL);
 		read_catalog(all.roles, AuthIdRelationId, &dirty);
 		read_catalog(all.roles, AuthIdRelationId, NULL);
