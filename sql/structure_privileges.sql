@@ -225,12 +225,34 @@ SELECT queue_push('a', repeat('x', 100));
 RESET ROLE;
 SELECT map_put('a', 'long', repeat('x', 10000));
 SELECT queue_push('a', repeat('x', 10000));
-SELECT counter_add('superuser');
+-- how much it has is for those who may see all of its structures
+SELECT share('map', 'a', r, 'write') FROM unnest('{regress_nexusmem_b,regress_nexusmem_stats}'::regrole[]) AS r;
+CREATE FUNCTION told() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	detail text;
+BEGIN
+	PERFORM map_put('a', 'long', repeat('x', 10000));
+	RETURN NULL;
+EXCEPTION WHEN configuration_limit_exceeded THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+	RETURN regexp_replace(detail, '\d+', 'n', 'g');
+END $$;
+SELECT told();
+SET ROLE regress_nexusmem_a;
+SELECT told();
+SET ROLE regress_nexusmem_stats;
+SELECT told();
+SET ROLE regress_nexusmem_b;
+SELECT told();
+-- another role's is another sum
+SET ROLE regress_nexusmem_c;
+SELECT counter_add('c');
+RESET ROLE;
 RESET nexusmem.role_limit;
 REVOKE SET ON PARAMETER nexusmem.role_limit FROM regress_nexusmem_a;
 
-SELECT counter_drop('a'), map_drop('a'), queue_drop('a'), counter_drop('superuser');
+SELECT counter_drop('a'), map_drop('a'), queue_drop('a'), counter_drop('c');
 SELECT count(*) FROM structures;
 REVOKE USAGE ON SCHEMA nexusmem FROM PUBLIC;
-DROP FUNCTION peek(), peek_in_turns();
+DROP FUNCTION peek(), peek_in_turns(), told();
 DROP ROLE regress_nexusmem_a, regress_nexusmem_b, regress_nexusmem_c, regress_nexusmem_group, regress_nexusmem_stats;

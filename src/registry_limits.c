@@ -11,6 +11,8 @@
 #include "registry.h"
 
 #include "caches.h"
+#include "catalog/pg_authid.h"
+#include "utils/acl.h"
 
 /* Bytes that a session may add before the sum of its owner's is taken again. */
 #define ROLE_LIMIT_STEP (64 * 1024)
@@ -36,16 +38,23 @@ _Noreturn static void
 raise_role_limit(Oid owner, uint64 taken, uint64 more)
 {
 	char	   *role = GetUserNameFromId(owner, true);
+	/* as of the view structures: others write to some of them */
+	bool		may_see = has_privs_of_role(GetUserId(), owner) ||
+		has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
 
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("structures and caches of role \"%s\" would exceed nexusmem.role_limit",
 					role == NULL ? "?" : role),
+			 may_see ?
 			 errdetail("They take %llu bytes, %llu more are needed, and the limit is %llu bytes.",
 					   (unsigned long long) taken,
 					   (unsigned long long) more,
+					   (unsigned long long) nxm_role_limit * 1024) :
+			 errdetail("%llu more bytes are needed, and the limit is %llu bytes.",
+					   (unsigned long long) more,
 					   (unsigned long long) nxm_role_limit * 1024),
-			 errhint("Remove entries or structures, or raise nexusmem.role_limit.")));
+			 errhint("Remove entries, or drop structures or caches, of the role in any database, or have a superuser raise nexusmem.role_limit.")));
 }
 
 /* What this session may add to structures before it sums again; of checked_owner. */
