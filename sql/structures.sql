@@ -261,15 +261,16 @@ DROP EXTENSION nexusmem;
 CREATE EXTENSION nexusmem;
 SELECT counter_get('kept');
 
--- role_limit
+-- role_limit, of a role that has nothing in any other database
+CREATE ROLE regress_nexusmem_limited;
+GRANT USAGE ON SCHEMA nexusmem TO regress_nexusmem_limited;
 SET nexusmem.role_limit = 0;
+SET ROLE regress_nexusmem_limited;
 \set VERBOSITY sqlstate
 SELECT counter_add('over');
 \set VERBOSITY default
-RESET nexusmem.role_limit;
-SELECT sum(bytes) AS used FROM structures \gset
-SELECT ceil(:used / 1024.0) + 100 AS role_limit \gset
-SET nexusmem.role_limit = :role_limit;
+RESET ROLE;
+SET nexusmem.role_limit = '100kB';
 CREATE FUNCTION fill(how text) RETURNS int LANGUAGE plpgsql AS $$
 BEGIN
 	FOR i IN 1 .. 10000 LOOP
@@ -281,17 +282,19 @@ BEGIN
 EXCEPTION WHEN configuration_limit_exceeded THEN
 	RETURN map_size('limited');
 END $$;
+SET ROLE regress_nexusmem_limited;
 -- about 100 kB of 100 bytes and what goes with them; what is stored stays
 SELECT fill('put') BETWEEN 500 AND 1000 AS ok;
 -- but for a step of the index
-SELECT sum(bytes) <= (:role_limit + 20) * 1024 AS within FROM structures;
+SELECT sum(bytes) <= 120 * 1024 AS within FROM structures;
 SELECT count(*) = map_size('limited') AS ok FROM map_entries('limited');
 SELECT map_get('limited', 'key 1') = repeat('x', 100) AS ok, map_delete('limited', 'key 1');
 SELECT map_clear('limited') > 0 AS ok, fill('put_if') BETWEEN 500 AND 1000 AS put_if;
-SELECT sum(bytes) <= (:role_limit + 20) * 1024 AS within FROM structures;
+SELECT sum(bytes) <= 120 * 1024 AS within FROM structures;
 SELECT map_clear('limited') > 0 AS ok, fill('add') BETWEEN 1000 AND 4000 AS add;
-SELECT sum(bytes) <= (:role_limit + 20) * 1024 AS within FROM structures;
+SELECT sum(bytes) <= 120 * 1024 AS within FROM structures;
 SELECT map_clear('limited') > 0 AS ok, map_put('limited', 'key 1', 'fits');
+RESET ROLE;
 CREATE FUNCTION fill_list(kind text) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
 	FOR i IN 1 .. 10000 LOOP
@@ -305,17 +308,19 @@ BEGIN
 EXCEPTION WHEN configuration_limit_exceeded THEN
 	RETURN CASE kind WHEN 'stack' THEN stack_depth('limited') ELSE queue_length('limited') END;
 END $$;
+SET ROLE regress_nexusmem_limited;
 SELECT fill_list('stack') BETWEEN 500 AND 1000 AS ok;
-SELECT sum(bytes) <= :role_limit * 1024 AS within FROM structures;
+SELECT sum(bytes) <= 100 * 1024 AS within FROM structures;
 -- emptied, it has room
 SELECT stack_depth('limited') AS depth \gset
 SELECT count(*) = :depth AS ok FROM generate_series(1, :depth) WHERE stack_pop('limited') = repeat('x', 100);
 SELECT stack_push('limited', 'fits'), stack_drop('limited');
 SELECT fill_list('queue') BETWEEN 500 AND 1000 AS ok;
-SELECT sum(bytes) <= :role_limit * 1024 AS within FROM structures;
+SELECT sum(bytes) <= 100 * 1024 AS within FROM structures;
 SELECT queue_length('limited') AS length \gset
 SELECT count(*) = :length AS ok FROM generate_series(1, :length) WHERE queue_pop('limited') = repeat('x', 100);
 SELECT queue_push('limited', 'fits'), queue_drop('limited');
+RESET ROLE;
 RESET nexusmem.role_limit;
 
 SELECT kind, count(*) FROM structures GROUP BY kind ORDER BY kind COLLATE "C";
@@ -324,6 +329,8 @@ SELECT bool_and(CASE kind WHEN 'counter' THEN counter_drop(name) WHEN 'map' THEN
 SELECT count(*) FROM structures;
 DROP TABLE structures_values, structures_keys, structures_totals;
 DROP FUNCTION bump(text), fill(text), fill_list(text);
+REVOKE USAGE ON SCHEMA nexusmem FROM regress_nexusmem_limited;
+DROP ROLE regress_nexusmem_limited;
 
 -- more names at once than a session remembers, by two call sites in turns
 SELECT sum(counter_add('n' || i, i) + counter_add('n' || 1 + i % 1000, 0)) > 0 AS ok FROM generate_series(1, 1000) AS i;

@@ -890,7 +890,7 @@ nxm_registry_init(void)
 							 PGC_SIGHUP,
 							 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("nexusmem.role_limit",
-							"Most memory that the structures and caches of one role may take.",
+							"Most memory that the structures and caches of one role may take, in all databases.",
 							"-1 means no limit.",
 							&nxm_role_limit,
 							-1, -1, INT_MAX,
