@@ -60,7 +60,7 @@ sub cache_entry
 my ($node, $file, $database, $system, $alignment);
 my %role;
 
-# structure(kind, name, {owner, striped, value, grants: [role, privileges]...}, [entry...]...):
+# structure(kind, name, {owner, node, striped, value, grants: [role, privileges]...}, [entry...]...):
 # each list of entries is a frame; a cache of format 2 has no limit and no default
 sub structure
 {
@@ -69,7 +69,7 @@ sub structure
 	my $entries = 0;
 	$entries += @$_ foreach @frames;
 	return join('',
-		frame(1, 0, pack('L8q', $kind, $database, $role{$o->{owner} // 'boss'}, 0, $o->{striped} // 0, length $name, scalar @grants, 0, $o->{value} // 0)
+		frame(1, 0, pack('L8q', $kind, $database, $role{$o->{owner} // 'boss'}, $o->{node} // 0, $o->{striped} // 0, length $name, scalar @grants, 0, $o->{value} // 0)
 			  . $name . join('', map { pack('L2', @$_) } @grants) . ($kind == $CACHE ? pack('Qq', 0, 0) : '')),
 		(map { frame(2, scalar @$_, join('', @$_)) } @frames),
 		frame(3, $entries, ''));
@@ -102,7 +102,7 @@ is(crc32c('123456789'), 0xE3069283, 'the checksum is CRC-32C');
 
 $node = PostgreSQL::Test::Cluster->new('save_format');
 $node->init;
-$node->append_conf('postgresql.conf', "shared_preload_libraries = 'nexusmem'\nautovacuum = off\nnexusmem.save = all");
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'nexusmem'\nautovacuum = off\nnexusmem.num_nodes = 2\nnexusmem.save = all");
 $file = $node->data_dir . '/pg_nexusmem/structures';
 $node->start;
 sql('CREATE EXTENSION nexusmem; CREATE ROLE boss; CREATE ROLE other; GRANT USAGE ON SCHEMA nexusmem TO PUBLIC');
@@ -122,12 +122,14 @@ write_file(1,
 		(map { my $f = $_; [ map { entry($TEXT, "value $f $_", "key $f $_") } 1 .. 100 ] } 1 .. 5),
 		[ entry($TEXT, 'l' x 1048576, 'k' x 1024) ]),
 	structure($MAP, 'emptied', {}),
-	structure($STACK, 'stack', {}, [ entry($TEXT, 'top'), entry($BYTEA, 'b') ], [ entry($TEXT, 'bottom') ]),
-	structure($QUEUE, 'queue', {}, [ entry($TEXT, 'oldest'), entry($BYTEA, 'b') ], [ entry($TEXT, 'newest') ]));
+	structure($STACK, 'stack', { node => 1 }, [ entry($TEXT, 'top'), entry($BYTEA, 'b') ], [ entry($TEXT, 'bottom') ]),
+	# of a node that there is not any more
+	structure($QUEUE, 'queue', { node => 7 }, [ entry($TEXT, 'oldest'), entry($BYTEA, 'b') ], [ entry($TEXT, 'newest') ]));
 my $from = -s $node->logfile;
 $node->start;
 my $contents = q{
 SELECT kind, name, owner, entries FROM structures WHERE kind <> 'cache' ORDER BY 1, 2;
+SELECT string_agg(CASE name WHEN 'stack' THEN node = 1 ELSE node IN (0, 1) END::text, ' ') FROM structures WHERE name IN ('stack', 'queue');
 SELECT counter_get('exact'), counter_get('striped'), counter_add('striped', 0) IS NULL;
 SELECT map_get('types', 'text'), map_get_bytea('types', 'bytea'), map_get_jsonb('types', 'jsonb'), map_get('types', 'empty') = '';
 SELECT count(*) FROM generate_series(1, 5) f, generate_series(1, 100) i WHERE map_get('frames', format('key %s %s', f, i)) = format('value %s %s', f, i);
@@ -139,6 +141,7 @@ map|frames|other|501
 map|types|boss|4
 queue|queue|boss|3
 stack|stack|boss|3
+true true
 -7|5050|t
 a text|\x00ff|[]|t
 500
