@@ -7,6 +7,8 @@
  * such a handler on all versions, operates on structures without end, and does
  * nothing else, so that it is mostly in an operation.
  *
+ * One that drains counters instead ends where it looks for interrupts, in a transaction.
+ *
  * torture_pause_at() names a place of src/core/pause.h, where the process then
  * stops; false: the library was built without these.
  *
@@ -27,6 +29,7 @@
 #include "miscadmin.h"
 #include "nexusmem/nexusmem_api.h"
 #include "postmaster/bgworker.h"
+#include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -46,7 +49,7 @@ extern PGDLLEXPORT void torture_worker_main(Datum arg);
 typedef struct Order
 {
 	Oid			database;
-	char		work[NAME_SIZE];	/* "map", "queue", "stack", "all", or a call */
+	char		work[NAME_SIZE];	/* "map", "queue", "stack", "all", "drain", or a call */
 	char		place[NAME_SIZE];	/* or "" */
 } Order;
 
@@ -138,6 +141,16 @@ die_here(SIGNAL_ARGS)
 					MyBgworkerEntry->bgw_type)));
 }
 
+/* Drains all counters, and ends, as a backend does, before its transaction. */
+static void
+drain_until_end(void)
+{
+	pqsignal(SIGTERM, die);
+	SPI_connect();
+	SPI_execute("SELECT nexusmem.counter_drain()", false, 0);
+	SPI_execute("SELECT pg_sleep(86400)", false, 0);
+}
+
 void
 torture_worker_main(Datum arg)
 {
@@ -161,6 +174,8 @@ torture_worker_main(Datum arg)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 
+	if (strcmp(order.work, "drain") == 0)
+		drain_until_end();
 	nxm = nxm_api();
 	MemoryContextSwitchTo(TopMemoryContext);
 	map = nxm->open(NXM_API_MAP, "torture", NXM_API_WRITE | NXM_API_CREATE);
