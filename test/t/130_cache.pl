@@ -92,7 +92,6 @@ nexusmem.save = all
 $node->start;
 sql('CREATE EXTENSION nexusmem; GRANT USAGE ON SCHEMA nexusmem TO PUBLIC');
 
-# a partition on each node
 # seconds from when entries expire to when they are removed, at most so many
 sql(q{CREATE FUNCTION seconds_late(most int) RETURNS numeric LANGUAGE plpgsql AS $$
 DECLARE
@@ -123,6 +122,7 @@ END $$});
 	cmp_ok(sql('SELECT seconds_late(30)'), '<', 30, 'an idle memory worker is woken to remove what expires');
 }
 
+# a partition on each node
 is(sql(q{SELECT cache_mset(array_agg('k' || i), array_agg(i::text)) FROM generate_series(1, 10000) i}), 10000, 'filled');
 is(sql(q{SELECT string_agg(node::text, ',' ORDER BY node), sum(entries), bool_and(entries BETWEEN 2000 AND 3000) FROM stat_cache}),
 	'0,1,2,3|10000|t', 'a cache has a partition on each node, of about equal size');
