@@ -249,8 +249,11 @@ nexusmem.memory_limit = 64MB" || return
 	show "SELECT * FROM nexusmem.node_memory"
 	for n in a b watch; do close_session $n; done
 
-	# memory that the kernel does not bind, below a policy that puts all of it on node 0
+	# memory that the kernel does not bind, below a policy that puts all of it on node 0, which
+	# is to have room
 	server_stop
+	sync
+	echo 3 >/proc/sys/vm/drop_caches
 	server_start "$on
 $small" numactl --preferred=0 "$NXM_BUILD/test/numa/bin/deny" mbind,set_mempolicy -- || return
 	session b 1

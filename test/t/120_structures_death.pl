@@ -473,13 +473,15 @@ my $ended = 0;
 for (1 .. 20)
 {
 	my $pid = ask($session, q{SELECT torture_worker_start('make_caches()', 'claimed')});
-	do
+	my $stopped = 0;
+	for (my $tries = 0; !$stopped && $tries < 1000; $tries++)
 	{
 		ask($session, q{SELECT count(nexusmem.cache_set('k' || k, rpad('k' || k || ' big', 900), NULL, 'big')) FROM generate_series(1, 4000) k});
-	} until slurp_file("/proc/$pid/stat") =~ /^\d+ \(.*\) T /;
+		$stopped = (eval { slurp_file("/proc/$pid/stat") } // '') =~ /^\d+ \(.*\) T /;
+	}
 	kill 'TERM', $pid;
 	kill 'CONT', $pid;
-	$ended++ if ask($session, 'SELECT torture_worker_end()') eq 't';
+	$ended++ if ask($session, 'SELECT torture_worker_end()') eq 't' && $stopped;
 }
 is($ended, 20, 'claimed: workers that are making a cache end');
 all_back('claimed');
@@ -515,12 +517,14 @@ q1(q{SELECT drop_all(); SELECT nexusmem.counter_add('drained', 5)});
 my $drainer = q1(q{SELECT torture_worker_start('drain', '')});
 ok(wait_for(q{SELECT nexusmem.counter_get('drained') = 0}), 'a background worker has drained a counter');
 kill 'STOP', $drainer;
+ok(wait_for(q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'nexusmem memory'}), 'the memory worker runs');
 my $saver = q1(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'nexusmem memory'});
 $from = -s $node->logfile;
 system('pg_ctl', '-D', $node->data_dir, '-m', 'fast', '-W', '-s', 'stop');
 my $title = '';
-while (-e "/proc/$saver" && $title !~ /waiting for sessions to end/)
+for (1 .. 18000)
 {
+	last if !-e "/proc/$saver" || $title =~ /waiting for sessions to end/;
 	Time::HiRes::sleep(0.01);
 	$title = eval { slurp_file("/proc/$saver/cmdline") } // '';
 }

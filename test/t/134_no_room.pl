@@ -61,7 +61,7 @@ is(sql(q{SELECT cache_add('k', 'v'), cache_mset(ARRAY['k', 'l'], ARRAY['v', 'w']
 is(sql('SELECT count(*) FROM stat_cache'), '0', 'there is no cache');
 like(sql($status), $refused, 'status tells');
 like(sql(q{SELECT cache_create('c')}), qr/ERROR:  53400: caches have reached their memory limit/, 'cache_create() raises an error');
-like(sql(q{SELECT counter_create('s', true)}), qr/^(t|.*ERROR:  53400: shared structures have reached .*)/, 'a striped counter is made, or an error raised');
+like(sql(q{SELECT counter_create('s', true)}), qr/^(t|.*ERROR:  53400: shared structures have reached .*)/, 'making a striped counter comes to an end');
 
 # what others have kept for later is on one node, and wanted on all
 limits(16, 2);
@@ -101,7 +101,7 @@ is(many('c', 70), '', '70 caches in 4 MB: no error');
 is(sql(q{SELECT count(*) < 70, sum(entries) > 20, cache_get('k', 'c70') FROM stat_cache}), 't|t|', 'some are not made, and have no values');
 like(sql($status), $refused, 'status tells');
 is(sql(q{SELECT cache_set('k', 'w', NULL, cache), cache_get('k', cache) FROM (SELECT cache FROM stat_cache WHERE entries > 0 LIMIT 1) c}), '|w', 'those that are there are written to');
-is(sql(q{SELECT count(cache_drop('c' || i)) FROM generate_series(1, 10) i; SELECT cache_set('k', 'w', NULL, 'c70'), cache_get('k', 'c70')}), "10\n|w", 'when some were dropped, others are made');
+is(sql(q{SELECT count(*) FILTER (WHERE cache_drop('c' || i)) > 0 FROM generate_series(1, 10) i; SELECT cache_set('k', 'w', NULL, 'c70'), cache_get('k', 'c70')}), "t\n|w", 'when some were dropped, others are made');
 
 $node->stop;
 unlike(server_log($node), qr/terminated by signal|TRAP|PANIC/, 'the log is quiet');

@@ -191,6 +191,15 @@ run_worker(void *arg)
 	return NULL;
 }
 
+static double
+now_s(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double) now.tv_sec + (double) now.tv_nsec * 1e-9;
+}
+
 void
 stress_phase(const char *name, void (*work) (Worker *worker))
 {
@@ -202,6 +211,7 @@ stress_phase_until(const char *name, void (*work) (Worker *worker),
 				   bool (*enough) (Worker *worker))
 {
 	double		nap = seconds / 20;
+	double		began;
 	Start		starts[STRESS_MAX_WORKERS];
 	bool		ok = true;
 #ifdef STRESS_PROCESSES
@@ -235,6 +245,7 @@ stress_phase_until(const char *name, void (*work) (Worker *worker),
 			abort();
 #endif
 	}
+	began = now_s();
 	/* a failure ends the phase early */
 	for (int i = 0; !stress_over(&main_worker); i++)
 	{
@@ -242,7 +253,7 @@ stress_phase_until(const char *name, void (*work) (Worker *worker),
 
 		if (i >= 20 && (enough == NULL || enough(&main_worker)))
 			break;
-		if (i >= 20 && (i - 20) * nap > LONGEST)
+		if (i >= 20 && now_s() > began + seconds + LONGEST)
 		{
 			printf("# it has not done enough in %d s\n", LONGEST);
 			ok = false;
