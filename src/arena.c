@@ -681,12 +681,15 @@ make_room(NxmSpace *space, int node, int *trusts)
 	return nxm_arena_drain(space, false);
 }
 
-/* What is left to try before an error.  false: nothing helps. */
+/*
+ * What is left to try before an error.  false: nothing helps.  quiet: there will be no error,
+ * and nothing here may wait or raise one.
+ */
 static bool
-find_room(NxmSpace *space)
+find_room(NxmSpace *space, bool quiet)
 {
-	return nxm_arena_drain(space, true) ||
-		(nxm_arena_last_resort_hook != NULL && nxm_arena_last_resort_hook());
+	return nxm_arena_drain(space, !quiet) ||
+		(!quiet && nxm_arena_last_resort_hook != NULL && nxm_arena_last_resort_hook());
 }
 
 /*
@@ -811,7 +814,7 @@ grow(NxmSpace *space, int *trusts, bool quiet)
 		return true;
 	}
 	if (growth == NXM_GROWN || make_room(space, node, trusts) || borrow(space, node, now) ||
-		find_room(space))
+		find_room(space, quiet))
 		return true;
 	if (quiet)
 		return false;
@@ -891,7 +894,7 @@ again(NxmSpace *space, NxmResult result, int *trusts, bool quiet)
 			/* raised meanwhile, and a call in a loop has not looked since */
 			if (nxm_limit_changed)
 				put_limits_into_force(anchor, settings_as_of(), true);
-			else if (!make_room(space, space->need_node, trusts) && !find_room(space))
+			else if (!make_room(space, space->need_node, trusts) && !find_room(space, quiet))
 			{
 				if (quiet)
 					return false;
@@ -899,7 +902,7 @@ again(NxmSpace *space, NxmResult result, int *trusts, bool quiet)
 			}
 			break;
 		case NXM_WANT_SPACE:
-			if (!make_room(space, space->need_node, trusts) && !find_room(space))
+			if (!make_room(space, space->need_node, trusts) && !find_room(space, quiet))
 			{
 				if (quiet)
 					return false;

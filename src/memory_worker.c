@@ -4,8 +4,8 @@
  *
  * It loads what the last shutdown saved, frees what others left half freed, puts
  * new limits into force, keeps the caches in order (what has expired, what has to give
- * way), drops the structures of dropped databases where no backend did that (on a standby,
- * or not preloaded), gives those of dropped roles away, and saves when the server stops.  It
+ * way), drops the structures of databases that were dropped where no backend did that (on the
+ * primary of a standby, or in a life of the server without us), gives those of dropped roles away, and saves when the server stops.  It
  * also looks after the learned predictor (predictor_area.c), which is not one of the
  * structures and may be there without them.
  *
@@ -45,6 +45,7 @@
 #include "access/xlog.h"
 #include "arena.h"
 #include "caches.h"
+#include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "compat.h"
 #include "libpq/pqsignal.h"
@@ -62,6 +63,7 @@
 #include "storage/procarray.h"
 #include "subtransaction.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/ps_status.h"
 #include "utils/snapmgr.h"
@@ -132,12 +134,13 @@ may_reconcile(void)
 
 	nxm_save_report(&report);
 	return report.state == NXM_LOAD_DONE && IsTransactionState() &&
-		!IsParallelWorker() && !HistoricSnapshotActive() && !drop_pending;
+		/* a catalog may be locked for long */
+		InterruptHoldoffCount == 0 && !IsParallelWorker() && !HistoricSnapshotActive() && !drop_pending;
 }
 
-/* In a backend that may.  false: there was nothing to change. */
+/* In a backend that may.  drain: free what it drops.  false: there was nothing to change. */
 static bool
-reconcile_here(void)
+reconcile_here(bool drain)
 {
 	static bool busy = false;	/* a change may want memory itself */
 	int			changed = 0;
@@ -148,7 +151,7 @@ reconcile_here(void)
 	PG_TRY();
 	{
 		changed = nxm_registry_reconcile();
-		if (changed > 0)
+		if (changed > 0 && drain)
 			nxm_registry_drain(NULL);
 	}
 	PG_FINALLY();
@@ -163,7 +166,7 @@ reconcile_here(void)
 static bool
 last_resort(void)
 {
-	return nxm_memory_worker_pid() == 0 && may_reconcile() && reconcile_here();
+	return nxm_memory_worker_pid() == 0 && may_reconcile() && reconcile_here(true);
 }
 
 /* For the registry, before a name is looked up. */
@@ -177,7 +180,7 @@ before_use(void)
 	{
 		/* an error is one statement's, not each one's */
 		reconciled = true;
-		(void) reconcile_here();
+		(void) reconcile_here(true);
 	}
 	if (shared != NULL && unlikely(pg_atomic_read_u32(&shared->idle) != 0) &&
 		pg_atomic_exchange_u32(&shared->idle, 0) != 0)
@@ -212,8 +215,12 @@ nxm_memory_worker_utility(const Node *statement)
 {
 	if (shared == NULL)
 		return InvalidOid;
-	if (IsA(statement, CreatedbStmt) && may_reconcile())
-		(void) reconcile_here();
+	if (IsA(statement, CreatedbStmt))
+	{
+		nxm_load_settle();
+		if (may_reconcile())
+			(void) reconcile_here(false);
+	}
 	if (!IsA(statement, DropdbStmt) && !IsA(statement, DropRoleStmt) &&
 		!IsA(statement, DropOwnedStmt))
 		return InvalidOid;
@@ -226,15 +233,13 @@ nxm_memory_worker_utility(const Node *statement)
 	if (!IsA(statement, DropdbStmt))
 		return InvalidOid;
 	nxm_load_settle();
-	return get_database_oid(castNode(DropdbStmt, statement)->dbname, true);
+	return get_database_oid(((const DropdbStmt *) statement)->dbname, true);
 }
 
 static void
 drop_structures(void *database)
 {
 	nxm_registry_drop_database(*(Oid *) database);
-	if (nxm_memory_worker_pid() == 0)
-		nxm_registry_drain(NULL);
 }
 
 void

@@ -300,9 +300,9 @@ drain_some(bool wait)
 			}
 		}
 		nxm_end_operation();
-	} while (nxm_again(space, result));
-	/* early, that others use it is a step as well: not to be taken again soon */
-	if (ref != 0 && (result != NXM_EXISTS || !last))
+		/* early, others use it: it is not the turn of this one again soon */
+	} while (nxm_again(space, result) || (ref != 0 && !last && result == NXM_EXISTS));
+	if (ref != 0 && result != NXM_EXISTS)
 	{
 		/* those in front get old enough, or each step would walk past them */
 		if (passed)

@@ -382,7 +382,7 @@ structure_memory_status(void)
 	/* what is left of less than a page is of no use */
 	if (report.used[0] + NXM_PAGE_SIZE > report.limit[0])
 		return row("degraded", "Remove entries, drop structures, or raise nexusmem.memory_limit and reload the configuration.",
-				   psprintf("%s; the limit is reached: writes that need memory are refused",
+				   psprintf("%s; the limit is reached: writes that need memory may be refused",
 							detail));
 	if (report.solid != 0)
 		return row("degraded", nxm_seam_can_populate() ? NULL :
