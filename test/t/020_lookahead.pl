@@ -94,21 +94,23 @@ foreach my $name (sort keys %shape)
 }
 
 # From leaf to leaf, of some 4 entries: a scan that stopped at the end of each would
-# never ask for the first block of one. The rows of a range are all reached, so
-# nothing that is asked for inside it is wasted.
+# never ask for the first block of one, and so for three quarters at most. The rows of a range
+# are all reached, so nothing that is asked for inside it is wasted. On a machine busy with
+# other things some reads look like cached ones.
 my $range = 'k BETWEEN 5000 AND 6000';
 my $blocks = $node->safe_psql('postgres', "SELECT count(DISTINCT (ctid::text::point)[0]) FROM w WHERE $range");
+my $most = 0.8 * $blocks;
 foreach my $order ('', 'DESC')
 {
 	my $query = "SELECT k, f FROM w WHERE $range ORDER BY k $order";
 	cold($node);
 	my ($off) = run($node, 'SET nexusmem.enable_prefetch = off', $query);
-	my $enough = sub { $_[0] >= 0.93 * $blocks };
+	my $enough = sub { $_[0] >= $most };
 	my ($issued, $used, $wasted) = ahead("across leaves $order", $off, $query, $enough);
-	cmp_ok($issued, '>=', 0.93 * $blocks, "across leaves $order: $issued of $blocks blocks are read ahead");
+	cmp_ok($issued, '>=', $most, "across leaves $order: $issued of $blocks blocks are read ahead");
 	is($wasted, 0, "across leaves $order: nothing behind the end of the range");
 	# forward, the operating system has mostly read the next leaf by itself
-	my $least = $order ? $blocks : 0.93 * $blocks;
+	my $least = $order ? $blocks : $most;
 	($issued, $used, $wasted) = ahead("across leaves on disk $order", $off, $query, sub { $_[0] >= $least }, sub {
 		cold($node);
 		$node->stop;
