@@ -466,11 +466,11 @@ try_object(Reader *reader, uint32 dropped)
 			nxm_registry_drain(reader->stop);
 		}
 		if (reader->broken == NULL && dropped < MAX_WARNINGS)
-			ereport(nxm_saved_warning_level(),
-					(errcode(error->sqlerrcode),
-					 errmsg("saved %s \"%s\" was not loaded: %s",
-							site->object != NULL ? nxm_kind_name(site->kind) : "structure",
-							name, error->message)));
+			nxm_saved_warn(error->sqlerrcode,
+						   psprintf("saved %s \"%s\" was not loaded: %s",
+									site->object != NULL ? nxm_kind_name(site->kind) : "structure",
+									name, error->message),
+						   NULL, NULL);
 		FreeErrorData(error);
 	}
 	PG_END_TRY();

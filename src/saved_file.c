@@ -24,7 +24,7 @@
 #include "common/file_perm.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
-#include "tcop/tcopprot.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 #define BYTE_ORDER_MARK	0x01020304
@@ -356,10 +356,25 @@ nxm_saved_discard(const char *path)
 	return overwrite(fd, &none, sizeof(none));
 }
 
-int
-nxm_saved_warning_level(void)
+void
+nxm_saved_warn(int sqlerrcode, const char *message, const char *detail, const char *hint)
 {
-	return whereToSendOutput == DestRemote ? LOG_SERVER_ONLY : WARNING;
+	int			client_level = client_min_messages;
+
+	PG_TRY();
+	{
+		client_min_messages = ERROR;
+		ereport(WARNING,
+				(errcode(sqlerrcode),
+				 errmsg_internal("%s", message),
+				 detail != NULL ? errdetail_internal("%s", detail) : 0,
+				 hint != NULL ? errhint("%s", hint) : 0));
+	}
+	PG_FINALLY();
+	{
+		client_min_messages = client_level;
+	}
+	PG_END_TRY();
 }
 
 /* Gives the file another name, also where it is none and cannot be renamed durably. */
@@ -376,32 +391,31 @@ nxm_saved_refuse(const NxmSavedFile *file, const char *path, const char *why,
 	char		other[MAXPGPATH];
 	const char *name = file->refused;
 	bool		gone = give_name(path, name);
+	int			rename_errno = errno;
 
 	if (!gone)
 	{
-		int			save_errno = errno;
-
 		/* something else has the name that does not give way, as a directory */
 		snprintf(other, sizeof(other), "%s.1", file->refused);
 		name = other;
 		gone = give_name(path, name);
-		errno = save_errno;
 	}
 	if (gone)
 	{
-		ereport(nxm_saved_warning_level(),
-				(errcode(ERRCODE_CONFIG_FILE_ERROR),
-				 errmsg("%s in file \"%s\" were not loaded: %s", file->what,
-						file->path, why),
-				 errhint("The file is kept as \"%s\" until another one is refused.",
-						 name)));
+		nxm_saved_warn(ERRCODE_CONFIG_FILE_ERROR,
+					   psprintf("%s in file \"%s\" were not loaded: %s", file->what,
+								file->path, why),
+					   NULL,
+					   psprintf("The file is kept as \"%s\" until another one is refused.",
+								name));
 		return true;
 	}
-	ereport(nxm_saved_warning_level(),
-			(errcode(ERRCODE_CONFIG_FILE_ERROR),
-			 errmsg("%s in file \"%s\" were not loaded: %s", file->what,
-					file->path, why),
-			 errdetail("Could not rename it to \"%s\": %m", file->refused)));
+	nxm_saved_warn(ERRCODE_CONFIG_FILE_ERROR,
+				   psprintf("%s in file \"%s\" were not loaded: %s", file->what,
+							file->path, why),
+				   psprintf("Could not rename it to \"%s\": %s", file->refused,
+							strerror(rename_errno)),
+				   NULL);
 	if (what == NXM_REFUSED_STAYS ||
 		(what == NXM_REFUSED_LEFT ? nxm_saved_leave(file) : nxm_saved_discard(path)))
 		return true;

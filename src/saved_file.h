@@ -102,11 +102,12 @@ typedef enum NxmRefused
 } NxmRefused;
 
 /*
- * The level of a warning that a load gives.  It has names of all databases, in their
- * encodings, and the server's files, and any client's backend may come to load: where
- * there is a client, also a parallel worker's, the log alone has it.
+ * A warning that a load gives, for the log alone: it has names of all databases, in their
+ * encodings, and of the server's files, and any client's backend may come to load.  detail,
+ * hint: or NULL.
  */
-extern int	nxm_saved_warning_level(void);
+extern void nxm_saved_warn(int sqlerrcode, const char *message, const char *detail,
+						   const char *hint);
 
 /*
  * Tells in the log why a file was not loaded, and keeps it under its other name.  path:

@@ -42,8 +42,8 @@ $node->start;
 	unlike($err, qr/saved|loaded|ERROR|WARNING/, 'of which it is told nothing');
 }
 my $log = server_log($node, $from);
-like($log, qr/LOG:  saved map "gr\xf6\xdfe" was not loaded: .*limit/, 'the log is told which');
-like($log, qr/LOG:  saved structures in file .* were not loaded: 1 of 2 could not be/, 'and of the file');
+like($log, qr/WARNING:  saved map "gr\xf6\xdfe" was not loaded: .*limit/, 'the log is told which');
+like($log, qr/WARNING:  saved structures in file .* were not loaded: 1 of 2 could not be/, 'and of the file');
 is(sql(q{SELECT nexusmem.counter_get('c')}), '12', 'what fits is there');
 
 # What belonged to a database that was dropped where the library did not see it, as on the
