@@ -119,7 +119,7 @@ sub workers_run
 	return wait_until($node, q{SELECT bool_and(detail !~ 'is not running') FROM nexusmem.status});
 }
 
-# until_enough($enough, $run): what the first of four runs returned of which $enough says
+# until_enough($enough, $run): what the first of twelve runs returned of which $enough says
 # that it read ahead enough, else the last one. A run is of a cold server. On a machine busy
 # with other things reads may look like cached ones. What has to be right in each run,
 # $enough says yes to where it is not, so that it is seen.
@@ -127,7 +127,7 @@ sub until_enough
 {
 	my ($enough, $run) = @_;
 	my @got;
-	for (1 .. 4)
+	for (1 .. 12)
 	{
 		@got = $run->();
 		last if $enough->(@got);
