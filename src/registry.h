@@ -171,9 +171,9 @@ extern void nxm_registry_reopen(void);
  * remembered in *site, which the caller zeroed once and keeps as long as it
  * likes.  create: make it where there is none, owned by the current role.
  * false: there is none, also for want of memory if it is a cache, and *site is as
- * before.  Raises invalid_parameter_value, name_too_long, insufficient_privilege, object_not_in_prerequisite_state (not
- * preloaded; nexusmem.enable_lock_free_structures off), and what nxm_again()
- * raises.
+ * before.  Raises invalid_parameter_value, name_too_long, insufficient_privilege,
+ * object_not_in_prerequisite_state (not preloaded;
+ * nexusmem.enable_lock_free_structures off), and what nxm_again() raises.
  *
  * The object may be dropped by others at any time, so it is used only in a
  * section, after looking there whether it still is what it was:
