@@ -20,7 +20,7 @@
 
 /* Bumped with every change of what is in the anchor or in a space, or of nxm_hash(). */
 #ifndef NXM_LAYOUT_VERSION		/* a test raises it */
-#define NXM_LAYOUT_VERSION 16
+#define NXM_LAYOUT_VERSION 17
 #endif
 
 /*

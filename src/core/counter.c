@@ -76,19 +76,20 @@ nxm_counter_init(NxmSpace *space, NxmCounter *counter, bool striped,
 
 	counter->nstripes = 0;
 	counter->nnodes = (uint32_t) nnodes;
+	counter->per_node = 1;
 	nxm_init(&counter->exact.value, 0);
 	nxm_init(&counter->exact.slow, 0);
 	if (!striped)
 		return NXM_OK;
-	if (stripes_per_node < 1)
-		stripes_per_node = 1;
-	n = nnodes * stripes_per_node;
-	if (n > NXM_MAX_STRIPES)
-		n = nnodes < NXM_MAX_STRIPES ? NXM_MAX_STRIPES / nnodes * nnodes :
-			NXM_MAX_STRIPES;
+	if (nnodes > NXM_MAX_STRIPES)
+		counter->nnodes = NXM_MAX_STRIPES;
+	while (counter->per_node < (uint32_t) stripes_per_node &&
+		   2 * counter->per_node * counter->nnodes <= NXM_MAX_STRIPES)
+		counter->per_node *= 2;
+	n = (int) (counter->nnodes * counter->per_node);
 	for (int i = 0; i < n; i++)
 	{
-		NxmRef		ref = nxm_alloc_on(space, i % nnodes, sizeof(NxmStripe));
+		NxmRef		ref = nxm_alloc_on(space, i % (int) counter->nnodes, sizeof(NxmStripe));
 		NxmStripe  *stripe;
 
 		if (ref == 0)
@@ -118,16 +119,16 @@ nxm_counter_add(NxmSpace *space, NxmCounter *counter, int node, int64_t delta,
 				int64_t *result)
 {
 	NxmStripe  *stripe;
-	uint32_t	nnodes = counter->nnodes;
-	uint32_t	per_node;
+	uint32_t	nth = (uint32_t) node;
 	uint32_t	i;
 
 	if (counter->nstripes == 0)
 		return add_to(space, &counter->exact, delta, result);
 
-	per_node = counter->nstripes / nnodes;
-	i = per_node == 0 ? (uint32_t) space->proc % counter->nstripes :
-		(uint32_t) space->proc % per_node * nnodes + (uint32_t) node % nnodes;
+	/* no division but where there are more nodes than stripes */
+	if (nth >= counter->nnodes)
+		nth %= counter->nnodes;
+	i = ((uint32_t) space->proc & (counter->per_node - 1)) * counter->nnodes + nth;
 	stripe = nxm_at(space, counter->stripes[i]);
 	if (stripe == NULL)
 		return NXM_NEED_CHUNK;

@@ -41,7 +41,9 @@ _Static_assert(sizeof(NxmStripe) == NXM_CACHE_LINE, "stripes share no line");
 typedef struct NxmCounter
 {
 	uint32_t	nstripes;		/* 0: exact.  Immutable */
-	uint32_t	nnodes;			/* stripe i is on node i % nnodes.  Immutable */
+	uint32_t	nnodes;			/* stripe i is on node i % nnodes; NXM_MAX_STRIPES where
+								 * there are more.  Immutable */
+	uint32_t	per_node;		/* stripes of each, a power of two.  Immutable */
 	NxmRef		stripes[NXM_MAX_STRIPES];	/* of a striped one.  Immutable */
 	NxmStripe	exact __attribute__((aligned(NXM_CACHE_LINE)));
 } NxmCounter;
@@ -51,7 +53,8 @@ _Static_assert(sizeof(NxmCounter) % NXM_CACHE_LINE == 0,
 
 /*
  * Makes a counter in zeroed memory.  A striped one takes stripes_per_node
- * stripes on each of nnodes nodes, at most NXM_MAX_STRIPES in all.
+ * stripes, made up to a power of two, on each of nnodes nodes, at most
+ * NXM_MAX_STRIPES in all.
  */
 extern NxmResult nxm_counter_init(NxmSpace *space, NxmCounter *counter,
 								  bool striped, int nnodes, int stripes_per_node);

@@ -201,9 +201,9 @@ mutant "slow set without a fence" check_counter counter.c \
 mutant "all additions to the first stripe" check_counter counter.c \
 	'	stripe = nxm_at(space, counter->stripes[i]);' '	stripe = nxm_at(space, counter->stripes[0]);'
 mutant "processes of a node on one stripe" check_counter counter.c \
-	'(uint32_t) space->proc % per_node * nnodes' '0'
+	'((uint32_t) space->proc & (counter->per_node - 1)) * counter->nnodes' '0'
 mutant "stripe of another node" check_counter counter.c \
-	'(uint32_t) node % nnodes' '(uint32_t) space->proc % nnodes'
+	'nth = (uint32_t) node;' 'nth = (uint32_t) space->proc;'
 
 # The stack.
 mutant "relaxed publish of an item" check_stack stack.c \
