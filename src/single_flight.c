@@ -386,7 +386,9 @@ nxm_flight_statement_slow(QueryDesc *query)
 	{
 		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
 
-		if (rte->rtekind != RTE_RELATION)
+		/* a view is a subquery with its OID, since 16 */
+		if (rte->rtekind != RTE_RELATION &&
+			(rte->rtekind != RTE_SUBQUERY || !OidIsValid(rte->relid)))
 			continue;
 
 		/*

@@ -12,6 +12,12 @@
  * whose statements nobody would look at there.  What can be known of the statement without running it
  * is checked before.
  *
+ * Whoever deletes the key after a commit is heard only from the beginning of the flight
+ * on.  So all that the value is made of is taken anew then: also what the server's caches
+ * of the catalog know, such as a function's body, which else was as old as the statement
+ * or the last lock of a relation, and the snapshot in which the planner evaluates functions
+ * said to be immutable.
+ *
  * The value is added, not set: where somebody has stored another one meanwhile,
  * that one is newer and stays.  A value that cannot be stored is returned all the
  * same.
@@ -26,8 +32,10 @@
 #include "subtransaction.h"
 #include "tcop/dest.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/plancache.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(nxm_sql_cache_fetch);
@@ -253,7 +261,10 @@ compute(FunctionCallInfo fcinfo, NxmFlight *flight, NxmBytes name, const NxmKey 
 	nxm_flight_enter(flight);
 	PG_TRY();
 	{
+		AcceptInvalidationMessages();
+		PushActiveSnapshot(GetTransactionSnapshot());
 		value = run(flight, query);
+		PopActiveSnapshot();
 		/* what is stored and outdated must go */
 		HOLD_INTERRUPTS();
 		if (value != NULL && (ttl == NULL || nxm_ttl_of(ttl) >= 0) &&

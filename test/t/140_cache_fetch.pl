@@ -172,6 +172,32 @@ is(answer($s[0]), 'value', 'the one that computed');
 is(sql(q{SELECT cache_fetch('waited', 'SELECT 3')}), 'value', 'stored');
 runs();
 
+# one that waited, or is in a transaction, computes of what was committed before the key was
+# deleted: rows, functions, and what the planner evaluates
+sql(q{CREATE FUNCTION body() RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1); RETURN 'old body'; END $$;
+CREATE FUNCTION folded() RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN (SELECT v FROM public.t WHERE id = 1); END $$;});
+for (['body', 'SELECT public.body()', q{CREATE OR REPLACE FUNCTION body() RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1); RETURN 'new body'; END $$}, 'new body'],
+	['folded', 'SELECT public.folded()', q{UPDATE t SET v = 'new row' WHERE id = 1}, 'new row'])
+{
+	my ($what, $query, $change, $value) = @$_;
+	ask($s[1], "SELECT nexusmem.cache_fetch('warm $what', '$query')");
+	ask($s[2], "BEGIN; SELECT nexusmem.cache_fetch('warm $what 2', '$query')");
+	close_gate(1);
+	fetch_slowly($s[0], "key $what", 'slow');
+	wait_at_gate(1, 1);
+	send_query($s[1], "SELECT nexusmem.cache_fetch('key $what', '$query')");
+	wait_for_key(1);
+	sql($change);
+	sql("SELECT cache_delete('key $what')");
+	open_gate(1);
+	is(answer($s[0]), 'slow', "$what: the one that computed before");
+	is(answer($s[1]), $value, "$what: one that waited computes anew");
+	is(sql("SELECT cache_get('key $what')"), $value, "$what: and stores that");
+	is(ask($s[2], "SELECT nexusmem.cache_fetch('key $what 2', '$query'); COMMIT"), $value, "$what: in a transaction that has called it before, too");
+}
+sql(q{UPDATE t SET v = 'one' WHERE id = 1});
+runs();
+
 # errors
 like(failure(q{SELECT cache_fetch('bad', 'SELECT 1/0')}), qr/22012: division by zero.*SQL statement "SELECT 1\/0"/s, 'an error of the query');
 is(sql(q{SELECT caught('bad', 'SELECT 1/0'), cache_fetch('bad', 'SELECT 1')}), '22012|1', 'is not cached');
@@ -234,6 +260,7 @@ not_stored('row locks', '', 'SELECT v FROM t WHERE id = 1 FOR UPDATE', 'one');
 not_stored('REPEATABLE READ', 'ISOLATION LEVEL REPEATABLE READ', 'SELECT v FROM t WHERE id = 1', 'one');
 not_stored('SERIALIZABLE', 'ISOLATION LEVEL SERIALIZABLE', 'SELECT v FROM t WHERE id = 1', 'one');
 not_stored('a temporary table', '; CREATE TEMP TABLE tt AS SELECT 9 AS x; COMMIT; BEGIN', 'SELECT x FROM tt', '9');
+not_stored('a temporary view', '; CREATE TEMP VIEW tv AS SELECT v FROM t WHERE id = 2; COMMIT; BEGIN', 'SELECT v FROM tv', 'mine');
 not_stored('a cursor', '; DECLARE c CURSOR FOR SELECT 7', 'FETCH c', '7');
 not_stored('a long value', '', q{SELECT repeat('x', 1048577)}, 'x' x 1048577);
 is(sql(q{SELECT v FROM t WHERE id = 4}), 'four', 'what it wrote is there');
