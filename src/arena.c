@@ -31,8 +31,6 @@
  */
 #include "arena.h"
 
-#include <signal.h>
-
 #include "access/parallel.h"
 #include "access/xact.h"
 #include "arena_chunks.h"
@@ -116,12 +114,6 @@ static TimestampTz borrowed = 0;	/* while borrowing: since when */
 
 /* The anchor */
 
-static int
-process_count(void)
-{
-	return nxm_slot_count();
-}
-
 NxmSpaceShared *
 nxm_arena_shared(NxmAnchor *a)
 {
@@ -132,7 +124,7 @@ Size
 nxm_arena_size(void)
 {
 	return TYPEALIGN(NXM_CACHE_LINE, sizeof(NxmAnchor)) +
-		nxm_space_size(process_count()) + NXM_CACHE_LINE;
+		nxm_space_size(nxm_slot_count()) + NXM_CACHE_LINE;
 }
 
 static int
@@ -192,7 +184,7 @@ init_anchor(NxmAnchor *a, uint32 tranche)
 	LWLockInitialize(&a->registry_lock, tranche);
 	nxm_init(&a->generation, 1);
 	nxm_init(&a->next_id, 1);
-	nxm_space_init(shared, process_count(), nxm_space_nodes(), 0);
+	nxm_space_init(shared, nxm_slot_count(), nxm_space_nodes(), 0);
 	store_limits(a, settings_as_of());
 }
 
@@ -459,7 +451,7 @@ attach(void)
 	int			proc = nxm_my_procno();
 	NxmSlot    *slot;
 
-	if (MyProc == NULL || proc < 0 || proc >= process_count())
+	if (MyProc == NULL || proc < 0 || proc >= nxm_slot_count())
 		elog(ERROR, "nexusmem: this process has no number");
 	/* what an attachment before has mapped is still mapped */
 	if (my_space.shared == NULL)
@@ -500,29 +492,6 @@ nxm_memory_node(void)
 	if (unlikely(!attached))
 		(void) nxm_space();
 	return my_node;
-}
-
-/* Operations are within others where a view of the caches is made in one. */
-static sigset_t signals_before;
-static int	signals_held = 0;
-
-void
-nxm_hold_signals(void)
-{
-	sigset_t	term;
-
-	if (signals_held++ > 0)
-		return;
-	sigemptyset(&term);
-	sigaddset(&term, SIGTERM);
-	sigprocmask(SIG_BLOCK, &term, &signals_before);
-}
-
-void
-nxm_let_signals(void)
-{
-	if (--signals_held == 0)
-		sigprocmask(SIG_SETMASK, &signals_before, NULL);
 }
 
 /* More memory */

@@ -15,6 +15,7 @@
 #include "core/map.h"
 #include "core/space.h"
 #include "port/atomics.h"
+#include "shmem.h"
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
 
@@ -54,7 +55,6 @@ typedef struct NxmAnchor
 	NxmFlights	flights;		/* values being computed: see single_flight.c */
 	/* the registry: (database, kind, name) to object */
 	NxmMap		names __attribute__((aligned(NXM_CACHE_LINE)));
-	NxmSpaceShared *unused;		/* NULL: the space follows the anchor, aligned */
 } NxmAnchor;
 
 typedef enum NxmArenaState
@@ -199,8 +199,6 @@ extern void nxm_arena_check_interrupts(void);
  * anyway, so this costs something in background workers alone.
  */
 extern bool nxm_signals_matter; /* set when attached */
-extern void nxm_hold_signals(void);
-extern void nxm_let_signals(void);
 
 static inline void
 nxm_begin_operation(void)

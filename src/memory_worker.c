@@ -449,6 +449,9 @@ nxm_memory_worker_main(Datum arg)
 			/* a pass may load, which takes as long as it takes */
 			timeout = Max(leave_at - nxm_steady_ms(), 0);
 		}
+		/* a lock that a pass has waited for may have taken the latch's wake-up */
+		if (stopping == 0 && (ShutdownRequestPending || ConfigReloadPending))
+			timeout = 0;
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
 		(void) WaitLatch(MyLatch,

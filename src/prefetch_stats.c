@@ -12,8 +12,8 @@
  * The shared table has MAX_RELATIONS entries, each of a relation of a database
  * and a kind.  A new one finding it full takes the place of the one not counted
  * for longest.  One LWLock: shared to find an entry and add to it (atomically),
- * exclusive to insert, evict or forget.  It is taken when a transaction ends
- * that looked ahead, once for each entry, never else.
+ * exclusive to insert, evict or forget, with SIGTERM kept away.  It is taken when a
+ * transaction ends that looked ahead, once for each entry, never else.
  *
  * Dropped relations leave at the drop's commit, by an object access hook, and
  * those of this database at the latest when somebody reads the view: the hook
@@ -164,18 +164,35 @@ add_counts(StatEntry *entry, const NxmPrefetchCounts *c)
 	}
 }
 
+/* To change the table. */
+static void
+lock_table(void)
+{
+	nxm_hold_signals();
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+}
+
+static void
+unlock_table(void)
+{
+	LWLockRelease(&shared->lock);
+	nxm_let_signals();
+}
+
 static void
 flush_shared(const NxmPrefetchCounts *c)
 {
 	StatKey		key = {MyDatabaseId, c->relation, c->kind};
 	StatEntry  *entry;
+	bool		insert;
 
 	LWLockAcquire(&shared->lock, LW_SHARED);
 	entry = hash_search(table, &key, HASH_FIND, NULL);
-	if (entry == NULL)
+	insert = entry == NULL;
+	if (insert)
 	{
 		LWLockRelease(&shared->lock);
-		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+		lock_table();
 		if (hash_get_num_entries(table) >= MAX_RELATIONS)
 			evict_oldest();
 		entry = insert_entry(&key);
@@ -186,7 +203,10 @@ flush_shared(const NxmPrefetchCounts *c)
 							pg_atomic_fetch_add_u32(&shared->clock, 1));
 		add_counts(entry, c);
 	}
-	LWLockRelease(&shared->lock);
+	if (insert)
+		unlock_table();
+	else
+		LWLockRelease(&shared->lock);
 }
 
 static void
@@ -289,14 +309,14 @@ forget(Oid database, const Oid *relations, int nrelations)
 		nsession_entries = n;
 		return;
 	}
-	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	lock_table();
 	hash_seq_init(&seq, table);
 	while ((entry = hash_seq_search(&seq)) != NULL)
 	{
 		if (is_one_of(&entry->key, database, relations, nrelations))
 			hash_search(table, &entry->key, HASH_REMOVE, NULL);
 	}
-	LWLockRelease(&shared->lock);
+	unlock_table();
 }
 
 /* Takes back drops that a savepoint undid: the catalog still tells here. */
@@ -468,11 +488,11 @@ nxm_prefetch_stats_reset(void)
 		nsession_entries = 0;
 		return;
 	}
-	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	lock_table();
 	hash_seq_init(&seq, table);
 	while ((entry = hash_seq_search(&seq)) != NULL)
 		hash_search(table, &entry->key, HASH_REMOVE, NULL);
-	LWLockRelease(&shared->lock);
+	unlock_table();
 }
 
 const char *

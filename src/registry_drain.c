@@ -68,7 +68,8 @@ nxm_registry_drain_pending(void)
 void
 nxm_registry_note_clear(void)
 {
-	nxm_store(&nxm_registry_anchor->cleared, 1);
+	/* a read-modify-write, so that it hides no other's from whoever takes the note */
+	(void) nxm_fetch_or(&nxm_registry_anchor->cleared, 1);
 }
 
 /* Draining what was cleared. */

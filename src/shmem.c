@@ -7,6 +7,8 @@
  */
 #include "shmem.h"
 
+#include <signal.h>
+
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
@@ -86,4 +88,27 @@ nxm_shmem_init(const NxmShmemModule *modules, int nmodules,
 	shmem_request_hook = request_shmem;
 	prev_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = startup_shmem;
+}
+
+/* Operations are within others where a view of the caches is made in one. */
+static sigset_t signals_before;
+static int	signals_held = 0;
+
+void
+nxm_hold_signals(void)
+{
+	sigset_t	term;
+
+	if (signals_held++ > 0)
+		return;
+	sigemptyset(&term);
+	sigaddset(&term, SIGTERM);
+	sigprocmask(SIG_BLOCK, &term, &signals_before);
+}
+
+void
+nxm_let_signals(void)
+{
+	if (--signals_held == 0)
+		sigprocmask(SIG_SETMASK, &signals_before, NULL);
 }

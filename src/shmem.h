@@ -34,4 +34,12 @@ extern bool nxm_shmem_available(void);
 /* Raises the documented error where it is not. */
 extern void nxm_shmem_require(const char *what);
 
+/*
+ * Between these two SIGTERM is kept away, by system calls: a background worker that has
+ * not said otherwise dies from within its handler, at any instruction, which must not be
+ * in the middle of a change of shared memory.  They may be nested.
+ */
+extern void nxm_hold_signals(void);
+extern void nxm_let_signals(void);
+
 #endif							/* NXM_SHMEM_H */

@@ -319,11 +319,12 @@ remember(const NxmObjectInfo *info)
 	{
 		size_t		size = taken_size == 0 ? 64 : taken_size * 2;
 
-		if (taken == NULL)
-			taken = MemoryContextAlloc(TopTransactionContext,
-									   size * sizeof(Taken));
-		else
-			taken = repalloc_huge(taken, size * sizeof(Taken));
+		Taken	   *larger = MemoryContextAllocHuge(TopTransactionContext, size * sizeof(Taken));
+
+		/* of which an exit from a signal handler gives back: never what is freed */
+		if (taken != NULL)
+			memcpy(larger, taken, ntaken * sizeof(Taken));
+		taken = larger;
 		taken_size = size;
 	}
 	t = &taken[ntaken];
