@@ -415,9 +415,6 @@ nxm_object_free_contents(NxmObject *object, bool last)
 				NxmResult	dropped = nxm_map_drop(&object->u.map);
 				NxmResult	drained;
 
-				if (dropped != NXM_OK && dropped != NXM_EXISTS &&
-					dropped != NXM_DROPPED)
-					return dropped;
 				/* else later: when the epoch has gone on, its index need not wait */
 				drained = last ? NXM_OK : nxm_keeps_retired(space);
 				if (drained != NXM_OK)
@@ -437,7 +434,7 @@ nxm_object_free_contents(NxmObject *object, bool last)
 				NxmCacheView *view = nxm_cache_view();
 				NxmResult	result = nxm_cache_drop(view, &object->u.c.cache);
 
-				return result == NXM_OK || result == NXM_DROPPED ?
+				return result == NXM_OK ?
 					nxm_cache_drain(view, &object->u.c.cache) : result;
 			}
 	}

@@ -63,10 +63,11 @@ typedef struct NxmObject
 	Oid			database;		/* immutable */
 	NxmAtomic	owner;			/* Oid; changed under the registry lock */
 	NxmAtomic	acl;			/* NxmRef of what registry_rights.c knows, 0: none; likewise */
-	NxmAtomic	dropped;		/* 0, or the epoch it was dropped in; likewise */
+	NxmAtomic	dropped;		/* 0, or the epoch it was dropped, or last found in use, in;
+								 * likewise */
 	NxmAtomic	buried;			/* NxmRef of the one dropped before; likewise */
 	NxmAtomic	drain;			/* what registry_drain.c knows; likewise */
-	uint32		node;			/* of the space, it was made on; immutable */
+	uint32		node;			/* of the space: its maker's, or as it was saved */
 	uint32		name_len;		/* immutable */
 	char		name[NXM_MAX_NAME + 1]; /* immutable, with a 0 at its end */
 	union
@@ -260,9 +261,9 @@ nxm_object_open(FunctionCallInfo fcinfo, NxmKind kind, const char *name,
 extern bool nxm_object_create(NxmKind kind, const char *name, size_t len,
 							  const NxmObjectOptions *options);
 /*
- * The same for whatever database, owner and sharing, without any check; for
- * loading what was saved.  Opens it in *site with all privileges: to be used
- * while nxm_object_valid(), not to be opened again.
+ * The same for whatever database, owner and sharing, without any check; for loading
+ * what was saved.  options, acl NULL: none.  Tells *site of it, but no privileges: to be
+ * used while nxm_object_valid(), not to be opened again.
  */
 extern bool nxm_object_restore(NxmSite *site, Oid database, Oid owner,
 							   NxmKind kind, const char *name, size_t len,
@@ -298,8 +299,8 @@ extern void nxm_check_enabled(NxmKind kind);
 extern bool nxm_is_default_cache(NxmKind kind, const char *name, size_t len);
 
 /*
- * Raises configuration_limit_exceeded if the objects of the owner of *site would
- * take more than nexusmem.role_limit with so many bytes more.
+ * Raises configuration_limit_exceeded if the objects of owner would take more than
+ * nexusmem.role_limit with so many bytes more.
  */
 extern void nxm_check_role_limit_slow(Oid owner, size_t bytes);
 

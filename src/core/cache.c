@@ -24,7 +24,7 @@
 /* Memory is short for the index when less than one in so many pages is left. */
 #define SHORT_SHARE			32
 /* The index may grow as it likes while it takes less than one in so many bytes of items. */
-#define INDEX_SHARE			32
+#define FREE_INDEX_SHARE			32
 
 /* For lookups in the index. */
 static inline bool
@@ -508,7 +508,7 @@ is_crowd(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 
 	return place->parent == NULL && nxm_map_is_crowded(place, tag) &&
 		/* relaxed: sums */
-		nxm_load_relaxed(&part->index.memory) * INDEX_SHARE >
+		nxm_load_relaxed(&part->index.memory) * FREE_INDEX_SHARE >
 		nxm_cache_segment_bytes(part) + nxm_load_relaxed(&part->big) &&
 		!nxm_cache_has_room(view, cache, part, near) &&
 		nxm_map_percent_used(view->space, place) < DENSE;

@@ -4,7 +4,7 @@
  *
  * Shape.  A cache has one to NXM_SPACE_NODES partitions, each on a node with all
  * that it has; a key's home is given by the low half of its hash.  A partition is
- * an index, segments of items, two chains that order the segments, and a ghost.
+ * an index, segments of items, two chains that order the segments, and two ghosts.
  *
  *	index		the map's (map.h), with dense growth: a slot holds tag, frequency and
  *				reference
@@ -16,13 +16,15 @@
  *
  *	 header  deadline    key           value
  *	+-------+----------+-------------+---------------------------------+
- *	| 4     | 0, 1, 4  | 1 to 1024   | 0 to NXM_CACHE_INLINE           |
+ *	| 4     | 0, 1, 4  | 1 to 1024   | rest of NXM_CACHE_INLINE        |
  *	+-------+----------+-------------+---------------------------------+
  *
- * A longer value is an item of its own (item.h), without a key, that the one in
- * the segment names.  The deadline is what lacks to that of the segment, `due`,
- * which none of its items outlives: exact for seconds, else sooner by up to a four-millionth
- * of the time to live.  Most of it is in the header where key and value are short.
+ * A value with which it would be more than NXM_CACHE_INLINE is an item of its own
+ * (item.h), without a key: the one in the segment has its reference and its length.
+ * The deadline is what lacks to that of the segment, `due`, which none of its items
+ * outlives: exact for seconds, else sooner by up to a four-millionth of the time to
+ * live, or a millionth where windows are widest.  Most of it is in the header where
+ * key and value are short.
  *
  * Linearization.  All is as in the map, whose slots these are: reading is at the
  * load of the slot word that confirms it after the item was protected, replacing
@@ -45,14 +47,16 @@
  *	1. A slot names an item only if the item's room is reserved, and written.
  *	2. A segment is evicted only when sealed, with committed = used.  So no slot
  *	   begins to name an item of it any more.
- *	3. It is DRAINED only after each of its items was looked for in the index and
- *	   the slot changed that named it, and while no body of the index that a clear
- *	   has cut off is yet to be drained.
+ *	3. It is DRAINED only when all of it is dead, so that by 5 no slot of whatever
+ *	   body of the index names it; or after each of its items was looked for in the
+ *	   index and the slot changed that named it, while no body that a clear has cut
+ *	   off is yet to be drained.
  *	4. It is given back only after 3, a fence, and a look at all hazards of which
  *	   none was in the page.  A reader that publishes its hazard later looks at the
  *	   slot again, and does not find the item there.
- *	5. Who takes an item out of its slot has it protected until it has added its
- *	   size to `dead`.  So by 4 what is live of a segment is used - dead.
+ *	5. Who takes an item out of its slot has it protected, or has claimed its segment,
+ *	   until it has added its size to `dead`.  So by 4 what is live of a segment is
+ *	   used - dead, less its head.
  *	6. The word has a serial that each life of the segment raises, so that who was
  *	   held up changes nothing of another life.
  *	7. The room of a dead item is written again only when no hazard names it, and
@@ -77,10 +81,10 @@
  * share, else the oldest main one (S3-FIFO, SOSP 2023, by segments).  From small,
  * items read twice since go to main, others to small's ghost; from main, items read
  * since are copied once more, others go to main's ghost.  New items go to small, but
- * for two kinds: as long as nothing was evicted they fill main up to its share; and a
- * key in small's ghost goes to main if there is room in main's share, or if main's
- * oldest segment is older than the key's absence, and then that segment is the next
- * victim.  The share of small is a tenth at first, and grows with each key that comes
+ * for three kinds: as long as nothing was evicted they fill main up to its share; a
+ * key in main's ghost goes to main if there is room in its share; and so does a key in
+ * small's ghost, or else if main's oldest segment is older than the key's absence, and
+ * then that segment is the next victim.  The share of small is a tenth at first, and grows with each key that comes
  * back just after small has lost it, and shrinks with each that main has.
  *
  * A set that finds memory short evicts a few items of the victim, so that many
@@ -252,7 +256,11 @@ extern NxmResult nxm_cache_get(NxmCacheView *view, NxmCache *cache,
 extern NxmResult nxm_cache_set(NxmCacheView *view, NxmCache *cache,
 							   const NxmKey *key, const NxmValue *value,
 							   int64_t deadline);
-/* Only when absent.  NXM_OK; NXM_EXISTS: it is there; NXM_ABSENT: no room. */
+/*
+ * Only when absent.  NXM_OK; NXM_EXISTS: it is there; NXM_ABSENT: no room;
+ * NXM_TOO_LONG.  With a deadline that has passed nothing is stored, and NXM_OK says
+ * that the key is absent.
+ */
 extern NxmResult nxm_cache_add(NxmCacheView *view, NxmCache *cache,
 							   const NxmKey *key, const NxmValue *value,
 							   int64_t deadline);
@@ -287,9 +295,10 @@ typedef struct NxmCacheAnswer
 /*
  * Gets up to NXM_CACHE_BATCH keys, from *done on, which it moves; begin with 0.
  * Values are put one after another at buffer->data + buffer->len, which it moves
- * too.  NXM_OK: all are done.  NXM_NEED_BUFFER: the next one needs at least
- * answers[*done].len bytes more than there are: enlarge (or empty) the buffer and
- * repeat.  Each key is read at a time of its own.
+ * too.  NXM_OK: all are done.  NXM_NEED_BUFFER: the next value has answers[*done].len
+ * bytes, or more by then, for which there is no room behind buffer->len: enlarge (or
+ * empty) the buffer and repeat.  NXM_TOO_LONG: more than NXM_CACHE_BATCH keys.  Each
+ * key is read at a time of its own.
  */
 extern NxmResult nxm_cache_get_many(NxmCacheView *view, NxmCache *cache,
 									const NxmKey *keys, int nkeys,
@@ -352,7 +361,10 @@ extern NxmResult nxm_cache_entry_value(NxmCacheView *view,
 extern NxmResult nxm_cache_clear(NxmCacheView *view, NxmCache *cache,
 								 NxmCacheCursor *cursor, uint64_t *removed);
 
-/* Cuts all off for good; operations say NXM_DROPPED from now on. */
+/*
+ * Cuts all off for good; operations say NXM_DROPPED from now on.  NXM_OK, or
+ * NXM_NEED_CHUNK, and it is to be called again.
+ */
 extern NxmResult nxm_cache_drop(NxmCacheView *view, NxmCache *cache);
 
 /*

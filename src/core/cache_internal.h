@@ -590,7 +590,7 @@ count(NxmSpace *space, NxmCachePartition *part, int counter)
 		nxm_fetch_add_relaxed(&part->stripe[space->proc % NXM_CACHE_STRIPES].counter[counter], 1);
 }
 
-/* Bytes of items in the segments of a partition, dead ones included, about. */
+/* Memory of a partition's segments, whatever they hold, about. */
 static inline uint64_t
 nxm_cache_segment_bytes(NxmCachePartition *part)
 {
@@ -717,11 +717,17 @@ extern NxmResult nxm_cache_reserve(NxmCacheView *view, NxmCache *cache,
 extern void nxm_cache_commit(const NxmRoom *room);
 /* Its item is not going to be published. */
 extern void nxm_cache_abandon(const NxmRoom *room);
-/* An item was taken out of its slot; it is still protected, or ours. */
+/*
+ * An item was taken out of its slot; it is still protected, or ours, or in a segment
+ * that the caller has claimed.
+ */
 extern void nxm_cache_dead(NxmSpace *space, NxmCachePartition *part, NxmRef ref,
 						   uint32_t units);
 
-/* Seals open segments; all, or those due.  close: for good. */
+/*
+ * Seals all open segments.  close: and no other can be opened.  NXM_OK or
+ * NXM_NEED_CHUNK.
+ */
 extern NxmResult nxm_cache_seal(NxmSpace *space, NxmCachePartition *part,
 								bool close);
 /* Seals a segment of this life if it is open. */
@@ -857,7 +863,8 @@ extern NxmResult nxm_cache_give_back(NxmCacheView *view, NxmCache *cache,
 extern NxmResult nxm_cache_drain_index(NxmSpace *space, NxmCache *cache,
 									   NxmCachePartition *part);
 /*
- * Counts an item out that was taken out of its slot, and is protected still.
+ * Counts an item out that was taken out of its slot, and is protected still, or in a
+ * segment that the caller has claimed.
  * with_value: its value goes too, if that is elsewhere; it is mapped.
  */
 extern void nxm_cache_removed(NxmSpace *space, NxmCache *cache,

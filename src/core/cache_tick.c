@@ -11,8 +11,8 @@
 
 /* Units that a step of housekeeping evicts: about 300 items of 100 bytes. */
 #define TICK_UNITS			4096
-/* Steps of draining in one call. */
-#define DRAIN_STEPS			8
+/* Steps of evicting in one call. */
+#define EVICT_STEPS			8
 /* One in so many bytes may be dead before segments are compacted. */
 #define DEAD_SHARE			20
 
@@ -154,7 +154,7 @@ nxm_cache_clear(NxmCacheView *view, NxmCache *cache, NxmCacheCursor *cursor,
 			/* the new body's memory may have to be made room for */
 			if (result != NXM_NEED_MEMORY || space->want == NXM_WANT_NOTHING ||
 				(space->want == NXM_WANT_CHUNK && !view->cannot_grow) ||
-				++steps > DRAIN_STEPS ||
+				++steps > EVICT_STEPS ||
 				nxm_cache_make_way(view, cache, part, 0, SEGMENT_UNITS, REACH_ALL) != NXM_OK)
 				break;
 		}
@@ -201,7 +201,7 @@ drain_partition(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part)
 	result = nxm_cache_seal(space, part, true);
 	if (result != NXM_OK)
 		return result;
-	for (int i = 0; i < DRAIN_STEPS; i++)
+	for (int i = 0; i < EVICT_STEPS; i++)
 	{
 		result = nxm_cache_give_back(view, cache, part);
 		if (result == NXM_ABSENT || result == NXM_EXISTS)

@@ -2,17 +2,18 @@
  * core_atomic.h
  *	  The atomic operations that src/core is written in.
  *
- * Everything shared in core is a 64-bit word of type NxmAtomic, touched by these
- * macros alone, or plain bytes, touched between NXM_READS() and NXM_WRITES()
- * marks.  In the extension they are C11's operations and the marks are nothing.
+ * Everything shared in core that changes is a 64-bit word of type NxmAtomic, touched
+ * by these macros alone, or plain bytes, each access after a mark, NXM_READS() or
+ * NXM_WRITES().  What is immutable once it is published is read without.  In the
+ * extension they are C11's operations and the marks are nothing.
  * A program compiled with NXM_CHECKED takes them from "check_atomic.h", where
  * test/unit/check.c runs processes as fibers over a model of C11's memory: each
  * word keeps its history of stores, an acquire load may return any of them that
  * happens-before allows, and a plain access that is not ordered with a
  * conflicting one is a race.
  *
- * Names carry the order.  Read-modify-write operations are acquire and release
- * at once.  nxm_cas() is strong: it fails only when the word differs, and then
+ * nxm_load() acquires and nxm_store() releases; what is named relaxed orders nothing.
+ * All other read-modify-write operations acquire and release.  nxm_cas() is strong: it fails only when the word differs, and then
  * stores what it saw, with acquire, in *expected.
  */
 #ifndef NXM_CORE_ATOMIC_H

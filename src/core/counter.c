@@ -2,7 +2,8 @@
  * counter.c
  *	  Exact and striped counters.  counter.h has the design.
  *
- * The words are added to and read relaxed: a counter orders nothing but itself.
+ * The words are added to and read relaxed, but where the loop of add_slow() and setting
+ * take them as they come: a counter orders nothing but itself.
  */
 #include "counter.h"
 
@@ -59,6 +60,7 @@ add_to(NxmSpace *space, NxmStripe *stripe, int64_t delta, int64_t *result)
 {
 	int64_t		old = (int64_t) nxm_load_relaxed(&stripe->value);
 
+	/* slow: nxm_enter()'s fence pairs with may_be()'s: we see it, or it waits for us */
 	if (old >= SAFE_VALUE || old <= -SAFE_VALUE ||
 		delta >= NXM_SAFE_DELTA || delta <= -NXM_SAFE_DELTA ||
 		nxm_load_relaxed(&stripe->slow) != 0)
@@ -81,8 +83,6 @@ nxm_counter_init(NxmSpace *space, NxmCounter *counter, bool striped,
 	nxm_init(&counter->exact.slow, 0);
 	if (!striped)
 		return NXM_OK;
-	if (nnodes > NXM_MAX_STRIPES)
-		counter->nnodes = NXM_MAX_STRIPES;
 	while (counter->per_node < (uint32_t) stripes_per_node &&
 		   2 * counter->per_node * counter->nnodes <= NXM_MAX_STRIPES)
 		counter->per_node *= 2;
@@ -125,7 +125,7 @@ nxm_counter_add(NxmSpace *space, NxmCounter *counter, int node, int64_t delta,
 	if (counter->nstripes == 0)
 		return add_to(space, &counter->exact, delta, result);
 
-	/* no division but where there are more nodes than stripes */
+	/* a process may have found more nodes than the one that made it */
 	if (nth >= counter->nnodes)
 		nth %= counter->nnodes;
 	i = ((uint32_t) space->proc & (counter->per_node - 1)) * counter->nnodes + nth;

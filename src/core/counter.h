@@ -28,6 +28,8 @@
 
 #define NXM_MAX_STRIPES 64
 
+_Static_assert(NXM_SPACE_NODES <= NXM_MAX_STRIPES, "each node has a stripe");
+
 typedef struct NxmStripe
 {
 	NxmAtomic	value;
@@ -41,8 +43,7 @@ _Static_assert(sizeof(NxmStripe) == NXM_CACHE_LINE, "stripes share no line");
 typedef struct NxmCounter
 {
 	uint32_t	nstripes;		/* 0: exact.  Immutable */
-	uint32_t	nnodes;			/* stripe i is on node i % nnodes; NXM_MAX_STRIPES where
-								 * there are more.  Immutable */
+	uint32_t	nnodes;			/* stripe i is on node i % nnodes.  Immutable */
 	uint32_t	per_node;		/* stripes of each, a power of two.  Immutable */
 	NxmRef		stripes[NXM_MAX_STRIPES];	/* of a striped one.  Immutable */
 	NxmStripe	exact __attribute__((aligned(NXM_CACHE_LINE)));
@@ -62,8 +63,9 @@ extern NxmResult nxm_counter_init(NxmSpace *space, NxmCounter *counter,
 extern void nxm_counter_fini(NxmSpace *space, NxmCounter *counter);
 
 /*
- * NXM_OVERFLOW: nothing was added; nor was or is set at NXM_NEED_EPOCH.  result: the new value, of an exact one.
- * node: the caller's, from which it takes a stripe.
+ * NXM_OK; else (NXM_OVERFLOW, NXM_NEED_EPOCH, NXM_NEED_CHUNK) nothing was added.
+ * *result: the new value, of an exact one; else meaningless.  node: the caller's, from
+ * which it takes a stripe.
  */
 extern NxmResult nxm_counter_add(NxmSpace *space, NxmCounter *counter, int node,
 								 int64_t delta, int64_t *result);
@@ -73,7 +75,8 @@ extern NxmResult nxm_counter_get(NxmSpace *space, NxmCounter *counter,
 /*
  * Sets it and gives the old value: atomic for an exact one; a striped one is
  * set stripe by stripe, and loses nothing that is added meanwhile.
- * NXM_OVERFLOW: it was set, and the old sum does not fit.
+ * NXM_OVERFLOW: it was set, and the old sum does not fit.  NXM_NEED_EPOCH,
+ * NXM_NEED_CHUNK: nothing was set.
  */
 extern NxmResult nxm_counter_set(NxmSpace *space, NxmCounter *counter,
 								 int64_t value, int64_t *old);

@@ -297,7 +297,10 @@ nxm_item_more_bytes(const NxmItem *item, const NxmItem *than)
 /* For nxm_retire(): in all other cases. */
 extern void nxm_retire_slow(NxmSpace *space, NxmRef ref);
 
-/* An item that can no longer be found, and is mapped with its pieces. */
+/*
+ * An item that can no longer be found, and is mapped with its pieces.  It is of the
+ * account that this process allocates from, see nxm_allocate_from().
+ */
 static inline void
 nxm_retire(NxmSpace *space, NxmRef ref)
 {

@@ -5,8 +5,8 @@
  * Orders.  Slots and headers are changed by CAS alone (release) and read with
  * acquire where what they name is read; a scan over the tags is relaxed, and a
  * slot that it found is read again with acquire after its item was protected.
- * Successor segments are published by the CAS of `next`, directories by the
- * store of `directory`.
+ * Successor segments are published by the CAS of `next`, directories by that of
+ * `directory`, the first one by a store.
  */
 #include "map_internal.h"
 #include "map_lookup.h"

@@ -171,7 +171,10 @@ struct NxmWrite
 	void	   *context;
 };
 
-/* Makes an empty map in zeroed memory.  NXM_OK or NXM_NEED_MEMORY. */
+/*
+ * Makes an empty map in zeroed memory.  NXM_OK; or NXM_NEED_MEMORY or NXM_NEED_CHUNK,
+ * and nothing is made.
+ */
 extern NxmResult nxm_map_init(NxmSpace *space, NxmMap *map);
 
 /* Frees what it made, before anybody else could see the map. */

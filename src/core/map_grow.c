@@ -444,9 +444,7 @@ grow(NxmSpace *space, NxmMap *map, NxmSegment *seg)
 		return NXM_OK;
 	if (depth + log >= MAX_BUCKET_DEPTH)
 	{
-		space->need_chunk = -1;
-		space->want = NXM_WANT_NOTHING;
-		return NXM_NEED_MEMORY;
+		return nxm_is_full(space);
 	}
 	if (log < NXM_MAX_LOG)
 		first = new_segment(space, map, log + 1, depth, prefix);
@@ -761,9 +759,7 @@ split(NxmSpace *space, NxmMap *map, const NxmPlace *place)
 	/* no number of buckets would part them */
 	if (is_one_hash(place))
 	{
-		space->need_chunk = -1;
-		space->want = NXM_WANT_NOTHING;
-		return NXM_NEED_MEMORY;
+		return nxm_is_full(space);
 	}
 	result = grow(space, map, place->seg);
 

@@ -158,6 +158,7 @@ typedef struct NxmPlace
 	uint32_t	depth;
 } NxmPlace;
 
+/* y of map.h, Position: x - x^2 / 4, and a third of that more. */
 static inline uint64_t
 position_of(uint64_t hash)
 {
@@ -202,7 +203,7 @@ overflows_of(NxmSegment *seg, uint32_t log)
 	return (NxmOverflow *) &seg->bucket[(size_t) 1 << log];
 }
 
-/* Of the overflow buckets of a chain. */
+/* How many overflow buckets a chain has. */
 static inline int
 chain_overflows(uint64_t header)
 {

@@ -68,9 +68,7 @@ nxm_queue_push(NxmSpace *space, NxmQueue *queue, const NxmValue *value)
 		{
 			nxm_fetch_add_relaxed(&queue->bytes, -bytes);
 			nxm_item_free(space, ref);
-			space->need_chunk = -1;
-			space->want = NXM_WANT_NOTHING;
-			return NXM_NEED_MEMORY;
+			return nxm_is_full(space);
 		}
 		/* release: publishes the item.  Pairs with the loads of links */
 		if (nxm_cas(NXM_ITEM_LINK(last), &link, ref))

@@ -17,8 +17,8 @@
  * One hazard suffices.  A pop protects the dummy, reads its link, then protects
  * the item that the link names and looks whether head is still the same word:
  * the item is retired only after head has passed it, so it was not yet, and
- * will not be freed.  The dummy is not read any more, and its reference coming
- * back to head is told by the count.
+ * will not be freed.  The dummy is not read again before the CAS of head has made it
+ * ours, and its reference coming back to head is told by the count.
  *
  * The popped item becomes the dummy, so its memory is freed by the next pop.
  *

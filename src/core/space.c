@@ -37,7 +37,7 @@
 #define PAGE_MASK		UINT64_C(0xFFFFFFFF)
 #define TAG_ONE			(UINT64_C(1) << 32)
 
-#define NODE_CHUNK_PAGES(page) ((page) & (NXM_MAX_CHUNK_PAGES - 1))
+#define PAGE_IN_CHUNK(page) ((page) & (NXM_MAX_CHUNK_PAGES - 1))
 
 size_t
 nxm_large_object_size(size_t size)
@@ -83,7 +83,7 @@ page_at(NxmSpace *space, uint32_t page)
 		space->need_chunk = chunk;
 		return NULL;
 	}
-	return (NxmPage *) space->base[chunk] + NODE_CHUNK_PAGES(page);
+	return (NxmPage *) space->base[chunk] + PAGE_IN_CHUNK(page);
 }
 
 static inline void *

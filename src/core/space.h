@@ -19,20 +19,26 @@
  * Objects.  A page holds objects of one size class, or one raw page.  Which of
  * its objects are free is a bitmap in the descriptor, outside the page, so that
  * an empty page's memory can be given back to the kernel.  Classes are 8 bytes
- * apart from 32 to 256, and 16 to a doubling from there to 16 kB: at most 6 %
- * of an object is lost, 4 bytes of one below 256.
+ * apart from 32 to 256, and 16 to a doubling from there to 16 kB: up to 256 at most
+ * 7 bytes of an object are lost (or what lacks to 32), beyond at most 6 %.  So is the
+ * end of a page, where no object fits any more: at most 9 % of it with objects up to
+ * 8 kB, 19 % beyond.
  *
  * Allocating takes an object from the process's ready stack, else from its
  * magazine (up to 64 bits of one bitmap word, taken by one CAS), else refills
  * the magazine from the class's first listed page, else takes a page.
  *
- *	state of a page				who may change it, by CAS on `state`
+ *	state of a page				where it is
  *	FREE						on a stack of its node's, kept or free, or never used
  *	SLAB, listed				on the stack of its class: may have free objects
  *	SLAB, not listed			had none; the next to free one lists it again
  *	EMPTY, listed				given back, still on the stack of its class until
  *								it comes to the top
  *	RAW							handed out whole
+ *
+ * Who has a page alone, popped or with all its objects in hand, changes its life and
+ * status: by a store, but from SLAB to EMPTY by CAS, for LISTED may change meanwhile,
+ * which is set by CAS by who lists the page, and cleared by who has popped it.
  *
  * The kernel may refuse to take a page's memory away, for a moment (depopulate()).  A
  * page that nobody refers to is then kept with it; one that is on the stack of its
@@ -161,12 +167,12 @@ typedef enum NxmResult
 /*
  * Page descriptor: 320 bytes for 64 kB, 0.5 %.
  *
- *	state	63      32 31   17 16      15    8 7        3 2      0
- *			+---------+-------+-------+-------+----------+--------+
- *			| life    |       |account| class | L        | status |
- *			+---------+-------+-------+-------+----------+--------+
+ *	state	63  32 31 17   16    15   8 7 5  4   3  2      0
+ *			+-----+-----+-------+-----+---+---+---+--------+
+ *			|life |     |account|class|   | P | L | status |
+ *			+-----+-----+-------+-----+---+---+---+--------+
  *
- * life counts the pages that it was; L is "listed".
+ * life counts the pages that it was; L is "listed"; P is "populated": it has memory.
  */
 typedef struct NxmPage
 {
@@ -203,7 +209,7 @@ _Static_assert(sizeof(NxmProcLine) == NXM_CACHE_LINE, "a line of a process");
 /* Bits of one bitmap word, ours to hand out. */
 typedef struct NxmMagazine
 {
-	uint32_t	page;			/* + 1 */
+	uint32_t	page;			/* meaningless without bits */
 	uint32_t	word;
 	uint64_t	bits;
 } NxmMagazine;
@@ -300,9 +306,10 @@ typedef struct NxmSpace NxmSpace;
 /* What the last allocation that failed was in want of. */
 typedef enum NxmWant
 {
-	NXM_WANT_NOTHING,			/* NEED_MEMORY: the structure is at its own limit */
+	NXM_WANT_NOTHING,			/* NEED_MEMORY, but more would not help: 2^30 items, too many
+								 * keys of one hash, a value too large for its cache */
 	NXM_WANT_CHUNK,				/* pages on need_node: one newer than need_newest */
-	NXM_WANT_LIMIT,				/* a higher page_limit */
+	NXM_WANT_LIMIT,				/* a higher page_limit, or limit of the owner's own */
 	NXM_WANT_SPACE				/* memory that populate() can have */
 } NxmWant;
 
@@ -341,7 +348,8 @@ struct NxmSpace
 	/*
 	 * Puts memory behind a page, or takes it away.  Must not raise errors.
 	 * populate: false: there is none (a full file system, no huge page).
-	 * depopulate: false: it is still there, for now.
+	 * depopulate: false: it is still there, for now; true also where it can never be
+	 * taken away.
 	 */
 	bool		(*populate) (NxmSpace *space, int chunk, void *page);
 	bool		(*depopulate) (NxmSpace *space, int chunk, void *page);
@@ -606,6 +614,15 @@ nxm_no_object(const NxmSpace *space)
 	return space->need_chunk >= 0 ? NXM_NEED_CHUNK : NXM_NEED_MEMORY;
 }
 
+/* No more memory would help. */
+static inline NxmResult
+nxm_is_full(NxmSpace *space)
+{
+	space->need_chunk = -1;
+	space->want = NXM_WANT_NOTHING;
+	return NXM_NEED_MEMORY;
+}
+
 /* An owner's limit is in the way, which the space does not know. */
 static inline NxmResult
 nxm_limit_reached(NxmSpace *space)
@@ -615,7 +632,10 @@ nxm_limit_reached(NxmSpace *space)
 	return NXM_NEED_MEMORY;
 }
 
-/* An object that no other process can have seen. */
+/*
+ * Frees an object, or raw page, that no other process can be reading any more.  One
+ * whose chunk is not mapped here is lost, and counted as leaked.
+ */
 extern void nxm_free(NxmSpace *space, NxmRef ref);
 
 /* Frees what can be freed of this process's limbo, and held items of all. */

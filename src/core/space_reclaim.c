@@ -7,14 +7,14 @@
  * or of nxm_enter(), for the epoch: what was removed before ours is not found after
  * theirs, or we see what they published before it.
  *
- * An object that waits for the epoch and finds its process's list full goes
- * with the others to an orphan record, an object of its own, on a stack that
- * any process takes from when it polls.  Where there is no memory for the record
+ * When an object is to wait for the epoch and its process's list is full, those in
+ * the list go to an orphan record, an object of its own, on a stack that any process
+ * takes from when it polls.  Where there is no memory for the record
  * the objects are lost until the server restarts, and counted as leaked.  Nor can a
  * chunk be mapped here, in the middle of an operation: whoever retires many has a
  * record made ahead, see nxm_can_retire().
  *
- * A list that its process left with others in it may be wanted by several, one of
+ * A list that its process left with objects in it may be wanted by several, one of
  * which may be the new process in that place, who then writes to it.  So who
  * wants it copies it first, and then sees by the CAS of `left`, which has a
  * serial, whether it was all the time what it read of.
@@ -209,7 +209,7 @@ nxm_flush(NxmSpace *space)
 	NxmProcLocal *local = space->local;
 	uint64_t	limbo[NXM_LIMBO];
 	uint32_t	nlimbo = local->nlimbo;
-	uint64_t	filter[16] = {0};
+	uint64_t	filter[16] = {0};	/* of the hazards: a bit for each value of 10 of theirs */
 	NxmProcScan scan = {0, 0};
 	int			i;
 
@@ -609,7 +609,7 @@ nxm_proc_detach(NxmSpace *space)
 				  ((nxm_load_relaxed(&space->line->left) & ~LEFT_COUNT) +
 				   LEFT_SERIAL_ONE) | local->nretired);
 	nxm_give_back(space);
-	/* the last note of ours, should it be of a page held for another */
+	/* last: from here on the line may be another process's */
 	nxm_store(&space->line->owner, 0);
 	space->proc = -1;
 	space->line = NULL;

@@ -34,9 +34,7 @@ nxm_stack_push(NxmSpace *space, NxmStack *stack, const NxmValue *value)
 		{
 			nxm_fetch_add_relaxed(&stack->bytes, -nxm_item_bytes(item));
 			nxm_item_free(space, ref);
-			space->need_chunk = -1;
-			space->want = NXM_WANT_NOTHING;
-			return NXM_NEED_MEMORY;
+			return nxm_is_full(space);
 		}
 		nxm_store_relaxed(NXM_ITEM_LINK(item), top & NXM_REF_MASK);
 		/* release: publishes the item and its link.  Pairs with pop's load */

@@ -13,9 +13,10 @@
  * its memory is not used again, so that the same reference in top is the same
  * item with the same link.  The depth is exact, for it changes with the top.
  *
- * After the CAS the popped item is the caller's alone to read (others may read
- * its link yet), so a value is copied outside of the loop.  The length is
- * checked before: a buffer that is too short takes nothing from the stack.
+ * After the CAS the popped item is the caller's alone to free; others that have it
+ * protected may read it yet.  So a value is copied outside of the loop, but for one in
+ * pieces, which have to be mapped: that is copied before the CAS.  The length is
+ * checked before it, too: a buffer that is too short takes nothing from the stack.
  *
  * Draining takes the top off like popping, while others may still be at it.  A pop in
  * between would find an item that was never the top: so it says NXM_DROPPED from then on.

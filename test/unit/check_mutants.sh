@@ -251,11 +251,11 @@ mutant "no second look at tail" check_queue queue.c \
 mutant "bytes of an item that found no room, queue" check_queue queue.c \
 	'			nxm_fetch_add_relaxed(&queue->bytes, -bytes);
 			nxm_item_free(space, ref);
-			space' '			nxm_item_free(space, ref);
-			space'
+			return nxm' '			nxm_item_free(space, ref);
+			return nxm'
 mutant "item that found no room kept, queue" check_queue queue.c \
 	'			nxm_item_free(space, ref);
-			space' '			space'
+			return nxm' '			return nxm'
 mutant "queue popped from in the middle of a drain" check_queue queue.c \
 	'nxm_load_relaxed(&queue->dropped) != 0' 'false' 'dropped while in use'
 mutant "dropped queue left with a long dummy" check_queue queue.c \
