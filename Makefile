@@ -102,6 +102,11 @@ PG_CPPFLAGS += -DNXM_HAVE_LIBNUMA
 SHLIB_LINK += -lnuma
 endif
 
+# No bitcode: JIT would put functions of ours into its own code, where they miss the symbols that
+# are hidden in the library (PostgreSQL 16 and newer; the session ends), and where those of a
+# version that was just installed work on the shared memory of the one that is loaded.
+override with_llvm := no
+
 REGRESS = install nodes settings errors privileges prefetch nestloop_prefetch predictor structures structure_errors structure_privileges cache cache_errors cache_privileges
 ISOLATION = concurrent remembered recheck
 ISOLATION_OPTS = --inputdir=test --load-extension=nexusmem
@@ -116,6 +121,12 @@ else
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
+
+# Earlier versions have installed bitcode.
+.PHONY: remove-bitcode
+install uninstall: remove-bitcode
+remove-bitcode:
+	$(if $(bitcodedir),$(call uninstall_llvm_module,$(MODULE_big)))
 endif
 
 # Each object depends on every header: the tree is small, and a stale object in

@@ -221,10 +221,9 @@ nxm_copy() {
 # The checkout itself is only read.
 nxm_build() {
 	if [ -n "${NXM_BUILD:-}" ]; then return 0; fi
-	local lib share mk clang
+	local lib share mk
 	lib=$("$PG_CONFIG" --pkglibdir)
 	share=$("$PG_CONFIG" --sharedir)/extension
-	clang=$(sed -n 's/^CLANG = //p' "$(dirname "$("$PG_CONFIG" --pgxs)")/../Makefile.global")
 	if [ ! -w "$lib" ] || [ ! -w "$share" ]; then
 		nxm_die "cannot write to $lib and $share; run: sudo PG_CONFIG=$PG_CONFIG $0"
 	fi
@@ -233,9 +232,8 @@ nxm_build() {
 	fi
 	export NXM_BUILD=$NXM_TMP/build
 	mk=(make -C "$NXM_BUILD" PG_CONFIG="$PG_CONFIG")
-	# Bitcode: a user namespace cannot write to a directory of the real root's, and the
-	# development files may be there without the clang that they name.
-	if [ "$(id -u)" != 0 ] || ! type -P "${clang:-clang}" >/dev/null; then mk+=(with_llvm=no); fi
+	# Bitcode of an earlier version: a user namespace cannot remove what is the real root's.
+	if [ "$(id -u)" != 0 ]; then mk+=(bitcodedir=); fi
 	nxm_copy "$NXM_BUILD"
 	rm -f "$NXM_LOG/build.log"
 	nxm_log build as_postgres "${mk[@]}" -j"$(nproc)"

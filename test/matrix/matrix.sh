@@ -25,7 +25,7 @@ check() {
 	cat >"$dir/as-root" <<-EOF
 		set -eux
 		cd /build
-		MK="make PG_CONFIG=/usr/lib/postgresql/$v/bin/pg_config with_llvm=no"
+		MK="make PG_CONFIG=/usr/lib/postgresql/$v/bin/pg_config"
 		\$MK -s clean
 		if \$MK -j2 COPT=-Werror; then touch warning-free; else \$MK -s clean; \$MK -j2; fi
 		\$MK install
@@ -49,7 +49,7 @@ check() {
 		# what PostgreSQL::Test::Cluster copies since 17, made as it would make it
 		env -u LC_ALL LC_MESSAGES=C initdb -N -A trust -D /tmp/template
 		export INITDB_TEMPLATE=/tmp/template
-		make -i installcheck PG_CONFIG=/usr/lib/postgresql/$v/bin/pg_config with_llvm=no PROVE_FLAGS="-v --timer" 2>&1 | tee out
+		make -i installcheck PG_CONFIG=/usr/lib/postgresql/$v/bin/pg_config PROVE_FLAGS="-v --timer" 2>&1 | tee out
 		pg_ctl -s -D /tmp/data -m immediate stop
 	EOF
 	"$NXM_ROOT/test/chroot.sh" run "$v" "$dir" sh /build/as-root || rc=$?
@@ -101,7 +101,7 @@ told() {
 warnings() {
 	local log rc=0
 	log=$NXM_LOG/$(tr ' ' - <<<"$1").log
-	as_postgres make -C "$2" -j"$(nproc)" PG_CONFIG="$PG_CONFIG" with_llvm=no "${@:3}" >"$log" 2>&1 || rc=$?
+	as_postgres make -C "$2" -j"$(nproc)" PG_CONFIG="$PG_CONFIG" "${@:3}" >"$log" 2>&1 || rc=$?
 	told "$1" "$log" "$rc"
 }
 

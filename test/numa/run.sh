@@ -40,7 +40,7 @@ build_paused() {
 	cp -a "$NXM_BUILD"/{Makefile,nexusmem.control,sql,src} "$PAUSED"
 	cp -a "$NXM_BUILD/test/modules/nxm_torture" "$PAUSED/test/modules"
 	grep -l NXM_PAUSE -r "$PAUSED/src" --include='*.c' | while read -r f; do rm -f "${f%.c}.o"; done
-	nxm_log paused as_postgres make -C "$PAUSED" PG_CONFIG="$PG_CONFIG" with_llvm=no COPT=-DNXM_PAUSE_POINTS -j2
+	nxm_log paused as_postgres make -C "$PAUSED" PG_CONFIG="$PG_CONFIG" COPT=-DNXM_PAUSE_POINTS -j2
 	nxm_log paused as_postgres make -C "$PAUSED/test/modules/nxm_torture" PG_CONFIG="$PG_CONFIG" with_llvm=no
 }
 if [ $# = 0 ] || [[ " $* " = *" strain "* ]]; then build_paused; fi

@@ -58,7 +58,7 @@ $node->stop;
 
 # the registry's entry is of another size, as that may be which there was no memory for
 unlink "$dir/library/src/arena.o", "$dir/library/nexusmem.so";
-is(system("make -C '$dir/library' PG_CONFIG=pg_config with_llvm=no COPT=-DROOT_BYTES=2048 >/dev/null 2>&1"), 0, 'one with another root is built');
+is(system("make -C '$dir/library' PG_CONFIG=pg_config COPT=-DROOT_BYTES=2048 >/dev/null 2>&1"), 0, 'one with another root is built');
 $node->start;
 my $spoiler = session($node, 'postgres', @other);
 is(ask($spoiler, q{SELECT nexusmem.counter_add('c')}), '1', 'and makes it');
