@@ -107,6 +107,10 @@ endif
 # version that was just installed work on the shared memory of the one that is loaded.
 override with_llvm := no
 
+# what the objects were built for, see below
+STAMP = src/built_for
+EXTRA_CLEAN = $(STAMP)
+
 REGRESS = install nodes settings errors privileges prefetch nestloop_prefetch predictor structures structure_errors structure_privileges cache cache_errors cache_privileges
 ISOLATION = concurrent remembered recheck
 ISOLATION_OPTS = --inputdir=test --load-extension=nexusmem
@@ -122,16 +126,25 @@ PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
+# Each object depends on every header: the tree is small, and a stale object in
+# a shared-memory layout is a crash. That goes for PostgreSQL's headers, too, of which the stamp
+# tells, and for whether there is libnuma. Compiler and flags are left out: they are often
+# given to `make` and not to `make install`.
+built_for := $(strip $(includedir_server) $(filter -D%,$(PG_CPPFLAGS)) \
+	$(shell cat $(includedir_server)/pg_config*.h | cksum))
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(built_for))
+.PHONY: $(STAMP)
+endif
+$(STAMP):
+	@echo '$(built_for)' >$@
+$(OBJS): $(STAMP) $(wildcard $(srcdir)/src/*.h $(srcdir)/src/core/*.h)
+
 # Earlier versions have installed bitcode.
 .PHONY: remove-bitcode
 install uninstall: remove-bitcode
 remove-bitcode:
 	$(if $(bitcodedir),$(call uninstall_llvm_module,$(MODULE_big)))
 endif
-
-# Each object depends on every header: the tree is small, and a stale object in
-# a shared-memory layout is a crash.
-$(OBJS): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/core/*.h)
 
 .PHONY: $(STANDALONE)
 deps:

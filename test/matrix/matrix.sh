@@ -106,7 +106,7 @@ warnings() {
 }
 
 builds() {
-	local dir=$NXM_TMP/w rc=0 f
+	local dir=$NXM_TMP/w rc=0 asks
 	if [ -n "${NXM_BUILD:-}" ]; then
 		# gcc's was made for the other parts
 		! grep -qE '^src/.*warning:' "$NXM_LOG/build.log" || rc=1
@@ -117,14 +117,10 @@ builds() {
 		nxm_copy "$dir" "$SRC"
 		warnings "gcc $PG_MAJOR" "$dir" COPT=-Werror
 	fi
-	# the same once more, but what asks whether there is libnuma
-	grep -l NXM_HAVE_LIBNUMA -r "$dir/src" | while read -r f; do
-		case $f in
-			*.c) rm -f "${f%.c}.o" ;;
-			*.h) find "$dir/src" -name '*.o' -delete ;;
-		esac
-	done
-	warnings "gcc $PG_MAJOR without libnuma" "$dir" COPT=-Werror NO_LIBNUMA=1
+	# the same once more, but only what asks whether there is libnuma
+	mapfile -t asks < <(cd "$dir" && grep -rl --include='*.[ch]' NXM_HAVE_LIBNUMA src |
+		sed 's/\.c$/.o/; s/.*\.h$/all/')
+	warnings "gcc $PG_MAJOR without libnuma" "$dir" COPT=-Werror NO_LIBNUMA=1 "${asks[@]}"
 	if type -P clang >/dev/null; then
 		rm -rf "$dir"
 		nxm_copy "$dir" "$SRC"

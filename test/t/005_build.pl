@@ -1,4 +1,4 @@
-# The Makefile: what is installed.
+# The Makefile: for what objects are made anew, and what is installed.
 use strict;
 use warnings;
 use FindBin;
@@ -14,9 +14,9 @@ delete @ENV{qw(MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL)};
 
 my $root = "$FindBin::RealBin/../..";
 my $dir = PostgreSQL::Test::Utils::tempdir();
-mkdir "$dir/tree" or die;
+mkdir "$dir/$_" or die foreach qw(tree server);
 system("cp -rp '$root/Makefile' '$root/nexusmem.control' '$root/src' '$root/sql' '$dir/tree'") == 0 or die;
-unlink glob("'$dir/tree/src/*.o' '$dir/tree/src/core/*.o'");
+unlink glob("'$dir/tree/src/*.o' '$dir/tree/src/core/*.o'"), "$dir/tree/src/built_for";
 
 # make_in($where, $arguments): make there, of a library of two objects, one of each directory.
 # Returns its status; what it has printed is in $output.
@@ -47,6 +47,27 @@ sub touch
 	system("mkdir -p '" . ($file =~ s{[^/]*$}{}r) . "' && touch '$file'") == 0 or die;
 	return;
 }
+
+# Objects are of one PostgreSQL, in one state of it, and with or without libnuma.
+chomp(my $include = `pg_config --includedir-server`);
+my $other = "includedir_server='$dir/server'";
+system("ln -s '$include'/* '$dir/server/' && rm '$dir/server/pg_config.h' && cp '$include/pg_config.h' '$dir/server/'") == 0 or die;
+my $sources = files('tree');
+makes('tree', '', 'is built');
+makes('tree', '-q', 'and is up to date then');
+SKIP:
+{
+	system('echo "#include <numa.h>" | cc -E - >/dev/null 2>&1') == 0 or skip 'no libnuma', 1;
+	is(make_in('tree', '-q NO_LIBNUMA=1'), 1, 'without libnuma it is not');
+}
+is(make_in('tree', "-q $other"), 1, 'nor for another PostgreSQL');
+makes('tree', $other, 'for which it is built');
+like($output, qr{-o src/$_\b}, "with src/$_") foreach 'nodes.o', 'core/item.o';
+makes('tree', "-q $other", 'and is up to date then');
+append_to_file("$dir/server/pg_config.h", "/* an update */\n");
+is(make_in('tree', "-q $other"), 1, 'after an update of that it is not');
+makes('tree', 'clean', 'cleaned');
+is(files('tree'), $sources, 'nothing is left');
 
 # Installed is no bitcode, and that of earlier versions is removed.
 chomp(my $bitcode = `pg_config --pkglibdir`);
