@@ -3,7 +3,7 @@
 
 EXTENSION = nexusmem
 MODULE_big = nexusmem
-DATA = $(wildcard sql/nexusmem--*.sql)
+DATA = $(patsubst $(srcdir)/%,%,$(wildcard $(srcdir)/sql/nexusmem--*.sql))
 # for other extensions: into include/server/extension/nexusmem
 HEADERS = src/nexusmem_api.h
 OBJS = \
@@ -113,7 +113,7 @@ EXTRA_CLEAN = $(STAMP)
 
 REGRESS = install nodes settings errors privileges prefetch nestloop_prefetch predictor structures structure_errors structure_privileges cache cache_errors cache_privileges
 ISOLATION = concurrent remembered recheck
-ISOLATION_OPTS = --inputdir=test --load-extension=nexusmem
+ISOLATION_OPTS = --inputdir=$(srcdir)/test --load-extension=nexusmem
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl
 
@@ -136,6 +136,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(built_for))
 .PHONY: $(STAMP)
 endif
 $(STAMP):
+	@mkdir -p $(sort $(dir $(OBJS)))
 	@echo '$(built_for)' >$@
 $(OBJS): $(STAMP) $(wildcard $(srcdir)/src/*.h $(srcdir)/src/core/*.h)
 

@@ -1,4 +1,5 @@
-# The Makefile: for what objects are made anew, and what is installed.
+# The Makefile: for what objects are made anew, what is installed, and builds outside of the
+# source tree.
 use strict;
 use warnings;
 use FindBin;
@@ -14,7 +15,7 @@ delete @ENV{qw(MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL)};
 
 my $root = "$FindBin::RealBin/../..";
 my $dir = PostgreSQL::Test::Utils::tempdir();
-mkdir "$dir/$_" or die foreach qw(tree server);
+mkdir "$dir/$_" or die foreach qw(tree outside server);
 system("cp -rp '$root/Makefile' '$root/nexusmem.control' '$root/src' '$root/sql' '$dir/tree'") == 0 or die;
 unlink glob("'$dir/tree/src/*.o' '$dir/tree/src/core/*.o'"), "$dir/tree/src/built_for";
 
@@ -80,6 +81,17 @@ my $installed = files('installed');
 like($installed, qr/\/nexusmem\.so$/m, 'the library');
 is(join(' ', sort grep { /bitcode/ } split(/\n/, $installed)), join(' ', map { ".$_" } sort @others), 'bitcode is that of others');
 touch("$dir/installed$_") foreach @ours;
+
+# Outside: the same.
+makes('tree', 'clean', 'cleaned');
+makes('outside', '-f ../tree/Makefile', 'is built outside');
+makes('outside', '-q -f ../tree/Makefile', 'and is up to date then');
+makes('outside', "-f ../tree/Makefile install DESTDIR='$dir/from_outside'", 'installed from there');
+touch("$dir/from_outside$_") foreach @others;
+is(files('from_outside'), $installed, 'the same files');
+is(files('tree'), $sources, 'nothing is left in the source tree');
+makes('outside', '-f ../tree/Makefile clean', 'cleaned');
+is(files('outside'), '', 'nor there');
 
 makes('tree', "uninstall DESTDIR='$dir/installed'", 'uninstalled');
 is(files('installed'), join('', map { ".$_\n" } sort @others), 'all but what is of others');
