@@ -40,6 +40,10 @@
  *	  nobody looks, counts as if it had.  (The query itself runs without workers then.)
  *	- the query has changed the role: the value would go where that one stores
  *
+ * And what is computed in NXM_FLIGHTS_NESTED others, each in the one before, is not
+ * stored, though those may be: one session could take all slots of core/flight.h, as far
+ * as its stack goes, and as many locks.
+ *
  * Deletes.  A key that is deleted or set while it is computed does not get an older
  * value afterwards: core/flight.h has the protocol, on words in the anchor.
  *
@@ -202,6 +206,8 @@ void
 nxm_flight_begin(NxmFlight *flight, const char *cache, size_t cache_len,
 				 uint64 cache_id, const NxmKey *key)
 {
+	int			depth = 0;
+
 	memset(flight, 0, sizeof(*flight));
 	flight->owner = owner_of(cache, cache_len);
 	flight->role = GetUserId();
@@ -211,6 +217,7 @@ nxm_flight_begin(NxmFlight *flight, const char *cache, size_t cache_len,
 
 	for (NxmFlight *f = nxm_flight_innermost; f != NULL; f = f->outer)
 	{
+		depth += f->entered;
 		if (same_key(f, flight))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_RECURSION),
@@ -220,6 +227,7 @@ nxm_flight_begin(NxmFlight *flight, const char *cache, size_t cache_len,
 	}
 
 	flight->private = transaction_is_private();
+	flight->too_deep = depth >= NXM_FLIGHTS_NESTED;
 	flight->watch.key_hash = key->hash;
 	flight->watch.hash = hash_of(flight->owner, cache, cache_len, key);
 	flight->watch.cache_hash = hash_of(flight->owner, cache, cache_len, NULL);
@@ -267,7 +275,7 @@ nxm_flight_look_again(NxmFlight *flight)
 	switch (flight->state)
 	{
 		case NXM_FLIGHT_MISSED:
-			if (flight->private)
+			if (flight->private || flight->too_deep)
 				break;
 			/* acquire; as in was_fruitless() */
 			flight->fruitless = nxm_load(fruitless_count(flight));
@@ -328,9 +336,9 @@ nxm_flight_enter(NxmFlight *flight)
 	/* a background worker that is ended between the two would be counted for ever */
 	nxm_begin_operation();
 	/* where nothing will be stored nobody has to tell of anything */
-	flight->entered = !flight->private;
+	flight->entered = !flight->private && !flight->too_deep;
 	if (flight->entered)
-		nxm_flights_enter(shared_flights(), &flight->watch);
+		nxm_flights_enter(shared_flights(), &flight->watch, nxm_registry_space->proc);
 	flight->outer = nxm_flight_innermost;
 	nxm_flight_innermost = flight;
 	nxm_end_operation();
@@ -351,7 +359,7 @@ nxm_flight_leave(NxmFlight *flight)
 bool
 nxm_flight_shareable(const NxmFlight *flight)
 {
-	return !flight->private && !transaction_is_private() &&
+	return !flight->private && !flight->too_deep && !transaction_is_private() &&
 		flight->role == GetUserId();
 }
 

@@ -44,6 +44,7 @@ typedef struct NxmFlight
 	NxmFlightState state;
 	bool		waited_in_vain; /* for one that was deleted meanwhile */
 	bool		private;		/* what it computes is not for others */
+	bool		too_deep;		/* in too many others: not for others either, but theirs is */
 	bool		entered;		/* others can tell it of what is deleted */
 	uint64		fruitless;		/* the shared count, as it was */
 } NxmFlight;

@@ -26,7 +26,15 @@
  * when an older value is stored.  Who sets one leaves out the first fence: commits end
  * with barriers.
  *
- * Where all slots are taken a flight does without, and is told by counts: who deletes a key
+ * Slots.  Each process has one of its own, by its number, where the numbers do not go past
+ * them, so that its outermost flight finds it free however many flights others have.  Those
+ * of computations that another one asks for share the rest, and so do processes of one slot.
+ * A process has NXM_FLIGHTS_NESTED flights at most: what is computed deeper is not stored,
+ * and nobody has to be told of it.  So 74 sessions that compute so deep take all shared
+ * slots, which costs flights in others alone; ten have a flight in 80 words of 1,024 and two
+ * in 3, so that who deletes or sets another key rarely looks at the slots.
+ *
+ * Where all of them are taken a flight does without, and is told by counts: who deletes a key
  * or empties a cache raises one, by hash, and who computes compares it with what it was
  * before the snapshot.  These have more to do as well: who waits for a flight looks at
  * them to see that it was told.  So they are raised where a flight is told, or one is
@@ -40,9 +48,8 @@
  * commit has to be a release, and a barrier before a key is set.  test/unit/check_flight.c
  * tries them so.
  *
- * Limits.  A word has room for 2^20 - 1 flights at once; a process is in several where a
- * query that computes asks for another key.  One that ends without leaving them takes
- * slots for ever.
+ * Limits.  A word has room for 2^20 - 1 flights at once.  A process that ends without leaving
+ * its flights takes slots for ever.
  */
 #ifndef NXM_FLIGHT_H
 #define NXM_FLIGHT_H
@@ -52,7 +59,9 @@
 #define NXM_FLIGHT_WORDS 1024
 #ifndef NXM_FLIGHT_SLOTS		/* a test has less */
 #define NXM_FLIGHT_SLOTS 1024
+#define NXM_FLIGHT_OWN_SLOTS 512	/* the first of them: of a process each */
 #endif
+#define NXM_FLIGHTS_NESTED 8	/* most of a process, each in the one before */
 
 /* Hashes of a flight's cache and key: NXM_FLIGHT_TAKEN(), NXM_FLIGHT_TOLD.  0: free. */
 typedef struct NxmFlightSlot
@@ -110,29 +119,37 @@ nxm_flights_watch(NxmFlights *flights, NxmFlightWatch *watch)
 	watch->cache_told = nxm_load(nxm_flights_word(flights->told, watch->cache_hash));
 }
 
-/* Before the snapshot. */
+/* Takes slot n if it is free. */
 static inline void
-nxm_flights_enter(NxmFlights *flights, NxmFlightWatch *watch)
+nxm_flights_try_slot(NxmFlights *flights, NxmFlightWatch *watch, int n)
 {
+	NxmFlightSlot *slot = &flights->slots[n];
+	uint64_t	is_free = 0;
+
+	/* acquire; pairs with the store in nxm_flights_leave() */
+	if (nxm_load_relaxed(&slot->cache) == 0 &&
+		nxm_cas(&slot->cache, &is_free, NXM_FLIGHT_TAKEN(watch->cache_hash)))
+	{
+		/* release, with the fence in nxm_flights_enter() */
+		nxm_store_relaxed(&slot->key, NXM_FLIGHT_TAKEN(watch->hash));
+		watch->slot = n;
+	}
+}
+
+/* Before the snapshot.  proc: the number of this process. */
+static inline void
+nxm_flights_enter(NxmFlights *flights, NxmFlightWatch *watch, int proc)
+{
+	int			shared = NXM_FLIGHT_SLOTS - NXM_FLIGHT_OWN_SLOTS;
+
 	(void) nxm_fetch_add(nxm_flights_word(flights->under_way, watch->key_hash),
 						 NXM_FLIGHT_OF(watch->hash));
 	watch->slot = -1;
-	for (int i = 0; i < NXM_FLIGHT_SLOTS && watch->slot < 0; i++)
-	{
-		int			n = (int) ((watch->hash / NXM_FLIGHT_WORDS + (uint64_t) i) %
-							   NXM_FLIGHT_SLOTS);
-		NxmFlightSlot *slot = &flights->slots[n];
-		uint64_t	is_free = 0;
-
-		/* acquire; pairs with the store in nxm_flights_leave() */
-		if (nxm_load_relaxed(&slot->cache) == 0 &&
-			nxm_cas(&slot->cache, &is_free, NXM_FLIGHT_TAKEN(watch->cache_hash)))
-		{
-			/* release, with the fence below */
-			nxm_store_relaxed(&slot->key, NXM_FLIGHT_TAKEN(watch->hash));
-			watch->slot = n;
-		}
-	}
+	nxm_flights_try_slot(flights, watch, proc % NXM_FLIGHT_OWN_SLOTS);
+	for (int i = 0; i < shared && watch->slot < 0; i++)
+		nxm_flights_try_slot(flights, watch, NXM_FLIGHT_OWN_SLOTS +
+							 (int) ((watch->hash / NXM_FLIGHT_WORDS + (uint64_t) i) %
+									(uint64_t) shared));
 	if (watch->slot < 0)
 		(void) nxm_fetch_add(&flights->slotless, 1);
 	/*

@@ -358,6 +358,41 @@ open_gate(1);
 is(answer($_), 'v', 'nested: computed while another session waits for it') for @s[ 0, 1 ];
 is(runs(), 1, 'computed once');
 
+# eight that are one in another are stored, and not what is deeper
+sql(q{CREATE FUNCTION deeper(name text, n int) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	IF n > 0 THEN
+		RETURN nexusmem.cache_fetch(name || n, format('SELECT public.deeper(%L, %s)', name, n - 1));
+	END IF;
+	PERFORM pg_advisory_xact_lock_shared(1);
+	RETURN 'ground';
+END $$});
+close_gate(1);
+send_query($s[0], q{SELECT public.deeper('level ', 12)});
+wait_at_gate(1, 1);
+is(key_locks(), 8, 'of 12 nested ones 8 keep others from computing the same');
+is(sql(q{SET lock_timeout = '20s'; SELECT cache_fetch('level 4', 'SELECT ''another''')}), 'another', 'nobody waits for a deeper one');
+sql(q{SELECT cache_delete('level 4')});
+open_gate(1);
+is(answer($s[0]), 'ground', '12 nested ones');
+is(sql(q{SELECT string_agg(i::text, ' ' ORDER BY i) FROM generate_series(1, 12) i WHERE cache_get('level ' || i) = 'ground'}), '5 6 7 8 9 10 11 12', 'the outer 8 are stored');
+is(sql(q{SELECT deeper('level ', 4), cache_get('level 4'), cache_get('level 1')}), 'ground|ground|ground', 'the others when they are asked for by themselves');
+
+# few sessions that compute ever deeper take nothing from others: what those compute is stored,
+# though many keys are set meanwhile
+my @deep = @s[ 1 .. 14 ];
+close_gate(1);
+send_query($deep[$_], "SELECT public.deeper('deep $_ ', 80)") for 0 .. $#deep;
+wait_at_gate(1, scalar @deep);
+fetch_slowly($s[0], 'beside', 'value');
+wait_at_gate(1, @deep + 1);
+is(sql(q{SELECT count(*) FROM (SELECT cache_set('beside ' || i, 'x') FROM generate_series(1, 20000) i) x}), 20000, 'keys are set while sessions compute deep');
+open_gate(1);
+is(answer($s[0]), 'value', 'and another computes one key');
+is(sql(q{SELECT cache_get('beside')}), 'value', 'which is stored');
+is(scalar(grep { answer($_) eq 'ground' } @deep), scalar @deep, 'the deep ones end');
+sql(q{SELECT count(cache_delete('beside ' || i)) FROM generate_series(1, 20000) i});
+
 # locks of the caller's own
 close_gate(1);
 ask($s[1], 'BEGIN; SELECT pg_advisory_xact_lock(3)');

@@ -8,6 +8,7 @@
  */
 #include "check.h"
 #define NXM_FLIGHT_SLOTS 2
+#define NXM_FLIGHT_OWN_SLOTS 1
 #include "flight.h"
 
 #define LENGTH(a) ((int) (sizeof(a) / sizeof((a)[0])))
@@ -39,13 +40,26 @@ setup(void)
 		nxm_init(&shared->table[key], 1);
 }
 
-/* All slots are another cache's. */
+/* Those slots from one on are another cache's. */
+static void
+fill(int from)
+{
+	setup();
+	for (int i = from; i < NXM_FLIGHT_SLOTS; i++)
+		nxm_init(&shared->flights.slots[i].cache, NXM_FLIGHT_TAKEN(UINT64_C(1) << 40));
+}
+
 static void
 setup_full(void)
 {
-	setup();
-	for (int i = 0; i < NXM_FLIGHT_SLOTS; i++)
-		nxm_init(&shared->flights.slots[i].cache, NXM_FLIGHT_TAKEN(UINT64_C(1) << 40));
+	fill(0);
+}
+
+/* All but those of a process each. */
+static void
+setup_shared_full(void)
+{
+	fill(NXM_FLIGHT_OWN_SLOTS);
 }
 
 static void
@@ -72,12 +86,12 @@ store(int key, uint64_t value)
 }
 
 static void
-compute(int key)
+compute(int proc, int key)
 {
 	NxmFlightWatch watch = watch_of(key);
 	uint64_t	value;
 
-	nxm_flights_enter(&shared->flights, &watch);
+	nxm_flights_enter(&shared->flights, &watch, proc);
 	value = snapshot(key);
 	if (nxm_flights_may_store(&shared->flights, &watch) && store(key, value) &&
 		nxm_flights_must_remove(&shared->flights, &watch))
@@ -86,12 +100,12 @@ compute(int key)
 }
 
 static void
-compute_without_looking(int key)
+compute_without_looking(int proc, int key)
 {
 	NxmFlightWatch watch = watch_of(key);
 	uint64_t	value;
 
-	nxm_flights_enter(&shared->flights, &watch);
+	nxm_flights_enter(&shared->flights, &watch, proc);
 	value = snapshot(key);
 	if (nxm_flights_may_store(&shared->flights, &watch))
 		(void) store(key, value);
@@ -99,12 +113,12 @@ compute_without_looking(int key)
 }
 
 static void
-compute_from_before(int key)
+compute_from_before(int proc, int key)
 {
 	NxmFlightWatch watch = watch_of(key);
 	uint64_t	value = snapshot(key);
 
-	nxm_flights_enter(&shared->flights, &watch);
+	nxm_flights_enter(&shared->flights, &watch, proc);
 	if (nxm_flights_may_store(&shared->flights, &watch) && store(key, value) &&
 		nxm_flights_must_remove(&shared->flights, &watch))
 		remove_entry(key);
@@ -161,7 +175,7 @@ static void
 deleted(int proc)
 {
 	if (proc == 1)
-		compute(0);
+		compute(proc, 0);
 	else
 		delete(0);
 }
@@ -170,7 +184,7 @@ static void
 set_and_evicted(int proc)
 {
 	if (proc == 1)
-		compute(0);
+		compute(proc, 0);
 	else
 		set(0, true);
 }
@@ -179,7 +193,7 @@ static void
 cleared(int proc)
 {
 	if (proc == 1)
-		compute(0);
+		compute(proc, 0);
 	else
 		clear();
 }
@@ -189,7 +203,7 @@ static void
 other_cleared(int proc)
 {
 	if (proc == 1)
-		compute(1);
+		compute(proc, 1);
 	else
 		nxm_flights_note_clear(&shared->flights,
 							   watch_of(1).cache_hash + 4 * NXM_FLIGHT_WORDS);
@@ -200,7 +214,7 @@ static void
 many(int proc)
 {
 	if (proc < 4)
-		compute(0);
+		compute(proc, 0);
 	else if (check_pick(2) == 0)
 		clear();
 	else
@@ -210,8 +224,7 @@ many(int proc)
 static void
 alone(int proc)
 {
-	(void) proc;
-	compute(1);
+	compute(proc, 1);
 }
 
 /* The word has several flights, none of this key. */
@@ -219,7 +232,7 @@ static void
 other_deleted_beside_two(int proc)
 {
 	if (proc < 3)
-		compute(1);
+		compute(proc, 1);
 	else
 		delete(0);
 }
@@ -231,8 +244,7 @@ told_again(int proc)
 	NxmFlightWatch watch = watch_of(0);
 	NxmFlightWatch waiting = watch_of(0);
 
-	(void) proc;
-	nxm_flights_enter(&shared->flights, &watch);
+	nxm_flights_enter(&shared->flights, &watch, proc);
 	clear();
 	delete(0);
 	for (int i = 0; i < 2; i++)
@@ -256,7 +268,7 @@ static void
 other_deleted(int proc)
 {
 	if (proc == 1)
-		compute(1);
+		compute(proc, 1);
 	else
 		delete(0);
 }
@@ -265,7 +277,7 @@ static void
 not_looked_at(int proc)
 {
 	if (proc == 1)
-		compute_without_looking(0);
+		compute_without_looking(proc, 0);
 	else
 		delete(0);
 }
@@ -274,7 +286,7 @@ static void
 from_before(int proc)
 {
 	if (proc == 1)
-		compute_from_before(0);
+		compute_from_before(proc, 0);
 	else
 		delete(0);
 }
@@ -283,7 +295,7 @@ static void
 set_without_barrier(int proc)
 {
 	if (proc == 1)
-		compute(0);
+		compute(proc, 0);
 	else
 		set(0, false);
 }
@@ -297,7 +309,7 @@ changed(int proc)
 		int			key = check_pick(KEYS);
 
 		if (proc < 3)
-			compute(key);
+			compute(proc, key);
 		else
 		{
 			switch (check_pick(4))
@@ -368,6 +380,7 @@ static const CheckCase cases[] = {
 	{"more computed than there are slots", 4, setup, many, finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 	{"deleted, without slots, all schedules", 2, setup_full, deleted, finish_full, ALL, NULL, NULL},
 	{"cleared, without slots, all schedules", 2, setup_full, cleared, finish_full, ALL, NULL, NULL},
+	{"another cache cleared, with a slot of one's own, all schedules", 2, setup_shared_full, other_cleared, finish_full_stored, ALL, NULL, NULL},
 	{"nothing deleted, without slots", 1, setup_full, alone, finish_full_stored, ALL, NULL, NULL},
 	{"two computed and changed", 3, setup, changed, finish, CHECK_RANDOM | CHECK_PCT, 0, 0, 0, NULL, NULL},
 	{"not looked at after the store", 2, setup, not_looked_at, finish, ALL, "an old value stays", NULL},

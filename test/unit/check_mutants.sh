@@ -673,6 +673,11 @@ mutant "told again and not counted" check_flight flight.h \
 	'if ((in & ~NXM_FLIGHT_TOLD) != NXM_FLIGHT_TAKEN(hash))' 'if (in != NXM_FLIGHT_TAKEN(hash))'
 mutant "flights without a slot not told" check_flight flight.h \
 	'found = nxm_load_relaxed(&flights->slotless) != 0' 'found = false'
+mutant "a process's own slot not tried" check_flight flight.h \
+	'	nxm_flights_try_slot(flights, watch, proc % NXM_FLIGHT_OWN_SLOTS);' ''
+mutant "a slot taken that is not free" check_flight flight.h \
+	'nxm_cas(&slot->cache, &is_free, NXM_FLIGHT_TAKEN(watch->cache_hash))' \
+	'(nxm_store(&slot->cache, NXM_FLIGHT_TAKEN(watch->cache_hash)), is_free == 0)'
 mutant "flights without a slot taken for told" check_flight flight.h \
 	'return nxm_flights_changed(flights, watch);' 'return true;'
 mutant "counts watched without acquire" check_flight flight.h \
