@@ -67,6 +67,7 @@ typedef struct Scan
 	NxmResult	(*each) (NxmCacheView *view, const NxmCacheEntry *entry,
 						 void *context);
 	void	   *context;
+	uint64_t	seen;
 } Scan;
 
 static void
@@ -102,6 +103,7 @@ scan_slot(NxmSpace *space, NxmAtomic *slot, uint64_t word, void *context)
 	NXM_READS(entry.key, entry.key_len);
 	if ((header & C_BIG) != 0)
 		entry.len = BIG_LEN(item_big(item, header));
+	scan->seen += entry.key_len + entry.len;
 	return scan->each(scan->view, &entry, scan->context);
 }
 
@@ -112,7 +114,7 @@ nxm_cache_scan(NxmCacheView *view, NxmCache *cache, NxmCacheCursor *cursor,
 								  void *context),
 			   void *context)
 {
-	Scan		scan = {view, begin, each, context};
+	Scan		scan = {view, begin, each, context, 0};
 	NxmResult	result;
 	NxmCachePartition *part;
 
@@ -122,7 +124,7 @@ nxm_cache_scan(NxmCacheView *view, NxmCache *cache, NxmCacheCursor *cursor,
 	if (part == NULL)
 		return result;
 	result = nxm_map_scan_slots(view->space, &part->index, &cursor->position,
-								scan_begin, scan_slot, &scan);
+								scan_begin, scan_slot, &scan.seen, &scan);
 	if (result != NXM_ABSENT)
 		return result;
 	cursor->position = 0;

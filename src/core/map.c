@@ -508,7 +508,7 @@ nxm_map_scan_slots(NxmSpace *space, NxmMap *map, uint64_t *position,
 				   void (*begin) (void *context),
 				   NxmResult (*each) (NxmSpace *space, NxmAtomic *slot,
 									  uint64_t word, void *context),
-				   void *context)
+				   const uint64_t *seen, void *context)
 {
 	NxmPlace		place;
 	uint32_t	depth;
@@ -521,8 +521,8 @@ nxm_map_scan_slots(NxmSpace *space, NxmMap *map, uint64_t *position,
 
 		if (result != NXM_OK)
 			return result;
-		/* so that the caller can look at interrupts */
-		if (tries == NXM_SCAN_TRIES)
+		/* so that the caller can leave its section, and look at interrupts */
+		if (tries == NXM_SCAN_TRIES || *seen > NXM_SCAN_BYTES)
 		{
 			begin(context);
 			return NXM_OK;
@@ -575,6 +575,7 @@ typedef struct Scan
 	NxmResult	(*each) (NxmSpace *space, NxmRef ref, const NxmItem *item,
 						 void *context);
 	void	   *context;
+	uint64_t	seen;
 } Scan;
 
 static void
@@ -590,9 +591,11 @@ scan_slot(NxmSpace *space, NxmAtomic *slot, uint64_t word, void *context)
 {
 	Scan	   *scan = context;
 	NxmRef		ref = word & NXM_REF_MASK;
+	const NxmItem *item = nxm_at(space, ref);
 
 	(void) slot;
-	return scan->each(space, ref, nxm_at(space, ref), scan->context);
+	scan->seen += NXM_ITEM_KEY_LEN(item->header) + NXM_ITEM_LEN(item->header);
+	return scan->each(space, ref, item, scan->context);
 }
 
 NxmResult
@@ -602,7 +605,7 @@ nxm_map_scan(NxmSpace *space, NxmMap *map, uint64_t *position,
 								const NxmItem *item, void *context),
 			 void *context)
 {
-	Scan		scan = {begin, each, context};
+	Scan		scan = {begin, each, context, 0};
 
-	return nxm_map_scan_slots(space, map, position, scan_begin, scan_slot, &scan);
+	return nxm_map_scan_slots(space, map, position, scan_begin, scan_slot, &scan.seen, &scan);
 }

@@ -120,6 +120,13 @@
 #ifndef NXM_SCAN_TRIES
 #define NXM_SCAN_TRIES 64
 #endif
+/*
+ * And after how many bytes no more in the same call: a bucket may have 39 values of 1 MB,
+ * and as long as they are copied the epoch of all stands still.
+ */
+#ifndef NXM_SCAN_BYTES
+#define NXM_SCAN_BYTES (256 * 1024)
+#endif
 
 typedef struct NxmMap
 {
@@ -214,7 +221,8 @@ extern uint64_t nxm_map_index_bytes(NxmMap *map);
  * is called before the first entry, again whenever the bucket is read anew:
  * what each() has collected is then void.  NXM_OK: go on, perhaps with the same bucket,
  * of which then nothing was collected; NXM_ABSENT: that was the last one.  each()
- * returns NXM_OK, or what the scan shall return at once, *position unchanged.
+ * returns NXM_OK, or what the scan shall return at once, *position unchanged.  A call
+ * reads a bucket at most once more when each() was given more than NXM_SCAN_BYTES.
  */
 extern NxmResult nxm_map_scan(NxmSpace *space, NxmMap *map, uint64_t *position,
 							  void (*begin) (void *context),

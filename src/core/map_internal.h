@@ -390,14 +390,14 @@ extern int	nxm_map_percent_used(NxmSpace *space, const NxmPlace *place);
 extern bool nxm_map_insert(NxmSpace *space, const NxmPlace *place, int slot,
 						   uint64_t tag, NxmRef ref);
 
-/* As nxm_map_scan(), with slots whose items are protected. */
+/* As nxm_map_scan(), with slots whose items are protected.  seen: by each(), in bytes. */
 extern NxmResult nxm_map_scan_slots(NxmSpace *space, NxmMap *map, uint64_t *position,
 									void (*begin) (void *context),
 									NxmResult (*each) (NxmSpace *space,
 													   NxmAtomic *slot,
 													   uint64_t word,
 													   void *context),
-									void *context);
+									const uint64_t *seen, void *context);
 
 /* What draining does with what slots refer to, which is protected meanwhile. */
 typedef struct NxmMapItems NxmMapItems;

@@ -235,6 +235,8 @@ typedef struct Scan
 {
 	int			seen[KEYS];		/* in the buckets before */
 	int			bucket[KEYS];	/* in this one */
+	size_t		bytes;			/* in this section */
+	size_t		before;			/* when it began to read the bucket */
 } Scan;
 
 static void
@@ -243,6 +245,7 @@ scan_begin(void *context)
 	Scan	   *scan = context;
 
 	memset(scan->bucket, 0, sizeof(scan->bucket));
+	scan->before = scan->bytes;
 }
 
 static NxmResult
@@ -255,6 +258,10 @@ scan_each(NxmSpace *space, NxmRef ref, const NxmItem *item, void *context)
 	int			number;
 
 	(void) ref;
+	if (scan->before > NXM_SCAN_BYTES)
+		check_fail("iteration reads a bucket anew in a section of %d bytes", (int) scan->before);
+	scan->bytes += NXM_ITEM_KEY_LEN(NXM_GET(item->header)) +
+		NXM_ITEM_LEN(NXM_GET(item->header));
 	memcpy(name, nxm_item_key(item), NXM_ITEM_KEY_LEN(NXM_GET(item->header)));
 	number = atoi(name + 1);
 	check_assert(number >= 0 && number < KEYS);
@@ -262,12 +269,15 @@ scan_each(NxmSpace *space, NxmRef ref, const NxmItem *item, void *context)
 	return nxm_item_copy(space, item, &buffer);
 }
 
-/* Each key is seen once at most; those of the bits of `all` are seen. */
+/*
+ * Each key is seen once at most; those of the bits of `all` are seen.  And no bucket is
+ * read anew where much was read in the same section.
+ */
 static void
 scan(unsigned all)
 {
 	NxmSpace   *space = check_space();
-	Scan		found = {{0}, {0}};
+	Scan		found = {0};
 	uint64_t	position = 0;
 	NxmResult	result;
 
@@ -275,6 +285,7 @@ scan(unsigned all)
 	{
 		uint64_t	before = position;
 
+		found.bytes = 0;
 		nxm_enter(space);
 		result = nxm_map_scan(space, map, &position, scan_begin, scan_each, &found);
 		nxm_leave(space);
