@@ -94,12 +94,11 @@ PG_CFLAGS = -Wall -Wextra
 # PostgreSQL's headers as system headers: their own warnings are not ours.
 PG_CPPFLAGS = -isystem $(includedir_server) -I$(srcdir)/src
 
-# Without libnuma the seam is compiled as its stub: topology and prefetch work,
+# Without libnuma's headers the seam is compiled as its stub: topology and prefetch work,
 # memory policies do not, and nexusmem.status says so.
 NUMA_H := $(shell printf '\043include <numa.h>\n' | $(or $(CC),cc) -E - >/dev/null 2>&1 && echo yes)
 ifneq ($(and $(NUMA_H),$(if $(NO_LIBNUMA),,yes)),)
 PG_CPPFLAGS += -DNXM_HAVE_LIBNUMA
-SHLIB_LINK += -lnuma
 endif
 
 # No bitcode: JIT would put functions of ours into its own code, where they miss the symbols that

@@ -42,7 +42,6 @@ find_topology(void)
 	NxmCpuSet	cpus;
 	NxmOsNodeSet mems;
 
-	(void) nxm_seam_support();
 	(void) nxm_seam_allowed(&cpus, &mems);
 	(void) nxm_seam_hardware(hw, &cpus);
 	nxm_topology_build(topo, hw, &cpus, &mems, node_source, num_nodes);
@@ -98,5 +97,7 @@ nxm_nodes_init(void)
 							 NXM_SOURCE_AUTO, node_source_options,
 							 PGC_POSTMASTER,
 							 0, NULL, NULL, NULL);
+	/* asked once, here, it is inherited by all */
+	(void) nxm_seam_support();
 	find_topology();
 }

@@ -1,11 +1,19 @@
 /*
  * numa_seam.c
- *	  The only file that calls libnuma and the NUMA system calls.
+ *	  The only file that makes the NUMA system calls.
  *
  * Each call is probed once, without changing anything: containers' seccomp
- * filters answer EPERM to some of them while numa_available() still says yes,
- * and a kernel without CONFIG_NUMA answers ENOSYS.  Both mean "not here", and
- * the caller degrades.  No return value of mbind is believed: it says 0 and
+ * filters answer EPERM to some of them, and a kernel without CONFIG_NUMA answers
+ * ENOSYS.  Both mean "not here", and the caller degrades.  Other filters kill
+ * (systemd's SystemCallFilter without SystemCallErrorNumber): so it is a forked
+ * process that tries the calls, and where that does not survive they count as
+ * refused.  A call that is refused is not made again, but answered EPERM here.
+ *
+ * The calls are made by their numbers.  libnuma has functions for them, but some
+ * releases of it (2.0.16) make two of the calls while they are loaded, and so the
+ * server would be killed for loading us.  Its header names the constants.
+ *
+ * No return value of mbind is believed: it says 0 and
  * moves nothing where pages are mapped twice.  Whoever places memory asks
  * nxm_seam_page_nodes() where it lies.
  *
@@ -16,7 +24,7 @@
  * Never MPOL_BIND: with huge pages mbind succeeds on a node without enough of
  * them, and the first touch is a SIGBUS.
  *
- * Without libnuma (NXM_HAVE_LIBNUMA undefined) topology and affinity work, for
+ * Without that header (NXM_HAVE_LIBNUMA undefined) topology and affinity work, for
  * they need only sysfs and sched_setaffinity; every memory policy answers
  * ENOSYS.
  *
@@ -37,11 +45,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #ifdef NXM_HAVE_LIBNUMA
-#include <numa.h>
 #include <numaif.h>
 #endif
 
@@ -59,8 +68,18 @@
 #define MADV_COLLAPSE 25
 #endif
 
+#define MEMORY_CALLS (NXM_CALL_GET_MEMPOLICY | NXM_CALL_SET_MEMPOLICY | \
+					  NXM_CALL_MBIND | NXM_CALL_MOVE_PAGES)
+
 static NxmNumaSupport support;
 static bool support_known = false;
+
+/* Asked before each of the calls, for to make it could be the end of this process. */
+static bool
+is_refused(NxmSysCall call)
+{
+	return (nxm_seam_support()->refused & call) != 0;
+}
 
 static int
 read_file(const char *path, char *buf, size_t size)
@@ -148,6 +167,20 @@ nxm_seam_allowed(NxmCpuSet *cpus, NxmOsNodeSet *mems)
 	return err;
 }
 
+int64_t
+nxm_seam_free_bytes(int os_node)
+{
+	char		path[64];
+	char		buf[8192];
+	const char *text;
+
+	snprintf(path, sizeof(path), SYSFS_ROOT "node/node%d/meminfo", os_node);
+	if (read_file(path, buf, sizeof(buf)) < 0)
+		return -1;
+	text = strstr(buf, " MemFree:");
+	return text == NULL ? -1 : atoll(text + strlen(" MemFree:")) * 1024;
+}
+
 int
 nxm_seam_get_affinity(pid_t pid, NxmCpuSet *cpus)
 {
@@ -168,6 +201,8 @@ nxm_seam_get_whole_affinity(pid_t pid, NxmCpuSet *cpus)
 int
 nxm_seam_set_affinity(pid_t pid, const NxmCpuSet *cpus)
 {
+	if (is_refused(NXM_CALL_SETAFFINITY))
+		return EPERM;
 	if (sched_setaffinity(pid, sizeof(*cpus), (const cpu_set_t *) cpus) != 0)
 		return errno;
 	return 0;
@@ -456,14 +491,16 @@ note_call(NxmSysCall call, int err)
  */
 #define MASK(set) ((unsigned long *) (set)->word)
 #define CONST_MASK(set) ((const unsigned long *) (set)->word)
-#define MASK_BITS (NXM_MAX_OS_NODES + 1)
+#define MASK_BITS ((unsigned long) NXM_MAX_OS_NODES + 1)
 
 int
 nxm_seam_get_policy(NxmMemPolicy *policy)
 {
 	memset(policy, 0, sizeof(*policy));
-	if (get_mempolicy(&policy->mode, MASK(&policy->nodes), MASK_BITS, NULL,
-					  0) != 0)
+	if (is_refused(NXM_CALL_GET_MEMPOLICY))
+		return EPERM;
+	if (syscall(SYS_get_mempolicy, &policy->mode, MASK(&policy->nodes), MASK_BITS,
+				NULL, 0L) != 0)
 		return errno;
 	return 0;
 }
@@ -473,8 +510,11 @@ nxm_seam_set_policy(const NxmMemPolicy *policy)
 {
 	bool		empty = nxm_osnodeset_count(&policy->nodes) == 0;
 
-	if (set_mempolicy(policy->mode, empty ? NULL : CONST_MASK(&policy->nodes),
-					  empty ? 0 : MASK_BITS) != 0)
+	if (is_refused(NXM_CALL_SET_MEMPOLICY))
+		return EPERM;
+	if (syscall(SYS_set_mempolicy, (long) policy->mode,
+				empty ? NULL : CONST_MASK(&policy->nodes),
+				empty ? 0L : MASK_BITS) != 0)
 		return errno;
 	return 0;
 }
@@ -492,10 +532,12 @@ int
 nxm_seam_range_policy(void *addr, size_t len, NxmRangePolicy how,
 					  const NxmOsNodeSet *nodes)
 {
-	int			mode = how == NXM_RANGE_INTERLEAVE ? MPOL_INTERLEAVE :
+	long		mode = how == NXM_RANGE_INTERLEAVE ? MPOL_INTERLEAVE :
 		MPOL_PREFERRED;
 
-	if (mbind(addr, len, mode, CONST_MASK(nodes), MASK_BITS, 0) != 0)
+	if (is_refused(NXM_CALL_MBIND))
+		return EPERM;
+	if (syscall(SYS_mbind, addr, len, mode, CONST_MASK(nodes), MASK_BITS, 0L) != 0)
 		return errno;
 	return 0;
 }
@@ -503,7 +545,9 @@ nxm_seam_range_policy(void *addr, size_t len, NxmRangePolicy how,
 int
 nxm_seam_page_nodes(void **pages, int n, int *nodes)
 {
-	if (move_pages(0, n, pages, NULL, nodes, 0) < 0)
+	if (is_refused(NXM_CALL_MOVE_PAGES))
+		return EPERM;
+	if (syscall(SYS_move_pages, 0L, (long) n, pages, NULL, nodes, 0L) < 0)
 		return errno;
 	return 0;
 }
@@ -511,41 +555,24 @@ nxm_seam_page_nodes(void **pages, int n, int *nodes)
 int
 nxm_seam_move_pages(void **pages, int n, const int *nodes, int *status)
 {
-	if (move_pages(0, n, pages, nodes, status, MPOL_MF_MOVE) < 0)
+	if (is_refused(NXM_CALL_MOVE_PAGES))
+		return EPERM;
+	if (syscall(SYS_move_pages, 0L, (long) n, pages, nodes, status,
+				(long) MPOL_MF_MOVE) < 0)
 		return errno;
 	return 0;
 }
 
-int64_t
-nxm_seam_free_bytes(int os_node)
-{
-	long long	free_bytes = -1;
-
-	if (numa_available() < 0 ||
-		numa_node_size64(os_node, &free_bytes) < 0)
-		return -1;
-	return free_bytes;
-}
-
 /*
  * set_mempolicy is given what is already in force; mbind, the default policy
- * on a page of our own; move_pages only asks.
+ * on a page of our own, that is mapped; move_pages only asks.
  */
 static void
-probe_memory_calls(void)
+probe_memory_calls(void *page)
 {
 	NxmMemPolicy policy;
-	long		page_size = sysconf(_SC_PAGESIZE);
-	void	   *page;
 	int			err;
 	int			node;
-
-	if (numa_available() < 0 && errno == ENOSYS)
-	{
-		support.missing |= NXM_CALL_GET_MEMPOLICY | NXM_CALL_SET_MEMPOLICY |
-			NXM_CALL_MBIND | NXM_CALL_MOVE_PAGES;
-		return;
-	}
 
 	err = nxm_seam_get_policy(&policy);
 	note_call(NXM_CALL_GET_MEMPOLICY, err);
@@ -554,15 +581,10 @@ probe_memory_calls(void)
 		memset(&policy, 0, sizeof(policy));
 	note_call(NXM_CALL_SET_MEMPOLICY, nxm_seam_set_policy(&policy));
 
-	page = mmap(NULL, page_size, PROT_READ | PROT_WRITE,
-				MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (page == MAP_FAILED)
-		return;
-	*(volatile char *) page = 1;
 	note_call(NXM_CALL_MBIND,
-			  mbind(page, page_size, MPOL_DEFAULT, NULL, 0, 0) != 0 ? errno : 0);
+			  syscall(SYS_mbind, page, sysconf(_SC_PAGESIZE), (long) MPOL_DEFAULT, NULL,
+					  0L, 0L) != 0 ? errno : 0);
 	note_call(NXM_CALL_MOVE_PAGES, nxm_seam_page_nodes(&page, 1, &node));
-	munmap(page, page_size);
 }
 
 #else							/* !NXM_HAVE_LIBNUMA */
@@ -618,42 +640,114 @@ nxm_seam_move_pages(void **pages, int n, const int *nodes, int *status)
 	return ENOSYS;
 }
 
-int64_t
-nxm_seam_free_bytes(int os_node)
-{
-	(void) os_node;
-	return -1;
-}
-
 static void
-probe_memory_calls(void)
+probe_memory_calls(void *page)
 {
-	support.missing |= NXM_CALL_GET_MEMPOLICY | NXM_CALL_SET_MEMPOLICY |
-		NXM_CALL_MBIND | NXM_CALL_MOVE_PAGES;
+	(void) page;
+	support.missing |= MEMORY_CALLS;
 }
 
 #endif							/* NXM_HAVE_LIBNUMA */
 
-const NxmNumaSupport *
-nxm_seam_support(void)
+/* What the process that probes leaves behind, in memory that is shared with it. */
+typedef struct Answer
+{
+	NxmNumaSupport support;
+	bool		complete;
+} Answer;
+
+/*
+ * In a forked postmaster or backend, of which it uses nothing: system calls, and
+ * _exit(), for what is registered to run at exit is the parent's.  A filter's
+ * SIGSYS kills it whatever handler there is, as all signals are blocked.
+ */
+static void
+be_the_probe(Answer *answer)
 {
 	NxmCpuSet	none = {{0}};
 
+	/* to be killed is an answer, and no crash to leave a core file of */
+	prctl(PR_SET_DUMPABLE, 0);
+
+	answer->complete = false;
+	probe_memory_calls(answer);
+
+	/* no CPU at all: who may call it gets EINVAL, and nothing is stored */
+	note_call(NXM_CALL_SETAFFINITY, nxm_seam_set_affinity(0, &none));
+
+	answer->support = support;
+	answer->complete = true;
+	_exit(0);
+}
+
+/*
+ * The answer comes by memory and not as an exit status, which waitpid() does not
+ * tell where SIGCHLD is ignored, or is handled by someone who waits for all
+ * children.  It returns when the child has ended in any case.
+ */
+static void
+ask_a_child(void)
+{
+	Answer	   *answer = mmap(NULL, sizeof(Answer), PROT_READ | PROT_WRITE,
+							  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	sigset_t	all;
+	sigset_t	before;
+	int			status = 0;
+	pid_t		pid;
+
+	if (answer == MAP_FAILED)
+	{
+		support.probe_errno = errno;
+		return;
+	}
+	/* no handler of the parent's is to run in the child */
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	pid = fork();
+	if (pid == 0)
+		be_the_probe(answer);
+	if (pid < 0)
+		support.probe_errno = errno;
+	sigprocmask(SIG_SETMASK, &before, NULL);
+
+	if (pid > 0)
+	{
+		while (waitpid(pid, &status, 0) < 0)
+		{
+			if (errno != EINTR)
+			{
+				status = 0;
+				break;
+			}
+		}
+		if (answer->complete)
+			support = answer->support;
+		else if (WIFSIGNALED(status))
+			support.probe_signal = WTERMSIG(status);
+		support.probed = answer->complete;
+	}
+	munmap(answer, sizeof(Answer));
+}
+
+const NxmNumaSupport *
+nxm_seam_support(void)
+{
 	if (support_known)
 		return &support;
 
+	/* first, for the child is to make the calls by the functions that ask here */
+	support_known = true;
 #ifdef NXM_HAVE_LIBNUMA
 	support.libnuma = true;
 #endif
-	probe_memory_calls();
-
-	/*
-	 * No CPU at all: who may call it gets EINVAL, and nothing is stored.  What
-	 * sched_getaffinity() tells must not be given back.  CPUs that are offline
-	 * are left out of it, and would stay lost to the whole server once they are
-	 * online; and since Linux 6.2 it would also limit what a cpuset adds later.
-	 */
-	note_call(NXM_CALL_SETAFFINITY, nxm_seam_set_affinity(0, &none));
-	support_known = true;
+	ask_a_child();
+	if (!support.probed)
+	{
+		support.refused = NXM_CALL_SETAFFINITY;
+		if (support.libnuma)
+			support.refused |= MEMORY_CALLS;
+		else
+			support.missing |= MEMORY_CALLS;
+	}
 	return &support;
 }

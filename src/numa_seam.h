@@ -1,7 +1,6 @@
 /*
  * numa_seam.h
- *	  The platform: what is asked of the kernel and of libnuma, and nothing of
- *	  PostgreSQL.
+ *	  The platform: what is asked of the kernel, and nothing of PostgreSQL.
  *
  * Functions that can be refused return 0 or an errno value; none prints,
  * exits or allocates.
@@ -23,10 +22,16 @@ typedef enum NxmSysCall
 	NXM_CALL_SETAFFINITY = 1 << 4
 } NxmSysCall;
 
-/* What this process may do; found out once, inherited by fork. */
+/*
+ * What this process may do; found out once, inherited by fork.  Where the process
+ * that tries the calls did not come to its end, or there is none, all count as refused.
+ */
 typedef struct NxmNumaSupport
 {
-	bool		libnuma;		/* compiled with it */
+	bool		libnuma;		/* compiled with its header */
+	bool		probed;			/* the calls were tried to the end */
+	int			probe_signal;	/* that killed who tried them; 0: none, or not told */
+	int			probe_errno;	/* nobody could be forked to try them */
 	unsigned	refused;		/* calls answered EPERM: seccomp, a container */
 	unsigned	missing;		/* calls that this kernel does not have */
 } NxmNumaSupport;
@@ -45,7 +50,10 @@ typedef enum NxmRangePolicy
 	NXM_RANGE_PREFER			/* the first of the nodes, others when it is full */
 } NxmRangePolicy;
 
-/* The probe of the five calls.  Changes nothing. */
+/*
+ * The probe of the five calls, by a forked process when it is first asked for.  Changes
+ * nothing.  A call that is refused answers EPERM below, and is not made.
+ */
 extern const NxmNumaSupport *nxm_seam_support(void);
 /* "mbind, move_pages" for a set of NxmSysCall bits. */
 extern const char *nxm_seam_call_names(unsigned calls, char *buf, size_t size);

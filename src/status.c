@@ -41,6 +41,8 @@ PG_FUNCTION_INFO_V1(nxm_status);
 #define HINT_LIBNUMA "Build nexusmem with libnuma's headers installed."
 #define HINT_REBUILD "Rebuild nexusmem for this PostgreSQL."
 #define HINT_CONTAINER "In a container, grant the capability SYS_NICE or a seccomp profile that allows these calls."
+#define HINT_FILTER "Have the seccomp filter allow these calls, or refuse them without killing (systemd: SystemCallErrorNumber=EPERM)."
+#define HINT_FORK "Begin a new session; where the library is preloaded, restart the server."
 
 /* of the structures' memory, when status is asked */
 #define SAMPLED_PAGES 256
@@ -66,6 +68,36 @@ row(const char *state, const char *hint, const char *detail)
 	return r;
 }
 
+/* What to do about system calls that are refused. */
+static const char *
+hint_refused(void)
+{
+	const NxmNumaSupport *support = nxm_seam_support();
+
+	if (support->probed)
+		return HINT_CONTAINER;
+	return support->probe_errno != 0 ? HINT_FORK : HINT_FILTER;
+}
+
+/* Which are, and why it is known or supposed. */
+static const char *
+refused_calls(void)
+{
+	const NxmNumaSupport *support = nxm_seam_support();
+	char		buf[128];
+	const char *names = nxm_seam_call_names(support->refused, buf, sizeof(buf));
+
+	if (support->probed)
+		return psprintf("refused (%s): %s", strerror(EPERM), names);
+	if (support->probe_errno != 0)
+		return psprintf("not made, for no process could be forked to try them (%s): %s",
+						strerror(support->probe_errno), names);
+	if (support->probe_signal == 0)
+		return psprintf("not made, for the process that tried them was killed: %s", names);
+	return psprintf("not made, for the process that tried them was killed by signal %d (%s): %s",
+					support->probe_signal, pg_strsignal(support->probe_signal), names);
+}
+
 /* What to do about a system call that failed so. */
 static const char *
 hint_for(int err)
@@ -74,7 +106,7 @@ hint_for(int err)
 	{
 		case EPERM:
 		case EACCES:
-			return HINT_CONTAINER;
+			return hint_refused();
 		case ENOSYS:
 			return nxm_seam_support()->libnuma ? HINT_KERNEL : HINT_LIBNUMA;
 		case EINVAL:
@@ -158,17 +190,12 @@ numa_calls_status(void)
 		const char *without = "nexusmem was built without libnuma: no memory policies";
 
 		if (support->refused != 0)
-			return row("degraded", HINT_CONTAINER,
-					   psprintf("%s; refused (%s): %s", without, strerror(EPERM),
-								nxm_seam_call_names(support->refused, names,
-													sizeof(names))));
+			return row("degraded", hint_refused(),
+					   psprintf("%s; %s", without, refused_calls()));
 		return row("off", HINT_LIBNUMA, without);
 	}
 	if (support->refused != 0)
-		return row("degraded", HINT_CONTAINER,
-				   psprintf("refused (%s): %s", strerror(EPERM),
-							nxm_seam_call_names(support->refused, names,
-												sizeof(names))));
+		return row("degraded", hint_refused(), refused_calls());
 	if (support->missing != 0)
 		return row("off", HINT_KERNEL,
 				   psprintf("this kernel does not have: %s",
@@ -190,7 +217,7 @@ pinning_status(void)
 		return row("off", "Set nexusmem.enable_numa_optimizations = on and reload.",
 				   "nexusmem.enable_numa_optimizations is off");
 	if ((nxm_seam_support()->refused & NXM_CALL_SETAFFINITY) != 0)
-		return row("degraded", HINT_CONTAINER,
+		return row("degraded", hint_refused(),
 				   psprintf("backends could not be pinned: %s",
 							strerror(EPERM)));
 	if (node >= 0)
@@ -689,5 +716,7 @@ nxm_status_init(void)
 				(errmsg("nexusmem does without system calls that are refused here: %s",
 						nxm_seam_call_names(support->refused, names,
 											sizeof(names))),
-				 errhint(HINT_CONTAINER)));
+				 support->probed ? 0 :
+				 errdetail("They are %s.", refused_calls()),
+				 errhint("%s", hint_refused())));
 }

@@ -1,14 +1,18 @@
 /*
  * deny.c
- *	  Run a command for which some system calls fail with EPERM.
+ *	  Run a command for which some system calls fail with EPERM, or are its end.
  *
  *		deny mbind,set_mempolicy,move_pages -- postgres -D data
+ *		deny -k mbind,set_mempolicy,move_pages -- postgres -D data
  *
  * This is what the default seccomp profile of Docker and containerd does to the
  * NUMA calls of a container without CAP_SYS_NICE. Without fadvise64 look-ahead cannot
  * tell what is in the operating system's cache. The filter is inherited over
  * fork and exec, and cannot be taken off again, which is why this is a program
  * in front of the server and not a function in a test.
+ *
+ * With -k the process that makes such a call is killed by SIGSYS, as by systemd's
+ * SystemCallFilter= without SystemCallErrorNumber=.
  *
  * Limits: x86-64 and 64-bit ARM, calls of the native ABI; only the calls listed
  * below.
@@ -31,6 +35,11 @@
 #define NATIVE_ARCH AUDIT_ARCH_AARCH64
 #else
 #error "deny: architecture not supported"
+#endif
+
+/* Linux 4.14 */
+#ifndef SECCOMP_RET_KILL_PROCESS
+#define SECCOMP_RET_KILL_PROCESS 0x80000000U
 #endif
 
 /* Linux 5.17; the header of an older libc does not have it */
@@ -76,15 +85,22 @@ main(int argc, char **argv)
 	/* 4 instructions in front, 2 for each call, 1 at the end */
 	struct sock_filter code[4 + 2 * NCALLS + 1];
 	struct sock_fprog  prog = { .filter = code };
+	unsigned           action = SECCOMP_RET_ERRNO | EPERM;
 	unsigned           n = 0;
 	int                command = 2;
 
+	if (argc > 1 && strcmp(argv[1], "-k") == 0)
+	{
+		action = SECCOMP_RET_KILL_PROCESS;
+		argc--;
+		argv++;
+	}
 	if (argc > 2 && strcmp(argv[2], "--") == 0)
 		command = 3;
 	if (argc <= command)
 	{
 		fprintf(stderr,
-				"usage: deny SYSCALL[,SYSCALL...] -- COMMAND [ARGUMENT...]\n");
+				"usage: deny [-k] SYSCALL[,SYSCALL...] -- COMMAND [ARGUMENT...]\n");
 		return 2;
 	}
 
@@ -107,8 +123,7 @@ main(int argc, char **argv)
 		}
 		code[n++] = (struct sock_filter) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K,
 												  number_of(name), 0, 1);
-		code[n++] = (struct sock_filter) BPF_STMT(BPF_RET | BPF_K,
-												  SECCOMP_RET_ERRNO | EPERM);
+		code[n++] = (struct sock_filter) BPF_STMT(BPF_RET | BPF_K, action);
 	}
 	code[n++] =
 		(struct sock_filter) BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);

@@ -61,6 +61,48 @@ SKIP:
 	system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
 }
 
+# a filter that kills who makes the calls: whoever tries them is not the server
+SKIP:
+{
+	my $calls = 'mbind,set_mempolicy,get_mempolicy,move_pages,migrate_pages,set_mempolicy_home_node,sched_setaffinity';
+	skip 'no seccomp that kills on this kernel', 14
+	  if !-x $bin || system("'$bin' -k $calls -- true") != 0;
+	# some releases of libnuma make the calls as they are loaded, and from PostgreSQL 18 on the server may need it
+	skip 'PostgreSQL is killed without nexusmem', 14
+	  if system("'$bin' -k $calls -- postgres --version >/dev/null") != 0;
+	my @server = ('-D', $node->data_dir, '-l', $node->logfile, '-w', '-s');
+	my $dies = qr/terminated by signal|server closed the connection/;
+	my $killed = qr/degraded: not made, .* killed by signal \d+ \(.*\): get_mempolicy, set_mempolicy, mbind, move_pages, sched_setaffinity \[.*SystemCallErrorNumber=EPERM/;
+	my $calls_row = q{SELECT state || ': ' || detail || ' [' || hint || ']' FROM nexusmem.status WHERE feature = 'NUMA system calls'};
+
+	my $from = -s $node->logfile;
+	is(system($bin, '-k', $calls, '--', 'pg_ctl', @server, 'start'), 0, 'killed by each NUMA system call: the server starts');
+	like($node->safe_psql('postgres', $calls_row), qr/^$killed/, 'status says so');
+	is($node->safe_psql('postgres', q{SELECT state FROM nexusmem.status WHERE feature = 'pinning'}), 'degraded', 'of pinning too');
+	my ($rc, $out, $err) = $node->psql('postgres', 'SELECT nexusmem.pin_backend(pg_backend_pid(), 0); SELECT count(*) FROM nexusmem.backends WHERE pid = pg_backend_pid()');
+	is("$rc|$out", "0|f\n1", 'pin_backend says false, and its session goes on');
+	is($node->safe_psql('postgres', q{SELECT count(nexusmem.map_put('m', k::text, repeat('x', 1000))) FROM generate_series(1, 1000) k}), '1000', 'a map works');
+	is($node->safe_psql('postgres', q{SELECT bool_and(on_node_bytes IS NULL), max(resident_bytes) > 1000000 FROM nexusmem.node_memory WHERE resident_bytes > 0}), 't|t',
+		'node_memory does not ask where it lies');
+	is($node->safe_psql('postgres', q{SELECT sum(buffers) > 0, bool_and(node IS NULL OR buffers = 0) FROM nexusmem.shared_buffers_nodes}), 't|t', 'nor do views of the buffers');
+	is($node->safe_psql('postgres', q{SELECT bool_and(free_bytes > 0) FROM nexusmem.nodes}), 't', 'how much memory is free is known');
+	my @lines = grep { /LOG:  nexusmem does without/ } split /\n/, server_log($node, $from);
+	is(scalar @lines, 1, 'one LOG line, from the postmaster');
+	unlike(server_log($node, $from), $dies, 'nobody died');
+	system('pg_ctl', @server, '-m', 'fast', 'stop');
+
+	# a session that loads the library by itself tries the calls by itself
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+	$from = -s $node->logfile;
+	is(system($bin, '-k', $calls, '--', 'pg_ctl', @server, 'start'), 0, 'not preloaded');
+	($rc, $out, $err) = $node->psql('postgres', "SELECT nexusmem.my_node(); $calls_row");
+	like($out, qr/^\d*\n$killed/, 'a session survives what status asks');
+	is($rc, 0, 'without an error');
+	unlike(server_log($node, $from), $dies, 'and so do the others');
+	system('pg_ctl', @server, '-m', 'fast', 'stop');
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'nexusmem'");
+}
+
 # PostgreSQL reads past the operating system's cache
 SKIP:
 {
