@@ -46,6 +46,7 @@ OBJS = \
 	src/registry_drain.o \
 	src/registry_limits.o \
 	src/registry_rights.o \
+	src/registry_scan.o \
 	src/registry_sites.o \
 	src/caches.o \
 	src/scheduler.o \

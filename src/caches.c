@@ -41,9 +41,15 @@
 #define DROPPED_STEPS	4
 #define DROPPED_MS		10
 
+typedef struct KnownCache
+{
+	NxmObjectInfo info;
+	uint64		used;			/* when it was looked at last; 0: it is empty */
+} KnownCache;
+
 typedef struct CacheList
 {
-	NxmObjectInfo *info;
+	KnownCache *cache;
 	int			count;
 	int			size;
 } CacheList;
@@ -101,23 +107,51 @@ typedef struct Largest
 {
 	bool		any;
 	uint64		used;			/* 0: it is empty, whatever its index takes */
+	uint64		bytes;			/* likewise, but with the index */
 	NxmObjectInfo info;
 } Largest;
+
+/* In a section.  0: it has nothing that could give way. */
+static uint64
+used_of(NxmCacheView *view, NxmCache *cache)
+{
+	return nxm_cache_is_empty(view, cache) ? 0 : nxm_load_relaxed(&cache->used);
+}
 
 static void
 compare(const NxmObjectInfo *info, void *context)
 {
 	Largest    *largest = context;
-	uint64		used = info->cache_is_empty ? 0 : info->cache_used;
+	NxmCacheView *view = nxm_cache_view();
+	uint64		used = 0;
+	uint64		bytes = 0;
+	NxmResult	result;
 
 	if (info->kind != NXM_KIND_CACHE)
 		return;
+	do
+	{
+		NxmObject  *object;
+
+		nxm_begin_operation();
+		nxm_enter(view->space);
+		result = nxm_object_find(info, &object);
+		if (result == NXM_OK)
+		{
+			used = used_of(view, &object->u.c.cache);
+			bytes = nxm_load_relaxed(&object->u.c.cache.used);
+		}
+		nxm_leave(view->space);
+		nxm_end_operation();
+	} while (nxm_again(view->space, result));
 	/* of empty ones that whose index takes most */
-	if (largest->any && (used < largest->used ||
-						 (used == largest->used && info->cache_used <= largest->info.cache_used)))
+	if (result != NXM_OK ||
+		(largest->any && (used < largest->used ||
+						  (used == largest->used && bytes <= largest->bytes))))
 		return;
 	largest->any = true;
 	largest->used = used;
+	largest->bytes = bytes;
 	largest->info = *info;
 }
 
@@ -163,7 +197,8 @@ choose_largest(void)
 	bool		any;
 
 	largest->any = false;
-	nxm_registry_scan(compare, largest);
+	/* of those that it saw, should it give up */
+	(void) nxm_registry_scan(compare, largest);
 	any = largest->any;
 	if (any)
 		nxm_registry_set_largest(&largest->info);
@@ -265,17 +300,19 @@ collect(const NxmObjectInfo *info, void *context)
 	if (list->count == list->size)
 	{
 		list->size = list->size == 0 ? 8 : list->size * 2;
-		list->info = list->info == NULL ?
-			MemoryContextAlloc(TopMemoryContext, list->size * sizeof(NxmObjectInfo)) :
-			repalloc_huge(list->info, list->size * sizeof(NxmObjectInfo));
+		list->cache = list->cache == NULL ?
+			MemoryContextAlloc(TopMemoryContext, list->size * sizeof(KnownCache)) :
+			repalloc_huge(list->cache, list->size * sizeof(KnownCache));
 	}
-	list->info[list->count++] = *info;
+	list->cache[list->count].info = *info;
+	list->cache[list->count++].used = 0;
 }
 
 /* As nxm_cache_tick(), or NXM_DROPPED: it is not there any more. */
 static NxmResult
-tick_one(NxmObjectInfo *info, volatile sig_atomic_t *stop)
+tick_one(KnownCache *known, volatile sig_atomic_t *stop)
 {
+	NxmObjectInfo *info = &known->info;
 	NxmCacheView *view = nxm_cache_view();
 	NxmResult	result = NXM_OK;
 
@@ -296,8 +333,7 @@ tick_one(NxmObjectInfo *info, volatile sig_atomic_t *stop)
 					info->object = object;
 					info->generation = generation;
 					result = nxm_cache_tick(view, &object->u.c.cache);
-					info->cache_used = nxm_cache_is_empty(view, &object->u.c.cache) ? 0 :
-						nxm_load_relaxed(&object->u.c.cache.used);
+					known->used = used_of(view, &object->u.c.cache);
 				}
 			}
 			nxm_leave(view->space);
@@ -328,7 +364,7 @@ nxm_caches_tick(volatile sig_atomic_t *stop)
 	static uint64 seen = 0;		/* caches_made, of the list */
 	NxmAnchor  *anchor = nxm_anchor_if_any();
 	uint64		made;
-	const NxmObjectInfo *largest = NULL;
+	const KnownCache *largest = NULL;
 	int			wait = -1;
 
 	if (anchor == NULL)
@@ -342,23 +378,23 @@ nxm_caches_tick(volatile sig_atomic_t *stop)
 	}
 	for (int i = 0; i < list.count && !*stop; i++)
 	{
-		NxmObjectInfo *info = &list.info[i];
-		NxmResult	result = tick_one(info, stop);
+		KnownCache *known = &list.cache[i];
+		NxmResult	result = tick_one(known, stop);
 
 		if (result == NXM_DROPPED)
 		{
-			*info = list.info[--list.count];
+			*known = list.cache[--list.count];
 			i--;
 			continue;
 		}
 		if (result == NXM_OK)
 			wait = WAIT_BUSY;
-		else if (info->cache_used > 0 && wait < 0)
+		else if (known->used > 0 && wait < 0)
 			wait = WAIT_USED;
-		if (largest == NULL || info->cache_used > largest->cache_used)
-			largest = info;
+		if (largest == NULL || known->used > largest->used)
+			largest = known;
 	}
-	if (largest != NULL && !is_chosen(largest))
-		nxm_registry_set_largest(largest);
+	if (largest != NULL && !is_chosen(&largest->info))
+		nxm_registry_set_largest(&largest->info);
 	return wait;
 }

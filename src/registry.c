@@ -1,6 +1,6 @@
 /*
  * registry.c
- *	  Names of the shared structures: making, finding, dropping, listing them.
+ *	  Names of the shared structures: making, finding, dropping them.
  *
  * Objects are found through anchor->names, a map of core, under
  *
@@ -30,7 +30,8 @@
  * A dropped object goes on the list anchor->buried, and is freed from there:
  * see registry_drain.c.
  *
- * Owners and sharing are in registry_rights.c.
+ * Owners and sharing are in registry_rights.c, going through all objects in
+ * registry_scan.c.
  *
  * Limits: while a process is stopped within a few microseconds of changing names,
  * nobody else can.
@@ -276,38 +277,8 @@ nxm_name_find_again(const NxmNameKey *k, const NxmObjectInfo *info, NxmRef *ref,
 	return result == NXM_OK && (*object)->id != info->id ? NXM_ABSENT : result;
 }
 
-/* For copy_info(): entries and bytes of a cache. */
-static NxmResult
-copy_cache_sums(NxmObject *object, NxmObjectInfo *info)
-{
-	NxmCacheView *view = nxm_cache_view();
-	NxmCache   *cache = &object->u.c.cache;
-
-	info->entries = 0;
-	info->cache_used = nxm_load_relaxed(&cache->used);
-	info->cache_is_empty = nxm_cache_is_empty(view, cache);
-	nxm_registry_space->need_chunk = -1;
-	for (int i = 0; i < (int) cache->npartitions; i++)
-	{
-		NxmCacheStats stats;
-
-		if (nxm_cache_stats(view, cache, i, &stats))
-		{
-			info->entries += stats.entries;
-			info->bytes += stats.used_bytes;
-		}
-		else if (nxm_registry_space->need_chunk >= 0)
-			return NXM_NEED_CHUNK;
-	}
-	return NXM_OK;
-}
-
-/*
- * In a section: what is known of an object; with_sums: its entries and bytes too,
- * for which lines are read that others write to.
- */
-static NxmResult
-copy_info(NxmObject *object, NxmObjectInfo *info, bool with_sums)
+NxmResult
+nxm_object_copy_info(NxmObject *object, NxmObjectInfo *info)
 {
 	NxmResult	result = nxm_object_copy_rights(object, &info->owner, &info->acl);
 
@@ -319,10 +290,6 @@ copy_info(NxmObject *object, NxmObjectInfo *info, bool with_sums)
 	info->database = object->database;
 	info->node = (int) object->node;
 	memset(&info->options, 0, sizeof(info->options));
-	info->cache_used = 0;
-	info->cache_is_empty = false;
-	info->entries = 1;
-	info->bytes = nxm_object_size(sizeof(NxmObject));
 	if (info->kind == NXM_KIND_COUNTER)
 		info->options.striped = object->u.counter.nstripes > 0;
 	else if (info->kind == NXM_KIND_CACHE)
@@ -333,31 +300,7 @@ copy_info(NxmObject *object, NxmObjectInfo *info, bool with_sums)
 	}
 	info->name_len = object->name_len;
 	memcpy(info->name, object->name, sizeof(info->name));
-	if (!with_sums)
-		return NXM_OK;
-	switch (info->kind)
-	{
-		case NXM_KIND_COUNTER:
-			info->bytes += object->u.counter.nstripes * sizeof(NxmStripe);
-			break;
-		case NXM_KIND_MAP:
-			info->entries = nxm_map_entries(&object->u.map);
-			info->bytes += nxm_map_bytes(&object->u.map) +
-				nxm_map_index_bytes(&object->u.map);
-			break;
-		case NXM_KIND_STACK:
-			info->entries = nxm_stack_depth(&object->u.stack);
-			info->bytes += nxm_load_relaxed(&object->u.stack.bytes);
-			break;
-		case NXM_KIND_QUEUE:
-			info->entries = nxm_queue_length(&object->u.queue);
-			info->bytes += nxm_load_relaxed(&object->u.queue.bytes);
-			break;
-		case NXM_KIND_CACHE:
-			result = copy_cache_sums(object, info);
-			break;
-	}
-	return result;
+	return NXM_OK;
 }
 
 /* Bytes that a new object counts for. */
@@ -386,7 +329,7 @@ nxm_name_look_up(const NxmNameKey *k, NxmObjectInfo *info)
 			result = nxm_registry_is_closed() ? NXM_DROPPED :
 				find(k, &ref, &object);
 			if (result == NXM_OK)
-				result = copy_info(object, info, false);
+				result = nxm_object_copy_info(object, info);
 		});
 	} while (nxm_registry_reopened(result));
 	return result == NXM_OK;
@@ -792,88 +735,6 @@ nxm_object_drop(NxmKind kind, const char *name, size_t len)
 	/* one that is not there may be so since a drop that was cancelled here */
 	nxm_registry_drain(NULL);
 	return dropped;
-}
-
-/* What a scan copies of one bucket. */
-typedef struct Batch
-{
-	uint64		generation;
-	size_t		count;
-	size_t		size;
-	NxmObjectInfo *info;
-} Batch;
-
-static void
-batch_begin(void *context)
-{
-	((Batch *) context)->count = 0;
-}
-
-static NxmResult
-batch_add(NxmSpace *space, NxmRef item_ref, const NxmItem *item, void *context)
-{
-	Batch	   *batch = context;
-	NxmRef		ref;
-	NxmBuffer	buffer = {(char *) &ref, sizeof(ref), 0, NXM_INTERNAL};
-	NxmObject  *object;
-	NxmResult	result;
-
-	(void) item_ref;
-	if (batch->count == batch->size)
-		return NXM_NEED_BUFFER;
-	result = nxm_item_copy(space, item, &buffer);
-	if (result != NXM_OK)
-		return result;
-	object = nxm_at(space, ref);
-	if (object == NULL)
-		return NXM_NEED_CHUNK;
-	batch->info[batch->count].generation = batch->generation;
-	result = copy_info(object, &batch->info[batch->count], true);
-	if (result == NXM_OK)
-		batch->count++;
-	return result;
-}
-
-void
-nxm_registry_scan(void (*each) (const NxmObjectInfo *info, void *context),
-				  void *context)
-{
-	Batch		batch;
-	uint64		position = 0;
-	NxmResult	result;
-
-	if (nxm_registry_space == NULL)
-		nxm_registry_attach();
-	if (nxm_load(&nxm_registry_anchor->names.directory) == 0)
-		return;
-	batch.size = 16;
-	batch.info = palloc(batch.size * sizeof(NxmObjectInfo));
-	do
-	{
-		uint64		at;
-
-		CHECK_FOR_INTERRUPTS();
-		batch.count = 0;
-		NXM_IN_SECTION(
-		{
-			at = position;
-			batch.generation = nxm_load(&nxm_registry_anchor->generation);
-			result = nxm_map_scan(nxm_registry_space,
-								  &nxm_registry_anchor->names, &at,
-								  batch_begin, batch_add, &batch);
-		});
-		if (result == NXM_NEED_BUFFER)
-		{
-			batch.size *= 2;
-			batch.info = repalloc(batch.info,
-								  batch.size * sizeof(NxmObjectInfo));
-			continue;
-		}
-		position = at;
-		for (size_t i = 0; i < batch.count; i++)
-			each(&batch.info[i], context);
-	} while (result == NXM_OK || result == NXM_NEED_BUFFER);
-	pfree(batch.info);
 }
 
 void

@@ -126,14 +126,18 @@ typedef struct NxmObjectInfo
 	Oid			owner;
 	int			node;			/* of the space; -1: none, of a cache */
 	NxmObjectOptions options;
-	uint64		entries;
-	uint64		bytes;			/* its own ones included */
-	uint64		cache_used;		/* of these, what a cache's max_bytes bounds */
-	bool		cache_is_empty; /* has nothing that could give way */
 	uint32		name_len;
 	char		name[NXM_MAX_NAME + 1];
 	NxmAcl		acl;
 } NxmObjectInfo;
+
+/* What is in an object. */
+typedef struct NxmObjectSums
+{
+	uint64		entries;
+	uint64		bytes;			/* its own ones included */
+	uint64		cache_used;		/* of these, what a cache's max_bytes bounds */
+} NxmObjectSums;
 
 /* Set when this process first asks for an object. */
 extern NxmSpace *nxm_registry_space;
@@ -377,9 +381,10 @@ extern int	nxm_kind_of_name(const char *name, size_t len);
 /*
  * Calls each() for every object of all databases, outside of sections; objects
  * created or dropped meanwhile may be among them or not.  each() may raise
- * errors, and may use the object in a section after nxm_object_find().
+ * errors, and may use the object in a section after nxm_object_find().  false: interrupts
+ * are held, and names have come and gone so fast that it gave up before the end.
  */
-extern void nxm_registry_scan(void (*each) (const NxmObjectInfo *info,
+extern bool nxm_registry_scan(void (*each) (const NxmObjectInfo *info,
 											void *context), void *context);
 
 /*
@@ -387,6 +392,12 @@ extern void nxm_registry_scan(void (*each) (const NxmObjectInfo *info,
  * or what nxm_again() handles.
  */
 extern NxmResult nxm_object_find(const NxmObjectInfo *info, NxmObject **object);
+
+/*
+ * What is in the object of info, which takes reading many lines that others write to.
+ * false: it is not there any more.  Not in a section.
+ */
+extern bool nxm_object_sums(const NxmObjectInfo *info, NxmObjectSums *sums);
 
 /*
  * Makes the cache of info, if it is still there, the one that gives way to others.
@@ -405,7 +416,7 @@ extern void nxm_registry_note_clear(void);
 
 /*
  * Drops all objects of a database, in which nobody is any more.  What is in them is freed
- * by others.
+ * by others.  Where nxm_registry_scan() gives up some are left to nxm_registry_reconcile().
  */
 extern void nxm_registry_drop_database(Oid database);
 

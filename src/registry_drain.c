@@ -21,7 +21,10 @@
  * raise an error.
  *
  * The objects of a database that is dropped go with it, before there can be another one of
- * that OID.  Reconciling, for what was dropped where that could not be seen, compares objects
+ * that OID; but for those that nxm_registry_scan() does not get to, since nobody could cancel
+ * it: they are reconciled by the worker, or before that other one is made.
+ *
+ * Reconciling, for these and for what was dropped where that could not be seen, compares objects
  * with the catalogs.  Objects come first, and what databases and roles they have: one that is
  * not in the catalogs then is gone for good, and cannot be one that came into being meanwhile.
  * Only if there is such a one objects are looked at again, and changed; what they have by then
@@ -365,8 +368,9 @@ drop_of_database(const NxmObjectInfo *info, void *database)
 void
 nxm_registry_drop_database(Oid database)
 {
+	/* should it give up, reconciling finds the rest */
 	if (nxm_anchor_if_any() != NULL)
-		nxm_registry_scan(drop_of_database, &database);
+		(void) nxm_registry_scan(drop_of_database, &database);
 }
 
 /* A database or role that objects have. */

@@ -81,10 +81,13 @@ extern bool nxm_object_change(const NxmObjectInfo *info, NxmChange change,
 							  const void *context);
 
 /*
- * What is known of a name, but for sums, looked up outside of a section.  false:
- * there is no such object.
+ * What is known of a name, looked up outside of a section.  false: there is no such
+ * object.
  */
 extern bool nxm_name_look_up(const NxmNameKey *k, NxmObjectInfo *info);
+
+/* In a section: what is known of an object, but its generation.  NXM_OK or NXM_NEED_CHUNK. */
+extern NxmResult nxm_object_copy_info(NxmObject *object, NxmObjectInfo *info);
 
 /* In a section: owner and sharing.  NXM_OK or NXM_NEED_CHUNK. */
 extern NxmResult nxm_object_copy_rights(NxmObject *object, Oid *owner, NxmAcl *acl);

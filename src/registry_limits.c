@@ -6,7 +6,7 @@
  * are many.  So a session takes it now and then, and lets some room be used up in
  * between: by what it adds itself to both structures and caches, ROLE_LIMIT_STEP at
  * most, by what others add meanwhile, and by a step of the growth of a map's index the
- * limit may be passed.
+ * limit may be passed; and by what a scan that gives up has not seen.
  */
 #include "registry.h"
 
@@ -28,10 +28,11 @@ static void
 sum_role(const NxmObjectInfo *info, void *context)
 {
 	RoleSum    *sum = context;
+	NxmObjectSums sums;
 
-	if (info->owner == sum->owner)
-		sum->bytes += info->bytes -
-			(info->id == sum->id ? Min(info->cache_used, info->bytes) : 0);
+	if (info->owner == sum->owner && nxm_object_sums(info, &sums))
+		sum->bytes += sums.bytes -
+			(info->id == sum->id ? Min(sums.cache_used, sums.bytes) : 0);
 }
 
 _Noreturn static void
@@ -79,16 +80,19 @@ nxm_check_role_limit_slow(Oid owner, size_t bytes)
 	static int	checked_limit = -1;
 	uint64		limit = (uint64) nxm_role_limit * 1024;
 	RoleSum		sum = {owner, 0, 0};
+	bool		all;
 
 	if (owner != checked_owner || nxm_role_limit != checked_limit ||
 		bytes > allowance)
 	{
 		checked_owner = InvalidOid;
-		nxm_registry_scan(sum_role, &sum);
+		all = nxm_registry_scan(sum_role, &sum);
 		if (sum.bytes + bytes > limit)
 			raise_role_limit(owner, sum.bytes, bytes);
 		allowance = Min(ROLE_LIMIT_STEP, (limit - sum.bytes) / 2);
-		checked_owner = owner;
+		/* of a part of them only it is not remembered */
+		if (all)
+			checked_owner = owner;
 		checked_limit = nxm_role_limit;
 	}
 	spend(&allowance, bytes);
@@ -112,17 +116,19 @@ nxm_role_limit_of_object(Oid owner, uint64 id, size_t bytes)
 	static uint64 left;
 	uint64		limit = (uint64) nxm_role_limit * 1024;
 	RoleSum		sum = {owner, 0, id};
+	bool		all;
 
 	if (known_id != id || known_limit != nxm_role_limit || uses-- <= 0 ||
 		bytes > cache_allowance)
 	{
 		known_id = 0;
-		nxm_registry_scan(sum_role, &sum);
+		all = nxm_registry_scan(sum_role, &sum);
 		if (sum.bytes + nxm_cache_least_bytes() > limit)
 			raise_role_limit(owner, sum.bytes, nxm_cache_least_bytes());
 		left = limit - sum.bytes;
 		cache_allowance = ROLE_LIMIT_STEP;
-		known_id = id;
+		if (all)
+			known_id = id;
 		known_limit = nxm_role_limit;
 		uses = ROLE_LIMIT_USES;
 	}

@@ -533,14 +533,19 @@ finish_file(Saver *saver)
 static bool
 write_file(Saver *saver, NxmSaveResult *result)
 {
+	bool		all;
+
 	INIT_CRC32C(saver->body_crc);
 	saver->length = sizeof(NxmSavedHeader);
-	nxm_registry_scan(save_object, saver);
+	all = nxm_registry_scan(save_object, saver);
 	if (saver->with_caches)
 	{
 		saver->caches = true;
-		nxm_registry_scan(save_object, saver);
+		all = nxm_registry_scan(save_object, saver) && all;
 	}
+	/* not to be expected: names do not come and go while the registry is closed */
+	if (!all)
+		(void) fail(saver, "the structures could not be listed", 0);
 	while (saver->what_failed != NULL || !finish_file(saver))
 	{
 		if (!leave_caches_out(saver, result))

@@ -206,18 +206,19 @@ static void
 put_structure(const NxmObjectInfo *info, void *context)
 {
 	StructuresContext *c = context;
+	NxmObjectSums sums;
 	Datum		values[6];
 	bool		nulls[6] = {false, false, false, info->node < 0, false, false};
 
-	if (!is_shown(info, c))
+	if (!is_shown(info, c) || !nxm_object_sums(info, &sums))
 		return;
 	values[0] = CStringGetTextDatum(nxm_kind_name(info->kind));
 	values[1] = PointerGetDatum(cstring_to_text_with_len(info->name,
 														 (int) info->name_len));
 	values[2] = ObjectIdGetDatum(info->owner);
 	values[3] = Int32GetDatum(nulls[3] ? 0 : nxm_space_node_first(info->node));
-	values[4] = Int64GetDatum((int64) info->entries);
-	values[5] = Int64GetDatum((int64) info->bytes);
+	values[4] = Int64GetDatum((int64) sums.entries);
+	values[5] = Int64GetDatum((int64) sums.bytes);
 	tuplestore_putvalues(c->rsinfo->setResult, c->rsinfo->setDesc, values,
 						 nulls);
 	/* of as many structures as there are */

@@ -558,7 +558,8 @@ nxm_map_scan_slots(NxmSpace *space, NxmMap *map, uint64_t *position,
 			changed = (word & STATE_MASK) == FROZEN;
 		}
 		/* a key deleted and inserted again might have been seen twice */
-		if (!changed && nxm_load(&place.bucket->header) == place.header)
+		if (!changed && nxm_load(&place.bucket->header) == place.header &&
+			!NXM_LACKS("a quiet bucket"))
 			break;
 	}
 	depth = place.depth + place.log;

@@ -6,8 +6,9 @@
  * to the place whose name is in nxm_pause_at, a private variable of the process,
  * stops as if by SIGSTOP, once; the model checker may go on with another process
  * there.  Where a place is NXM_LACKS() it does not stop but acts as if it lacked what is
- * asked for there, once.  test/modules/nxm_torture sets the variable;
- * test/t/120_structures_death.pl and test/numa/run.sh make the build.
+ * asked for there, once.  With a * after the name it does so each time.
+ * test/modules/nxm_torture sets the variable; test/t/120_structures_death.pl and
+ * test/numa/run.sh make the build.
  */
 #ifndef NXM_PAUSE_H
 #define NXM_PAUSE_H
@@ -24,7 +25,13 @@ __attribute__((weak, visibility("default"))) char nxm_pause_at[32];
 static inline bool
 nxm_is_place(const char *name)
 {
-	if (strcmp(nxm_pause_at, name) != 0)
+	size_t		len = strlen(name);
+
+	if (strncmp(nxm_pause_at, name, len) != 0)
+		return false;
+	if (nxm_pause_at[len] == '*')
+		return true;
+	if (nxm_pause_at[len] != '\0')
 		return false;
 	nxm_pause_at[0] = '\0';
 	return true;

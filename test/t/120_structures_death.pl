@@ -471,6 +471,50 @@ foreach my $p (@places)
 	all_back($place);
 }
 
+# What is known of names is copied without what is in them, so that others, however fast they
+# make and drop names, do not have it copied again and again: for one cache there is one stop.
+q1(q{SELECT drop_all(); SELECT nexusmem.cache_set('k', 'v', NULL, 'only'), nexusmem.counter_add('steady')});
+my $listed = q{SELECT string_agg(name || ' ' || entries, ', ' ORDER BY name) FROM nexusmem.structures};
+my $client = session($node);
+is(ask($client, "$listed; SELECT torture_pause_at('sums*')"), "only 1, steady 1\nt", 'sums: a session that has mapped all memory');
+send_query($client, $listed);
+ok(stopped($client->{pid}), 'sums: stopped there');
+my $passing = 'FROM generate_series(1, 1000) i WHERE nexusmem.counter_create($$x$$ || i) AND nexusmem.counter_drop($$x$$ || i)';
+is(q1("SELECT count(*) $passing"), '1000', 'sums: names come and go');
+kill 'CONT', $client->{pid};
+my $state = qq{SELECT CASE WHEN pg_read_file('/proc/$client->{pid}/stat') ~ '^[0-9]+ [(].*[)] T ' THEN 'stopped' ELSE state END FROM pg_stat_activity WHERE pid = $client->{pid}};
+wait_for("SELECT s <> 'active' FROM ($state) t (s)");
+is(q1($state), 'idle', 'who has copied what is known of them goes on with its sums');
+for (1 .. 100)
+{
+	last if q1($state) eq 'idle';
+	kill 'CONT', $client->{pid};
+}
+is(answer($client), 'only 1, steady 1', 'and sees each that was there throughout, once');
+send_query($client, $listed);
+ok(stopped($client->{pid}), 'sums: stopped there again');
+q1(q{SELECT nexusmem.counter_drop('steady'), nexusmem.cache_drop('only'), nexusmem.counter_add('steady')});
+kill 'CONT', $client->{pid};
+like(answer($client), qr/^(only [01])?(, )?(steady 1)?$/, 'what was dropped and made anew meanwhile is not there twice');
+close_session($client);
+
+# Where names come and go so fast that it never gets to the end, who looks at all of them can be
+# cancelled, and DROP DATABASE, which cannot, leaves the rest to the worker.
+q1('CREATE DATABASE other');
+like($node->safe_psql('other', library_script() . q{SELECT count(nexusmem.map_put('m', k::text, repeat('x', 1000))) FROM generate_series(1, 5000) k}), qr/^5000$/m, 'another database');
+cmp_ok(used(), '>', $before + 2 * $MB, 'has memory');
+$client = session($node);
+is(ask($client, q{SELECT torture_pause_at('a quiet bucket*')}), 't', 'a session that is always too slow');
+ask($client, q{SET statement_timeout = '1s'});
+like(ask($client, 'SELECT count(*) FROM nexusmem.sharing'), qr/canceling statement due to statement timeout/, 'can be cancelled');
+ask($client, 'RESET statement_timeout');
+send_query($client, 'DROP DATABASE other');
+ok(wait_for("SELECT state = 'idle' FROM pg_stat_activity WHERE pid = $client->{pid}"), 'DROP DATABASE comes to an end') or BAIL_OUT('it would go on for ever');
+is(answer($client), '', 'without an error');
+ok(wait_for("SELECT sum(used_bytes) < $before + $MB FROM nexusmem.node_memory"), 'the worker finds the rest') or diag("$before before, now " . used());
+close_session($client);
+q1('SELECT drop_all()');
+
 # Workers that make caches, for which the largest one gives way, and end with a segment of
 # that half evicted: others are to go on with it. Each that is not given back is 64 kB.
 $node->append_conf('postgresql.conf', 'nexusmem.cache_size = 4MB');
@@ -545,7 +589,7 @@ is(q1(q{SELECT nexusmem.counter_get('drained')}), '5', 'and what it gave back wa
 
 # A shutdown while a client that it does not wait for is about to look a name up.
 q1(q{SELECT drop_all(); SELECT nexusmem.counter_add('c', 5)});
-my $client = stop_at('look up', q{SELECT nexusmem.counter_add('c', 1)}, replication => 'database');
+$client = stop_at('look up', q{SELECT nexusmem.counter_add('c', 1)}, replication => 'database');
 $from = -s $node->logfile;
 system('pg_ctl', '-D', $node->data_dir, '-m', 'fast', '-W', '-s', 'stop');
 ok($node->wait_for_log(qr/saved 1 shared structure/, $from), 'a walsender stopped before it looks a name up: structures are saved');
