@@ -138,7 +138,7 @@ may_reconcile(void)
 		InterruptHoldoffCount == 0 && !IsParallelWorker() && !HistoricSnapshotActive() && !drop_pending;
 }
 
-/* In a backend that may.  drain: free what it drops.  false: there was nothing to change. */
+/* In a backend that may.  drain: begin to free what it drops.  false: there was nothing to change. */
 static bool
 reconcile_here(bool drain)
 {
@@ -152,7 +152,7 @@ reconcile_here(bool drain)
 	{
 		changed = nxm_registry_reconcile();
 		if (changed > 0 && drain)
-			nxm_registry_drain(NULL);
+			nxm_registry_help_drain(0);
 	}
 	PG_FINALLY();
 	{

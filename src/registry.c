@@ -718,23 +718,24 @@ nxm_object_drop(NxmKind kind, const char *name, size_t len)
 {
 	NxmObjectInfo info;
 	NxmNameKey		k;
-	bool		dropped;
+	uint64		own = 0;
 
 	nxm_check_enabled(kind);
 	nxm_check_name(kind, len);
 	nxm_registry_use();
 	nxm_name_key(&k, MyDatabaseId, GetUserId(), kind, name, len);
-	if (!nxm_name_look_up(&k, &info))
-		dropped = false;
-	else if ((nxm_object_privileges(GetUserId(), info.owner, &info.acl) & NXM_OWN) == 0)
-		nxm_deny(kind, name, len, NXM_OWN);
-	else
-		dropped = nxm_object_drop_info(&info);
+	if (nxm_name_look_up(&k, &info))
+	{
+		if ((nxm_object_privileges(GetUserId(), info.owner, &info.acl) & NXM_OWN) == 0)
+			nxm_deny(kind, name, len, NXM_OWN);
+		if (nxm_object_drop_info(&info))
+			own = info.id;
+	}
 
 	NXM_PAUSE("buried");
 	/* one that is not there may be so since a drop that was cancelled here */
-	nxm_registry_drain(NULL);
-	return dropped;
+	nxm_registry_help_drain(own);
+	return own != 0;
 }
 
 void

@@ -274,7 +274,7 @@ extern bool nxm_object_restore(NxmSite *site, Oid database, Oid owner,
 							   const NxmObjectOptions *options,
 							   const NxmAcl *acl);
 
-/* false: there was none.  Needs NXM_OWN.  Frees what it can at once. */
+/* false: there was none.  Needs NXM_OWN.  Frees what is in it, where it can, at once. */
 extern bool nxm_object_drop(NxmKind kind, const char *name, size_t len);
 /* Drops the object of info, if it is still there, without any check. */
 extern bool nxm_object_drop_info(const NxmObjectInfo *info);
@@ -409,6 +409,11 @@ extern void nxm_registry_set_largest(const NxmObjectInfo *info);
 extern NxmDrain nxm_registry_drain_some(void);
 /* Frees all of it, unless another process holds it back, or *stop is set; NULL: never. */
 extern void nxm_registry_drain(volatile sig_atomic_t *stop);
+/*
+ * The same for a session: what it has dropped itself, with this id, or 0; then, for a
+ * moment, what others have.
+ */
+extern void nxm_registry_help_drain(uint64 own);
 /* Is there anything to free?  Does not attach. */
 extern bool nxm_registry_drain_pending(void);
 /* Tells nxm_registry_drain_some() to look for a cleared map. */

@@ -8,7 +8,9 @@
  * that saw the generation before began in that epoch or an earlier one, and is
  * over when the global epoch is two further.  Whoever comes frees it, in steps: the
  * process that dropped it, another one that drops something or finds no memory, or a
- * worker.
+ * worker.  A session that drops something frees that, and helps with the rest for HELP_MS at
+ * most: what is left after that is for the worker, or, where there is none, for whoever drops
+ * something next, or has no room.
  *
  * What is in the object is freed at once, as if it were cleared: a process that is
  * stopped in a section, of whatever object, must not hold all of it back.  Who is still
@@ -41,6 +43,7 @@
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "compat.h"
+#include "core/pause.h"
 #include "registry_internal.h"
 #include "storage/ipc.h"
 #include "utils/hsearch.h"
@@ -55,6 +58,12 @@
 
 /* so long contents are left that were in use, for who used them to be done */
 #define HELD_UP_MS		500
+
+/* each LATER may move the epoch by one, and two further is enough */
+#define LATER_TRIES		4
+
+/* so long a session frees what others have dropped, after its own */
+#define HELP_MS			500
 
 /* that a step takes of what was cleared, but for one of each further map */
 #define CLEARED_MS		50
@@ -116,41 +125,59 @@ drain_cleared(const NxmObjectInfo *info, void *context)
 	} while (result == NXM_OK && nxm_steady_ms() < cleared->until);
 }
 
+/* A buried object of which a part is to be freed. */
+typedef struct Exhumed
+{
+	NxmRef		ref;			/* 0: there is none */
+	NxmObject  *object;
+	bool		last;			/* nobody can be using it any more */
+	bool		passed;			/* others are in front of it */
+	bool		own;			/* it is the one that was asked for */
+} Exhumed;
+
 /*
  * In a section, under the lock: a buried object that has contents, or that nobody can be
- * using any more: *last; marked as being drained; 0: there is none.  *passed: others are
- * in front of it.
+ * using any more, marked as being drained: the one with the id *own, which is set to 0 where
+ * that is not there any more, else the first one.
  */
 static NxmResult
-exhume(NxmRef *found, bool *last, bool *passed)
+exhume(uint64 *own, Exhumed *found)
 {
 	NxmSpace   *space = nxm_registry_space;
 	NxmRef		ref = nxm_load_relaxed(&nxm_registry_anchor->buried);
 	uint64		epoch = nxm_load(&space->shared->epoch);
 	uint64		now = (uint64) nxm_steady_ms();
+	Exhumed		chosen = {0};
+	bool		passed = false;
+	bool		met_own = *own == 0;
 
-	*found = 0;
-	*passed = false;
-	while (ref != 0)
+	memset(found, 0, sizeof(*found));
+	while (ref != 0 && !(met_own && chosen.ref != 0))
 	{
 		NxmObject  *object = nxm_at(space, ref);
 		uint64		drain;
+		bool		last;
+		bool		is_own;
 
 		if (object == NULL)
 			return NXM_NEED_CHUNK;
 		drain = nxm_load_relaxed(&object->drain);
-		*last = epoch >= nxm_load_relaxed(&object->dropped) + 2;
-		if ((drain & DRAINING) == 0 &&
-			(*last || ((drain & EMPTIED) == 0 &&
-					   now >= (drain >> HELD_UP_SHIFT) + HELD_UP_MS)))
-		{
-			nxm_store_relaxed(&object->drain, drain | DRAINING);
-			*found = ref;
-			break;
-		}
-		*passed = true;
+		last = epoch >= nxm_load_relaxed(&object->dropped) + 2;
+		is_own = object->id == *own;
+		if ((is_own || chosen.ref == 0) && (drain & DRAINING) == 0 &&
+			(last || ((drain & EMPTIED) == 0 &&
+					  now >= (drain >> HELD_UP_SHIFT) + HELD_UP_MS)))
+			chosen = (Exhumed) {ref, object, last, passed, is_own};
+		met_own |= is_own;
+		passed = true;
 		ref = nxm_load_relaxed(&object->buried);
 	}
+	if (!met_own)
+		*own = 0;
+	if (chosen.ref != 0)
+		nxm_store_relaxed(&chosen.object->drain,
+						  nxm_load_relaxed(&chosen.object->drain) | DRAINING);
+	*found = chosen;
 	return NXM_OK;
 }
 
@@ -244,18 +271,20 @@ drain_all_cleared(void)
 	return cleared.more;
 }
 
-/* wait: for the lock, else what is behind it is for later. */
+/*
+ * wait: for the lock, else what is behind it is for later.  own: as of exhume(); *was_own:
+ * it was that one's turn.
+ */
 static NxmDrain
-drain_some(bool wait)
+drain_some(bool wait, uint64 *own, bool *was_own)
 {
 	NxmSpace   *space;
 	LWLock	   *lock;
 	NxmResult	result;
-	NxmRef		ref = 0;
-	bool		last;
-	bool		passed;
+	Exhumed		found;
 	bool		more;
 
+	*was_own = false;
 	if (!nxm_registry_drain_pending())
 		return NXM_DRAIN_NOTHING;
 	if (nxm_registry_space == NULL)
@@ -274,23 +303,21 @@ drain_some(bool wait)
 			return NXM_DRAIN_LATER;
 		}
 		nxm_enter(space);
-		result = exhume(&ref, &last, &passed);
+		result = exhume(own, &found);
 		nxm_leave(space);
 		LWLockRelease(lock);
-		if (ref != 0)
+		if (found.ref != 0)
 		{
-			NxmObject  *object = nxm_at(space, ref);
-
 			nxm_enter(space);
-			result = nxm_object_free_contents(object, last);
+			result = nxm_object_free_contents(found.object, found.last);
 			nxm_leave(space);
 
 			LWLockAcquire(lock, LW_EXCLUSIVE);
 			nxm_enter(space);
-			if (last)
-				result = note_last(ref, object, result);
+			if (found.last)
+				result = note_last(found.ref, found.object, result);
 			else
-				note_early(object, result);
+				note_early(found.object, result);
 			nxm_leave(space);
 			LWLockRelease(lock);
 			/*
@@ -305,11 +332,13 @@ drain_some(bool wait)
 		}
 		nxm_end_operation();
 		/* early, others use it: it is not the turn of this one again soon */
-	} while (nxm_again(space, result) || (ref != 0 && !last && result == NXM_EXISTS));
-	if (ref != 0 && result != NXM_EXISTS)
+	} while (nxm_again(space, result) ||
+			 (found.ref != 0 && !found.last && result == NXM_EXISTS));
+	*was_own = found.own;
+	if (found.ref != 0 && result != NXM_EXISTS)
 	{
 		/* those in front get old enough, or each step would walk past them */
-		if (passed)
+		if (found.passed)
 		{
 			nxm_begin_operation();
 			nxm_epoch_poll(space);
@@ -332,20 +361,25 @@ drain_some(bool wait)
 NxmDrain
 nxm_registry_drain_some(void)
 {
-	return drain_some(true);
+	uint64		own = 0;
+	bool		was_own;
+
+	return drain_some(true, &own, &was_own);
 }
 
 NxmDrain
 nxm_registry_drain_for_room(void)
 {
-	return drain_some(false);
+	uint64		own = 0;
+	bool		was_own;
+
+	return drain_some(false, &own, &was_own);
 }
 
 void
 nxm_registry_drain(volatile sig_atomic_t *stop)
 {
-	/* each try may move the epoch by one, and two further is enough */
-	for (int tries = 0; tries < 4 && (stop == NULL || !*stop);)
+	for (int tries = 0; tries < LATER_TRIES && (stop == NULL || !*stop);)
 	{
 		NxmDrain	drain = nxm_registry_drain_some();
 
@@ -355,6 +389,28 @@ nxm_registry_drain(volatile sig_atomic_t *stop)
 			tries++;
 		CHECK_FOR_INTERRUPTS();
 	}
+}
+
+void
+nxm_registry_help_drain(uint64 own)
+{
+	int64		until = nxm_steady_ms() + HELP_MS;
+	int			tries = 0;
+	bool		was_own;
+
+	do
+	{
+		NxmDrain	drain = drain_some(true, &own, &was_own);
+
+		if (drain == NXM_DRAIN_NOTHING)
+			break;
+		if (drain == NXM_DRAIN_LATER)
+			tries++;
+		if (was_own)
+			until = nxm_steady_ms() + HELP_MS;
+		CHECK_FOR_INTERRUPTS();
+	} while (tries < LATER_TRIES &&
+			 (was_own || (nxm_steady_ms() < until && !NXM_LACKS("time to help"))));
 }
 
 /* For nxm_registry_scan(). */

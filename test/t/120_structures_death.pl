@@ -269,7 +269,7 @@ $node->stop;
 unlike(server_log($node), qr/TRAP|PANIC|terminated by signal (?!9)/, 'no other crash');
 
 # The other build.
-build_library("$dir/library", 'NXM_PAUSE_POINTS', 'NXM_PAUSE');
+build_library("$dir/library", 'NXM_PAUSE_POINTS', 'NXM_(?:PAUSE|LACKS)');
 make('stopped', "$dir/library:$dir/torture:\$libdir");
 q1(library_script() . script("$dir/torture/nxm_torture--1.0.sql", 'nxm_torture') . $victims . q{
 CREATE FUNCTION prepare() RETURNS void LANGUAGE sql AS $$
@@ -663,6 +663,20 @@ is(fill('next'), '5000', 'a drop that ended before it freed anything: there is r
 end_at('buried', q{SELECT nexusmem.map_drop('next')});
 is(ask($session, q{SELECT nexusmem.map_drop('next')}), 'f', 'the same again: dropping what is not there');
 cmp_ok(used(), '<', 3 * $MB, 'frees what was');
+# Who drops something frees that, and what others have dropped for a moment only.
+sub fill_stack { return ask($session, "SELECT count(*) FILTER (WHERE nexusmem.stack_push('$_[0]', repeat('x', 1000)) IS NOT NULL) FROM generate_series(1, $_[1]) k"); }
+is(fill_stack('big', 3500), '3500', 'nearly half of the limit');
+end_at('buried', q{SELECT nexusmem.stack_drop('big')});
+is(fill_stack('own', 3000), '3000', 'nearly as much again');
+my $all = used();
+is(ask($session, q{SELECT torture_pause_at('time to help')}), 't', 'a session that has no more time');
+is(ask($session, q{SELECT nexusmem.stack_drop('own')}), 't', 'drops its own');
+# but for a megabyte that is kept for later
+cmp_ok(used(), '<', $all - 1.5 * $MB, 'which is freed');
+cmp_ok(used(), '>', 4 * $MB, 'what others have dropped is there');
+is(fill('next'), '5000', 'until there has to be room');
+is(ask($session, q{SELECT nexusmem.map_drop('next')}), 't', 'dropped');
+cmp_ok(used(), '<', 3 * $MB, 'all is free');
 is(fill('big'), '5000', 'filled again');
 end_at('cleared', q{SELECT nexusmem.map_clear('big')});
 is(fill('next'), '5000', 'a clear that ended before it freed anything: there is room');
