@@ -350,7 +350,8 @@ mutant "old segment freed at once" check_map map_grow.c \
 mutant "bucket with much in it read anew in the same section" check_map map.c \
 	'tries == NXM_SCAN_TRIES || *seen > NXM_SCAN_BYTES' 'tries == NXM_SCAN_TRIES'
 mutant "bucket not read anew in iteration" check_map map.c \
-	'if (!changed && nxm_load(&place.bucket->header) == place.header)' 'if (!changed)'
+	'nxm_load(&place.bucket->header) == place.header &&
+			!NXM_LACKS' '!NXM_LACKS'
 mutant "cleared map drained before the new one is there" check_map map_drain.c \
 	'	directory = nxm_load(&map->directory);
 	do' '	directory = nxm_load(&map->directory);
