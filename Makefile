@@ -124,6 +124,8 @@ srcdir = .
 else
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
+$(if $(PGXS),,$(error $(PG_CONFIG) does not tell where PGXS is: set PG_CONFIG, or install the \
+	files for server development))
 include $(PGXS)
 
 # Each object depends on every header: the tree is small, and a stale object in
@@ -137,12 +139,18 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(built_for))
 endif
 $(STAMP):
 	@mkdir -p $(sort $(dir $(OBJS)))
+	@echo 'objects are made for $(built_for)'
+	@rm -f $@
 	@echo '$(built_for)' >$@
 $(OBJS): $(STAMP) $(wildcard $(srcdir)/src/*.h $(srcdir)/src/core/*.h)
 
-# Earlier versions have installed bitcode.
-.PHONY: remove-bitcode
-install uninstall: remove-bitcode
+# Earlier versions have installed bitcode. Nobody begins with it without its index, but a session
+# that has read that goes on to read the rest, and would end without it.
+.PHONY: remove-index remove-bitcode
+install: remove-index
+remove-index:
+	$(if $(bitcodedir),rm -f '$(DESTDIR)$(bitcodedir)/$(MODULE_big).index.bc')
+uninstall: remove-bitcode
 remove-bitcode:
 	$(if $(bitcodedir),$(call uninstall_llvm_module,$(MODULE_big)))
 endif

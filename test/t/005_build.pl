@@ -11,7 +11,7 @@ use Test::More;
 may_build() or plan skip_all => 'no compiler';
 
 # what this test was called with is not meant for the calls below
-delete @ENV{qw(MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL)};
+delete @ENV{qw(MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL NO_LIBNUMA CC CFLAGS DESTDIR)};
 
 my $root = "$FindBin::RealBin/../..";
 my $dir = PostgreSQL::Test::Utils::tempdir();
@@ -70,7 +70,15 @@ is(make_in('tree', "-q $other"), 1, 'after an update of that it is not');
 makes('tree', 'clean', 'cleaned');
 is(files('tree'), $sources, 'nothing is left');
 
-# Installed is no bitcode, and that of earlier versions is removed.
+# Without PGXS nothing is done, and that is an error.
+system("printf '#!/bin/sh\\nexit 1\\n' >'$dir/no_config' && chmod +x '$dir/no_config'") == 0 or die;
+foreach my $goal ('', 'install', 'uninstall')
+{
+	is(system("make -C '$dir/tree' PG_CONFIG='$dir/no_config' $goal >/dev/null 2>&1") >> 8, 2, "make $goal without PGXS");
+}
+is(files('tree'), $sources, 'nothing is made');
+
+# Installed is no bitcode, and the index of that of earlier versions is removed.
 chomp(my $bitcode = `pg_config --pkglibdir`);
 $bitcode .= '/bitcode';
 my @ours = ("$bitcode/nexusmem/src/core/map.bc", "$bitcode/nexusmem.index.bc");
@@ -79,7 +87,7 @@ touch("$dir/installed$_") foreach @ours, @others;
 makes('tree', "install DESTDIR='$dir/installed'", 'installed');
 my $installed = files('installed');
 like($installed, qr/\/nexusmem\.so$/m, 'the library');
-is(join(' ', sort grep { /bitcode/ } split(/\n/, $installed)), join(' ', map { ".$_" } sort @others), 'bitcode is that of others');
+is(join(' ', sort grep { /bitcode/ } split(/\n/, $installed)), join(' ', map { ".$_" } sort @others, $ours[0]), 'bitcode is that of others, and what no index tells of');
 touch("$dir/installed$_") foreach @ours;
 
 # Outside: the same.
@@ -87,7 +95,7 @@ makes('tree', 'clean', 'cleaned');
 makes('outside', '-f ../tree/Makefile', 'is built outside');
 makes('outside', '-q -f ../tree/Makefile', 'and is up to date then');
 makes('outside', "-f ../tree/Makefile install DESTDIR='$dir/from_outside'", 'installed from there');
-touch("$dir/from_outside$_") foreach @others;
+touch("$dir/from_outside$_") foreach @others, $ours[0];
 is(files('from_outside'), $installed, 'the same files');
 is(files('tree'), $sources, 'nothing is left in the source tree');
 makes('outside', '-f ../tree/Makefile clean', 'cleaned');
