@@ -410,7 +410,7 @@ nxm_registry_help_drain(uint64 own)
 			until = nxm_steady_ms() + HELP_MS;
 		CHECK_FOR_INTERRUPTS();
 	} while (tries < LATER_TRIES &&
-			 (was_own || (nxm_steady_ms() < until && !NXM_LACKS("time to help"))));
+			 (was_own || (!NXM_LACKS("time to help") && nxm_steady_ms() < until)));
 }
 
 /* For nxm_registry_scan(). */

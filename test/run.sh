@@ -93,7 +93,8 @@ for p in numa unit; do
 	if [[ " $* " = *" $p "* ]]; then row+=("$p"); fi
 done
 for p in matrix-18 matrix-17 host matrix-19 matrix-15 core matrix-builds; do
-	if [[ " $* " = *" ${p%-*} "* ]] && jobs_of "${p%-*}" | grep -qx "$p"; then pool+=("$p"); fi
+	# not by a pipe: grep -q ends before what it reads, and pipefail takes that for a failure
+	if [[ " $* " = *" ${p%-*} "* && " $(jobs_of "${p%-*}" | tr '\n' ' ')" = *" $p "* ]]; then pool+=("$p"); fi
 done
 
 # run_job NAME: run it, and tell what is to be told then.

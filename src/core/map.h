@@ -222,7 +222,7 @@ extern uint64_t nxm_map_index_bytes(NxmMap *map);
  * what each() has collected is then void.  NXM_OK: go on, perhaps with the same bucket,
  * of which then nothing was collected; NXM_ABSENT: that was the last one.  each()
  * returns NXM_OK, or what the scan shall return at once, *position unchanged.  A call
- * reads a bucket at most once more when each() was given more than NXM_SCAN_BYTES.
+ * does not read a bucket anew once each() was given more than NXM_SCAN_BYTES.
  */
 extern NxmResult nxm_map_scan(NxmSpace *space, NxmMap *map, uint64_t *position,
 							  void (*begin) (void *context),
