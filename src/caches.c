@@ -107,7 +107,7 @@ typedef struct Largest
 {
 	bool		any;
 	uint64		used;			/* 0: it is empty, whatever its index takes */
-	uint64		bytes;			/* likewise, but with the index */
+	uint64		bytes;			/* what it takes, index and all, empty or not */
 	NxmObjectInfo info;
 } Largest;
 
@@ -122,13 +122,14 @@ static void
 compare(const NxmObjectInfo *info, void *context)
 {
 	Largest    *largest = context;
-	NxmCacheView *view = nxm_cache_view();
+	NxmCacheView *view;
 	uint64		used = 0;
 	uint64		bytes = 0;
 	NxmResult	result;
 
 	if (info->kind != NXM_KIND_CACHE)
 		return;
+	view = nxm_cache_view();
 	do
 	{
 		NxmObject  *object;

@@ -318,7 +318,6 @@ remember(const NxmObjectInfo *info)
 	if (ntaken == taken_size)
 	{
 		size_t		size = taken_size == 0 ? 64 : taken_size * 2;
-
 		Taken	   *larger = MemoryContextAllocHuge(TopTransactionContext, size * sizeof(Taken));
 
 		/* of which an exit from a signal handler gives back: never what is freed */
