@@ -211,7 +211,7 @@ as_postgres() {
 # NXM_USER.
 nxm_copy() {
 	mkdir -p "$1"
-	tar -C "${2:-$NXM_ROOT}" --exclude-vcs --exclude=./test/unit/bin --exclude=./test/numa/bin --exclude='*.o' --exclude='*.so' --exclude='*.bc' \
+	tar -C "${2:-$NXM_ROOT}" --exclude-vcs --exclude=./test/unit/bin --exclude=./test/numa/bin --exclude='*.o' --exclude='*.so' --exclude='*.bc' --exclude=./src/built_for \
 		--exclude=tmp_check --exclude=results --exclude=output_iso -cf - . | tar -C "$1" -xf -
 	if [ "$(id -u)" = 0 ]; then chown -R "$NXM_USER:" "$1"; fi
 }
