@@ -10,14 +10,17 @@
  * ended: they count as wasted, so that issued is always used + wasted.
  *
  * The shared table has MAX_RELATIONS entries, each of a relation of a database
- * and a kind.  A new one finding it full takes the place of the one not counted
- * for longest.  One LWLock: shared to find an entry and add to it (atomically),
+ * and a kind.  A new one finding it full makes EVICTED of those leave that were not
+ * counted for longest, as pg_stat_statements does: to look for them is a walk through
+ * the table.  One LWLock: shared to find an entry and add to it (atomically),
  * exclusive to insert, evict or forget, with SIGTERM kept away.  It is taken when a
  * transaction ends that looked ahead, once for each entry, never else.
  *
- * Dropped relations leave at the drop's commit, by an object access hook, and
- * those of this database at the latest when somebody reads the view: the hook
- * sees only sessions that have loaded the library, and MAX_DROPPED drops.
+ * What was dropped leaves when somebody reads the view: relations of this database,
+ * and whole databases.  Until then it takes a place of the table at most.  An object
+ * access hook would tell of drops at once, but takes from all sessions, be look-ahead
+ * on or not, what namespace.c remembers of search_path since 17 (it computes the path
+ * anew wherever there is such a hook), and does not see sessions without the library.
  *
  * Without preloading there is no shared table.  The view then shows what this
  * session did, from an array of MAX_SESSION entries that works by the same
@@ -28,11 +31,7 @@
  */
 #include "prefetch_stats.h"
 
-#include "access/transam.h"
 #include "access/xact.h"
-#include "catalog/objectaccess.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_database.h"
 #include "compat.h"
 #include "shmem.h"
 #include "utils/hsearch.h"
@@ -41,7 +40,7 @@
 #define MAX_RELATIONS 4096
 #define MAX_SESSION 512
 #define MAX_LOCAL 512
-#define MAX_DROPPED 64
+#define EVICTED (MAX_RELATIONS / 16)
 
 typedef struct StatKey
 {
@@ -89,12 +88,6 @@ static int	nsession_entries = 0;
 static uint32 session_clock = 0;
 static char local_off_reason[128];
 
-static Oid	dropped[MAX_DROPPED];
-static int	ndropped = 0;
-static Oid	dropped_database = InvalidOid;
-
-static object_access_hook_type prev_object_access_hook = NULL;
-
 NxmPrefetchCounts *
 nxm_prefetch_counts(Oid relation, NxmPrefetchKind kind)
 {
@@ -114,28 +107,38 @@ nxm_prefetch_counts(Oid relation, NxmPrefetchKind kind)
 	return c;
 }
 
-/* Makes room by dropping the entry not counted for longest.  Lock exclusive. */
+static int
+compare_ages(const void *a, const void *b)
+{
+	uint32		x = *(const uint32 *) a;
+	uint32		y = *(const uint32 *) b;
+
+	return (x > y) - (x < y);
+}
+
+/* Makes room by dropping EVICTED entries not counted for longest.  Lock exclusive. */
 static void
 evict_oldest(void)
 {
+	static uint32 ages[MAX_RELATIONS];
 	HASH_SEQ_STATUS seq;
 	StatEntry  *entry;
-	StatKey		oldest = {0};
-	uint32		oldest_age = 0;
 	uint32		now = pg_atomic_read_u32(&shared->clock);
+	int			n = 0;
 
 	hash_seq_init(&seq, table);
 	while ((entry = hash_seq_search(&seq)) != NULL)
 	{
-		uint32		age = now - pg_atomic_read_u32(&entry->age);
-
-		if (age >= oldest_age)
-		{
-			oldest_age = age;
-			oldest = entry->key;
-		}
+		Assert(n < MAX_RELATIONS);
+		ages[n++] = now - pg_atomic_read_u32(&entry->age);
 	}
-	hash_search(table, &oldest, HASH_REMOVE, NULL);
+	qsort(ages, n, sizeof(ages[0]), compare_ages);
+	hash_seq_init(&seq, table);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+	{
+		if (now - pg_atomic_read_u32(&entry->age) >= ages[n - EVICTED])
+			hash_search(table, &entry->key, HASH_REMOVE, NULL);
+	}
 }
 
 /* NULL where there is no room.  Lock exclusive. */
@@ -250,9 +253,15 @@ end_counts(NxmPrefetchCounts *c)
 void
 nxm_prefetch_stats_flush(void)
 {
-	for (int i = 0; i < nlocal; i++)
+	/*
+	 * A background worker may have been ended in here by its handler of SIGTERM: it goes
+	 * on with what is left, and not where it holds the lock yet.
+	 */
+	if (shared != NULL && LWLockHeldByMe(&shared->lock))
+		return;
+	while (nlocal > 0)
 	{
-		NxmPrefetchCounts *c = &local[i];
+		NxmPrefetchCounts *c = &local[--nlocal];
 
 		if (c->stat[NXM_STAT_issued] == 0 && c->stat[NXM_STAT_skipped] == 0)
 			continue;
@@ -262,7 +271,6 @@ nxm_prefetch_stats_flush(void)
 		else
 			flush_session(c);
 	}
-	nlocal = 0;
 	for (int k = 0; k < NXM_NUM_PREFETCH_KINDS; k++)
 	{
 		overflow[k].kind = k;
@@ -271,126 +279,45 @@ nxm_prefetch_stats_flush(void)
 	}
 }
 
-/* Is key of these relations of database, or (relations NULL) of any of it? */
-static bool
-is_one_of(const StatKey *key, Oid database, const Oid *relations,
-		  int nrelations)
-{
-	if (key->database != database)
-		return false;
-	for (int i = 0; i < nrelations; i++)
-	{
-		if (key->relation == relations[i])
-			return true;
-	}
-	return relations == NULL;
-}
-
-/*
- * Forgets these relations of database, or (relations NULL) all of it.  Takes
- * the lock.
- */
+/* Forgets these.  Takes the lock. */
 static void
-forget(Oid database, const Oid *relations, int nrelations)
+forget(const StatKey *keys, int nkeys)
 {
-	HASH_SEQ_STATUS seq;
-	StatEntry  *entry;
-
-	if (shared == NULL)
+	if (shared != NULL)
+		lock_table();
+	for (int i = 0; i < nkeys; i++)
 	{
-		int			n = 0;
-
-		for (int i = 0; i < nsession_entries; i++)
+		if (shared != NULL)
+			hash_search(table, &keys[i], HASH_REMOVE, NULL);
+		for (int j = 0; shared == NULL && j < nsession_entries; j++)
 		{
-			if (!is_one_of(&session_entry[i].key, database, relations,
-						   nrelations))
-				session_entry[n++] = session_entry[i];
+			if (memcmp(&session_entry[j].key, &keys[i], sizeof(keys[i])) == 0)
+				session_entry[j] = session_entry[--nsession_entries];
 		}
-		nsession_entries = n;
-		return;
 	}
-	lock_table();
-	hash_seq_init(&seq, table);
-	while ((entry = hash_seq_search(&seq)) != NULL)
-	{
-		if (is_one_of(&entry->key, database, relations, nrelations))
-			hash_search(table, &entry->key, HASH_REMOVE, NULL);
-	}
-	unlock_table();
-}
-
-/* Takes back drops that a savepoint undid: the catalog still tells here. */
-static void
-keep_undropped(void)
-{
-	int			n = 0;
-
-	for (int i = 0; i < ndropped; i++)
-	{
-		if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(dropped[i])))
-			dropped[n++] = dropped[i];
-	}
-	ndropped = n;
+	if (shared != NULL)
+		unlock_table();
 }
 
 static void
 xact_callback(XactEvent event, void *arg)
 {
 	(void) arg;
-	if (likely(nlocal == 0 && ndropped == 0 && dropped_database == InvalidOid))
+	if (likely(nlocal == 0))
 		return;
 
 	switch (event)
 	{
-		case XACT_EVENT_PRE_COMMIT:
-			keep_undropped();
-			return;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
-			nxm_prefetch_stats_flush();
-			if (ndropped > 0)
-				forget(MyDatabaseId, dropped, ndropped);
-			if (OidIsValid(dropped_database))
-				forget(dropped_database, NULL, 0);
-			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PARALLEL_ABORT:
 		case XACT_EVENT_PREPARE:
-			/* a prepared drop is found out by the next reader of the view */
 			nxm_prefetch_stats_flush();
 			break;
 		default:
-			return;
+			break;
 	}
-	ndropped = 0;
-	dropped_database = InvalidOid;
-}
-
-static pg_noinline void
-note_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
-			void *arg)
-{
-	if (prev_object_access_hook)
-		prev_object_access_hook(access, class_id, object_id, sub_id, arg);
-
-	if (access != OAT_DROP)
-		return;
-	if (class_id == RelationRelationId && sub_id == 0)
-	{
-		if (ndropped < MAX_DROPPED)
-			dropped[ndropped++] = object_id;
-	}
-	else if (class_id == DatabaseRelationId)
-		dropped_database = object_id;
-}
-
-/* Called for each function of each statement too: that has to return at once. */
-static void
-object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
-			  void *arg)
-{
-	if (access == OAT_DROP || prev_object_access_hook != NULL)
-		note_access(access, class_id, object_id, sub_id, arg);
 }
 
 void
@@ -451,12 +378,21 @@ copy_session(NxmPrefetchRow *rows)
 	return nsession_entries;
 }
 
+/* Was the relation of key, or its database, dropped? */
+static bool
+is_gone(const StatKey *key)
+{
+	if (key->database == MyDatabaseId)
+		return !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(key->relation));
+	return !SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(key->database));
+}
+
 NxmPrefetchRow *
 nxm_prefetch_rows(int *nrows)
 {
 	int			max = shared != NULL ? MAX_RELATIONS : MAX_SESSION;
 	NxmPrefetchRow *rows = palloc(sizeof(NxmPrefetchRow) * max);
-	Oid		   *gone = palloc(sizeof(Oid) * max);
+	StatKey    *gone = palloc(sizeof(StatKey) * max);
 	int			ngone = 0;
 	int			n = shared != NULL ? copy_shared(rows) : copy_session(rows);
 
@@ -465,14 +401,15 @@ nxm_prefetch_rows(int *nrows)
 	/* catalog look-ups may do anything: not under the lock */
 	for (int i = 0; i < n; i++)
 	{
-		if (rows[i].database == MyDatabaseId &&
-			!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(rows[i].relation)))
-			gone[ngone++] = rows[i].relation;
+		StatKey		key = {rows[i].database, rows[i].relation, rows[i].kind};
+
+		if (is_gone(&key))
+			gone[ngone++] = key;
 		else
 			rows[(*nrows)++] = rows[i];
 	}
 	if (ngone > 0)
-		forget(MyDatabaseId, gone, ngone);
+		forget(gone, ngone);
 	pfree(gone);
 	return rows;
 }
@@ -584,6 +521,4 @@ void
 nxm_prefetch_stats_init(void)
 {
 	RegisterXactCallback(xact_callback, NULL);
-	prev_object_access_hook = object_access_hook;
-	object_access_hook = object_access;
 }

@@ -326,7 +326,7 @@ $standby->stop;
 
 $node->safe_psql('postgres', q{ROLLBACK PREPARED 'deleting'});
 $node->safe_psql('postgres', 'DROP TABLE t');
-is($node->safe_psql('template1', "CREATE EXTENSION nexusmem; SELECT count(*) FROM nexusmem.read_stat_prefetch() WHERE relid = $relid"), 0,
-	'a dropped table leaves stat_prefetch, for other databases too');
+is($node->safe_psql('postgres', "SELECT count(*) FROM nexusmem.stat_prefetch WHERE relid = $relid"), 0, 'a dropped table leaves stat_prefetch');
+is($node->safe_psql('template1', "CREATE EXTENSION nexusmem; SELECT count(*) FROM nexusmem.read_stat_prefetch() WHERE relid = $relid"), 0, 'for other databases too');
 $node->stop;
 done_testing();
