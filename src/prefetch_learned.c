@@ -65,6 +65,7 @@
 #include "access/relscan.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "common/hashfn.h"
 #include "executor/instrument.h"
 #include "miscadmin.h"
 #include "prefetch_index.h"
@@ -79,8 +80,7 @@
 #define MOST_FLIGHTS	128
 #define FLIGHT_WINDOW	64
 #define MOST_OF_SCAN	64
-#define SCANS			32		/* remembered at a time, by their address */
-#define FILES			64		/* likewise, by OID */
+#define FILES			64		/* remembered at a time, by OID */
 #define USELESS			8
 #define QUIET_STEP		128
 
@@ -101,12 +101,30 @@ static int64 reads_seen = 0;
  */
 static IndexScanDesc last = NULL;
 
-/* Blocks recorded of a scan. */
-static struct
+/*
+ * Blocks recorded of each scan that has missed any.  By its address: an entry left by a
+ * scan that an error ended is of no harm, and goes at the next beginning at that address
+ * or at the transaction's end.
+ */
+typedef struct ScanMisses
 {
 	const void *scan;
 	int			misses;
-}			scans[SCANS];
+	char		status;			/* for simplehash */
+} ScanMisses;
+
+#define SH_PREFIX scans
+#define SH_ELEMENT_TYPE ScanMisses
+#define SH_KEY_TYPE const void *
+#define SH_KEY scan
+#define SH_HASH_KEY(tb, key) murmurhash32((uint32) ((uintptr_t) (key) >> 3))
+#define SH_EQUAL(tb, a, b) ((a) == (b))
+#define SH_SCOPE static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+static scans_hash *scans = NULL;
 
 /* Blocks asked for and not missed yet, in no order. */
 typedef struct Flight
@@ -296,23 +314,22 @@ predict(void)
 static bool
 scan_is_long(const void *scan)
 {
-	int			i = ((uintptr_t) scan >> 5) % SCANS;
+	bool		found;
+	ScanMisses *entry = scans_insert(scans, scan, &found);
 
-	if (scans[i].scan != scan)
-	{
-		scans[i].scan = scan;
-		scans[i].misses = 0;
-	}
-	return ++scans[i].misses > MOST_OF_SCAN;
+	if (!found)
+		entry->misses = 0;
+	if (entry->misses == MOST_OF_SCAN)
+		return true;
+	entry->misses++;
+	return false;
 }
 
 static void
 forget_scan(const void *scan)
 {
-	int			i = ((uintptr_t) scan >> 5) % SCANS;
-
-	if (scans[i].scan == scan)
-		scans[i].scan = NULL;
+	if (scans->members > 0)
+		scans_delete(scans, scan);
 }
 
 static void
@@ -400,6 +417,7 @@ learned_endscan(IndexScanDesc scan)
 	if (unlikely(pgBufferUsage.shared_blks_read != reads_seen))
 		heap_missed();
 	last = NULL;
+	forget_scan(scan);
 	under->amendscan(scan);
 }
 
@@ -421,6 +439,8 @@ at_end(XactEvent event, void *arg)
 	(void) event;
 	(void) arg;
 	last = NULL;
+	if (scans->members > 0)
+		scans_reset(scans);
 }
 
 static void
@@ -453,6 +473,8 @@ have_session(void)
 	if (p == NULL)
 		return false;
 	nxm_predictor_begin(&session);
+	if (scans == NULL)
+		scans = scans_create(TopMemoryContext, 64, NULL);
 	/* each may fail; being called twice does none of them harm */
 	RegisterXactCallback(at_end, NULL);
 	RegisterSubXactCallback(at_subabort, NULL);

@@ -534,4 +534,31 @@ SKIP:
 	unlike(server_log($node, $at), qr/terminated by signal|TRAP|PANIC/, 'no SIGBUS');
 	system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
 }
+
+# Of a nested loop of many scans each has its own share recorded, and no more.
+unlink "$dir/back";
+$node->append_conf('postgresql.conf', "shared_buffers = 1MB\njoin_collapse_limit = 1");
+$node->start;
+my $tables = 50;
+my $chain = join ' ', map { "JOIN c$_ USING (k)" } 1 .. $tables;
+$node->safe_psql('postgres', <<SQL);
+CREATE TABLE driver AS SELECT k FROM generate_series(1, 400) k ORDER BY hashint4(k);
+DO \$\$ BEGIN
+	FOR i IN 1 .. $tables LOOP
+		EXECUTE format('CREATE UNLOGGED TABLE c%s AS SELECT k, repeat(''x'', 500) AS pad FROM generate_series(1, 400) k', i);
+		EXECUTE format('CREATE INDEX ON c%s (k)', i);
+	END LOOP; END \$\$;
+SQL
+ok(active($node), 'a small server');
+my ($pads, $recorded) = $node->safe_psql('postgres', <<SQL) =~ /^(\d+)\n(\d+)$/m;
+SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+SET enable_material = off; SET enable_memoize = off; SET enable_indexonlyscan = off;
+SELECT FROM nexusmem.predictor_reset();
+SELECT sum(length(c1.pad)) FROM driver $chain;
+SELECT substring(detail FROM ': ([0-9]+) of') FROM nexusmem.status WHERE feature = 'learned look-ahead';
+SQL
+is($pads, 400 * 500, "$tables scans in one another: the rows");
+cmp_ok($recorded, '>', 10 * $tables, 'something of each is recorded');
+cmp_ok($recorded, '<=', 64 * ($tables + 1), 'and no more than its share');
+$node->stop;
 done_testing();
