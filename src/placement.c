@@ -288,9 +288,10 @@ memory_of_descriptors(char *p)
 
 /*
  * Descriptors have been written to: their pages exist and must be moved.  What
- * became of each page is found out by verify().
+ * became of each page is found out by verify_descriptors().  False if the kernel would
+ * not move them.
  */
-static void
+static bool
 move_descriptors(void)
 {
 	Range		r = descriptor_pages();
@@ -312,13 +313,15 @@ move_descriptors(void)
 		err = nxm_seam_move_pages(pages, n, target, status);
 		if (err != 0)
 		{
-			result.refused = err;
+			result.move_refused = err;
+			result.with_descriptors = false;
 			break;
 		}
 	}
 	pfree(pages);
 	pfree(target);
 	pfree(status);
+	return result.move_refused == 0;
 }
 
 /*
@@ -570,7 +573,7 @@ nxm_placement_apply(void)
 				choose_unit(unit);
 		}
 		if (descriptors)
-			move_descriptors();
+			descriptors = move_descriptors();
 		if (verify_blocks(&seen) && descriptors)
 			verify_descriptors(&seen);
 		result.done = true;
@@ -589,10 +592,16 @@ nxm_placement_apply(void)
 						"a helper process was killed"),
 				 errhint("See the view nexusmem.status.")));
 	}
-	else if (result.ask_refused != 0)
+	else if (result.move_refused != 0 || result.ask_refused != 0)
 	{
-		if (result.ask_refused != EPERM ||
-			(nxm_seam_support()->refused & NXM_CALL_MOVE_PAGES) == 0)
+		if ((nxm_seam_support()->refused & NXM_CALL_MOVE_PAGES) != 0)
+			return;
+		if (result.move_refused != 0)
+			ereport(LOG,
+					(errmsg("nexusmem placed shared_buffers, but could not move its descriptors: %s",
+							strerror(result.move_refused)),
+					 errhint("See the view nexusmem.status.")));
+		if (result.ask_refused != 0)
 			ereport(LOG,
 					(errmsg("nexusmem placed shared_buffers, but cannot find out where it lies: %s",
 							strerror(result.ask_refused)),

@@ -28,6 +28,8 @@ typedef struct NxmPlacementResult
 	bool		with_descriptors;	/* a buffer and its descriptor share a node */
 	int			refused;		/* errno of the call that failed, 0: none */
 	int			child_signal;	/* that ended a helper process, 0: none */
+	int			move_refused;	/* errno where the descriptors could not be moved
+								 * (all of them), 0: they were, or need not be */
 	int			ask_refused;	/* errno where the kernel would not tell where
 								 * pages lie, 0: it did */
 	int			sampled;		/* pages, of buffers and of the descriptors

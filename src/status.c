@@ -41,8 +41,13 @@ PG_FUNCTION_INFO_V1(nxm_status);
 #define HINT_LIBNUMA "Build nexusmem with libnuma's headers installed."
 #define HINT_REBUILD "Rebuild nexusmem for this PostgreSQL."
 #define HINT_CONTAINER "In a container, grant the capability SYS_NICE or a seccomp profile that allows these calls."
+#define HINT_PROFILE "In a container, grant a seccomp profile that allows move_pages."
+#define HINT_BOTH "In a container, grant the capability SYS_NICE, and for move_pages a seccomp profile that allows it."
 #define HINT_FILTER "Have the seccomp filter allow these calls, or refuse them without killing (systemd: SystemCallErrorNumber=EPERM)."
 #define HINT_FORK "Begin a new session; where the library is preloaded, restart the server."
+
+/* that a backend's memory policy takes */
+#define POLICY_CALLS (NXM_CALL_GET_MEMPOLICY | NXM_CALL_SET_MEMPOLICY)
 
 /* of the structures' memory, when status is asked */
 #define SAMPLED_PAGES 256
@@ -68,15 +73,20 @@ row(const char *state, const char *hint, const char *detail)
 	return r;
 }
 
-/* What to do about system calls that are refused. */
+/*
+ * What to do about these system calls, which are refused.  The default profiles of Docker
+ * and containerd allow with SYS_NICE all of them but move_pages.
+ */
 static const char *
-hint_refused(void)
+hint_refused(unsigned calls)
 {
 	const NxmNumaSupport *support = nxm_seam_support();
 
-	if (support->probed)
+	if (!support->probed)
+		return support->probe_errno != 0 ? HINT_FORK : HINT_FILTER;
+	if ((calls & NXM_CALL_MOVE_PAGES) == 0)
 		return HINT_CONTAINER;
-	return support->probe_errno != 0 ? HINT_FORK : HINT_FILTER;
+	return calls == NXM_CALL_MOVE_PAGES ? HINT_PROFILE : HINT_BOTH;
 }
 
 /* Which are, and why it is known or supposed. */
@@ -98,15 +108,15 @@ refused_calls(void)
 					support->probe_signal, pg_strsignal(support->probe_signal), names);
 }
 
-/* What to do about a system call that failed so. */
+/* What to do about a system call, one of these, that failed so. */
 static const char *
-hint_for(int err)
+hint_for(int err, unsigned calls)
 {
 	switch (err)
 	{
 		case EPERM:
 		case EACCES:
-			return hint_refused();
+			return hint_refused(calls);
 		case ENOSYS:
 			return nxm_seam_support()->libnuma ? HINT_KERNEL : HINT_LIBNUMA;
 		case EINVAL:
@@ -190,12 +200,12 @@ numa_calls_status(void)
 		const char *without = "nexusmem was built without libnuma: no memory policies";
 
 		if (support->refused != 0)
-			return row("degraded", hint_refused(),
+			return row("degraded", hint_refused(support->refused),
 					   psprintf("%s; %s", without, refused_calls()));
 		return row("off", HINT_LIBNUMA, without);
 	}
 	if (support->refused != 0)
-		return row("degraded", hint_refused(), refused_calls());
+		return row("degraded", hint_refused(support->refused), refused_calls());
 	if (support->missing != 0)
 		return row("off", HINT_KERNEL,
 				   psprintf("this kernel does not have: %s",
@@ -217,11 +227,11 @@ pinning_status(void)
 		return row("off", "Set nexusmem.enable_numa_optimizations = on and reload.",
 				   "nexusmem.enable_numa_optimizations is off");
 	if ((nxm_seam_support()->refused & NXM_CALL_SETAFFINITY) != 0)
-		return row("degraded", hint_refused(),
+		return row("degraded", hint_refused(NXM_CALL_SETAFFINITY),
 				   psprintf("backends could not be pinned: %s",
 							strerror(EPERM)));
 	if (node >= 0)
-		return row("degraded", hint_for(err),
+		return row("degraded", hint_for(err, NXM_CALL_SETAFFINITY),
 				   psprintf("backends could not be pinned to node %d: %s", node,
 							strerror(err)));
 	if (topo->nnodes == 1)
@@ -253,15 +263,14 @@ memory_policy_status(void)
 				   "nexusmem.enable_numa_optimizations is off");
 	if (!topo->numa)
 		return row("off", NULL, "there is one memory to choose from");
-	err = errno_of_calls(nxm_scheduler_policy_errno,
-						 NXM_CALL_GET_MEMPOLICY | NXM_CALL_SET_MEMPOLICY);
+	err = errno_of_calls(nxm_scheduler_policy_errno, POLICY_CALLS);
 	if (err != 0)
-		return row("degraded", hint_for(err),
+		return row("degraded", hint_for(err, POLICY_CALLS),
 				   psprintf("backends keep the kernel's memory policy: %s",
 							strerror(err)));
 	err = errno_of_calls(nxm_scheduler_affinity_errno, NXM_CALL_SETAFFINITY);
 	if (err != 0)
-		return row("degraded", hint_for(err),
+		return row("degraded", hint_for(err, NXM_CALL_SETAFFINITY),
 				   psprintf("backends that could not be pinned keep the kernel's memory policy: %s",
 							strerror(err)));
 	return row("active", NULL, "backends prefer their node's memory");
@@ -284,7 +293,7 @@ placement_status(void)
 	if (p->nodes < 2)
 		return row("off", NULL, "there is one memory to choose from");
 	if (!p->done)
-		return row("degraded", hint_for(p->refused),
+		return row("degraded", hint_for(p->refused, NXM_CALL_MBIND),
 				   p->refused ?
 				   psprintf("shared_buffers was not placed: %s",
 							strerror(p->refused)) :
@@ -301,14 +310,21 @@ placement_status(void)
 		how = psprintf("%d stripes of %d buffers %s over %d memories, pages of %s",
 					   p->stripes, p->stripe_buffers,
 					   p->with_descriptors ? "with their descriptors" :
+					   p->move_refused != 0 ? "without their descriptors" :
 					   "without their descriptors (shared_buffers is too small for pages of this size)",
 					   p->nodes, pages);
-	detail = psprintf("%s; %d of %d sampled pages verified, on %d memories",
-					  how, p->verified, p->sampled, p->memories_seen);
+	if (p->move_refused != 0)
+		how = psprintf("%s; the descriptors could not be moved: %s", how,
+					   strerror(p->move_refused));
+	detail = psprintf("%s; %d of %d sampled pages verified, on %d %s",
+					  how, p->verified, p->sampled, p->memories_seen,
+					  p->memories_seen == 1 ? "memory" : "memories");
 	if (p->ask_refused != 0)
-		return row("degraded", hint_for(p->ask_refused),
+		return row("degraded", hint_for(p->ask_refused, NXM_CALL_MOVE_PAGES),
 				   psprintf("%s; the kernel would not tell where pages lie: %s",
 							how, strerror(p->ask_refused)));
+	if (p->move_refused != 0)
+		return row("degraded", hint_for(p->move_refused, NXM_CALL_MOVE_PAGES), detail);
 	if (p->sampled == 0)
 		return row("degraded", "Raise shared_buffers, or use smaller pages.",
 				   psprintf("%s; there is not one whole page to place", how));
@@ -427,7 +443,7 @@ structure_memory_status(void)
 
 	nxm_arena_sample(&sample, SAMPLED_PAGES);
 	if (sample.refused != 0)
-		return row("degraded", hint_for(sample.refused),
+		return row("degraded", hint_for(sample.refused, NXM_CALL_MOVE_PAGES),
 				   psprintf("%s; the kernel would not tell where pages lie: %s",
 							detail, strerror(sample.refused)));
 	if (sample.on_node + sample.elsewhere == 0)
@@ -718,5 +734,5 @@ nxm_status_init(void)
 											sizeof(names))),
 				 support->probed ? 0 :
 				 errdetail("They are %s.", refused_calls()),
-				 errhint("%s", hint_refused())));
+				 errhint("%s", hint_refused(support->refused))));
 }

@@ -264,14 +264,16 @@ $small" numactl --preferred=0 "$NXM_BUILD/test/numa/bin/deny" mbind,set_mempolic
 	show "SELECT * FROM nexusmem.node_memory WHERE owner = 'structures'"
 	close_session b
 
-	# memory that it does not tell of
+	# memory that it does not tell of, nor moves: descriptors of buffers stay where they are
 	server_stop
 	server_start "$on
-$small" "$NXM_BUILD/test/numa/bin/deny" move_pages -- || return
+$small
+nexusmem.shared_buffers_placement = partition" "$NXM_BUILD/test/numa/bin/deny" move_pages -- || return
+	like "$(status 'shared_buffers placement')" '^degraded: [0-9]+ stripes of 64 buffers without their descriptors over 4 memories, pages of 4 kB; the descriptors could not be moved: Operation not permitted; the kernel would not tell' "move_pages refused: shared_buffers is placed without its descriptors"
 	session b 1
 	is "$(fill_map b 'map 1' 2500)" 2500 "move_pages refused: a backend on node 1 writes"
 	is "$(q "SELECT on_node_bytes IS NULL, resident_bytes > 2500000 FROM nexusmem.node_memory WHERE owner = 'structures' AND node = 1")" "t|t" "how much there is is known, and not where"
-	like "$(structure_memory)" '^degraded: .*; the kernel would not tell where pages lie: Operation not permitted .*SYS_NICE' "status: not told, and what to do"
+	like "$(structure_memory)" '^degraded: .*; the kernel would not tell where pages lie: Operation not permitted In a container, grant a seccomp profile that allows move_pages[.]$' "status: not told, and what to do, for which SYS_NICE is not enough"
 	close_session b
 }
 

@@ -36,7 +36,7 @@ my $deny = "$FindBin::RealBin/../numa/deny.c";
 my $bin = PostgreSQL::Test::Utils::tempdir() . '/deny';
 SKIP:
 {
-	skip 'no seccomp on this kernel', 9
+	skip 'no seccomp on this kernel', 12
 	  if system("cc -O2 -o '$bin' '$deny' 2>/dev/null && '$bin' mbind -- true") != 0;
 	my $from = -s $node->logfile;
 	is(system("'$bin' mbind,set_mempolicy,get_mempolicy,move_pages,sched_setaffinity -- pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null"), 0,
@@ -45,6 +45,9 @@ SKIP:
 		'degraded,degraded', 'status rows');
 	like($node->safe_psql('postgres', q{SELECT detail FROM nexusmem.status WHERE feature = 'NUMA system calls'}),
 		qr/get_mempolicy, set_mempolicy, mbind, move_pages, sched_setaffinity/, 'that name the calls');
+	my $hint = q{SELECT hint FROM nexusmem.status WHERE feature = 'NUMA system calls'};
+	is($node->safe_psql('postgres', $hint), 'In a container, grant the capability SYS_NICE, and for move_pages a seccomp profile that allows it.',
+		'and what to do');
 	is($node->safe_psql('postgres', q{SELECT sum(buffers) > 0, bool_and(node IS NULL OR buffers = 0) FROM nexusmem.shared_buffers_nodes}), 't|t',
 		'buffers are on an unknown node, without an error');
 	my ($rc, $out, $err) = $node->psql('postgres', 'SELECT nexusmem.pin_backend(pg_backend_pid(), 0)');
@@ -59,6 +62,15 @@ SKIP:
 	my @lines = grep { /LOG:  nexusmem does without/ } split /\n/, server_log($node, $from);
 	is(scalar @lines, 1, 'one LOG line');
 	system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
+
+	# SYS_NICE has containers make the others alone
+	foreach my $some ([ 'move_pages', 'In a container, grant a seccomp profile that allows move_pages.' ],
+		[ 'mbind,set_mempolicy,get_mempolicy', 'In a container, grant the capability SYS_NICE or a seccomp profile that allows these calls.' ])
+	{
+		system("'$bin' $some->[0] -- pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null");
+		is($node->safe_psql('postgres', $hint), $some->[1], "EPERM from $some->[0]: what to do");
+		system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
+	}
 }
 
 # a filter that kills who makes the calls: whoever tries them is not the server
