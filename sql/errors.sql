@@ -28,9 +28,10 @@ SELECT regexp_replace(try('SELECT nexusmem.pin_backend(pg_backend_pid(), ' || :n
 -- no such process
 SELECT split_part(pg_read_file('postmaster.pid'), E'\n', 1) AS postmaster \gset
 SELECT try(format('SELECT nexusmem.pin_backend(%s, 0)', pid)) FROM unnest('{0,-1,1,2147483647,-2147483648}'::int[]) AS pid;
-SELECT replace(try('SELECT nexusmem.pin_backend(' || :postmaster || ', 0)'), :'postmaster', 'POSTMASTER');
 SELECT try(format('SELECT nexusmem.unpin_backend(%s)', pid)) FROM unnest('{0,-1,1,2147483647,-2147483648}'::int[]) AS pid;
-SELECT replace(try('SELECT nexusmem.unpin_backend(' || :postmaster || ')'), :'postmaster', 'POSTMASTER');
+SET client_min_messages = error;
+SELECT nexusmem.pin_backend(:postmaster, 0) AS postmaster, nexusmem.unpin_backend(:postmaster) AS unpinned;
+RESET client_min_messages;
 -- both wrong
 SELECT try('SELECT nexusmem.pin_backend(0, -1)') ~ '^22023 .* \(hint\)$' AS ok;
 -- nothing of it was done

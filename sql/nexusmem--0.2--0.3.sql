@@ -54,7 +54,7 @@ COMMENT ON FUNCTION nexusmem.cache_mset(text[], text[], interval, text) IS
 'stores many text values; returns for how many there was room';
 
 COMMENT ON FUNCTION nexusmem.pin_backend(int, int) IS
-'pins a server process to a node, until unpin_backend() or its end; false: it could not be, and a warning says why, or it has just ended';
+'pins a server process to a node, until unpin_backend() or its end; false: it could not be, or there is no such process, and a warning says which';
 
 COMMENT ON FUNCTION nexusmem.unpin_backend(int) IS
-'gives a server process the CPUs of the postmaster, until it is pinned again or ends; false: it was on no node';
+'gives a server process the CPUs of the postmaster, until it is pinned again or ends; false: it was on no node, or, with a warning, there is no such process';

@@ -718,7 +718,16 @@ nxm_scheduler_background_pass(void)
 	return placed;
 }
 
-/* The slot of a live server process, or an error. */
+/* It may have ended since the caller saw it, which is no error, as in pg_terminate_backend(). */
+static void
+warn_no_process(int pid)
+{
+	ereport(WARNING,
+			(errmsg("PID %d is not a server process", pid),
+			 errhint("See the column pid of the view nexusmem.backends.")));
+}
+
+/* The slot of a live server process, or a warning and NULL. */
 static NxmSlot *
 slot_of_pid(int pid)
 {
@@ -727,10 +736,10 @@ slot_of_pid(int pid)
 	if (proc == NULL)
 		proc = AuxiliaryPidGetProc(pid);
 	if (proc == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("PID %d is not a server process", pid),
-				 errhint("See the column pid of the view nexusmem.backends.")));
+	{
+		warn_no_process(pid);
+		return NULL;
+	}
 	return nxm_slot(proc - ProcGlobal->allProcs);
 }
 
@@ -741,14 +750,17 @@ nxm_scheduler_pin(int pid, int node)
 	NxmHome		home;
 	int			err;
 
-	slot = slot_of_pid(pid);
 	nxm_check_backend_node(node);
+	slot = slot_of_pid(pid);
+	if (slot == NULL)
+		return false;
 
 	err = set_affinity(pid, node);
 	if (err != 0)
 	{
-		/* ESRCH: it has ended since we looked, which is nobody's fault */
-		if (err != ESRCH)
+		if (err == ESRCH)
+			warn_no_process(pid);
+		else
 			ereport(WARNING,
 					(errmsg("could not pin process %d to node %d: %s",
 							pid, node, strerror(err)),
@@ -767,8 +779,11 @@ bool
 nxm_scheduler_unpin(int pid)
 {
 	NxmSlot    *slot = slot_of_pid(pid);
-	NxmHome		home = pg_atomic_read_u64(&slot->home);
+	NxmHome		home;
 
+	if (slot == NULL)
+		return false;
+	home = pg_atomic_read_u64(&slot->home);
 	if (NXM_HOME_PID(home) != pid || NXM_HOME_NODE(home) < 0)
 		return false;
 	home = set_home(slot, pid, -1, NXM_HOME_UNPINNED);

@@ -155,8 +155,7 @@ my $hammer = $node->basedir . '/hammer.sql';
 append_to_file($hammer, q{
 DO $$ DECLARE p int; BEGIN
 	FOR p IN SELECT pid FROM pg_stat_activity WHERE application_name = 'comes and goes' LOOP
-		BEGIN PERFORM nexusmem.pin_backend(p, (random() * 3)::int);
-		EXCEPTION WHEN invalid_parameter_value THEN NULL; END;
+		PERFORM nexusmem.pin_backend(p, (random() * 3)::int);
 	END LOOP;
 END $$;
 SELECT nexusmem.rebalance();
@@ -175,6 +174,7 @@ foreach my $on ('on', 'off')
 	my $h = IPC::Run::start([ 'env', 'PGAPPNAME=hammer', 'pgbench', '-n', '-c', 2, '-T', 3, '-f', $hammer, $node->connstr('postgres') ], '<', \'', '>&', \$o1);
 	my $v = IPC::Run::start([ 'env', 'PGAPPNAME=comes and goes', 'pgbench', '-n', '-C', '-c', 4, '-T', 3, '-f', $victim, $node->connstr('postgres') ], '<', \'', '>&', \$o2);
 	$_->finish foreach ($h, $v);
+	$o1 =~ s/^WARNING:  PID \d+ is not a server process$//mg;
 	unlike("$o1$o2", qr/aborted|WARNING/, "pinning while backends come and go, pinning $on: no error");
 	ok(counted($on eq 'on' ? 1 : 0), "and none stays counted, pinning $on");
 }
