@@ -66,34 +66,38 @@ Datum
 nxm_relation_nodes(PG_FUNCTION_ARGS)
 {
 	Oid			relid = PG_GETARG_OID(0);
-	NxmBufferNodes *found = palloc0(sizeof(NxmBufferNodes));
+	NxmBufferNodes *found = palloc(sizeof(NxmBufferNodes));
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	NxmLocator	locator;
-	bool		has_storage = false;
+	Form_pg_class rel;
+	NxmFileNumber number;
 
-	found->sampling = 1;
-	if (HeapTupleIsValid(tuple))
-	{
-		Form_pg_class rel = (Form_pg_class) GETSTRUCT(tuple);
-		NxmFileNumber number = rel->relfilenode;
-
-		if (RELKIND_HAS_STORAGE(rel->relkind) &&
-			rel->relpersistence != RELPERSISTENCE_TEMP)
-		{
-			if (number == 0)
-				number = nxm_mapped_file_number(relid, rel->relisshared);
-			nxm_make_locator(&locator,
-							 rel->relisshared ? GLOBALTABLESPACE_OID :
-							 OidIsValid(rel->reltablespace) ?
-							 rel->reltablespace : MyDatabaseTableSpace,
-							 rel->relisshared ? InvalidOid : MyDatabaseId,
-							 number);
-			has_storage = true;
-		}
-		ReleaseSysCache(tuple);
-	}
-	if (has_storage)
-		nxm_buffer_nodes(found, &locator);
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+	rel = (Form_pg_class) GETSTRUCT(tuple);
+	if (!RELKIND_HAS_STORAGE(rel->relkind))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("relation \"%s\" has no blocks", NameStr(rel->relname)),
+				 errhint("Name a table, a materialized view, an index, or a sequence; of a partitioned one, a partition.")));
+	if (rel->relpersistence == RELPERSISTENCE_TEMP)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("relation \"%s\" is temporary", NameStr(rel->relname)),
+				 errdetail("Its blocks are in memory of its session, not in shared_buffers.")));
+	number = rel->relfilenode;
+	if (number == 0)
+		number = nxm_mapped_file_number(relid, rel->relisshared);
+	nxm_make_locator(&locator,
+					 rel->relisshared ? GLOBALTABLESPACE_OID :
+					 OidIsValid(rel->reltablespace) ?
+					 rel->reltablespace : MyDatabaseTableSpace,
+					 rel->relisshared ? InvalidOid : MyDatabaseId,
+					 number);
+	ReleaseSysCache(tuple);
+	nxm_buffer_nodes(found, &locator);
 	put_rows(fcinfo, found);
 	return (Datum) 0;
 }
