@@ -241,6 +241,13 @@ SELECT * FROM counter_drain('d.a');
 SELECT counter_drop('d.a'), counter_add('d.a');
 ROLLBACK;
 SELECT counter_get('d.a') AS one;
+-- no room for it any more: a warning, and why
+SELECT counter_add('d.full', 5);
+BEGIN;
+SELECT * FROM counter_drain('d.full');
+SELECT counter_set('d.full', 9223372036854775807);
+ROLLBACK;
+SELECT counter_get('d.full'), counter_drop('d.full');
 -- flushed into a table
 CREATE TABLE structures_totals (name text PRIMARY KEY, value bigint);
 SELECT counter_set('d.a', 10);

@@ -200,6 +200,20 @@ add_back(const Taken *t)
 	return r;
 }
 
+/* error: that adding it back raised, or NULL: then r tells why it was not. */
+static void
+warn_not_given_back(const Taken *t, NxmResult r, const ErrorData *error)
+{
+	ereport(WARNING,
+			(errcode(error != NULL ? error->sqlerrcode :
+					 r == NXM_OVERFLOW ? ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE : ERRCODE_WARNING),
+			 errmsg("could not add %lld back to counter \"%.*s\"",
+					(long long) t->amount, (int) t->name_len, t->name),
+			 error != NULL ? errdetail_internal("%s", error->message) :
+			 r == NXM_OVERFLOW ? errdetail("Its value would not fit in a bigint.") :
+			 errdetail("It is near the end of the bigints, and another process was for a second in the middle of an operation.")));
+}
+
 /*
  * Gives back what was taken at this nesting level and above.  Runs while a
  * transaction aborts, where an error would do harm: one becomes a warning.  (While
@@ -214,28 +228,26 @@ give_back(int level)
 	while (ntaken > 0 && taken[ntaken - 1].level >= level)
 	{
 		Taken	   *t = &taken[--ntaken];
-		volatile bool done = false;
+		ErrorData  *volatile error = NULL;
+		volatile NxmResult r = NXM_OK;
 
 		if (t->amount == 0)
 			continue;
 		PG_TRY();
 		{
-			NxmResult	r = add_back(t);
-
-			done = r == NXM_OK || r == NXM_DROPPED;
+			r = add_back(t);
 		}
 		PG_CATCH();
 		{
 			/* the error took all back; who aborts holds interrupts off still */
 			InterruptHoldoffCount = holdoff;
 			MemoryContextSwitchTo(context);
+			error = CopyErrorData();
 			FlushErrorState();
 		}
 		PG_END_TRY();
-		if (!done)
-			ereport(WARNING,
-					(errmsg("could not add %lld back to counter \"%.*s\"",
-							(long long) t->amount, (int) t->name_len, t->name)));
+		if (error != NULL || (r != NXM_OK && r != NXM_DROPPED))
+			warn_not_given_back(t, r, error);
 	}
 }
 
