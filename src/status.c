@@ -44,6 +44,7 @@ PG_FUNCTION_INFO_V1(nxm_status);
 #define HINT_PROFILE "In a container, grant a seccomp profile that allows move_pages."
 #define HINT_BOTH "In a container, grant the capability SYS_NICE, and for move_pages a seccomp profile that allows it."
 #define HINT_FILTER "Have the seccomp filter allow these calls, or refuse them without killing (systemd: SystemCallErrorNumber=EPERM)."
+#define HINT_STOPPED "Continue that process (kill -CONT, or detach its debugger); pg_terminate_backend() can end it then. To kill it would restart the server and empty all structures."
 #define HINT_FORK "Begin a new session; where the library is preloaded, restart the server."
 
 /* that a backend's memory policy takes */
@@ -415,7 +416,7 @@ structure_memory_status(void)
 						  report.huge / 1048576.0);
 
 	if (report.stopped_pid != 0)
-		return row("degraded", "Continue or end that process.",
+		return row("degraded", HINT_STOPPED,
 				   psprintf("%s; process %d is stopped in a structure and keeps memory from being freed",
 							detail, report.stopped_pid));
 	if (report.leaked != 0)

@@ -173,12 +173,14 @@ foreach my $try (1 .. 40)
 }
 like($seen, qr/^degraded: .*process $reader->{pid} is stopped/, 'status names a stopped process that holds memory back')
   or diag(q1("SELECT state, query FROM pg_stat_activity WHERE pid = $reader->{pid}") . $reader->{err});
+like(q1(q{SELECT hint FROM nexusmem.status WHERE feature = 'structure memory'}), qr/kill -CONT/, 'and says how to end it');
 is(fill('s', 1, 1000), '1000', 'while others go on');
+q1("SELECT pg_terminate_backend($reader->{pid})");
 kill 'CONT', $reader->{pid};
 ok(wait_for(q{SELECT state = 'active' FROM nexusmem.status WHERE feature = 'structure memory'}), 'until it goes on')
   or diag(status());
-q1("SELECT pg_terminate_backend($reader->{pid})");
 eval { $reader->{h}->finish };
+like($reader->{err}, qr/terminating connection due to administrator command/, 'and ends then, as it was told');
 q1(q{SELECT nexusmem.map_clear('s')});
 ok(wait_for("SELECT sum(used_bytes) < 8 * $MB FROM nexusmem.node_memory"), 'and then nothing is held back') or diag(used());
 
