@@ -21,7 +21,7 @@ max_logical_replication_workers = 0
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION nexusmem');
 is($node->safe_psql('postgres', q{SELECT state, hint FROM nexusmem.status WHERE feature = 'background worker'}),
-	'degraded|Raise max_worker_processes and restart the server.', 'no room for the worker');
+	'degraded|Raise max_worker_processes, on standbys first, and restart the server.', 'no room for the worker');
 is($node->safe_psql('postgres', 'SELECT count(node) FROM nexusmem.backends WHERE pid = pg_backend_pid()'), 1,
 	'backends are placed all the same');
 $node->safe_psql('postgres', q{SELECT count(nexusmem.cache_set('k' || i, repeat('x', 1000))) FROM generate_series(1, 20000) AS i});
