@@ -246,10 +246,11 @@ pinning_status(void)
 				   psprintf("this session's preferred_node %d takes no backends; the policy decides",
 							nxm_preferred_node));
 	return row("active", NULL,
-			   psprintf("policy %s over %d nodes",
+			   psprintf("policy %s over %d %s",
 						GetConfigOption("nexusmem.scheduling_policy", false,
 										false),
-						topo->ncpu_nodes));
+						topo->ncpu_nodes,
+						topo->ncpu_nodes == 1 ? "node" : "nodes"));
 }
 
 static StatusRow
@@ -666,15 +667,17 @@ memory_worker_status(void)
 	if (report.refused)
 		return row("degraded", "See the server's log.",
 				   report.dropped > 0 ?
-				   psprintf("%u of %u saved structures were not loaded",
-							report.dropped, report.loaded) :
+				   psprintf("%u of %u saved structures %s not loaded",
+							report.dropped, report.loaded,
+							report.dropped == 1 ? "was" : "were") :
 				   "saved structures were not loaded");
 	if (nxm_save_what == NXM_SAVE_OFF)
 		return row("off", NULL, "nexusmem.save is off");
 	return row("active", NULL,
 			   report.state == NXM_LOAD_DONE ?
-			   psprintf("%u structures were loaded at the start; pid %d",
-						report.loaded, nxm_memory_worker_pid()) :
+			   psprintf("%u %s loaded at the start; pid %d", report.loaded,
+						report.loaded == 1 ? "structure was" : "structures were",
+						nxm_memory_worker_pid()) :
 			   "saved structures are being loaded");
 }
 

@@ -68,6 +68,11 @@ $node->safe_psql('other', 'CREATE EXTENSION nexusmem; GRANT USAGE ON SCHEMA nexu
 $node->restart;
 ok(!-e $dir, 'nothing used: nothing saved');
 unlike(news(), qr/saved structures|shared structures/, 'and nothing said');
+sql(q{SELECT nexusmem.counter_add('only')});
+$node->restart;
+is(counter('only'), '1', 'of one structure');
+like(sql(q{SELECT state || ': ' || detail FROM nexusmem.status WHERE feature = 'saved structures'}), qr/^active: 1 structure was loaded at the start; pid/, 'status says so');
+sql(q{SELECT nexusmem.counter_drop('only')});
 
 # Everything, by an ordinary restart.
 sql(q{
