@@ -136,13 +136,19 @@ raise_undefined(const NxmHandle *handle)
 					handle->name)));
 }
 
+/* As SQL's functions do, but for the key, which need not be text. */
 _Noreturn static void
 raise_overflow(const NxmHandle *handle)
 {
+	if (handle->kind == NXM_KIND_MAP)
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("value of a key in map \"%s\" is out of range", handle->name),
+				 errdetail("The sum would not fit in a bigint.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-			 errmsg("%s \"%s\" would be out of range",
-					nxm_kind_name(handle->kind), handle->name)));
+			 errmsg("counter \"%s\" is out of range", handle->name),
+			 errdetail("Its value would not fit in a bigint.")));
 }
 
 /* What no caller expects. */
@@ -467,7 +473,7 @@ api_map_add(NxmHandle *handle, const char *key, size_t key_len, int64 delta)
 	if (result == NXM_MISMATCH)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
-				 errmsg("value in map \"%s\" is not a decimal number",
+				 errmsg("value of a key in map \"%s\" is not an integer",
 						handle->name)));
 	check_result(handle, result);
 	return sum;

@@ -40,12 +40,16 @@
  *		flags, types and handles that do not fit
  *	name_too_long						more than 63 bytes
  *	character_not_in_repertoire			a name that is not valid in the server's encoding
+ *	system_error						this process could not map the shared memory
  *
  * and whatever stores something
  *
- *	configuration_limit_exceeded		nexusmem.memory_limit or role_limit
+ *	configuration_limit_exceeded		nexusmem.memory_limit or role_limit, or there can be
+ *		no more segments of memory
  *	out_of_memory						the operating system has no shared memory
- *	program_limit_exceeded				a value of over 1 MB
+ *	insufficient_resources				the server has no dynamic shared memory segment left
+ *	program_limit_exceeded				a value of over 1 MB, or the structure can have no
+ *		more entries
  *	undefined_object					no such object, and no NXM_API_CREATE
  *
  * What further errors a function has is told at the function.

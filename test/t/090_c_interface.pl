@@ -83,7 +83,7 @@ foreach my $full (0, 1)
 	$pin->(1 - $full);
 	is($add->(1), '', 'that of the other node is another one');
 	$pin->($full);
-	like($add->(1), qr/^ERROR:  counter "spread $full" would be out of range/, "back on node $full");
+	like($add->(1), qr/^ERROR:  counter "spread $full" is out of range/, "back on node $full");
 }
 close_session($session);
 
