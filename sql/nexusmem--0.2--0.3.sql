@@ -53,6 +53,12 @@ COMMENT ON SCHEMA nexusmem IS
 COMMENT ON FUNCTION nexusmem.cache_mset(text[], text[], interval, text) IS
 'stores many text values; returns for how many there was room';
 
+COMMENT ON FUNCTION nexusmem.cache_expire(text, interval, text) IS
+'lets a key expire after another time, NULL: after the cache''s default; false: there is no such key, or there was no room for the time, and the key was removed';
+
+COMMENT ON FUNCTION nexusmem.relation_nodes(regclass) IS
+'where the valid buffers of one relation lie, those of its indexes and its TOAST table not counted';
+
 COMMENT ON FUNCTION nexusmem.pin_backend(int, int) IS
 'pins a server process to a node, until unpin_backend() or its end; false: it could not be, or there is no such process, and a warning says which';
 
