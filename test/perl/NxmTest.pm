@@ -203,11 +203,12 @@ sub may_mount
 	return system("@{[map { qq('$_') } in_small_shm(16, 'true')]} 2>/dev/null") == 0;
 }
 
-# start_in_small_shm($node, $mb, [$before]): the status of starting it there, after a command.
+# start_in_small_shm($node, $mb, [$before, [@behind]]): the status of starting it there, after a
+# command, and all of that behind another one.
 sub start_in_small_shm
 {
-	my ($node, $mb, $before) = @_;
-	return system(in_small_shm($mb, ($before ? "$before && " : '') .
+	my ($node, $mb, $before, @behind) = @_;
+	return system(@behind, in_small_shm($mb, ($before ? "$before && " : '') .
 		"pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null"));
 }
 
