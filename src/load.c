@@ -414,8 +414,8 @@ drop_one(const NxmObjectInfo *info, void *context)
  * Is this error about the structure that was being loaded: no room for it, or
  * senseless content?  Any other, known or not, is about the process or a bug, and
  * may not be taken for that.  The class of insufficient resources is that of
- * configuration_limit_exceeded, out_of_memory, and disk_full, which a full /dev/shm
- * gives.
+ * configuration_limit_exceeded, and of out_of_memory, which a full /dev/shm gives (the
+ * disk_full that PostgreSQL raises there is caught where segments are made).
  */
 static bool
 is_about_structure(int sqlerrcode)
