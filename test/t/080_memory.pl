@@ -200,7 +200,7 @@ my %kind = (
 	'min_dynamic_shared_memory = 20MB' => 'slices');
 foreach my $conf (sort keys %kind)
 {
-	make($kind{$conf}, "$conf\nnexusmem.memory_limit = '32MB'\n");
+	make($kind{$conf}, "$conf\nnexusmem.memory_limit = '32MB'\nnexusmem.cache_size = '8MB'\nnexusmem.save = 'all'\n");
 	$node->start;
 	q1('CREATE EXTENSION nexusmem');
 	is(fill('m', 1, 15000), '15000', "$conf: filled");
@@ -210,6 +210,20 @@ foreach my $conf (sort keys %kind)
 	ok(wait_for("SELECT sum(used_bytes) < 8 * $MB FROM nexusmem.node_memory"), 'and given back');
 	is(fill('m', 1, 15000), '15000', 'and filled again');
 	like(status(), qr/^\w+: 1\d\.\d of 32\.0 MB; structures and caches lie in \d+ segments? of/, 'status knows it');
+	is(q1(q{SELECT nexusmem.counter_create('striped', true), nexusmem.counter_add('striped', 3), nexusmem.counter_add('exact', 4);
+		SELECT count(nexusmem.stack_push('s', k || repeat('s', k % 3000))), count(nexusmem.queue_push('q', k || repeat('q', k % 3000))) FROM generate_series(1, 1000) k}), "t||4\n1000|1000", 'other kinds of structures');
+	is(q1(q{SELECT nexusmem.counter_add('exact', 1), nexusmem.counter_get('striped'), nexusmem.stack_pop('s') = '1000' || repeat('s', 1000), nexusmem.queue_pop('q') = '1q'}), '5|3|t|t', 'which another session uses');
+	is(q1(q{SELECT count(nexusmem.cache_set('k' || k, k || repeat('c', 1000))) FROM generate_series(1, 12000) k}), '12000', 'a cache past its limit');
+	my $cached = q{SELECT count(*) FROM generate_series(1, 12000) k WHERE nexusmem.cache_get('k' || k) = k || repeat('c', 1000)};
+	my $entries = q1($cached);
+	is(q1(qq{SELECT sum(evictions) > 0, sum(bytes + overhead_bytes) <= 8 * $MB FROM nexusmem.stat_cache}), 't|t', 'from which entries gave way');
+	cmp_ok($entries, '>', 4000, 'and not too many');
+	$node->restart;
+	is(q1(q{SELECT count(*) FROM generate_series(1, 15000) k WHERE nexusmem.map_get('m', k::text) = repeat('x', 1000)}), '15000', 'a restart saves and loads the map');
+	is(q1(q{SELECT nexusmem.counter_get('exact'), nexusmem.counter_get('striped'), nexusmem.stack_depth('s'), nexusmem.queue_length('q')}), '5|3|999|999', 'and the others');
+	is(q1(q{SELECT bool_and(nexusmem.stack_pop('s') = k || repeat('s', k % 3000)), bool_and(nexusmem.queue_pop('q') = 1001 - k || repeat('q', (1001 - k) % 3000)) FROM generate_series(999, 1, -1) k}), 't|t', 'in their order');
+	# which was full: what its first segments have no room for yet gives way
+	cmp_ok(q1($cached), '>', $entries * 0.9, 'and the cache');
 	unlike(server_log($node), qr/terminated by signal|TRAP|PANIC|leak/, 'and the log nothing');
 	$node->stop;
 }
