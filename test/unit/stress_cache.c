@@ -42,8 +42,12 @@
 #define SHORT (WATCHED ? 24 : 60)
 #define TWO (WATCHED ? 40 : 100)
 
-/* What a phase goes on for, all workers together. */
+/* What a phase goes on for, all workers together: as processes, two million in all. */
+#ifdef STRESS_PROCESSES
+#define LEAST_OPERATIONS 200000
+#else
 #define LEAST_OPERATIONS 2000
+#endif
 
 typedef struct Test
 {
@@ -1538,39 +1542,98 @@ what_is_wanted_again_stays(Worker *worker)
 	return ok;
 }
 
-static void
-has_written(int sig)
+/* Pages of the system that a child has written to, as they were before. */
+#define MOST_WRITTEN 16
+#define MOST_PAGE 65536
+
+static struct
 {
+	char	   *page;
+	char		before[MOST_PAGE];
+}			written[MOST_WRITTEN];
+static int	nwritten;
+static size_t os_page;
+
+/* The first write to a page of the space. */
+static void
+has_written(int sig, siginfo_t *info, void *context)
+{
+	char	   *page = (char *) ((uintptr_t) info->si_addr / os_page * os_page);
+
 	(void) sig;
-	_exit(1);
+	(void) context;
+	if (nwritten == MOST_WRITTEN || os_page > MOST_PAGE)
+		_exit(2);
+	written[nwritten].page = page;
+	memcpy(written[nwritten].before, page, os_page);
+	if (mprotect(page, os_page, PROT_READ | PROT_WRITE) != 0)
+		_exit(2);
+	nwritten++;
 }
 
-/* Does a read of a key write to the page with its slot?  In a child that cannot write there. */
-static bool
-read_writes(Filling *f, const NxmKey *key, NxmAtomic *slot)
+/* What a read wrote. */
+typedef struct Writes
+{
+	int			pages;
+	int			nlines;
+	const char *line[MOST_WRITTEN];
+	bool		slot;			/* to the page with the key's slot */
+} Writes;
+
+/*
+ * What a read of the key by this process writes to of all chunks: in a child, where a page
+ * is written to once it has been noted.  Its own slot is not in a chunk.
+ */
+static Writes
+writes_of_read(Filling *f, const NxmKey *key, NxmAtomic *slot, int proc)
 {
 	Test	   *test = f->worker->test;
-	pid_t		child = fork();
-	int			status;
+	Env		   *of = f->worker->env;
+	int			ends[2];
+	Writes		writes = {0};
+	pid_t		child;
 
+	os_page = (size_t) sysconf(_SC_PAGESIZE);
+	CHECK(f->worker, pipe(ends) == 0 && (child = fork()) >= 0, "no child");
 	if (child == 0)
 	{
+		struct sigaction action = {.sa_sigaction = has_written,.sa_flags = SA_SIGINFO};
 		NxmBuffer	buffer = {f->worker->buffer, NXM_MAX_VALUE, 0, NXM_TEXT};
-		size_t		page = (size_t) sysconf(_SC_PAGESIZE);
+		NxmSpace	space;
 		NxmResult	r;
 
-		signal(SIGSEGV, has_written);
-		if (mprotect((void *) ((uintptr_t) slot / page * page), page, PROT_READ) != 0)
-			_exit(2);
-		ENV_DO(f->view.space, r, nxm_cache_get(&f->view, &test->cache, key, &buffer, NULL));
-		_exit(r == NXM_OK ? 0 : 2);
+		env_open(of, &space, proc, 0);
+		env_map_all(&space);
+		f->view.space = &space;
+		sigaction(SIGSEGV, &action, NULL);
+		for (int i = 0; i < NXM_MAX_CHUNKS; i++)
+			if (of->chunks[i] != NULL && mprotect(of->chunks[i], of->chunk_bytes[i], PROT_READ) != 0)
+				_exit(2);
+		ENV_DO(&space, r, nxm_cache_get(&f->view, &test->cache, key, &buffer, NULL));
+		writes.pages = nwritten;
+		for (int i = 0; i < nwritten; i++)
+		{
+			const char *page = written[i].page;
+
+			writes.slot |= (const char *) slot >= page && (const char *) slot < page + os_page;
+			for (size_t at = 0; at < os_page; at += NXM_CACHE_LINE)
+				if (memcmp(page + at, written[i].before + at, NXM_CACHE_LINE) != 0 &&
+					writes.nlines < MOST_WRITTEN)
+					writes.line[writes.nlines++] = page + at;
+		}
+		_exit(r == NXM_OK && write(ends[1], &writes, sizeof(writes)) == sizeof(writes) ? 0 : 2);
 	}
-	CHECK(f->worker, child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) &&
-		  WEXITSTATUS(status) < 2, "no read");
-	return WEXITSTATUS(status) == 1;
+	close(ends[1]);
+	CHECK(f->worker, read(ends[0], &writes, sizeof(writes)) == sizeof(writes), "no read");
+	close(ends[0]);
+	CHECK(f->worker, waitpid(child, NULL, 0) == child, "no child");
+	return writes;
 }
 
-/* A key that is read so often that reads are not counted any more. */
+/*
+ * A key that is read so often that reads are not counted any more: a process writes to the
+ * line that it counts hits in, and no other one does to that line.
+ */
 static bool
 hot_key_is_only_read(Worker *worker)
 {
@@ -1578,15 +1641,16 @@ hot_key_is_only_read(Worker *worker)
 	Test	   *test = worker->test;
 	const NxmKey key = {"0", 1, hash("0", 1)};
 	NxmAtomic  *slot;
-	bool		cold_writes;
-	bool		hot_writes;
+	Writes		cold;
+	Writes		hot[2];
 
 	new_cache(worker, &test->cache, 1, 100);
 	open_view(worker, &f.view);
+	env_map_all(f.view.space);
 	fill(&f, 1, 100, false);
 	slot = look(&f, 0, 1).slot;
 	CHECK(worker, slot != NULL, "the key is not there");
-	cold_writes = read_writes(&f, &key, slot);
+	cold = writes_of_read(&f, &key, slot, 0);
 	for (int reads = 0; reads < (int) (FREQ_MASK / FREQ_ONE); reads++)
 	{
 		NxmBuffer	buffer = {worker->buffer, NXM_MAX_VALUE, 0, NXM_TEXT};
@@ -1595,12 +1659,15 @@ hot_key_is_only_read(Worker *worker)
 		ENV_DO(f.view.space, r, nxm_cache_get(&f.view, &test->cache, &key, &buffer, NULL));
 		CHECK(worker, r == NXM_OK, "get: %d", (int) r);
 	}
-	hot_writes = read_writes(&f, &key, slot);
-	if (!cold_writes || hot_writes)
-		printf("# a read %s to the slot of a cold key, %s to that of a hot one\n",
-			   cold_writes ? "writes" : "does not write", hot_writes ? "writes" : "does not");
+	for (int p = 0; p < 2; p++)
+	{
+		hot[p] = writes_of_read(&f, &key, slot, p);
+		printf("# a read of process %d writes to %d lines in %d pages%s\n", p, hot[p].nlines,
+			   hot[p].pages, hot[p].slot ? ", and to that of the slot" : "");
+	}
 	drop_cache(worker, &test->cache, NULL);
-	return cold_writes && !hot_writes;
+	return cold.slot && !hot[0].slot && !hot[1].slot && hot[0].pages == 1 && hot[1].pages == 1 &&
+		hot[0].nlines == 1 && hot[1].nlines == 1 && hot[0].line[0] != hot[1].line[0];
 }
 
 /*
@@ -2538,7 +2605,7 @@ main(int argc, char **argv)
 		stress_ok(counts_in_its_own_line(worker, NXM_CACHE_COUNTER_local_hits), "each process counts in a line of its own");
 		stress_ok(counts_in_its_own_line(worker, NXM_CACHE_COUNTER_misses), "and where it finds nothing");
 		stress_ok(counts_in_its_own_line(worker, NXM_CACHE_COUNTER_sets), "and where it writes");
-		stress_ok(hot_key_is_only_read(worker), "a key that is read often is read without a write to its slot");
+		stress_ok(hot_key_is_only_read(worker), "a key that is read often is read without a write to anything that others write");
 		stress_ok(what_is_wanted_again_stays(worker), "a key that is wanted again after it was evicted stays");
 		stress_ok(rooms_of_the_next_list(worker), "rooms of the next list are written again where a process has all of one");
 		stress_ok(deadlines_are_kept(worker), "deadlines are kept to a two-millionth of the TTL");
