@@ -137,6 +137,20 @@ SELECT count(cache_set('k' || i, repeat('x', 500000))) FROM generate_series(1, 1
 SELECT sum(bytes) FILTER (WHERE kind = 'cache') > 500000 AS used, sum(bytes) < 8.2 * 1024 * 1024 AS bounded FROM structures;
 RESET nexusmem.role_limit;
 SELECT map_drop('m'), cache_drop('default');
+-- where no room is left a write is an error, and the old value stays until it is removed
+SELECT cache_mset('{a,b,c,d,e}', '{v,v,v,v,v}', NULL, 'old');
+SET nexusmem.role_limit = '1MB';
+SELECT count(map_put('m', i::text, repeat('x', 1000))) FROM generate_series(1, 10000) AS i;
+SELECT cache_set('a', 'w', NULL, 'old');
+SELECT cache_expire('a', '1 hour', 'old');
+SELECT cache_get('a', 'old');
+SELECT cache_delete('a', 'old'), cache_set('b', 'w', '0', 'old'), cache_expire('c', '0', 'old'), cache_expire('c', '-1 hour', 'old') AS again, cache_mset('{d,f}', '{w,w}', '0', 'old');
+SELECT key, value FROM cache_mget('{a,b,c,d,e,f}', 'old') AS m(key, value) WHERE value IS NOT NULL;
+-- removing makes no cache
+SELECT cache_set('a', 'w', '0', 'none'), cache_mset('{a}', '{w}', '0', 'none'), cache_expire('a', '0', 'none');
+SELECT cache FROM stat_cache WHERE cache IN ('none', 'old');
+RESET nexusmem.role_limit;
+SELECT map_drop('m'), cache_drop('old');
 RESET ROLE;
 REVOKE SET ON PARAMETER nexusmem.role_limit FROM regress_nexusmem_a;
 

@@ -60,6 +60,16 @@ nxm_cache_deadline_for(const NxmSite *site, const Interval *ttl)
 	return us < 0 ? LONG_AGO : nxm_cache_time(GetCurrentTimestamp()) + us;
 }
 
+/*
+ * Is what gets this time to live removed?  That is done as deleting is, which no limit
+ * forbids.
+ */
+static inline bool
+is_over(const Interval *ttl)
+{
+	return ttl != NULL && nxm_ttl_of(ttl) < 0;
+}
+
 bool
 nxm_cache_remove(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key, bool note)
 {
@@ -90,6 +100,11 @@ nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 	bool		again = false;
 	NxmResult	r;
 
+	if (!if_absent && is_over(ttl))
+	{
+		(void) nxm_cache_remove(fcinfo, name, key, true);
+		return NXM_STORED;
+	}
 	do
 	{
 		int64		deadline;
@@ -100,9 +115,7 @@ nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 			break;
 		view = nxm_cache_writing(site, key->len + value->len);
 		deadline = nxm_cache_deadline_for(site, ttl);
-		if (deadline == LONG_AGO && !if_absent)
-			nxm_flight_note_delete(name.data, name.len, key);
-		else if (note)
+		if (note)
 			nxm_flight_note_set(name.data, name.len, key);
 		do
 			NXM_OPERATE(site, r, if_absent ?
@@ -314,14 +327,13 @@ nxm_sql_cache_expire(PG_FUNCTION_ARGS)
 	NxmCacheView *view;
 	NxmResult	r;
 
+	if (is_over(ttl))
+		PG_RETURN_BOOL(nxm_cache_remove(fcinfo, name, &key, true));
 	do
 	{
 		int64		deadline;
 
 		site = nxm_cache_open(fcinfo, name, NXM_WRITE, false);
-		/* as in nxm_cache_remove() */
-		if (ttl != NULL && nxm_ttl_of(ttl) < 0)
-			nxm_flight_note_delete(name.data, name.len, &key);
 		if (site == NULL)
 			PG_RETURN_BOOL(false);
 		view = nxm_cache_writing(site, key.len);

@@ -194,9 +194,9 @@ nxm_sql_cache_mset(PG_FUNCTION_ARGS)
 		NxmResult	r;
 
 		CHECK_FOR_INTERRUPTS();
-		site = nxm_cache_open(fcinfo, name, NXM_WRITE, true);
+		site = nxm_cache_open(fcinfo, name, NXM_WRITE, false);
 		view = nxm_cache_view();
-		/* what it cannot load now the stores will */
+		/* what it cannot load now the stores will, which make the cache if need be */
 		if (site != NULL)
 			NXM_OPERATE(site, r,
 						(nxm_cache_prefetch(view, &site->object->u.c.cache, key, n),
