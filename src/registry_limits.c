@@ -35,6 +35,10 @@ sum_role(const NxmObjectInfo *info, void *context)
 			(info->id == sum->id ? Min(sums.cache_used, sums.bytes) : 0);
 }
 
+/*
+ * more is as much as a write can add: what is in place of an older value, which gives
+ * its own bytes back, adds less.
+ */
 _Noreturn static void
 raise_role_limit(Oid owner, uint64 taken, uint64 more)
 {
@@ -48,11 +52,11 @@ raise_role_limit(Oid owner, uint64 taken, uint64 more)
 			 errmsg("structures and caches of role \"%s\" would exceed nexusmem.role_limit",
 					role == NULL ? "?" : role),
 			 may_see ?
-			 errdetail("They take %llu bytes, %llu more are needed, and the limit is %llu bytes.",
+			 errdetail("They take %llu bytes, up to %llu more are needed, and the limit is %llu bytes.",
 					   (unsigned long long) taken,
 					   (unsigned long long) more,
 					   (unsigned long long) nxm_role_limit * 1024) :
-			 errdetail("%llu more bytes are needed, and the limit is %llu bytes.",
+			 errdetail("Up to %llu more bytes are needed, and the limit is %llu bytes.",
 					   (unsigned long long) more,
 					   (unsigned long long) nxm_role_limit * 1024),
 			 errhint("Remove entries, or drop structures or caches, of the role in any database, or have a superuser raise nexusmem.role_limit.")));
