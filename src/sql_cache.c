@@ -14,15 +14,6 @@
 #include "single_flight.h"
 #include "utils/timestamp.h"
 
-PG_FUNCTION_INFO_V1(nxm_sql_cache_set_text);
-PG_FUNCTION_INFO_V1(nxm_sql_cache_set_bytea);
-PG_FUNCTION_INFO_V1(nxm_sql_cache_set_jsonb);
-PG_FUNCTION_INFO_V1(nxm_sql_cache_add_text);
-PG_FUNCTION_INFO_V1(nxm_sql_cache_add_bytea);
-PG_FUNCTION_INFO_V1(nxm_sql_cache_add_jsonb);
-PG_FUNCTION_INFO_V1(nxm_sql_cache_get_text);
-PG_FUNCTION_INFO_V1(nxm_sql_cache_get_bytea);
-PG_FUNCTION_INFO_V1(nxm_sql_cache_get_jsonb);
 PG_FUNCTION_INFO_V1(nxm_sql_cache_delete);
 PG_FUNCTION_INFO_V1(nxm_sql_cache_ttl);
 PG_FUNCTION_INFO_V1(nxm_sql_cache_expire);
@@ -150,44 +141,24 @@ store(FunctionCallInfo fcinfo, NxmType type, bool if_absent)
 	return nxm_cache_store(fcinfo, name, &key, &value, ttl, if_absent, true);
 }
 
-Datum
-nxm_sql_cache_set_text(PG_FUNCTION_ARGS)
+static inline Datum
+cache_set(FunctionCallInfo fcinfo, NxmType type)
 {
-	(void) store(fcinfo, NXM_TEXT, false);
+	(void) store(fcinfo, type, false);
 	PG_RETURN_VOID();
 }
 
-Datum
-nxm_sql_cache_set_bytea(PG_FUNCTION_ARGS)
+/* nxm_sql_cache_set_text, nxm_sql_cache_set_bytea, nxm_sql_cache_set_jsonb */
+NXM_SQL_BY_TYPE(nxm_sql_cache_set, cache_set(fcinfo, type));
+
+static inline Datum
+cache_add(FunctionCallInfo fcinfo, NxmType type)
 {
-	(void) store(fcinfo, NXM_BYTEA, false);
-	PG_RETURN_VOID();
+	PG_RETURN_BOOL(store(fcinfo, type, true) == NXM_STORED);
 }
 
-Datum
-nxm_sql_cache_set_jsonb(PG_FUNCTION_ARGS)
-{
-	(void) store(fcinfo, NXM_JSONB, false);
-	PG_RETURN_VOID();
-}
-
-Datum
-nxm_sql_cache_add_text(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_BOOL(store(fcinfo, NXM_TEXT, true) == NXM_STORED);
-}
-
-Datum
-nxm_sql_cache_add_bytea(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_BOOL(store(fcinfo, NXM_BYTEA, true) == NXM_STORED);
-}
-
-Datum
-nxm_sql_cache_add_jsonb(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_BOOL(store(fcinfo, NXM_JSONB, true) == NXM_STORED);
-}
+/* nxm_sql_cache_add_text, nxm_sql_cache_add_bytea, nxm_sql_cache_add_jsonb */
+NXM_SQL_BY_TYPE(nxm_sql_cache_add, cache_add(fcinfo, type));
 
 static inline __attribute__((always_inline)) text *
 read_value(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
@@ -258,23 +229,8 @@ cache_get(FunctionCallInfo fcinfo, NxmType type)
 	PG_RETURN_POINTER(value);
 }
 
-Datum
-nxm_sql_cache_get_text(PG_FUNCTION_ARGS)
-{
-	return cache_get(fcinfo, NXM_TEXT);
-}
-
-Datum
-nxm_sql_cache_get_bytea(PG_FUNCTION_ARGS)
-{
-	return cache_get(fcinfo, NXM_BYTEA);
-}
-
-Datum
-nxm_sql_cache_get_jsonb(PG_FUNCTION_ARGS)
-{
-	return cache_get(fcinfo, NXM_JSONB);
-}
+/* nxm_sql_cache_get_text, nxm_sql_cache_get_bytea, nxm_sql_cache_get_jsonb */
+NXM_SQL_BY_TYPE(nxm_sql_cache_get, cache_get(fcinfo, type));
 
 Datum
 nxm_sql_cache_delete(PG_FUNCTION_ARGS)

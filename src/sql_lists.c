@@ -15,20 +15,8 @@
 #include "compat.h"
 #include "funcapi.h"
 
-PG_FUNCTION_INFO_V1(nxm_sql_stack_push_text);
-PG_FUNCTION_INFO_V1(nxm_sql_stack_push_bytea);
-PG_FUNCTION_INFO_V1(nxm_sql_stack_push_jsonb);
-PG_FUNCTION_INFO_V1(nxm_sql_stack_pop_text);
-PG_FUNCTION_INFO_V1(nxm_sql_stack_pop_bytea);
-PG_FUNCTION_INFO_V1(nxm_sql_stack_pop_jsonb);
 PG_FUNCTION_INFO_V1(nxm_sql_stack_depth);
 PG_FUNCTION_INFO_V1(nxm_sql_stack_drop);
-PG_FUNCTION_INFO_V1(nxm_sql_queue_push_text);
-PG_FUNCTION_INFO_V1(nxm_sql_queue_push_bytea);
-PG_FUNCTION_INFO_V1(nxm_sql_queue_push_jsonb);
-PG_FUNCTION_INFO_V1(nxm_sql_queue_pop_text);
-PG_FUNCTION_INFO_V1(nxm_sql_queue_pop_bytea);
-PG_FUNCTION_INFO_V1(nxm_sql_queue_pop_jsonb);
 PG_FUNCTION_INFO_V1(nxm_sql_queue_length);
 PG_FUNCTION_INFO_V1(nxm_sql_queue_drop);
 
@@ -143,41 +131,11 @@ drop(FunctionCallInfo fcinfo, NxmKind kind)
 	PG_RETURN_BOOL(nxm_object_drop(kind, name.data, name.len));
 }
 
-Datum
-nxm_sql_stack_push_text(PG_FUNCTION_ARGS)
-{
-	return push(fcinfo, NXM_KIND_STACK, NXM_TEXT);
-}
+/* nxm_sql_stack_push_text, nxm_sql_stack_push_bytea, nxm_sql_stack_push_jsonb */
+NXM_SQL_BY_TYPE(nxm_sql_stack_push, push(fcinfo, NXM_KIND_STACK, type));
 
-Datum
-nxm_sql_stack_push_bytea(PG_FUNCTION_ARGS)
-{
-	return push(fcinfo, NXM_KIND_STACK, NXM_BYTEA);
-}
-
-Datum
-nxm_sql_stack_push_jsonb(PG_FUNCTION_ARGS)
-{
-	return push(fcinfo, NXM_KIND_STACK, NXM_JSONB);
-}
-
-Datum
-nxm_sql_stack_pop_text(PG_FUNCTION_ARGS)
-{
-	return pop(fcinfo, NXM_KIND_STACK, NXM_TEXT);
-}
-
-Datum
-nxm_sql_stack_pop_bytea(PG_FUNCTION_ARGS)
-{
-	return pop(fcinfo, NXM_KIND_STACK, NXM_BYTEA);
-}
-
-Datum
-nxm_sql_stack_pop_jsonb(PG_FUNCTION_ARGS)
-{
-	return pop(fcinfo, NXM_KIND_STACK, NXM_JSONB);
-}
+/* nxm_sql_stack_pop_text, nxm_sql_stack_pop_bytea, nxm_sql_stack_pop_jsonb */
+NXM_SQL_BY_TYPE(nxm_sql_stack_pop, pop(fcinfo, NXM_KIND_STACK, type));
 
 Datum
 nxm_sql_stack_depth(PG_FUNCTION_ARGS)
@@ -191,41 +149,11 @@ nxm_sql_stack_drop(PG_FUNCTION_ARGS)
 	return drop(fcinfo, NXM_KIND_STACK);
 }
 
-Datum
-nxm_sql_queue_push_text(PG_FUNCTION_ARGS)
-{
-	return push(fcinfo, NXM_KIND_QUEUE, NXM_TEXT);
-}
+/* nxm_sql_queue_push_text, nxm_sql_queue_push_bytea, nxm_sql_queue_push_jsonb */
+NXM_SQL_BY_TYPE(nxm_sql_queue_push, push(fcinfo, NXM_KIND_QUEUE, type));
 
-Datum
-nxm_sql_queue_push_bytea(PG_FUNCTION_ARGS)
-{
-	return push(fcinfo, NXM_KIND_QUEUE, NXM_BYTEA);
-}
-
-Datum
-nxm_sql_queue_push_jsonb(PG_FUNCTION_ARGS)
-{
-	return push(fcinfo, NXM_KIND_QUEUE, NXM_JSONB);
-}
-
-Datum
-nxm_sql_queue_pop_text(PG_FUNCTION_ARGS)
-{
-	return pop(fcinfo, NXM_KIND_QUEUE, NXM_TEXT);
-}
-
-Datum
-nxm_sql_queue_pop_bytea(PG_FUNCTION_ARGS)
-{
-	return pop(fcinfo, NXM_KIND_QUEUE, NXM_BYTEA);
-}
-
-Datum
-nxm_sql_queue_pop_jsonb(PG_FUNCTION_ARGS)
-{
-	return pop(fcinfo, NXM_KIND_QUEUE, NXM_JSONB);
-}
+/* nxm_sql_queue_pop_text, nxm_sql_queue_pop_bytea, nxm_sql_queue_pop_jsonb */
+NXM_SQL_BY_TYPE(nxm_sql_queue_pop, pop(fcinfo, NXM_KIND_QUEUE, type));
 
 Datum
 nxm_sql_queue_length(PG_FUNCTION_ARGS)

@@ -28,15 +28,6 @@
 #include "utils/tuplestore.h"
 #include "utils/wait_event.h"
 
-PG_FUNCTION_INFO_V1(nxm_sql_map_put_text);
-PG_FUNCTION_INFO_V1(nxm_sql_map_put_bytea);
-PG_FUNCTION_INFO_V1(nxm_sql_map_put_jsonb);
-PG_FUNCTION_INFO_V1(nxm_sql_map_get_text);
-PG_FUNCTION_INFO_V1(nxm_sql_map_get_bytea);
-PG_FUNCTION_INFO_V1(nxm_sql_map_get_jsonb);
-PG_FUNCTION_INFO_V1(nxm_sql_map_put_if_text);
-PG_FUNCTION_INFO_V1(nxm_sql_map_put_if_bytea);
-PG_FUNCTION_INFO_V1(nxm_sql_map_put_if_jsonb);
 PG_FUNCTION_INFO_V1(nxm_sql_map_delete);
 PG_FUNCTION_INFO_V1(nxm_sql_map_add);
 PG_FUNCTION_INFO_V1(nxm_sql_map_size);
@@ -70,23 +61,8 @@ map_put(FunctionCallInfo fcinfo, NxmType type)
 	PG_RETURN_BOOL(r == NXM_OK);
 }
 
-Datum
-nxm_sql_map_put_text(PG_FUNCTION_ARGS)
-{
-	return map_put(fcinfo, NXM_TEXT);
-}
-
-Datum
-nxm_sql_map_put_bytea(PG_FUNCTION_ARGS)
-{
-	return map_put(fcinfo, NXM_BYTEA);
-}
-
-Datum
-nxm_sql_map_put_jsonb(PG_FUNCTION_ARGS)
-{
-	return map_put(fcinfo, NXM_JSONB);
-}
+/* nxm_sql_map_put_text, nxm_sql_map_put_bytea, nxm_sql_map_put_jsonb */
+NXM_SQL_BY_TYPE(nxm_sql_map_put, map_put(fcinfo, type));
 
 static inline Datum
 map_get(FunctionCallInfo fcinfo, NxmType type)
@@ -126,23 +102,8 @@ map_get(FunctionCallInfo fcinfo, NxmType type)
 	PG_RETURN_POINTER(result);
 }
 
-Datum
-nxm_sql_map_get_text(PG_FUNCTION_ARGS)
-{
-	return map_get(fcinfo, NXM_TEXT);
-}
-
-Datum
-nxm_sql_map_get_bytea(PG_FUNCTION_ARGS)
-{
-	return map_get(fcinfo, NXM_BYTEA);
-}
-
-Datum
-nxm_sql_map_get_jsonb(PG_FUNCTION_ARGS)
-{
-	return map_get(fcinfo, NXM_JSONB);
-}
+/* nxm_sql_map_get_text, nxm_sql_map_get_bytea, nxm_sql_map_get_jsonb */
+NXM_SQL_BY_TYPE(nxm_sql_map_get, map_get(fcinfo, type));
 
 static Datum
 map_put_if(FunctionCallInfo fcinfo, NxmType type)
@@ -180,23 +141,8 @@ map_put_if(FunctionCallInfo fcinfo, NxmType type)
 	PG_RETURN_BOOL(r == NXM_OK);
 }
 
-Datum
-nxm_sql_map_put_if_text(PG_FUNCTION_ARGS)
-{
-	return map_put_if(fcinfo, NXM_TEXT);
-}
-
-Datum
-nxm_sql_map_put_if_bytea(PG_FUNCTION_ARGS)
-{
-	return map_put_if(fcinfo, NXM_BYTEA);
-}
-
-Datum
-nxm_sql_map_put_if_jsonb(PG_FUNCTION_ARGS)
-{
-	return map_put_if(fcinfo, NXM_JSONB);
-}
+/* nxm_sql_map_put_if_text, nxm_sql_map_put_if_bytea, nxm_sql_map_put_if_jsonb */
+NXM_SQL_BY_TYPE(nxm_sql_map_put_if, map_put_if(fcinfo, type));
 
 Datum
 nxm_sql_map_delete(PG_FUNCTION_ARGS)

@@ -47,6 +47,26 @@ typedef struct NxmBytes
 #define NXM_AGAIN(result) \
 	(unlikely((result) == NXM_DROPPED) || nxm_again(nxm_registry_space, (result)))
 
+/*
+ * Makes the SQL functions name_text, name_bytea and name_jsonb.  Each returns call, an
+ * expression with fcinfo and with type, which is a constant there.  A comment above each use
+ * names the three, so that they are found.
+ */
+#define NXM_SQL_BY_TYPE(name, call) \
+	NXM_SQL_OF_TYPE(name##_text, NXM_TEXT, call) \
+	NXM_SQL_OF_TYPE(name##_bytea, NXM_BYTEA, call) \
+	NXM_SQL_OF_TYPE(name##_jsonb, NXM_JSONB, call) \
+	extern int	no_such_variable
+#define NXM_SQL_OF_TYPE(name, its_type, call) \
+PG_FUNCTION_INFO_V1(name); \
+Datum \
+name(PG_FUNCTION_ARGS) \
+{ \
+	const NxmType type = its_type; \
+\
+	return call; \
+}
+
 /* nxm_object_open() of a name that is an argument */
 static inline NxmSite *
 nxm_open(FunctionCallInfo fcinfo, NxmKind kind, NxmBytes name,
