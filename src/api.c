@@ -16,7 +16,6 @@
 #include "mb/pg_wchar.h"
 #include "sql_structures.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 
 /* Least room for a popped value. */
 #define FIRST_BUFFER 255
@@ -491,65 +490,11 @@ api_map_size(NxmHandle *handle)
 	return result == NXM_OK ? n : 0;
 }
 
-/* What a scan has copied of a bucket: for each entry this, key, 0, value, 0. */
-typedef struct ScanEntry
-{
-	size_t		key_len;
-	size_t		value_len;
-	NxmType		type;
-} ScanEntry;
-
-typedef struct Scan
-{
-	char	   *data;
-	size_t		size;
-	size_t		used;
-	size_t		wanted;			/* what NXM_NEED_BUFFER was for */
-} Scan;
-
-static void
-scan_begin(void *context)
-{
-	((Scan *) context)->used = 0;
-}
-
-static NxmResult
-scan_add(NxmSpace *space, NxmRef ref, const NxmItem *item, void *context)
-{
-	Scan	   *scan = context;
-	ScanEntry	entry;
-	NxmBuffer	buffer;
-	NxmResult	result;
-	char	   *p = scan->data + scan->used;
-
-	(void) ref;
-	entry.key_len = NXM_ITEM_KEY_LEN(item->header);
-	entry.value_len = NXM_ITEM_LEN(item->header);
-	entry.type = NXM_ITEM_TYPE(item->header);
-	scan->wanted = scan->used + sizeof(entry) + entry.key_len +
-		entry.value_len + 2;
-	if (scan->wanted > scan->size)
-		return NXM_NEED_BUFFER;
-	memcpy(p, &entry, sizeof(entry));
-	p += sizeof(entry);
-	memcpy(p, nxm_item_key(item), entry.key_len);
-	p += entry.key_len;
-	*p++ = '\0';
-	buffer.data = p;
-	buffer.size = entry.value_len;
-	result = nxm_item_copy(space, item, &buffer);
-	if (result != NXM_OK)
-		return result;
-	p[entry.value_len] = '\0';
-	scan->used = scan->wanted;
-	return NXM_OK;
-}
-
 static void
 api_map_scan(NxmHandle *handle, NxmApiVisit visit, void *context)
 {
 	NxmResult	result;
-	Scan		scan;
+	NxmEntries	scan;
 	uint64		position = 0;
 	bool		go_on = true;
 	uint64		id = 0;
@@ -559,6 +504,7 @@ api_map_scan(NxmHandle *handle, NxmApiVisit visit, void *context)
 	scan.data = palloc(scan.size);
 	do
 	{
+		NxmEntry	entry;
 		uint64		at = position;
 		size_t		done = 0;
 
@@ -566,13 +512,11 @@ api_map_scan(NxmHandle *handle, NxmApiVisit visit, void *context)
 		scan.used = 0;
 		OPERATE(handle, NXM_READ, false,
 				(at = position,
-				 nxm_map_scan(SPACE, OBJECT(handle, map), &at, scan_begin, scan_add,
-							  &scan)));
+				 nxm_map_scan(SPACE, OBJECT(handle, map), &at, nxm_entries_begin,
+							  nxm_entries_add, &scan)));
 		if (result == NXM_NEED_BUFFER)
 		{
-			pfree(scan.data);
-			scan.size = Max(scan.wanted, scan.size * 2);
-			scan.data = MemoryContextAllocHuge(CurrentMemoryContext, scan.size);
+			nxm_entries_enlarge(&scan);
 			continue;
 		}
 		/* another map of that name: what was seen is the end of this one */
@@ -580,19 +524,11 @@ api_map_scan(NxmHandle *handle, NxmApiVisit visit, void *context)
 			break;
 		id = handle->site.id;
 		position = at;
-		while (done < scan.used && go_on)
+		while (go_on && nxm_entries_next(&scan, &done, &entry))
 		{
-			ScanEntry	entry;
-			const char *key;
-			NxmApiValue value;
+			NxmApiValue value = {entry.value, entry.value_len, (NxmApiType) entry.type};
 
-			memcpy(&entry, scan.data + done, sizeof(entry));
-			key = scan.data + done + sizeof(entry);
-			value.data = key + entry.key_len + 1;
-			value.len = entry.value_len;
-			value.type = (NxmApiType) entry.type;
-			done += sizeof(entry) + entry.key_len + entry.value_len + 2;
-			go_on = visit(key, entry.key_len, &value, context);
+			go_on = visit(entry.key, entry.key_len, &value, context);
 		}
 	} while (go_on && (result == NXM_OK || result == NXM_NEED_BUFFER));
 	pfree(scan.data);

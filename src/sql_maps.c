@@ -232,54 +232,6 @@ nxm_sql_map_size(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64((int64) n);
 }
 
-/* A bucket's entries, one behind another: EntryHead, key, value. */
-typedef struct EntryHead
-{
-	uint32		key_len;
-	uint32		value_len;
-	NxmType		type;
-} EntryHead;
-
-typedef struct Entries
-{
-	char	   *data;
-	size_t		size;
-	size_t		used;
-	size_t		need;			/* when size was not enough */
-} Entries;
-
-static void
-entries_begin(void *context)
-{
-	((Entries *) context)->used = 0;
-}
-
-static NxmResult
-entries_add(NxmSpace *space, NxmRef ref, const NxmItem *item, void *context)
-{
-	Entries    *all = context;
-	EntryHead	head;
-	NxmBuffer	buffer;
-	char	   *at = all->data + all->used;
-	NxmResult	r;
-
-	(void) ref;
-	head.key_len = NXM_ITEM_KEY_LEN(item->header);
-	head.value_len = NXM_ITEM_LEN(item->header);
-	head.type = NXM_ITEM_TYPE(item->header);
-	all->need = all->used + sizeof(head) + head.key_len + head.value_len;
-	if (all->need > all->size)
-		return NXM_NEED_BUFFER;
-	memcpy(at, &head, sizeof(head));
-	nxm_copy_out(at + sizeof(head), nxm_item_key(item), head.key_len);
-	buffer.data = at + sizeof(head) + head.key_len;
-	buffer.size = head.value_len;
-	r = nxm_item_copy(space, item, &buffer);
-	if (r == NXM_OK)
-		all->used = all->need;
-	return r;
-}
-
 static inline bool
 is_text(const char *data, size_t len)
 {
@@ -316,7 +268,7 @@ nxm_sql_map_entries(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	NxmBytes	name = NAME_ARG();
 	NxmSite    *site;
-	Entries		all;
+	NxmEntries	all;
 	uint64		id = 0;
 	uint64		position = 0;
 	MemoryContext row_context;
@@ -331,6 +283,8 @@ nxm_sql_map_entries(PG_FUNCTION_ARGS)
 	all.data = palloc(all.size);
 	do
 	{
+		NxmEntry	entry;
+		size_t		done = 0;
 		uint64		at;
 
 		CHECK_FOR_INTERRUPTS();
@@ -347,11 +301,10 @@ nxm_sql_map_entries(PG_FUNCTION_ARGS)
 		all.used = 0;
 		NXM_OPERATE(site, r, nxm_map_scan(nxm_registry_space,
 										  &site->object->u.map, &at,
-										  entries_begin, entries_add, &all));
+										  nxm_entries_begin, nxm_entries_add, &all));
 		if (r == NXM_NEED_BUFFER)
 		{
-			all.size = Max(all.size * 2, all.need);
-			all.data = repalloc_huge(all.data, all.size);
+			nxm_entries_enlarge(&all);
 			continue;
 		}
 		if (NXM_AGAIN(r))
@@ -360,28 +313,23 @@ nxm_sql_map_entries(PG_FUNCTION_ARGS)
 			continue;
 		}
 		position = at;
-		for (size_t i = 0; i < all.used;)
+		while (nxm_entries_next(&all, &done, &entry))
 		{
-			EntryHead	head;
-			const char *key = all.data + i + sizeof(head);
 			Datum		values[2];
 			bool		nulls[2] = {false, false};
 
-			memcpy(&head, all.data + i, sizeof(head));
-			if (unlikely(!is_text(key, head.key_len) ||
-						 (head.type == NXM_TEXT &&
-						  !is_text(key + head.key_len, head.value_len))))
-				not_text(name, key, head.key_len);
+			if (unlikely(!is_text(entry.key, entry.key_len) ||
+						 (entry.type == NXM_TEXT &&
+						  !is_text(entry.value, entry.value_len))))
+				not_text(name, entry.key, entry.key_len);
 			old_context = MemoryContextSwitchTo(row_context);
-			values[0] = PointerGetDatum(cstring_to_text_with_len(key,
-																 (int) head.key_len));
-			values[1] = nxm_value_as_text(key + head.key_len, head.value_len,
-										  head.type);
+			values[0] = PointerGetDatum(cstring_to_text_with_len(entry.key,
+																 (int) entry.key_len));
+			values[1] = nxm_value_as_text(entry.value, entry.value_len, entry.type);
 			MemoryContextSwitchTo(old_context);
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
 								 nulls);
 			MemoryContextReset(row_context);
-			i += sizeof(head) + head.key_len + head.value_len;
 		}
 	} while (r == NXM_OK || r == NXM_NEED_BUFFER);
 	MemoryContextDelete(row_context);

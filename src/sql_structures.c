@@ -1,7 +1,7 @@
 /*
  * sql_structures.c
  *	  What all kinds of structures have in common in SQL: sharing, the views
- *	  structures and sharing, and the errors of arguments.
+ *	  structures and sharing, values, and the errors of arguments.
  */
 #include "sql_structures.h"
 
@@ -62,6 +62,51 @@ nxm_enlarge_buffer(NxmBuffer *buffer, char **memory, size_t header)
 	*memory = palloc(header + buffer->len + 1);
 	buffer->data = *memory + header;
 	buffer->size = buffer->len;
+}
+
+void
+nxm_entries_begin(void *context)
+{
+	((NxmEntries *) context)->used = 0;
+}
+
+NxmResult
+nxm_entries_add(NxmSpace *space, NxmRef ref, const NxmItem *item, void *context)
+{
+	NxmEntries *entries = context;
+	NxmEntryHead head;
+	NxmBuffer	buffer;
+	NxmResult	r;
+	char	   *p = entries->data + entries->used;
+
+	(void) ref;
+	head.key_len = NXM_ITEM_KEY_LEN(item->header);
+	head.value_len = NXM_ITEM_LEN(item->header);
+	head.type = NXM_ITEM_TYPE(item->header);
+	entries->need = entries->used + sizeof(head) + head.key_len + head.value_len + 2;
+	if (entries->need > entries->size)
+		return NXM_NEED_BUFFER;
+	memcpy(p, &head, sizeof(head));
+	p += sizeof(head);
+	nxm_copy_out(p, nxm_item_key(item), head.key_len);
+	p += head.key_len;
+	*p++ = '\0';
+	buffer.data = p;
+	buffer.size = head.value_len;
+	r = nxm_item_copy(space, item, &buffer);
+	if (r != NXM_OK)
+		return r;
+	p[head.value_len] = '\0';
+	entries->used = entries->need;
+	return NXM_OK;
+}
+
+void
+nxm_entries_enlarge(NxmEntries *entries)
+{
+	pfree(entries->data);
+	entries->size = Max(entries->need, entries->size * 2);
+	entries->data = MemoryContextAllocHuge(CurrentMemoryContext, entries->size);
 }
 
 const char *

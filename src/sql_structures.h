@@ -1,7 +1,7 @@
 /*
  * sql_structures.h
  *	  What the SQL functions of counters, maps, stacks and queues share: taking
- *	  arguments, running an operation, returning values.
+ *	  arguments, running an operation, returning values.  The C interface has some of it, too.
  *
  * The functions are not STRICT, since a NULL is an error and not a NULL result.
  */
@@ -115,6 +115,57 @@ nxm_read_again(NxmResult result, NxmBuffer *buffer, char **memory,
 	if (result != NXM_NEED_BUFFER)
 		return NXM_AGAIN(result);
 	nxm_enlarge_buffer(buffer, memory, header);
+	return true;
+}
+
+/* Of an entry that a scan has copied: behind it are the key, 0, the value, 0. */
+typedef struct NxmEntryHead
+{
+	uint32		key_len;
+	uint32		value_len;
+	NxmType		type;
+} NxmEntryHead;
+
+/* The entries of a map's bucket, one behind another; allocated. */
+typedef struct NxmEntries
+{
+	char	   *data;
+	size_t		size;
+	size_t		used;
+	size_t		need;			/* when size was not enough: NXM_NEED_BUFFER */
+} NxmEntries;
+
+typedef struct NxmEntry
+{
+	const char *key;
+	const char *value;
+	size_t		key_len;
+	size_t		value_len;
+	NxmType		type;
+} NxmEntry;
+
+/* For nxm_map_scan(), with NxmEntries as its context. */
+extern void nxm_entries_begin(void *context);
+extern NxmResult nxm_entries_add(NxmSpace *space, NxmRef ref, const NxmItem *item,
+								 void *context);
+/* After NXM_NEED_BUFFER; in the current context, and what there was is freed. */
+extern void nxm_entries_enlarge(NxmEntries *entries);
+
+/* Takes the entry at *at, which is 0 at first; false: there are no more. */
+static inline bool
+nxm_entries_next(const NxmEntries *entries, size_t *at, NxmEntry *entry)
+{
+	NxmEntryHead head;
+
+	if (*at >= entries->used)
+		return false;
+	memcpy(&head, entries->data + *at, sizeof(head));
+	entry->key = entries->data + *at + sizeof(head);
+	entry->key_len = head.key_len;
+	entry->value = entry->key + head.key_len + 1;
+	entry->value_len = head.value_len;
+	entry->type = head.type;
+	*at += sizeof(head) + entry->key_len + entry->value_len + 2;
 	return true;
 }
 
