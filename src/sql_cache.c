@@ -166,7 +166,7 @@ read_value(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 {
 	char		space[SHORT_VALUE];
 	NxmBuffer	buffer = {space, sizeof(space), 0, NXM_TEXT};
-	text	   *result = NULL;
+	char	   *result = NULL;
 	NxmCacheView *view;
 	NxmSite    *site;
 	NxmResult	r;
@@ -184,13 +184,7 @@ read_value(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 		if (likely(r == NXM_ABSENT))
 			return NULL;
 		if (r == NXM_NEED_BUFFER)
-		{
-			if (result != NULL)
-				pfree(result);
-			result = palloc(VARHDRSZ + buffer.len);
-			buffer.data = VARDATA(result);
-			buffer.size = buffer.len;
-		}
+			nxm_enlarge_buffer(&buffer, &result, VARHDRSZ);
 		else if (!nxm_cache_again(view, r))
 			elog(ERROR, "unexpected result %d of a cache", (int) r);
 	}
@@ -201,20 +195,13 @@ read_value(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 		nxm_wrong_type(NXM_KIND_CACHE, name, &key_bytes, buffer.type, wanted,
 					   hint);
 	}
-	if (result == NULL)
-	{
-		result = palloc(VARHDRSZ + buffer.len);
-		memcpy(VARDATA(result), space, buffer.len);
-	}
-	SET_VARSIZE(result, VARHDRSZ + buffer.len);
-	return result;
+	return nxm_buffer_datum(&buffer, result);
 }
 
 text *
-nxm_cache_read(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
-			   NxmType wanted, const char *hint)
+nxm_cache_read(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key)
 {
-	return read_value(fcinfo, name, key, wanted, hint);
+	return read_value(fcinfo, name, key, NXM_TEXT, "Use cache_get%s(), or delete the key.");
 }
 
 static inline Datum

@@ -36,12 +36,10 @@ nxm_cache_open(FunctionCallInfo fcinfo, NxmBytes name, NxmPrivilege privilege,
 }
 
 /*
- * The value of a key, in the current memory context, NULL: it is not there.  Of
- * type wanted; another one raises datatype_mismatch with a hint: see nxm_wrong_type().
+ * The text of a key, in the current memory context, NULL: it is not there.  A value of
+ * another type raises datatype_mismatch.
  */
-extern text *nxm_cache_read(FunctionCallInfo fcinfo, NxmBytes name,
-							const NxmKey *key, NxmType wanted,
-							const char *hint);
+extern text *nxm_cache_read(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key);
 
 typedef enum NxmStored
 {

@@ -40,8 +40,6 @@
 
 PG_FUNCTION_INFO_V1(nxm_sql_cache_fetch);
 
-#define WRONG_TYPE_HINT "Use cache_get%s(), or delete the key."
-
 typedef struct ValueReceiver
 {
 	DestReceiver pub;
@@ -312,7 +310,7 @@ nxm_sql_cache_fetch(PG_FUNCTION_ARGS)
 	/* who must not write shall hear of it now, and not when the key is missing */
 	site = nxm_cache_open(fcinfo, name, NXM_WRITE, false);
 	cache_id = site == NULL ? 0 : site->id;
-	value = nxm_cache_read(fcinfo, name, &key, NXM_TEXT, WRONG_TYPE_HINT);
+	value = nxm_cache_read(fcinfo, name, &key);
 	if (value != NULL)
 		PG_RETURN_TEXT_P(value);
 
@@ -320,7 +318,7 @@ nxm_sql_cache_fetch(PG_FUNCTION_ARGS)
 	while (value == NULL && nxm_flight_look_again(&flight))
 	{
 		if (is_there(fcinfo, name, &key))
-			value = nxm_cache_read(fcinfo, name, &key, NXM_TEXT, WRONG_TYPE_HINT);
+			value = nxm_cache_read(fcinfo, name, &key);
 	}
 	if (value != NULL)
 	{

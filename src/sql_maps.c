@@ -93,13 +93,7 @@ map_get(FunctionCallInfo fcinfo, NxmType type)
 		nxm_wrong_type(NXM_KIND_MAP, name, &key_bytes, buffer.type, type,
 					   "Use map_get%s().");
 	}
-	if (result == NULL)
-	{
-		result = palloc(VARHDRSZ + buffer.len);
-		memcpy(VARDATA(result), space, buffer.len);
-	}
-	SET_VARSIZE(result, VARHDRSZ + buffer.len);
-	PG_RETURN_POINTER(result);
+	PG_RETURN_TEXT_P(nxm_buffer_datum(&buffer, result));
 }
 
 /* nxm_sql_map_get_text, nxm_sql_map_get_bytea, nxm_sql_map_get_jsonb */

@@ -118,6 +118,22 @@ nxm_read_again(NxmResult result, NxmBuffer *buffer, char **memory,
 	return true;
 }
 
+/*
+ * The datum of what was read into a buffer.  memory: what nxm_enlarge_buffer() made, with
+ * VARHDRSZ for a header; NULL: the buffer's room was enough, and is the caller's.
+ */
+static inline text *
+nxm_buffer_datum(const NxmBuffer *buffer, char *memory)
+{
+	if (memory == NULL)
+	{
+		memory = palloc(VARHDRSZ + buffer->len);
+		memcpy(VARDATA(memory), buffer->data, buffer->len);
+	}
+	SET_VARSIZE(memory, VARHDRSZ + buffer->len);
+	return (text *) memory;
+}
+
 /* Of an entry that a scan has copied: behind it are the key, 0, the value, 0. */
 typedef struct NxmEntryHead
 {
