@@ -321,8 +321,8 @@ nxm_anchor(void)
 	return anchor;
 }
 
-NxmArenaState
-nxm_arena_state(void)
+static NxmArenaState
+arena_state(void)
 {
 	if (anchor != NULL)
 		return NXM_ARENA_READY;
@@ -333,7 +333,7 @@ nxm_arena_state(void)
 static void
 look(void *arg)
 {
-	*(NxmArenaState *) arg = nxm_arena_state();
+	*(NxmArenaState *) arg = arena_state();
 }
 
 /*
@@ -349,7 +349,7 @@ nxm_arena_look(const char **reason)
 
 	*reason = NULL;
 	if (anchor != NULL || !NXM_HAVE_DSM_REGISTRY)
-		return nxm_arena_state();
+		return arena_state();
 	error = nxm_catch(look, &state);
 	if (error == NULL)
 		return state;
@@ -366,7 +366,7 @@ nxm_arena_look(const char **reason)
 NxmAnchor *
 nxm_anchor_if_any(void)
 {
-	return nxm_arena_state() == NXM_ARENA_READY ? anchor : NULL;
+	return arena_state() == NXM_ARENA_READY ? anchor : NULL;
 }
 
 /* This process */

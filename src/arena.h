@@ -133,7 +133,6 @@ extern bool (*nxm_arena_last_resort_hook) (void);
  * another version.
  */
 extern NxmAnchor *nxm_anchor_if_any(void);
-extern NxmArenaState nxm_arena_state(void);
 
 /*
  * The same without an error where there is no memory for the DSM registry, which may be

@@ -263,8 +263,8 @@ find(const NxmNameKey *k, NxmRef *ref, NxmObject **object)
 	return *object == NULL ? NXM_NEED_CHUNK : NXM_OK;
 }
 
-void
-nxm_name_key_of_info(NxmNameKey *k, const NxmObjectInfo *info)
+static void
+name_key_of_info(NxmNameKey *k, const NxmObjectInfo *info)
 {
 	nxm_name_key(k, info->database, info->owner, info->kind, info->name, info->name_len);
 }
@@ -632,7 +632,7 @@ nxm_object_find(const NxmObjectInfo *info, NxmObject **object)
 	*object = info->object;
 	if (nxm_load(&nxm_registry_anchor->generation) == info->generation)
 		return NXM_OK;
-	nxm_name_key_of_info(&k, info);
+	name_key_of_info(&k, info);
 	result = nxm_name_find_again(&k, info, &ref, object);
 	return result == NXM_ABSENT ? NXM_DROPPED : result;
 }
@@ -650,7 +650,7 @@ nxm_object_change(const NxmObjectInfo *info, NxmChange change, const void *conte
 	NxmNameKey	k;
 	NxmResult	result;
 
-	nxm_name_key_of_info(&k, info);
+	name_key_of_info(&k, info);
 	NXM_LOCKED_SECTION(
 	{
 		NxmRef		ref;

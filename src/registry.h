@@ -414,8 +414,6 @@ extern void nxm_registry_drain(volatile sig_atomic_t *stop);
  * moment, what others have.
  */
 extern void nxm_registry_help_drain(uint64 own);
-/* Is there anything to free?  Does not attach. */
-extern bool nxm_registry_drain_pending(void);
 /* Tells nxm_registry_drain_some() to look for a cleared map. */
 extern void nxm_registry_note_clear(void);
 

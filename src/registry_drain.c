@@ -68,8 +68,9 @@
 /* that a step takes of what was cleared, but for one of each further map */
 #define CLEARED_MS		50
 
-bool
-nxm_registry_drain_pending(void)
+/* Is there anything to free?  Does not attach. */
+static bool
+drain_pending(void)
 {
 	NxmAnchor  *anchor = nxm_anchor_if_any();
 
@@ -285,7 +286,7 @@ drain_some(bool wait, uint64 *own, bool *was_own)
 	bool		more;
 
 	*was_own = false;
-	if (!nxm_registry_drain_pending())
+	if (!drain_pending())
 		return NXM_DRAIN_NOTHING;
 	if (nxm_registry_space == NULL)
 		nxm_registry_attach();
@@ -355,7 +356,7 @@ drain_some(bool wait, uint64 *own, bool *was_own)
 	nxm_end_operation();
 	if (more)
 		return NXM_DRAIN_MORE;
-	return nxm_registry_drain_pending() ? NXM_DRAIN_LATER : NXM_DRAIN_NOTHING;
+	return drain_pending() ? NXM_DRAIN_LATER : NXM_DRAIN_NOTHING;
 }
 
 NxmDrain

@@ -62,7 +62,6 @@ typedef struct NxmNameKey
 /* The key of a name.  owner: of the object, or whose it would be. */
 extern void nxm_name_key(NxmNameKey *k, Oid database, Oid owner, NxmKind kind,
 						 const char *name, size_t len);
-extern void nxm_name_key_of_info(NxmNameKey *k, const NxmObjectInfo *info);
 
 /*
  * In a section: the object of a key.  NXM_OK; NXM_ABSENT: there is none, or by now

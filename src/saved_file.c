@@ -57,11 +57,11 @@ has_room(int fd, const char **what_failed)
 }
 
 /*
- * Has the disk begin to write a range, or waits until it has.  Not by pg_flush_data(),
+ * Has the disk begin to write a STEP, or waits until it has.  Not by pg_flush_data(),
  * which takes an error for a reason to end the server.
  */
 static bool
-flush_range(int fd, uint64 offset, uint64 len, bool wait, const char **what_failed)
+flush_step(int fd, uint64 offset, bool wait, const char **what_failed)
 {
 #ifdef HAVE_SYNC_FILE_RANGE
 	int			flags = SYNC_FILE_RANGE_WRITE;
@@ -70,7 +70,7 @@ flush_range(int fd, uint64 offset, uint64 len, bool wait, const char **what_fail
 		flags |= SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WAIT_AFTER;
 	/* where it is not to be had, fsync does it all; but an error is told only once */
 	if (enableFsync &&
-		sync_file_range(fd, (off_t) offset, (off_t) len, flags) != 0 &&
+		sync_file_range(fd, (off_t) offset, STEP, flags) != 0 &&
 		errno != ENOSYS && errno != EINVAL && errno != ESPIPE &&
 		errno != EOPNOTSUPP && errno != EPERM)
 		return fail(what_failed, "could not flush the file");
@@ -83,9 +83,9 @@ static bool
 end_step(int fd, uint64 end, const char **what_failed)
 {
 	return has_room(fd, what_failed) &&
-		flush_range(fd, end - STEP, STEP, false, what_failed) &&
+		flush_step(fd, end - STEP, false, what_failed) &&
 		(end < 2 * STEP ||
-		 flush_range(fd, end - 2 * STEP, STEP, true, what_failed));
+		 flush_step(fd, end - 2 * STEP, true, what_failed));
 }
 
 int

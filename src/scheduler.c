@@ -66,6 +66,13 @@
 /* passes of our worker in which it looks at the pin of each process once */
 #define RENEWAL_PASSES 8
 
+typedef enum Policy
+{
+	POLICY_LEAST_LOADED,
+	POLICY_ROUND_ROBIN,
+	POLICY_DATABASE
+} Policy;
+
 typedef struct NodeLoad
 {
 	pg_atomic_uint32 backends;
@@ -88,13 +95,13 @@ typedef struct SchedulerShared
 } SchedulerShared;
 
 bool		nxm_enable_numa_optimizations = false;
-int			nxm_scheduling_policy = NXM_POLICY_LEAST_LOADED;
+static int	scheduling_policy = POLICY_LEAST_LOADED;
 int			nxm_preferred_node = -1;
 
 static const struct config_enum_entry policy_options[] = {
-	{"least_loaded", NXM_POLICY_LEAST_LOADED, false},
-	{"round_robin", NXM_POLICY_ROUND_ROBIN, false},
-	{"database", NXM_POLICY_DATABASE, false},
+	{"least_loaded", POLICY_LEAST_LOADED, false},
+	{"round_robin", POLICY_ROUND_ROBIN, false},
+	{"database", POLICY_DATABASE, false},
 	{NULL, 0, false}
 };
 
@@ -460,9 +467,9 @@ enter_slot(void)
 static int
 reserve_by_policy(NxmHomeReason reason)
 {
-	if (nxm_scheduling_policy == NXM_POLICY_ROUND_ROBIN)
+	if (scheduling_policy == POLICY_ROUND_ROBIN)
 		return reserve_round_robin(reason);
-	if (nxm_scheduling_policy == NXM_POLICY_DATABASE && OidIsValid(MyDatabaseId))
+	if (scheduling_policy == POLICY_DATABASE && OidIsValid(MyDatabaseId))
 	{
 		int			node = node_of_database(MyDatabaseId);
 
@@ -541,7 +548,7 @@ place_backend(void)
 	}
 	else if (mine && node >= 0 &&
 			 (reason == NXM_HOME_PROVISIONAL || reason == NXM_HOME_POLICY) &&
-			 nxm_scheduling_policy != NXM_POLICY_DATABASE)
+			 scheduling_policy != POLICY_DATABASE)
 	{
 		/* the policy has spoken already, at authentication */
 		if (reason == NXM_HOME_PROVISIONAL)
@@ -819,7 +826,7 @@ nxm_scheduler_rebalance(void)
 						 NXM_HOME_REASON(home) != NXM_HOME_PROVISIONAL))
 			continue;
 
-		if (nxm_scheduling_policy == NXM_POLICY_DATABASE)
+		if (scheduling_policy == POLICY_DATABASE)
 		{
 			to = OidIsValid(proc->databaseId) ?
 				node_of_database(proc->databaseId) : from;
@@ -1026,8 +1033,8 @@ nxm_scheduler_init(void)
 	DefineCustomEnumVariable("nexusmem.scheduling_policy",
 							 "How a new backend gets its node.",
 							 NULL,
-							 &nxm_scheduling_policy,
-							 NXM_POLICY_LEAST_LOADED, policy_options,
+							 &scheduling_policy,
+							 POLICY_LEAST_LOADED, policy_options,
 							 PGC_SIGHUP,
 							 0, NULL, assign_number, NULL);
 	DefineCustomIntVariable("nexusmem.preferred_node",

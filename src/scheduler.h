@@ -9,15 +9,7 @@
 
 #include "slot.h"
 
-typedef enum NxmSchedulingPolicy
-{
-	NXM_POLICY_LEAST_LOADED,
-	NXM_POLICY_ROUND_ROBIN,
-	NXM_POLICY_DATABASE
-} NxmSchedulingPolicy;
-
 extern bool nxm_enable_numa_optimizations;
-extern int	nxm_scheduling_policy;
 extern int	nxm_preferred_node;
 
 /* Defines the settings and installs the authentication hook. */

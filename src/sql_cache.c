@@ -41,8 +41,12 @@ nxm_ttl_of(const Interval *interval)
 	return us <= 0 ? -1 : us >= MOST_TTL ? 0 : (int64) us;
 }
 
-int64
-nxm_cache_deadline_for(const NxmSite *site, const Interval *ttl)
+/*
+ * The deadline of what is stored now, in the time of caches, 0: none.  ttl NULL: the
+ * default of *site.
+ */
+static int64
+deadline_for(const NxmSite *site, const Interval *ttl)
 {
 	int64		us = ttl == NULL ? site->default_ttl : nxm_ttl_of(ttl);
 
@@ -105,7 +109,7 @@ nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 		if (site == NULL)
 			break;
 		view = nxm_cache_writing(site, key->len + value->len);
-		deadline = nxm_cache_deadline_for(site, ttl);
+		deadline = deadline_for(site, ttl);
 		if (note)
 			nxm_flight_note_set(name.data, name.len, key);
 		do
@@ -280,7 +284,7 @@ nxm_sql_cache_expire(PG_FUNCTION_ARGS)
 		if (site == NULL)
 			PG_RETURN_BOOL(false);
 		view = nxm_cache_writing(site, key.len);
-		deadline = nxm_cache_deadline_for(site, ttl);
+		deadline = deadline_for(site, ttl);
 		do
 			NXM_OPERATE(site, r, nxm_cache_expire(view, &site->object->u.c.cache,
 												  &key, deadline));

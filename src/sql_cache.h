@@ -18,11 +18,6 @@
 
 /* Microseconds of an interval; 0: it does not expire; below 0: expired at once. */
 extern int64 nxm_ttl_of(const Interval *interval);
-/*
- * The deadline of what is stored now, in the time of caches, 0: none.  ttl NULL: the
- * default of *site.
- */
-extern int64 nxm_cache_deadline_for(const NxmSite *site, const Interval *ttl);
 
 /*
  * Opens the cache of this name, for the current role and in this database, as

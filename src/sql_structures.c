@@ -109,8 +109,8 @@ nxm_entries_enlarge(NxmEntries *entries)
 	entries->data = MemoryContextAllocHuge(CurrentMemoryContext, entries->size);
 }
 
-const char *
-nxm_type_name(NxmType type)
+static const char *
+type_name(NxmType type)
 {
 	switch (type)
 	{
@@ -138,14 +138,14 @@ nxm_wrong_type(NxmKind kind, NxmBytes name, const NxmBytes *key, NxmType is,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("value of key \"%.*s\" in %s \"%.*s\" is of type %s, not %s",
 						(int) key->len, key->data, nxm_kind_name(kind),
-						(int) name.len, name.data, nxm_type_name(is),
-						nxm_type_name(wanted)),
+						(int) name.len, name.data, type_name(is),
+						type_name(wanted)),
 				 errhint(hint, suffix)));
 	ereport(ERROR,
 			(errcode(ERRCODE_DATATYPE_MISMATCH),
 			 errmsg("next value of %s \"%.*s\" is of type %s, not %s",
 					nxm_kind_name(kind), (int) name.len, name.data,
-					nxm_type_name(is), nxm_type_name(wanted)),
+					type_name(is), type_name(wanted)),
 			 errhint(hint, suffix)));
 }
 

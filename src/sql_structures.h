@@ -85,7 +85,6 @@ _Noreturn extern void nxm_value_too_long(size_t len);
  */
 _Noreturn extern void nxm_wrong_type(NxmKind kind, NxmBytes name, const NxmBytes *key,
 						   NxmType is, NxmType wanted, const char *hint);
-extern const char *nxm_type_name(NxmType type);
 /* A value in its text form, as a text datum. */
 extern Datum nxm_value_as_text(const char *data, size_t len, NxmType type);
 

@@ -120,9 +120,9 @@ state_account(uint64_t state)
 }
 
 static void
-count_page(NxmSpace *space, int account, int64_t n)
+uncount_page(NxmSpace *space, int account)
 {
-	nxm_fetch_add_relaxed(&space->shared->account[account].pages, (uint64_t) n);
+	nxm_fetch_add_relaxed(&space->shared->account[account].pages, (uint64_t) -1);
 }
 
 /* Counts one more, if the limit lets, or does not matter. */
@@ -134,7 +134,7 @@ count_taken(NxmSpace *space, int account)
 	if (nxm_fetch_add_relaxed(&of->pages, 1) < nxm_load_relaxed(&of->page_limit) ||
 		space->past_limit)
 		return true;
-	count_page(space, account, -1);
+	uncount_page(space, account);
 	return false;
 }
 
@@ -145,7 +145,7 @@ depopulate(NxmSpace *space, uint32_t page, uint64_t state)
 	if (!space->depopulate(space, (int) (page >> NXM_CHUNK_PAGE_SHIFT),
 						   page_memory(space, page)))
 		return false;
-	count_page(space, state_account(state), -1);
+	uncount_page(space, state_account(state));
 	return true;
 }
 
@@ -421,7 +421,7 @@ have_page:
 			!space->populate(space, (int) (page >> NXM_CHUNK_PAGE_SHIFT),
 							 page_memory(space, page)))
 		{
-			count_page(space, account, -1);
+			uncount_page(space, account);
 			push_page(&node->free_pages, desc, page);
 			space->want = NXM_WANT_SPACE;
 			space->need_node = node_no;
@@ -440,7 +440,7 @@ have_page:
 			return UINT32_MAX;
 		}
 		if (moves)
-			count_page(space, state_account(state), -1);
+			uncount_page(space, state_account(state));
 		if (populated)
 			nxm_fetch_add_relaxed(&node->nkept, (uint64_t) -1);
 	}
