@@ -95,13 +95,6 @@ PG_CFLAGS = -Wall -Wextra
 # PostgreSQL's headers as system headers: their own warnings are not ours.
 PG_CPPFLAGS = -isystem $(includedir_server) -I$(srcdir)/src
 
-# Without libnuma's headers the seam is compiled as its stub: topology and prefetch work,
-# memory policies do not, and nexusmem.status says so.
-NUMA_H := $(shell printf '\043include <numa.h>\n' | $(or $(CC),cc) -E - >/dev/null 2>&1 && echo yes)
-ifneq ($(and $(NUMA_H),$(if $(NO_LIBNUMA),,yes)),)
-PG_CPPFLAGS += -DNXM_HAVE_LIBNUMA
-endif
-
 # No bitcode: JIT would put functions of ours into its own code, where they miss the symbols that
 # are hidden in the library (PostgreSQL 16 and newer; the session ends), and where those of a
 # version that was just installed work on the shared memory of the one that is loaded.
@@ -130,10 +123,9 @@ include $(PGXS)
 
 # Each object depends on every header: the tree is small, and a stale object in
 # a shared-memory layout is a crash. That goes for PostgreSQL's headers, too, of which the stamp
-# tells, and for whether there is libnuma. Compiler and flags are left out: they are often
-# given to `make` and not to `make install`.
-built_for := $(strip $(includedir_server) $(filter -D%,$(PG_CPPFLAGS)) \
-	$(shell cat $(includedir_server)/pg_config*.h | cksum))
+# tells. Compiler and flags are left out: they are often given to `make` and not to
+# `make install`.
+built_for := $(strip $(includedir_server) $(shell cat $(includedir_server)/pg_config*.h | cksum))
 ifneq ($(shell cat $(STAMP) 2>/dev/null),$(built_for))
 .PHONY: $(STAMP)
 endif

@@ -9,9 +9,10 @@
  * process that tries the calls, and where that does not survive they count as
  * refused.  A call that is refused is not made again, but answered EPERM here.
  *
- * The calls are made by their numbers.  libnuma has functions for them, but some
- * releases of it (2.0.16) make two of the calls while they are loaded, and so the
- * server would be killed for loading us.  Its header names the constants.
+ * The calls are made by their numbers, with constants of the kernel's own header: both
+ * are its ABI.  libnuma has functions for them, but some releases of it (2.0.16) make
+ * two of the calls while they are loaded, and so the server would be killed for loading
+ * us.
  *
  * No return value of mbind is believed: it says 0 and
  * moves nothing where pages are mapped twice.  Whoever places memory asks
@@ -24,11 +25,7 @@
  * Never MPOL_BIND: with huge pages mbind succeeds on a node without enough of
  * them, and the first touch is a SIGBUS.
  *
- * Without that header (NXM_HAVE_LIBNUMA undefined) topology and affinity work, for
- * they need only sysfs and sched_setaffinity; every memory policy answers
- * ENOSYS.
- *
- * Limits: NXM_MAX_CPUS CPUs (sched_getaffinity fails where the kernel is built
+ * Limits: Linux alone.  NXM_MAX_CPUS CPUs (sched_getaffinity fails where the kernel is built
  * for more and their affinity is unknown), NXM_MAX_OS_NODES nodes.
  */
 #ifndef _GNU_SOURCE
@@ -38,6 +35,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/mempolicy.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -49,10 +47,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-#ifdef NXM_HAVE_LIBNUMA
-#include <numaif.h>
-#endif
 
 #define SYSFS_ROOT "/sys/devices/system/"
 
@@ -68,8 +62,8 @@
 #define MADV_COLLAPSE 25
 #endif
 
-#define MEMORY_CALLS (NXM_CALL_GET_MEMPOLICY | NXM_CALL_SET_MEMPOLICY | \
-					  NXM_CALL_MBIND | NXM_CALL_MOVE_PAGES)
+#define ALL_CALLS (NXM_CALL_GET_MEMPOLICY | NXM_CALL_SET_MEMPOLICY | \
+				   NXM_CALL_MBIND | NXM_CALL_MOVE_PAGES | NXM_CALL_SETAFFINITY)
 
 static NxmNumaSupport support;
 static bool support_known = false;
@@ -482,8 +476,6 @@ note_call(NxmSysCall call, int err)
 		support.missing |= call;
 }
 
-#ifdef NXM_HAVE_LIBNUMA
-
 /*
  * The kernel reads maxnode - 1 bits (get_mempolicy(2), BUGS).  Its masks are
  * arrays of unsigned long, which on every 64-bit platform have the layout of
@@ -587,68 +579,6 @@ probe_memory_calls(void *page)
 	note_call(NXM_CALL_MOVE_PAGES, nxm_seam_page_nodes(&page, 1, &node));
 }
 
-#else							/* !NXM_HAVE_LIBNUMA */
-
-int
-nxm_seam_get_policy(NxmMemPolicy *policy)
-{
-	(void) policy;
-	return ENOSYS;
-}
-
-int
-nxm_seam_set_policy(const NxmMemPolicy *policy)
-{
-	(void) policy;
-	return ENOSYS;
-}
-
-int
-nxm_seam_prefer(int os_node)
-{
-	(void) os_node;
-	return ENOSYS;
-}
-
-int
-nxm_seam_range_policy(void *addr, size_t len, NxmRangePolicy how,
-					  const NxmOsNodeSet *nodes)
-{
-	(void) addr;
-	(void) len;
-	(void) how;
-	(void) nodes;
-	return ENOSYS;
-}
-
-int
-nxm_seam_page_nodes(void **pages, int n, int *nodes)
-{
-	(void) pages;
-	(void) n;
-	(void) nodes;
-	return ENOSYS;
-}
-
-int
-nxm_seam_move_pages(void **pages, int n, const int *nodes, int *status)
-{
-	(void) pages;
-	(void) n;
-	(void) nodes;
-	(void) status;
-	return ENOSYS;
-}
-
-static void
-probe_memory_calls(void *page)
-{
-	(void) page;
-	support.missing |= MEMORY_CALLS;
-}
-
-#endif							/* NXM_HAVE_LIBNUMA */
-
 /* What the process that probes leaves behind, in memory that is shared with it. */
 typedef struct Answer
 {
@@ -737,17 +667,8 @@ nxm_seam_support(void)
 
 	/* first, for the child is to make the calls by the functions that ask here */
 	support_known = true;
-#ifdef NXM_HAVE_LIBNUMA
-	support.libnuma = true;
-#endif
 	ask_a_child();
 	if (!support.probed)
-	{
-		support.refused = NXM_CALL_SETAFFINITY;
-		if (support.libnuma)
-			support.refused |= MEMORY_CALLS;
-		else
-			support.missing |= MEMORY_CALLS;
-	}
+		support.refused = ALL_CALLS;
 	return &support;
 }

@@ -28,7 +28,6 @@ typedef enum NxmSysCall
  */
 typedef struct NxmNumaSupport
 {
-	bool		libnuma;		/* compiled with its header */
 	bool		probed;			/* the calls were tried to the end */
 	int			probe_signal;	/* that killed who tried them; 0: none, or not told */
 	int			probe_errno;	/* nobody could be forked to try them */

@@ -39,7 +39,6 @@ PG_FUNCTION_INFO_V1(nxm_status);
 #define HINT_PRELOAD "Add nexusmem to shared_preload_libraries and restart the server."
 #define HINT_WORKERS "Raise max_worker_processes, on standbys first, and restart the server."
 #define HINT_KERNEL "Use a kernel with CONFIG_NUMA."
-#define HINT_LIBNUMA "Build nexusmem with libnuma's headers installed."
 #define HINT_REBUILD "Rebuild nexusmem for this PostgreSQL."
 #define HINT_CONTAINER "In a container, grant the capability SYS_NICE or a seccomp profile that allows these calls."
 #define HINT_PROFILE "In a container, grant a seccomp profile that allows move_pages."
@@ -120,7 +119,7 @@ hint_for(int err, unsigned calls)
 		case EACCES:
 			return hint_refused(calls);
 		case ENOSYS:
-			return nxm_seam_support()->libnuma ? HINT_KERNEL : HINT_LIBNUMA;
+			return HINT_KERNEL;
 		case EINVAL:
 			return "CPUs or memories that were there when the server started may be gone: restart it.";
 		default:
@@ -197,15 +196,6 @@ numa_calls_status(void)
 	const NxmNumaSupport *support = nxm_seam_support();
 	char		names[128];
 
-	if (!support->libnuma)
-	{
-		const char *without = "nexusmem was built without libnuma: no memory policies";
-
-		if (support->refused != 0)
-			return row("degraded", hint_refused(support->refused),
-					   psprintf("%s; %s", without, refused_calls()));
-		return row("off", HINT_LIBNUMA, without);
-	}
 	if (support->refused != 0)
 		return row("degraded", hint_refused(support->refused), refused_calls());
 	if (support->missing != 0)

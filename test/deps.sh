@@ -13,7 +13,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 what=${1:-all}
-build=(gcc make libc6-dev libnuma-dev)
+build=(gcc make libc6-dev)
 all=(libipc-run-perl libcmocka-dev perl util-linux
 	numactl qemu-system-x86 cpio kmod xz-utils zstd
 	debootstrap debian-archive-keyring bzip2)

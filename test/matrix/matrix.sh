@@ -3,10 +3,10 @@
 # PostgreSQL majors (default: all; the majors are those of 15, 17, 18, 19 that are not this
 # machine's).
 #
-# `builds`: it is built here with every warning an error: gcc, clang, and without
-# libnuma. And for each major, in a chroot (../chroot.sh): built with -Werror,
-# installed, and `make installcheck` (pg_regress, isolation, TAP) run with the library
-# preloaded; of what is drawn at random each has half as much, drawn anew.
+# `builds`: it is built here with every warning an error, by gcc and clang. And for each
+# major, in a chroot (../chroot.sh): built with -Werror, installed, and `make installcheck`
+# (pg_regress, isolation, TAP) run with the library preloaded; of what is drawn at random
+# each has half as much, drawn anew.
 #
 # Prints `ok - ...` lines. Limits: those of chroots; what cannot be had is skipped.
 # NXM_MATRIX_JOBS (default 2) run at a time.
@@ -106,21 +106,15 @@ warnings() {
 }
 
 builds() {
-	local dir=$NXM_TMP/w rc=0 asks
+	local dir=$NXM_TMP/w rc=0
 	if [ -n "${NXM_BUILD:-}" ]; then
 		# gcc's was made for the other parts
 		! grep -qE '^src/.*warning:' "$NXM_LOG/build.log" || rc=1
 		told "gcc $PG_MAJOR" "$NXM_LOG/build.log" "$rc"
-		as_postgres mkdir "$dir"
-		cp -a "$NXM_BUILD"/{Makefile,nexusmem.control,sql,src} "$dir"
 	else
 		nxm_copy "$dir" "$SRC"
 		warnings "gcc $PG_MAJOR" "$dir" COPT=-Werror
 	fi
-	# the same once more, but only what asks whether there is libnuma
-	mapfile -t asks < <(cd "$dir" && grep -rl --include='*.[ch]' NXM_HAVE_LIBNUMA src |
-		sed 's/\.c$/.o/; s/.*\.h$/all/')
-	warnings "gcc $PG_MAJOR without libnuma" "$dir" COPT=-Werror NO_LIBNUMA=1 "${asks[@]}"
 	if type -P clang >/dev/null; then
 		rm -rf "$dir"
 		nxm_copy "$dir" "$SRC"
