@@ -80,6 +80,7 @@
 #define MOST_FLIGHTS	128
 #define FLIGHT_WINDOW	64
 #define MOST_OF_SCAN	64
+#define MOST_SCANS_KEPT	1024	/* room for them, from one transaction to the next */
 #define FILES			64		/* remembered at a time, by OID */
 #define USELESS			8
 #define QUIET_STEP		128
@@ -124,7 +125,7 @@ typedef struct ScanMisses
 #define SH_DEFINE
 #include "lib/simplehash.h"
 
-static scans_hash *scans = NULL;
+static scans_hash *scans = NULL; /* NULL: none yet */
 
 /* Blocks asked for and not missed yet, in no order. */
 typedef struct Flight
@@ -314,9 +315,16 @@ predict(void)
 static bool
 scan_is_long(const void *scan)
 {
+	scans_hash *table = scans;
+	ScanMisses *entry;
 	bool		found;
-	ScanMisses *entry = scans_insert(scans, scan, &found);
 
+	if (table == NULL)
+		table = scans_create(TopMemoryContext, 64, NULL);
+	/* until 16 an error in growing leaves it of another size than it says: not seen again */
+	scans = NULL;
+	entry = scans_insert(table, scan, &found);
+	scans = table;
 	if (!found)
 		entry->misses = 0;
 	if (entry->misses == MOST_OF_SCAN)
@@ -328,7 +336,7 @@ scan_is_long(const void *scan)
 static void
 forget_scan(const void *scan)
 {
-	if (scans->members > 0)
+	if (scans != NULL && scans->members > 0)
 		scans_delete(scans, scan);
 }
 
@@ -439,8 +447,15 @@ at_end(XactEvent event, void *arg)
 	(void) event;
 	(void) arg;
 	last = NULL;
-	if (scans->members > 0)
+	if (scans == NULL || scans->members == 0)
+		return;
+	if (scans->size <= MOST_SCANS_KEPT)
 		scans_reset(scans);
+	else
+	{
+		scans_destroy(scans);
+		scans = NULL;
+	}
 }
 
 static void
@@ -473,8 +488,6 @@ have_session(void)
 	if (p == NULL)
 		return false;
 	nxm_predictor_begin(&session);
-	if (scans == NULL)
-		scans = scans_create(TopMemoryContext, 64, NULL);
 	/* each may fail; being called twice does none of them harm */
 	RegisterXactCallback(at_end, NULL);
 	RegisterSubXactCallback(at_subabort, NULL);

@@ -545,7 +545,7 @@ $node->safe_psql('postgres', <<SQL);
 CREATE TABLE driver AS SELECT k FROM generate_series(1, 400) k ORDER BY hashint4(k);
 DO \$\$ BEGIN
 	FOR i IN 1 .. $tables LOOP
-		EXECUTE format('CREATE UNLOGGED TABLE c%s AS SELECT k, repeat(''x'', 500) AS pad FROM generate_series(1, 400) k', i);
+		EXECUTE format('CREATE TABLE c%s AS SELECT k, repeat(''x'', 500) AS pad FROM generate_series(1, 400) k', i);
 		EXECUTE format('CREATE INDEX ON c%s (k)', i);
 	END LOOP; END \$\$;
 SQL
