@@ -544,8 +544,10 @@ SELECT sum(issued) AS issued, sum(used) AS used, sum(wasted) AS wasted FROM nexu
 \endif
 
 -- a dropped relation leaves the view; one whose drop was undone does not
+SELECT 't'::regclass::oid AS gone \gset
 BEGIN;
 DROP TABLE t;
+SELECT count(*) FROM nexusmem.stat_prefetch WHERE relid = :gone;
 ROLLBACK;
 SELECT count(*) FROM nexusmem.stat_prefetch WHERE relid = 't'::regclass;
 BEGIN;
@@ -554,7 +556,6 @@ DROP TABLE t;
 ROLLBACK TO s;
 COMMIT;
 SELECT count(*) FROM nexusmem.stat_prefetch WHERE relid = 't'::regclass;
-SELECT 't'::regclass::oid AS gone \gset
 DROP TABLE t;
 SELECT count(*) FROM nexusmem.stat_prefetch WHERE relid = :gone;
 SELECT nexusmem.stat_prefetch_reset();

@@ -17,7 +17,9 @@
  * transaction ends that looked ahead, once for each entry, never else.
  *
  * What was dropped leaves when somebody reads the view: relations of this database,
- * and whole databases.  Until then it takes a place of the table at most.  An object
+ * and whole databases.  Until then it takes a place of the table at most.  (So do the
+ * counts of a relation that a prepared transaction has made, if somebody reads them before
+ * it is committed.)  An object
  * access hook would tell of drops at once, but takes from all sessions, be look-ahead
  * on or not, what namespace.c remembers of search_path since 17 (it computes the path
  * anew wherever there is such a hook), and does not see sessions without the library.
@@ -34,6 +36,7 @@
 #include "access/xact.h"
 #include "compat.h"
 #include "shmem.h"
+#include "storage/lock.h"
 #include "utils/hsearch.h"
 #include "utils/syscache.h"
 
@@ -387,6 +390,16 @@ is_gone(const StatKey *key)
 	return !SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(key->database));
 }
 
+/* By this very transaction, which may yet be rolled back? */
+static bool
+is_ours_to_drop(const StatKey *key)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_RELATION(tag, key->database, key->relation);
+	return nxm_lock_is_held(&tag, AccessExclusiveLock);
+}
+
 NxmPrefetchRow *
 nxm_prefetch_rows(int *nrows)
 {
@@ -404,7 +417,10 @@ nxm_prefetch_rows(int *nrows)
 		StatKey		key = {rows[i].database, rows[i].relation, rows[i].kind};
 
 		if (is_gone(&key))
-			gone[ngone++] = key;
+		{
+			if (!is_ours_to_drop(&key))
+				gone[ngone++] = key;
+		}
 		else
 			rows[(*nrows)++] = rows[i];
 	}
