@@ -144,10 +144,10 @@ SELECT count(map_put('m', i::text, repeat('x', 1000))) FROM generate_series(1, 1
 SELECT cache_set('a', 'w', NULL, 'old');
 SELECT cache_expire('a', '1 hour', 'old');
 SELECT cache_get('a', 'old');
-SELECT cache_delete('a', 'old'), cache_set('b', 'w', '0', 'old'), cache_expire('c', '0', 'old'), cache_expire('c', '-1 hour', 'old') AS again, cache_mset('{d,f}', '{w,w}', '0', 'old');
+SELECT cache_delete('a', 'old'), cache_set('b', 'w', '0', 'old'), cache_expire('c', '0', 'old'), cache_expire('c', '-1 hour', 'old') AS again, cache_mset('{d,f}', '{w,w}', '0', 'old'), cache_add('e', 'w', '0', 'old'), cache_add('g', 'w', '0', 'old') AS absent;
 SELECT key, value FROM cache_mget('{a,b,c,d,e,f}', 'old') AS m(key, value) WHERE value IS NOT NULL;
 -- removing makes no cache
-SELECT cache_set('a', 'w', '0', 'none'), cache_mset('{a}', '{w}', '0', 'none'), cache_expire('a', '0', 'none');
+SELECT cache_set('a', 'w', '0', 'none'), cache_mset('{a}', '{w}', '0', 'none'), cache_expire('a', '0', 'none'), cache_add('a', 'w', '0', 'none');
 SELECT cache FROM stat_cache WHERE cache IN ('none', 'old');
 RESET nexusmem.role_limit;
 SELECT map_drop('m'), cache_drop('old');

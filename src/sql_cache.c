@@ -86,6 +86,26 @@ nxm_cache_remove(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key, bool
 	return r == NXM_OK;
 }
 
+/* Is the key there?  Makes no cache. */
+static bool
+is_there(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key)
+{
+	NxmSite    *site;
+	NxmCacheView *view;
+	NxmResult	r;
+	int64_t		deadline;
+
+	do
+	{
+		site = nxm_cache_open(fcinfo, name, NXM_WRITE, false);
+		if (site == NULL)
+			return false;
+		view = nxm_cache_view();
+		NXM_OPERATE(site, r, nxm_cache_deadline(view, &site->object->u.c.cache, key, &deadline));
+	} while (nxm_cache_again(view, r));
+	return r == NXM_OK;
+}
+
 NxmStored
 nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 				const NxmValue *value, const Interval *ttl, bool if_absent, bool note)
@@ -95,8 +115,10 @@ nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 	bool		again = false;
 	NxmResult	r;
 
-	if (!if_absent && is_over(ttl))
+	if (is_over(ttl))
 	{
+		if (if_absent)
+			return is_there(fcinfo, name, key) ? NXM_THERE : NXM_STORED;
 		(void) nxm_cache_remove(fcinfo, name, key, true);
 		return NXM_STORED;
 	}
