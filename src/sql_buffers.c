@@ -72,10 +72,12 @@ nxm_relation_nodes(PG_FUNCTION_ARGS)
 	Form_pg_class rel;
 	NxmFileNumber number;
 
+	/* dropped since the caller's snapshot of pg_class, maybe: no error */
 	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation with OID %u does not exist", relid)));
+	{
+		InitMaterializedSRF(fcinfo, 0);
+		return (Datum) 0;
+	}
 	rel = (Form_pg_class) GETSTRUCT(tuple);
 	if (!RELKIND_HAS_STORAGE(rel->relkind))
 		ereport(ERROR,
