@@ -72,6 +72,8 @@ my ($entries, $right) = (q1('SELECT sum(entries) FROM nexusmem.stat_cache'), q1(
 cmp_ok($entries, '>', 1000, 'of the cache there is as much as has room');
 cmp_ok($entries, '<', 12000, 'and no more');
 is($right, $entries, 'as it was, too');
+# the last that is done about it
+ok($node->wait_for_log(qr/were not loaded: 3 of/, $from), 'what was not loaded is told');
 my $log = news();
 like($log, qr/WARNING:  saved $_ was not loaded: the operating system has no more shared memory/, "the log tells of $_") foreach 'map "large"', 'stack "deep"', 'queue "long"';
 my $total = () = $all =~ /,/g;
@@ -101,6 +103,7 @@ is(q1('SELECT count(*) FROM nexusmem.structures'), '0', 'empty');
 my (undef, undef, $err) = $node->psql('postgres', q{SELECT nexusmem.counter_add('c')}, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
 like($err, qr/ERROR:  53200/, 'and a write is an error');
 is(q1(q{SELECT nexusmem.cache_set('k', 'v'), nexusmem.cache_get('k') IS NULL}), '|t', 'but of a cache');
+ok($node->wait_for_log(qr/were not loaded: $total of/, $from), 'what was not loaded is told');
 like(status(), qr/^degraded: $total of $total saved structures were not loaded/, 'status tells');
 ok(!-e $file && -s "$file.refused", 'the file is kept beside');
 q1(q{COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; rm /dev/shm/filler'});
