@@ -92,6 +92,40 @@ SELECT user_null_exists();
 \set VERBOSITY sqlstate
 SELECT user_exists(0, 'm'), user_exists(1, 'm');
 
+-- every function: empty, one past the longest, the longest
+CREATE FUNCTION user_try(call text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	detail text;
+	result text;
+BEGIN
+	EXECUTE 'SELECT ' || call INTO result;
+	RETURN left(coalesce(result, 'NULL'), 20);
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+	RETURN SQLSTATE || ' ' || SQLERRM || CASE WHEN detail <> '' THEN ' (' || detail || ')' ELSE '' END;
+END $$;
+\pset format unaligned
+SELECT replace(call, '?', 'name') AS call, user_try(replace(call, '?', '''''')) AS empty,
+	user_try(replace(call, '?', 'repeat(''n'', 64)')) AS too_long, user_try(replace(call, '?', 'repeat(''n'', 63)')) AS longest
+FROM (VALUES ('user_exists(0, ?)'), ('user_add(?, 1, 2)'), ('user_add(?, 1, 2 | 4)'), ('user_set(?, 5)'), ('user_value(?)'), ('user_drop(0, ?)'),
+	('user_put(?, ''k'', ''v'')'), ('user_put_if(?, ''k'', ''v'', ''w'')'), ('user_get(?, ''k'')'), ('user_read(?, ''k'', 9)'), ('user_delete(?, ''k'')'),
+	('user_map_add(?, ''k'', 2)'), ('user_size(?)'), ('user_scan(?, 9)'), ('user_drop(1, ?)'),
+	('user_push(2, ?, ''v'')'), ('user_length(2, ?)'), ('user_pop(2, ?)'), ('user_drop(2, ?)'),
+	('user_push(3, ?, ''v'')'), ('user_length(3, ?)'), ('user_pop(3, ?)'), ('user_drop(3, ?)')) c(call);
+SELECT replace(call, '?', 'key') AS call, user_try(replace(call, '?', '''''')) AS empty,
+	user_try(replace(call, '?', 'repeat(''k'', 1025)')) AS too_long, user_try(replace(call, '?', 'repeat(''k'', 1024)')) AS longest
+FROM (VALUES ('user_put(''try'', ?, ''v'')'), ('user_get(''try'', ?)'), ('user_read(''try'', ?, 9)'), ('user_put_if(''try'', ?, ''v'', ''w'')'),
+	('user_get(''try'', ?)'), ('user_delete(''try'', ?)'), ('user_put_if(''try'', ?, NULL, ''v'')'), ('user_delete(''try'', ?)'), ('user_map_add(''try'', ?, 3)')) c(call);
+SELECT replace(call, '?', 'value') AS call, user_try(replace(call, '?', 'repeat(''v'', 1048577)')) AS too_long,
+	user_try(replace(call, '?', 'repeat(''v'', 1048576)')) AS longest
+FROM (VALUES ('user_put(''try'', ''k'', ?)'), ('user_put(''try'', ''b'', ?, 1)'), ('user_put_if(''try'', ''k'', ?, ''v'')'), ('user_put_if(''try'', ''k'', ''v'', ?)'),
+	('user_push(2, ''try'', ?)'), ('user_push(3, ''try'', ?)')) c(call);
+\pset format aligned
+SELECT (user_get('try', 'k')).value = v AS k, (user_get('try', 'b')).value = v AS b, user_length(2, 'try'), user_pop(2, 'try') = v AS stack,
+	user_length(3, 'try'), user_pop(3, 'try') = v AS queue, user_size('try') FROM repeat('v', 1048576) v;
+SELECT user_drop(1, 'try'), user_drop(2, 'try'), user_drop(3, 'try');
+DROP FUNCTION user_try(text);
+
 -- privileges are the current role's
 CREATE ROLE nxm_user_other;
 SET ROLE nxm_user_other;
