@@ -13,8 +13,9 @@
 # "floor" is the same statement that only makes the keys. Of mset they are nanoseconds of
 # a key, which A sets by 32 in one call of cache_mset and B one by one; both read their keys
 # in random order, with values of 100 bytes, from a table. The session has touched
-# all memory before. Figures of several clients are operations a second by the
-# clock. Latencies are of statements over the socket, with one client a core; those
+# all memory before, and has seen there that reads find all entries. Figures of several
+# clients are operations a second by the clock. What share of the segments in use is live
+# entries: bench/core_cache.sh, for no view tells segments from the index. Latencies are of statements over the socket, with one client a core; those
 # of the operations alone: bench/core_cache.sh.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -51,6 +52,9 @@ fill() {
 	nxm_psql -Atc "SELECT count(*) FROM (SELECT nexusmem.cache_set('k' || i, $VALUE, ${1:-NULL}, '${2:-default}') FROM generate_series(0, $ENTRIES - 1) i OFFSET 0) s" >/dev/null
 }
 
+# filled [CACHE]: SQL that is an error unless all keys are there
+filled() { echo "SELECT all_of(count(nexusmem.cache_get('k' || i, '${1:-default}')), $ENTRIES) FROM generate_series(0, $ENTRIES - 1) i"; }
+
 if has_case table; then
 	echo "against the table: $ENTRIES values of 100 bytes"
 	nxm_psql -c "INSERT INTO kv SELECT 'k' || i, $VALUE FROM generate_series(0, $ENTRIES - 1) i" -c 'VACUUM (ANALYZE) kv' -c CHECKPOINT
@@ -59,8 +63,8 @@ if has_case table; then
 	fill "$hour" ttl
 	live="(expires IS NULL OR expires > now())"
 	upsert() { printf 'INSERT INTO kv VALUES (%s, %s, %s) ON CONFLICT (k) DO UPDATE SET v = excluded.v, expires = excluded.expires' "$KEY" "$VALUE" "$1"; }
-	WARM="SELECT count(nexusmem.cache_get(k)) FROM kv; SELECT count(*) FROM (SELECT nexusmem.cache_set(k, v) FROM kv OFFSET 0) s;
-		SELECT count(nexusmem.cache_get(k, 'ttl')) FROM kv; SELECT count(*) FROM (SELECT nexusmem.cache_set(k, v, $hour, 'ttl') FROM kv OFFSET 0) s;"
+	AFTER="$(filled); $(filled ttl); SELECT all_of(count(*), $ENTRIES) FROM kv WHERE $live;"
+	WARM="SELECT count(*) FROM (SELECT nexusmem.cache_set(k, v) FROM kv OFFSET 0) s; SELECT count(*) FROM (SELECT nexusmem.cache_set(k, v, $hour, 'ttl') FROM kv OFFSET 0) s; $AFTER"
 	few=$((ROWS / 5))
 	ALL=("floor" "$(over "$KEY" "$ROWS")" "$ROWS" "$(over "$KEY" "$ROWS")" "$ROWS"
 		"cache_get, random order" "$(over "nexusmem.cache_get($KEY)" "$ROWS")" "$ROWS" "$(over "(SELECT v FROM kv WHERE k = $KEY AND $live)" "$ROWS")" "$ROWS"
@@ -71,7 +75,7 @@ if has_case table; then
 		"cache_get with a TTL, loop" "$(loop "x := nexusmem.cache_get($KEY, 'ttl')" "$ROWS")" "$ROWS" "$(loop "SELECT v INTO x FROM kv WHERE k = $KEY AND $live" "$ROWS")" "$ROWS")
 	BETWEEN="VACUUM kv;"
 	in_one_session
-	BETWEEN=
+	BETWEEN='' AFTER=''
 	nxm_psql -Atc "SELECT nexusmem.cache_drop('ttl')" >/dev/null
 	minus "floor" "cache_get, random order"
 	figure "floor"
@@ -101,7 +105,7 @@ if has_case mset; then
 	fill
 	batches=$((ROWS / 32)) places=$((ENTRIES / 32 - ROWS / 32))
 	[ "$places" -gt 0 ] || nxm_die "ROWS must be less than ENTRIES"
-	WARM="SELECT count(nexusmem.cache_get(k)) FROM single; SELECT sum(nexusmem.cache_mset(k, v)) FROM batch; SELECT count(*) FROM (SELECT nexusmem.cache_set(k, v) FROM single OFFSET 0) s;"
+	WARM="SELECT all_of(sum(nexusmem.cache_mset(k, v)), $ENTRIES) FROM batch; SELECT count(*) FROM (SELECT nexusmem.cache_set(k, v) FROM single OFFSET 0) s; $(filled);"
 	ALL=("cache_mset of 32 / cache_set"
 		"SELECT sum(nexusmem.cache_mset(k, v)) FROM batch WHERE i BETWEEN @ % $places AND @ % $places + $((batches - 1))" $((batches * 32))
 		"SELECT count(*) FROM (SELECT nexusmem.cache_set(k, v) FROM single WHERE i BETWEEN @ % $places * 32 AND @ % $places * 32 + $((batches * 32 - 1)) OFFSET 0) s" $((batches * 32)))
@@ -127,23 +131,30 @@ cache_size() {
 # item_bytes WHAT TARGET: all memory of caches, for each entry, beyond key and value; and
 # what stat_cache says of it
 item_bytes() {
-	nxm_psql -At -F' ' <<-SQL | awk -v what="$1" -v target="$2" '{
-		verdict = target == "" ? "" : sprintf("  <= %s: %s", target, $1 <= target ? "met" : "MISSED")
-		printf "%-34s %8.1f  (%d entries, %.1f MB in use; stat_cache: bytes %.1f, overhead_bytes %.1f an entry)%s\n", what, $1, $2, $3 / 1048576, $4 / $2, $5 / $2, verdict }'
+	local line each entries used bytes overhead
+	line=$(nxm_psql -At -F' ' <<-SQL
 		SELECT (used - $used_before)::numeric / entries - $PAYLOAD, entries, used - $used_before, bytes, overhead
 		FROM (SELECT sum(entries) AS entries, sum(bytes) AS bytes, sum(overhead_bytes) AS overhead FROM nexusmem.stat_cache) c,
 			(SELECT sum(used_bytes) AS used FROM nexusmem.node_memory) m;
 	SQL
+	)
+	take "$1" "$line" each entries used bytes overhead
+	[[ $each != -* ]] || nxm_die "$1: less memory is in use than the entries take: what was cleared before counts as theirs"
+	awk -v what="$1" -v target="$2" -v each="$each" -v n="$entries" -v used="$used" -v bytes="$bytes" -v overhead="$overhead" 'BEGIN {
+		printf "%-34s %8.1f  (%d entries, %.1f MB in use; stat_cache: bytes %.1f, overhead_bytes %.1f an entry)  <= %s: %s\n",
+			what, each, n, used / 1048576, bytes / n, overhead / n, target, each <= target ? "met" : "MISSED" }'
 }
 
 if has_case bytes; then
 	echo "bytes of overhead an item, of keys and values of $PAYLOAD bytes, everything counted"
 	nxm_psql -Atc "SELECT nexusmem.cache_clear()" >/dev/null
 	# what was cleared is drained by a worker
-	for ((i = 0; i < 100; i++)); do
-		used_before=$(nxm_psql -Atc 'SELECT sum(used_bytes) FROM nexusmem.node_memory')
+	used_before='' same=0
+	for ((i = 0; i < 300 && same < 10; i++)); do
+		now=$(nxm_psql -Atc 'SELECT sum(used_bytes) FROM nexusmem.node_memory')
+		if [ "$now" = "$used_before" ]; then same=$((same + 1)); else same=0; fi
+		used_before=$now
 		sleep 0.2
-		[ "$used_before" != "$(nxm_psql -Atc 'SELECT sum(used_bytes) FROM nexusmem.node_memory')" ] || break
 	done
 	fill
 	item_bytes "filled once" 20
@@ -157,8 +168,9 @@ if has_case bytes; then
 	limit=$(awk -v n="$ENTRIES" -v p="$PAYLOAD" 'BEGIN { print int(n * (p + 20) / 2 / 1048576) }')
 	cache_size "$limit"
 	fill
-	nxm_psql -At -F' ' -c "SELECT sum(entries), $limit::bigint * 1048576 / sum(entries)::numeric - $PAYLOAD FROM nexusmem.stat_cache" |
-		awk -v limit="$limit" '{ printf "%-34s %8.1f  (%d entries in cache_size = %d MB)  <= 20: %s\n", "full, of the limit", $2, $1, limit, $2 <= 20 ? "met" : "MISSED" }'
+	take "full, of the limit" "$(nxm_psql -At -F' ' -c "SELECT sum(entries), $limit::bigint * 1048576 / sum(entries)::numeric - $PAYLOAD FROM nexusmem.stat_cache")" entries each
+	awk -v n="$entries" -v each="$each" -v limit="$limit" 'BEGIN {
+		printf "%-34s %8.1f  (%d entries in cache_size = %d MB)  <= 20: %s\n", "full, of the limit", each, n, limit, each <= 20 ? "met" : "MISSED" }'
 	cache_size
 	echo
 fi
@@ -176,7 +188,7 @@ if has_case clients; then
 	# the same without the cache: what the machine and the server make of more clients
 	printf '\\set seed random(1, 1000000000)\nSELECT sum(hashtext(%s)) FROM generate_series(1, 10000) i;\n' "$key" | as_postgres tee "$NXM_TMP/floor_many.sql" >/dev/null
 	printf '\\set key random(0, %d)\nSELECT hashtext(%s);\n' $((ENTRIES - 1)) "'k' || :key" | as_postgres tee "$NXM_TMP/floor.sql" >/dev/null
-	warm="SELECT count(nexusmem.cache_get('k' || i)) FROM generate_series(0, $((ENTRIES - 1))) i"
+	warm=$(filled)
 	kinds=("10,000 a statement" "one a statement" "10,000 a statement, without the cache" "one a statement, without the cache")
 	for ((p = 0; p < PAIRS; p++)); do
 		last=()
@@ -199,8 +211,12 @@ if has_case clients; then
 	# what is the cache's part in it
 	for k in 0 1; do
 		for n in "2 clients against 1" "4 clients against 2" "16 clients against 4"; do
-			paste -d' ' "$(pairs_of "$n, ${kinds[k]}")" "$(pairs_of "$n, ${kinds[k + 2]}")" |
-				awk '{ print $1 / $2, $3 / $4 }' >>"$(pairs_of "$n, ${kinds[k]}, with the cache over without")"
+			paste -d' ' "$(pairs_of "$n, ${kinds[k]}")" "$(pairs_of "$n, ${kinds[k + 2]}")" >"$NXM_TMP/both"
+			while read -r line; do
+				take "$n, ${kinds[k]}" "$line" more few floor_more floor_few
+				pair "$n, ${kinds[k]}, with the cache over without" \
+					"$(awk "BEGIN { print $more / $few }")" "$(awk "BEGIN { print $floor_more / $floor_few }")"
+			done <"$NXM_TMP/both"
 			report "$n, ${kinds[k]}, with the cache over without" A/B "ratio" '>=' 0.95
 		done
 	done
@@ -223,10 +239,11 @@ if has_case latency; then
 	for ((p = 1; p <= PAIRS; p++)); do
 		cache_size
 		fill
-		read -r rest_median rest <<<"$(latencies)"
+		nxm_psql -Atc "$(filled)" >/dev/null
+		take "latencies at rest" "$(latencies)" rest_median rest
 		cache_size "$limit"
 		fill
-		read -r evicting_median evicting <<<"$(latencies)"
+		take "latencies, evicting" "$(latencies)" evicting_median evicting
 		pair "99.9 %, evicting / at rest" "$rest" "$evicting"
 		pair "median, evicting / at rest" "$rest_median" "$evicting_median"
 	done

@@ -9,7 +9,8 @@
 # The figure is the backend's CPU time (/proc/self/schedstat, in nanoseconds).
 # Even that doubles at times when other processes want the same CPUs and caches,
 # so a run is cut in chunks, all alike, of some 10 ms; the chunks of A and B take
-# turns, and of each the least one counts.
+# turns, and of two that were neighbours what else went on was much the same. What
+# counts are the two whose ratio is the median of a run.
 #
 # In shared_buffers three states are compared: "absent", a cluster without the
 # library; and, in a cluster that is a copy of it, page by page, with the library
@@ -119,13 +120,14 @@ chunk() {
 		block "$LOOP" "$QUERY" "$2" bench.ns
 		echo "SELECT current_setting('bench.ns');"
 	} >&"${IN[$1]}"
-	read -r NS <&"${OUT[$1]}"
+	read -r NS <&"${OUT[$1]}" || nxm_die "the session of $1 has ended"
+	figures "$c, $1" "$NS"
 }
 
 # median_chunk A B: of chunks, one a line, columns A and B of the one whose B / A is
 # the median, in milliseconds
 median_chunk() {
-	awk -v a="$1" -v b="$2" '{ print $b / $a, $a / 1e6, $b / 1e6 }' | sort -g |
+	awk -v a="$1" -v b="$2" '{ if ($a <= 0 || $b <= 0) print "none none none"; else print $b / $a, $a / 1e6, $b / 1e6 }' | sort -g |
 		awk '{ line[NR] = $2 " " $3 } END { print line[int((NR + 1) / 2)] }'
 }
 
@@ -144,8 +146,10 @@ for ((p = 1; p <= PAIRS; p++)); do
 			# the first one warms up
 			[ $i = 0 ] || echo "$line" >>"$NXM_TMP/chunks"
 		done
-		pair "$c, on/off" $(median_chunk 2 3 <"$NXM_TMP/chunks")
-		pair "$c, on/absent" $(median_chunk 1 3 <"$NXM_TMP/chunks")
+		take "$c, on/off" "$(median_chunk 2 3 <"$NXM_TMP/chunks")" a b
+		pair "$c, on/off" "$a" "$b"
+		take "$c, on/absent" "$(median_chunk 1 3 <"$NXM_TMP/chunks")" a b
+		pair "$c, on/absent" "$a" "$b"
 	done
 	for v in absent off on; do close_session $v; done
 	wait
@@ -172,7 +176,10 @@ for n in 10 100 1000 10000; do
 		done
 	} | nxm_psql -At -F' ' >"$NXM_TMP/all"
 	for ((p = 1; p <= PAIRS; p++)); do
-		pair "range_$n, OS cache, off/on" $(awk -v p=$p '$1 == p && $2 > 0 { print $3, $4 }' "$NXM_TMP/all" | median_chunk 1 2)
+		awk -v p=$p '$1 == p && $2 > 0 { print $3, $4 }' "$NXM_TMP/all" >"$NXM_TMP/chunks"
+		[ "$(wc -l <"$NXM_TMP/chunks")" = "$CHUNKS" ] || nxm_die "range_$n: chunks are missing"
+		take "range_$n, OS cache" "$(median_chunk 1 2 <"$NXM_TMP/chunks")" a b
+		pair "range_$n, OS cache, off/on" "$a" "$b"
 	done
 done
 nxm_cluster_stop loaded

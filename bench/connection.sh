@@ -64,9 +64,12 @@ connect on >/dev/null
 for ((p = 1; p <= PAIRS; p++)); do
 	echo "pair $p of $PAIRS"
 	for ((i = 0; i < CHUNKS; i++)); do
-		echo "$(connect off) $(connect on)"
+		a=$(connect off)
+		b=$(connect on)
+		figures "time of a connection" "$a" "$b"
+		echo "$a $b"
 	done >"$NXM_TMP/chunks"
-	pair "time of a connection" "$(cut -d' ' -f1 "$NXM_TMP/chunks" | sort -g | head -n 1)" "$(cut -d' ' -f2 "$NXM_TMP/chunks" | sort -g | head -n 1)"
+	pair "time of a connection" "$(cut -d' ' -f1 "$NXM_TMP/chunks" | least)" "$(cut -d' ' -f2 "$NXM_TMP/chunks" | least)"
 	a=$(call 'my_node()')
 	b=$(call "pin_backend(pg_backend_pid(), i % $NUM_NODES)")
 	pair "moving to another node, twice" "$a" "$b"

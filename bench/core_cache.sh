@@ -16,15 +16,7 @@ param PROCESSES 1,2,4,16
 
 nxm_init bench-core_cache "${BENCH_DIR:-/var/tmp}"
 nxm_log build make -C "$NXM_ROOT/bench/cache_core" BIN="$NXM_TMP/bin"
-
-echo "bench/core_cache.sh"
-echo "  commit      $(git -C "$NXM_ROOT" describe --always --dirty 2>/dev/null || echo "none (no git repository)")"
-echo "  compiler    $(cc --version | head -n 1)"
-echo "  kernel      $(uname -srm)"
-echo "  CPU         $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort | uniq -c | sed 's/^ *\([0-9]*\) /\1 x /' | head -n 1)"
-echo "  parameters $BENCH_PARAMS"
-echo "  load        $(cut -d' ' -f1-3 /proc/loadavg) when it began"
-echo
+bench_head core_cache
 
 "$NXM_TMP/bin/bench_cache" latency -n "$ENTRIES" -r "$ROUNDS" -t "$SECONDS_A_RUN" \
 	-p "$(nproc | awk '{ print ($1 > 8 ? 8 : $1) }')"

@@ -35,14 +35,7 @@ fi
 nxm_init bench-core_map "${BENCH_DIR:-/var/tmp}"
 nxm_log build make -C "$NXM_ROOT/bench/core" BIN="$NXM_TMP/bin"
 
-echo "bench/core_map.sh"
-echo "  commit      $(git -C "$NXM_ROOT" describe --always --dirty 2>/dev/null || echo "none (no git repository)")"
-echo "  compiler    $(cc --version | head -n 1)"
-echo "  kernel      $(uname -srm)"
-echo "  CPU         $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort | uniq -c | sed 's/^ *\([0-9]*\) /\1 x /' | head -n 1)"
-echo "  parameters $BENCH_PARAMS"
-echo "  load        $(cut -d' ' -f1-3 /proc/loadavg) when it began"
-echo
+bench_head core_map libck "$(version_of ck)"
 
 "$NXM_TMP/bin/bench_growth" bytes -n "$ENTRIES"
 echo

@@ -3,7 +3,7 @@
 # microseconds.
 #
 #	PAIRS=11		pairs of runs
-#	CHUNKS=5		parts of a run, of which the least counts
+#	CHUNKS=5		parts of a run, see below
 #	CONNECTIONS=100	in a part
 #	NUM_NODES=2		nexusmem.num_nodes: a segment is of one node
 #	MEMORY_LIMIT=2GB	nexusmem.memory_limit
@@ -19,8 +19,8 @@
 #
 # The time is that from one connection to the next; ends of processes overlap with
 # it. The CPU time is all that the server's processes took, the end included, told
-# by the kernel when they have ended. Of both the parts take turns, and the least of
-# each counts.
+# by the kernel when they have ended. The parts take turns. Of the time the least one of each
+# counts; of the CPU time, told in steps of 10 ms, all parts together do.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -83,17 +83,19 @@ processes() { pgrep -c -P "$(head -n 1 "$(nxm_cluster_dir "$1")/postmaster.pid")
 
 # connect CLUSTER: microseconds from one connection to the next, and of CPU
 connect() {
-	local before time
+	local before after time
 	nxm_cluster_use "$1"
 	before=$(ended_cpu "$1")
 	time=$(as_postgres "$PG_BIN/pgbench" -n -C -f "$NXM_TMP/$1.sql" -c 1 -t "$CONNECTIONS" | awk '/^tps/ { print 1e6 / $3 }')
 	until [ "$(processes "$1")" = 0 ]; do :; done
-	echo "$time $(ended_cpu "$1") $before" | awk -v n="$CONNECTIONS" '{ print $1, ($2 - $3) * 1000 / n }'
+	after=$(ended_cpu "$1")
+	figures "connections to $1" "$time" "$before" "$after"
+	echo "$time $after $before" | awk -v n="$CONNECTIONS" '{ print $1, ($2 - $3) * 1000 / n }'
 }
 
-# least CLUSTER COLUMN
-least() { cut -d' ' -f"$2" "$NXM_TMP/parts-$1" | sort -g | head -n 1; }
-mean() { awk -v c="$2" '{ s += $c } END { print s / NR }' "$NXM_TMP/parts-$1"; }
+# least_of CLUSTER COLUMN, mean_of CLUSTER COLUMN
+least_of() { cut -d' ' -f"$2" "$NXM_TMP/parts-$1" | least; }
+mean_of() { awk -v c="$2" '{ s += $c } END { print s / NR }' "$NXM_TMP/parts-$1"; }
 
 for c in none one all; do connect $c >/dev/null; done
 for ((p = 1; p <= PAIRS; p++)); do
@@ -102,11 +104,10 @@ for ((p = 1; p <= PAIRS; p++)); do
 	for ((i = 0; i < CHUNKS; i++)); do
 		for c in none one all; do connect $c >>"$NXM_TMP/parts-$c"; done
 	done
-	pair "all segments, not one: time" "$(least one 1)" "$(least all 1)"
-	# told in steps of 10 ms: all parts together
-	pair "all segments, not one: CPU" "$(mean one 2)" "$(mean all 2)"
-	pair "all segments, not SELECT 1: time" "$(least none 1)" "$(least all 1)"
-	pair "all segments, not SELECT 1: CPU" "$(mean none 2)" "$(mean all 2)"
+	pair "all segments, not one: time" "$(least_of one 1)" "$(least_of all 1)"
+	pair "all segments, not one: CPU" "$(mean_of one 2)" "$(mean_of all 2)"
+	pair "all segments, not SELECT 1: time" "$(least_of none 1)" "$(least_of all 1)"
+	pair "all segments, not SELECT 1: CPU" "$(mean_of none 2)" "$(mean_of all 2)"
 done
 
 echo

@@ -264,16 +264,16 @@ for ((p = 1; p <= PAIRS; p++)); do
 			recurring)
 				teach $first
 				restart off
-				IFS='|' read -r off off2 _ <<<"$(run $first $((SEED + p)))"
+				take "recurring, off" "$(run $first $((SEED + p)))" off off2 _ _ _
 				restart on
-				IFS='|' read -r on on2 issued used wasted <<<"$(run $first $((SEED + p)))"
+				take "recurring, on" "$(run $first $((SEED + p)))" on on2 issued used wasted
 				pair recurring "$off" "$on"
 				pair "recurring, CPU wait subtracted" "$off2" "$on2"
 				USED+="  $issued issued, $used used, $wasted wasted"$'\n'
 				;;
 			fresh)
 				restart on
-				IFS='|' read -r off on again off2 on2 again2 <<<"$(fresh $((first + 4 * PAGES)))"
+				take fresh "$(fresh $((first + 4 * PAGES)))" off on again off2 on2 again2
 				pair fresh "$off" "$on"
 				pair "fresh, alike" "$off" "$again"
 				pair "fresh, CPU wait subtracted" "$off2" "$on2"
@@ -284,7 +284,7 @@ for ((p = 1; p <= PAIRS; p++)); do
 				for kind in $KINDS; do
 					for setting in $order; do
 						figures=$(many_with "$kind" $setting $((first + 2 * PAGES)))
-						read -r rate[$setting] p99[$setting] <<<"$figures"
+						take "clients, $kind, $setting" "$figures" "rate[$setting]" "p99[$setting]"
 					done
 					pair "clients, $kind, pages/s" "${rate[off]}" "${rate[on]}"
 					pair "clients, $kind, p99" "${p99[off]}" "${p99[on]}"
@@ -292,9 +292,9 @@ for ((p = 1; p <= PAIRS; p++)); do
 				;;
 			cached)
 				restart off
-				IFS='|' read -r off off2 _ <<<"$(run $first $((SEED + p)) 4)"
+				take "cached, off" "$(run $first $((SEED + p)) 4)" off off2 _ _ _
 				restart on
-				IFS='|' read -r on on2 _ <<<"$(run $first $((SEED + p)) 4)"
+				take "cached, on" "$(run $first $((SEED + p)) 4)" on on2 _ _ _
 				pair cached "$off" "$on"
 				pair "cached, CPU wait subtracted" "$off2" "$on2"
 				;;

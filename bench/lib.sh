@@ -9,6 +9,8 @@
 # which unlike /tmp is seldom in memory), removed at the end.
 
 . "$(dirname "${BASH_SOURCE[0]}")/../test/lib.sh"
+# A command that fails within $(...) ends that too, so that nothing is made of the rest.
+shopt -s inherit_errexit
 
 BENCH_PARAMS=
 
@@ -16,6 +18,31 @@ BENCH_PARAMS=
 param() {
 	if [ -z "${!1:-}" ]; then printf -v "$1" '%s' "$2"; fi
 	BENCH_PARAMS+=" $1=${!1}"
+}
+
+# said WHAT VALUE: a line of what a benchmark says of itself.
+said() { printf '  %-11s %s\n' "$1" "$2"; }
+
+# version_of PACKAGE: of what pkg-config knows by that name.
+version_of() { pkg-config --modversion "$1" 2>/dev/null || echo unknown; }
+
+# bench_head NAME [WHAT VALUE]...: what is measured on what, and what else there is to say.
+bench_head() {
+	echo "bench/$1.sh"
+	shift
+	said commit "$(git -C "$NXM_ROOT" describe --always --dirty 2>/dev/null || echo "none (no git repository)")"
+	if [ -n "${PG_BIN:-}" ]; then said PostgreSQL "$("$PG_CONFIG" --version | sed 's/^PostgreSQL //')"; fi
+	while [ $# -gt 0 ]; do
+		said "$1" "$2"
+		shift 2
+	done
+	said compiler "$(cc --version | sed -n 1p)"
+	said kernel "$(uname -srm)"
+	said CPU "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort | uniq -c | sed -n '1s/^ *\([0-9]*\) /\1 x /p')"
+	said storage "$(findmnt -no SOURCE,FSTYPE -T "$NXM_TMP" 2>/dev/null || echo unknown)"
+	said parameters "${BENCH_PARAMS# }"
+	said load "$(cut -d' ' -f1-3 /proc/loadavg) when it began"
+	echo
 }
 
 # bench_begin NAME "$@": build, install privately, say what is measured on what.
@@ -27,32 +54,65 @@ bench_begin() {
 	nxm_init "bench-$name" "${BENCH_DIR:-/var/tmp}"
 	nxm_build
 	mkdir -p "$NXM_TMP/pairs"
-	echo "bench/$name.sh"
-	echo "  commit      $(git -C "$NXM_ROOT" describe --always --dirty 2>/dev/null || echo "none (no git repository)")"
-	echo "  PostgreSQL  $("$PG_CONFIG" --version | sed 's/^PostgreSQL //')"
-	echo "  kernel      $(uname -srm)"
-	echo "  CPU         $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort | uniq -c | sed 's/^ *\([0-9]*\) /\1 x /' | head -n 1)"
-	echo "  storage     $(findmnt -no SOURCE,FSTYPE -T "$NXM_TMP" 2>/dev/null || echo unknown)"
-	echo "  parameters $BENCH_PARAMS"
-	echo "  load        $(cut -d' ' -f1-3 /proc/loadavg) when it began"
-	echo
+	bench_head "$name"
+}
+
+# figures CASE FIGURE...: ends the script where one is no number. Call it in the main shell:
+# a side that fails within $(...) leaves an empty word, and awk divides by that.
+figures() {
+	local f
+	for f in "${@:2}"; do
+		[[ $f =~ ^-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?$ ]] || nxm_die "$1: \"$f\" is not a figure, of: $(printf '"%s" ' "${@:2}")"
+	done
+}
+
+# take CASE LINE NAME...: the figures of a line, with blanks or bars between them, into
+# variables of these names. One too few, or too many, ends the script.
+take() {
+	local take_words take_names=("${@:3}") take_i
+	IFS=' |' read -r -a take_words <<<"$2"
+	[ ${#take_words[@]} = ${#take_names[@]} ] || nxm_die "$1: \"$2\" is not ${#take_names[@]} figures (${take_names[*]})"
+	figures "$1" "${take_words[@]}"
+	for take_i in "${!take_names[@]}"; do printf -v "${take_names[take_i]}" '%s' "${take_words[take_i]}"; done
 }
 
 # pair CASE A B: one pair of figures of a case.
-pair() { echo "$2 $3" >>"$(pairs_of "$1")"; }
+pair() {
+	[ $# = 3 ] || nxm_die "$1: $(($# - 1)) figures instead of a pair: ${*:2}"
+	figures "$@"
+	echo "$2 $3" >>"$(pairs_of "$1")"
+}
 
 pairs_of() { printf "%s" "$NXM_TMP/pairs/${1//\//:}"; }
 
 # median: of the numbers on standard input, one a line.
 median() {
-	sort -g | awk '{ v[NR] = $1 } END { if (NR) print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+	local v
+	mapfile -t v < <(sort -g)
+	[ ${#v[@]} -gt 0 ] || nxm_die "a median of nothing"
+	figures "a median" "${v[@]}"
+	printf '%s\n' "${v[@]}" | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+}
+
+# least: of the same.
+least() {
+	local v
+	mapfile -t v < <(sort -g)
+	[ ${#v[@]} -gt 0 ] || nxm_die "the least of nothing"
+	figures "the least" "${v[@]}"
+	echo "${v[0]}"
 }
 
 # report CASE "A/B"|"B/A"|"B-A" UNIT [">=" | "<=" TARGET]: the result of a case, and
-# under it its pairs.
+# under it its pairs. There is no ratio to a figure that is not above 0.
 report() {
-	awk -v what="$2" '{ print what == "A/B" ? $1 / $2 : what == "B/A" ? $2 / $1 : $2 - $1 }' "$(pairs_of "$1")" |
-		sort -g >"$NXM_TMP/ratios"
+	local ratios
+	[ -s "$(pairs_of "$1")" ] || nxm_die "$1: no pair was measured"
+	awk -v what="$2" '{ print what == "B-A" ? $2 - $1 : $1 <= 0 || $2 <= 0 ? "of " $1 " and " $2 : what == "A/B" ? $1 / $2 : $2 / $1 }' \
+		"$(pairs_of "$1")" | sort -g >"$NXM_TMP/ratios"
+	mapfile -t ratios <"$NXM_TMP/ratios"
+	figures "$1, $2" "${ratios[@]}"
+	[ -z "${4:-}" ] || figures "the target of $1" "${5:-}"
 	awk -v name="$1" -v unit="$3" -v op="${4:-}" -v target="${5:-}" -v diff="$([ "$2" != B-A ] || echo 1)" -v ratios="$NXM_TMP/ratios" '
 		function show(x) { return sprintf(diff ? "%.2f" : "%.3f", x) }
 		{ list = list sprintf("  %.4g:%.4g", $1, $2) }
@@ -179,13 +239,31 @@ CPU_NS="split_part(CASE WHEN pg_sleep(0.0001) IS NOT NULL THEN pg_read_file('/pr
 
 # What follows measures operations of one session, or of several clients.
 
-# the SQL function cpu(command, n): CPU nanoseconds of one of the n operations of a command
-CREATE_CPU="CREATE FUNCTION cpu(command text, n bigint) RETURNS numeric LANGUAGE plpgsql AS \$\$
+# the SQL function cpu(command, n): CPU nanoseconds of one of the n operations of a command.
+# A SELECT returns how many of them found what they looked for, INSERT and UPDATE how many
+# rows they wrote: an error unless all did. A DO block returns nothing: see WARM and AFTER.
+# all_of(did, n) is the same check.
+CREATE_CPU="CREATE FUNCTION all_of(did bigint, n bigint) RETURNS bigint LANGUAGE plpgsql AS \$\$
+	BEGIN
+		IF did IS DISTINCT FROM n THEN RAISE 'it did % of %', did, n; END IF;
+		RETURN n;
+	END \$\$;
+	CREATE FUNCTION cpu(command text, n bigint) RETURNS numeric LANGUAGE plpgsql AS \$\$
 	DECLARE
+		selects bool := command LIKE 'SELECT %';
+		did bigint;
+		took bigint;
 		began bigint := $CPU_NS;
 	BEGIN
-		EXECUTE command;
-		RETURN round(($CPU_NS - began)::numeric / n, 1);
+		IF selects THEN
+			EXECUTE command INTO STRICT did;
+		ELSE
+			EXECUTE command;
+			GET DIAGNOSTICS did = ROW_COUNT;
+		END IF;
+		took := $CPU_NS - began;
+		IF command NOT LIKE 'DO %' THEN PERFORM all_of(did, n); END IF;
+		RETURN round(took::numeric / n, 1);
 	END \$\$;"
 
 # has_case NAME: is it in the list CASES?
@@ -193,9 +271,10 @@ has_case() { [[ ,$CASES, == *,$1,* ]]; }
 
 # in_one_session: pairs of CPU ns of an operation, of all cases in the array ALL: CASE A
 # N B M, where A is a command of N operations and B one of M, in which @ is a number that
-# differs with each run. WARM is run first, BETWEEN after each pair.
+# differs with each run. WARM is run first, BETWEEN after each pair, AFTER last: both tell
+# by all_of() that what loops look for is there.
 in_one_session() {
-	local p a b n m name
+	local p a b n m name count
 	{
 		echo "$WARM"
 		for ((p = 0; p <= PAIRS; p++)); do
@@ -207,25 +286,35 @@ in_one_session() {
 				[ -z "${BETWEEN:-}" ] || echo "$BETWEEN"
 			done
 		done
+		echo "${AFTER:-}"
 	} >"$NXM_TMP/script"
 	chmod a+r "$NXM_TMP/script"
 	# the first pair plans and warms up
 	nxm_psql -At -F'	' -f "$NXM_TMP/script" >"$NXM_TMP/out"
 	awk -F'\t' 'NF == 3 && seen[$1]++' "$NXM_TMP/out" >"$NXM_TMP/out2"
+	count=$(wc -l <"$NXM_TMP/out2")
+	[ "$count" = $((PAIRS * ${#ALL[@]} / 5)) ] || nxm_die "$count pairs of figures instead of $PAIRS of each of $((${#ALL[@]} / 5)) cases"
 	while IFS='	' read -r name a b; do pair "$name" "$a" "$b"; done <"$NXM_TMP/out2"
 }
 
 # minus FLOOR CASE: a case of the pairs of CASE less the first figures of FLOOR.
 minus() {
-	local f a b
-	while read -r f a b; do
+	local floors lines i f a b
+	mapfile -t floors < <(cut -d' ' -f1 "$(pairs_of "$1")")
+	mapfile -t lines <"$(pairs_of "$2")"
+	[ ${#floors[@]} = ${#lines[@]} ] || nxm_die "$2: ${#lines[@]} pairs, ${#floors[@]} of $1"
+	for i in "${!lines[@]}"; do
+		take "$2 and $1" "${lines[i]} ${floors[i]}" a b f
 		pair "$2, floor subtracted" "$(awk -v x="$a" -v f="$f" 'BEGIN { print x - f }')" "$(awk -v x="$b" -v f="$f" 'BEGIN { print x - f }')"
-	done < <(paste -d' ' <(cut -d' ' -f1 "$(pairs_of "$1")") "$(pairs_of "$2")")
+	done
 }
 
 # figure CASE: the medians of both of its columns.
 figure() {
-	printf '%-44s %10.1f %10.1f ns\n' "$1" "$(cut -d' ' -f1 "$(pairs_of "$1")" | median)" "$(cut -d' ' -f2 "$(pairs_of "$1")" | median)"
+	local a b
+	a=$(cut -d' ' -f1 "$(pairs_of "$1")" | median)
+	b=$(cut -d' ' -f2 "$(pairs_of "$1")" | median)
+	printf '%-44s %10.1f %10.1f ns\n' "$1" "$a" "$b"
 }
 
 # over EXPRESSION N, loop STATEMENT N: a command that does it N times, i being the number.
@@ -235,9 +324,10 @@ loop() { printf 'DO $do$ DECLARE x text; y bigint; b bool; i bigint; BEGIN FOR i
 # warm_clients CLIENTS N WARM SCRIPT[@WEIGHT]...: operations a second of so many clients at
 # the same time, for what they do in scripts; N commands in one count as so many operations
 # each. Each client first runs WARM and waits for the others: a backend's first touches of
-# shared memory are not measured.
+# shared memory are not measured. All are to be there at the end: where one has gone, the
+# others had its share of the machine.
 warm_clients() {
-	local n=$1 operations=$2 warm=$3 script lock bench before scripts=()
+	local n=$1 operations=$2 warm=$3 script lock bench before connected scripts=()
 	shift 3
 	for script; do
 		{
@@ -255,12 +345,17 @@ warm_clients() {
 	nxm_psql -Atc "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted" >/dev/null
 	before=$(grep -c '^progress' "$NXM_TMP/progress" || true)
 	sleep "$((SECONDS_A_RUN + 2))"
+	connected=$(nxm_psql -Atc "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'")
+	if [ "$connected" != "$n" ]; then
+		nxm_tail "$NXM_TMP/progress"
+		nxm_die "only $connected of $n clients are left at the end"
+	fi
 	nxm_psql -Atc "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgbench'" >/dev/null
 	wait "$bench" "$lock" 2>/dev/null || true
 	# from the first whole second after they began
 	awk -v from="$((before + 2))" -v seconds="$SECONDS_A_RUN" -v n="$operations" '
 		/^progress/ && ++line >= from && line < from + seconds { sum += $4; lines++ }
-		END { print sum / lines * n }' "$NXM_TMP/progress"
+		END { if (lines > 0) print sum / lines * n }' "$NXM_TMP/progress"
 }
 
 # clients SCRIPT [N]: the same of CLIENTS, that run CLIENTS_WARM first.

@@ -162,7 +162,8 @@ declare -A ISSUED
 for ((p = 1; p <= PAIRS; p++)); do
 	echo "pair $p of $PAIRS"
 	nxm_cluster_stop main
-	read -r a b <<<"$("$NXM_TMP/ceiling" 10000 32 $((SEED + p)) "${TABLE[@]}")"
+	evict "${TABLE[@]}"
+	take ceiling "$("$NXM_TMP/ceiling" 10000 32 $((SEED + p)) "${TABLE[@]}")" a b
 	pair ceiling "$a" "$b"
 	nxm_cluster_start main
 	n=0
@@ -171,9 +172,9 @@ for ((p = 1; p <= PAIRS; p++)); do
 			define "$c"
 			seed=$(((SEED + p * 1009 + ++n * 101) % 100000))
 			start "$index"
-			IFS='|' read -r off rows _ <<<"$(run off $seed)"
+			take "$c off" "$(run off $seed)" off rows _
 			start "$index"
-			IFS='|' read -r on rows_on issued <<<"$(run on $seed)"
+			take "$c on" "$(run on $seed)" on rows_on issued
 			if [ "$rows" != "$rows_on" ]; then nxm_die "$c: $rows rows with look-ahead off, $rows_on with it on"; fi
 			pair "$c, index $index" "$off" "$on"
 			ISSUED[$c]=$issued
@@ -198,7 +199,7 @@ for index in $INDEX; do
 		f=$(pairs_of "$c, index $index")
 		[ -e "$f" ] || continue
 		paste -d' ' "$f" "$(pairs_of ceiling)" | awk '{ print ($1 / $2) / ($3 / $4) }' | median |
-			awk -v name="$c, index $index" -v least=$least '{ printf("%-34s %7.0f %%  >= %.0f: %s\n", name, $1 * 100, least * 100, ($1 >= least) ? "met" : "MISSED") }'
+			awk -v name="$c, index $index" -v least="$least" '{ printf("%-34s %7.0f %%  >= %.0f: %s\n", name, $1 * 100, least * 100, ($1 >= least) ? "met" : "MISSED") }'
 	done
 done
 echo

@@ -20,8 +20,9 @@
 # The session has touched all of shared_buffers before (see lib.sh), which are small.
 #
 # Cached: all in shared_buffers, or, with 4 MB of these, all in the operating system's
-# cache. The figure is the backend's CPU time; chunks of A and B take turns in one
-# session, and of each the least one counts (see cached.sh). cached_rows is many joins of
+# cache. The figure is the backend's CPU time; a run is cut in chunks of A and B that take
+# turns in one session, and the least one of each counts: what other processes do to a chunk
+# can only add to it. cached_rows is many joins of
 # one outer row each, with nothing to look ahead to: it tells, without a target, what it
 # costs that the plan is another one.
 set -euo pipefail
@@ -209,7 +210,7 @@ for ((p = 1; p <= PAIRS; p++)); do
 	echo "pair $p of $PAIRS"
 	nxm_cluster_stop main
 	evict "${TABLE[@]}"
-	read -r a b <<<"$("$NXM_TMP/ceiling" 10000 32 $((SEED + p)) "${TABLE[@]}")"
+	take ceiling "$("$NXM_TMP/ceiling" 10000 32 $((SEED + p)) "${TABLE[@]}")" a b
 	pair ceiling "$a" "$b"
 	nxm_cluster_start main
 	n=0
@@ -218,9 +219,9 @@ for ((p = 1; p <= PAIRS; p++)); do
 		define "$c"
 		case $c in *cached*) continue ;; esac
 		cold_start "" "${FILES[@]}"
-		IFS='|' read -r off rows _ <<<"$(run off $seed)"
+		take "$c off" "$(run off $seed)" off rows _
 		cold_start "" "${FILES[@]}"
-		IFS='|' read -r on rows_on issued <<<"$(run on $seed)"
+		take "$c on" "$(run on $seed)" on rows_on issued
 		if [ "$rows" != "$rows_on" ]; then nxm_die "$c: $rows rows with look-ahead off, $rows_on with it on"; fi
 		pair "$c" "$off" "$on"
 		ISSUED[$c]=$issued
@@ -237,7 +238,7 @@ for size in 2GB 4MB; do
 	for ((p = 1; p <= PAIRS; p++)); do
 		for c in $cases; do
 			define "$c"
-			read -r off on <<<"$(chunks $(((SEED + p * 1009) % 100000)))"
+			take "$c" "$(chunks $(((SEED + p * 1009) % 100000)))" off on
 			pair "$c" "$off" "$on"
 		done
 	done

@@ -46,10 +46,11 @@ run() {
 	as_postgres "$PG_BIN/pgbench" -n -S -M prepared -c "$CLIENTS" -j "$CLIENTS" -T "$2" >"$NXM_TMP/out"
 	sleep 0.2 # until the backends have ended
 	after=$(ended_cpu "$1")
+	figures "CPU time of $1" "$before" "$after"
 	awk -v cpu="$(awk -v a="$after" -v b="$before" 'BEGIN { print a - b }')" '
 		/actually processed/ { split($NF, n, "/"); done = n[1] }
 		/^tps/ { tps = $3 }
-		END { print tps, cpu * 1000 / done }' "$NXM_TMP/out"
+		END { if (done > 0) print tps, cpu * 1000 / done }' "$NXM_TMP/out"
 }
 
 for c in absent loaded; do
@@ -59,8 +60,8 @@ for c in absent loaded; do
 done
 for ((p = 1; p <= PAIRS; p++)); do
 	echo "pair $p of $PAIRS"
-	read -r tps_a cpu_a <<<"$(run absent "$SECONDS_A_RUN")"
-	read -r tps_b cpu_b <<<"$(run loaded "$SECONDS_A_RUN")"
+	take "a run of absent" "$(run absent "$SECONDS_A_RUN")" tps_a cpu_a
+	take "a run of loaded" "$(run loaded "$SECONDS_A_RUN")" tps_b cpu_b
 	pair "transactions a second" "$tps_a" "$tps_b"
 	pair "CPU time a transaction" "$cpu_a" "$cpu_b"
 done

@@ -46,8 +46,8 @@ run() {
 
 for ((p = 1; p <= PAIRS; p++)); do
 	echo "pair $p of $PAIRS"
-	read -r maps_a cpu_a us_a <<<"$(run default)"
-	read -r maps_b cpu_b us_b <<<"$(run partition)"
+	take "a run with default" "$(run default)" maps_a cpu_a us_a
+	take "a run with partition" "$(run partition)" maps_b cpu_b us_b
 	pair mappings "$maps_a" "$maps_b"
 	pair "postmaster's CPU a connection" "$cpu_a" "$cpu_b"
 	pair "time a connection" "$us_a" "$us_b"

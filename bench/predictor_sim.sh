@@ -34,11 +34,7 @@ args=(-k "$PARTS")
 for pages in ${PAGES//,/ }; do args+=(-c "$pages"); done
 for prefetcher in $PREFETCHERS; do args+=(-p "$prefetcher"); done
 
-echo "bench/predictor_sim.sh"
-echo "  commit      $(git -C "$NXM_ROOT" describe --always --dirty 2>/dev/null || echo "none (no git repository)")"
-echo "  parameters $BENCH_PARAMS"
-echo "  published   Mithril (SoCC 2017): 14.5 % fewer misses than LRU, average of its block traces"
-echo
+bench_head predictor_sim published "Mithril (SoCC 2017): 14.5 % fewer misses than LRU, average of its block traces"
 "$NXM_TMP/bin/predictor_sim" "${args[@]}" "${traces[@]}" | tee "$NXM_TMP/results"
 
 # columns: trace, pages, part, prefetcher, hits, precision
