@@ -17,6 +17,9 @@
 # As root it installs what it needs of redis-server, libhiredis-dev, memcached and
 # pgmemcache, without starting services. Where there is no pgmemcache for this
 # PostgreSQL, that case is left out, and said to be.
+#
+# What is beside cache_get against SELECT 1: what a parameter costs that comes back as the
+# result (SELECT $1::text), and a built-in function of it with a result as long as a value.
 # shellcheck disable=SC2016 # the $1 of statements
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -104,8 +107,12 @@ max_parallel_workers_per_gather = 0
 nexusmem.cache_size = 512MB
 nexusmem.save = off
 $memcached_conf"
-echo "  Redis       $(redis-server --version | sed 's/.* v=\([^ ]*\).*/\1/')"
-! has_case memcached || echo "  memcached   $(memcached --version | sed 's/^memcached //'), pgmemcache"
+said Redis "$(redis-server --version | sed 's/.* v=\([^ ]*\).*/\1/')"
+said client "$("$NXM_TMP/bin/cache_client" -V)"
+if has_case memcached; then
+	said memcached "$(memcached --version | sed 's/^memcached //')"
+	said pgmemcache "$(sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" "$("$PG_CONFIG" --sharedir)/extension/pgmemcache.control")"
+fi
 echo
 
 VALUE=$(printf 'v%.0s' {1..100})
@@ -141,19 +148,33 @@ GET='SELECT nexusmem.cache_get($1)'
 SET='SELECT nexusmem.cache_set($1, $2::text)'
 # what a parameter, a call and a result of 100 bytes cost
 BUILT_IN='SELECT rpad($1, 100)'
+# what a parameter costs, and a result of the key's length
+ECHO='SELECT $1::text'
 MGET='SELECT key, value FROM nexusmem.cache_mget($1)'
 TABLE_GET='SELECT v FROM kv WHERE k = $1 AND (expires IS NULL OR expires > now())'
 TABLE_SET='INSERT INTO kv VALUES ($1, $2, NULL) ON CONFLICT (k) DO UPDATE SET v = excluded.v, expires = excluded.expires'
 
-# statement SQL: microseconds by the clock
+# statement SQL N: milliseconds by the clock. It returns how many keys it found, or stored:
+# all N of them.
 statement() {
-	nxm_psql -At -c "SELECT 1" -c "DO \$\$ BEGIN END \$\$" -c '\timing on' -c "$1" | sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p'
+	local out did
+	out=$(nxm_psql -At -c "DO \$\$ BEGIN END \$\$" -c '\timing on' -c "$1")
+	did=$(sed -n 1p <<<"$out")
+	[ "$did" = "$2" ] || nxm_die "$did of $2: $1"
+	sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p' <<<"$out"
+}
+
+# each CASE N MILLISECONDS M MILLISECONDS: a pair of operations a second
+each() {
+	figures "$1" "${@:2}"
+	pair "$1" "$(awk "BEGIN { print $2 / $3 * 1000 }")" "$(awk "BEGIN { print $4 / $5 * 1000 }")"
 }
 
 : >"$NXM_TMP/latencies"
 for ((p = 1; p <= PAIRS; p++)); do
 	if has_case socket; then
 		pair "cache_get against SELECT 1" "$(client postgres "$GET")" "$(client postgres 'SELECT 1')"
+		pair "a parameter and the key back against SELECT 1" "$(client postgres "$ECHO" -v 7)" "$(client postgres 'SELECT 1')"
 		pair "cache_get against a built-in function" "$(client postgres "$GET")" "$(client postgres "$BUILT_IN")"
 		pair "cache_get against Redis GET" "$(client postgres "$GET")" "$(client redis get)"
 		pair "cache_set against Redis SET" "$(client postgres "$SET")" "$(client redis set)"
@@ -170,19 +191,18 @@ for ((p = 1; p <= PAIRS; p++)); do
 	if has_case memcached; then
 		few=$((ROWS / 5))
 		key="lpad(((i::bigint * 611953 + $((p * 7919))) % $ENTRIES)::text, 7, '0')"
-		a=$(statement "SELECT count(nexusmem.cache_get($key)) FROM generate_series(1, $ROWS) i")
-		b=$(statement "SELECT count(memcache_get($key)) FROM generate_series(1, $few) i")
-		pair "cache_get against memcache_get, from SQL" \
-			"$(awk "BEGIN { print $ROWS / $a * 1000 }")" "$(awk "BEGIN { print $few / $b * 1000 }")"
-		a=$(statement "SELECT count(nexusmem.cache_set($key, '$VALUE'::text)) FROM generate_series(1, $ROWS) i")
-		b=$(statement "SELECT count(memcache_set($key, '$VALUE')) FROM generate_series(1, $few) i")
-		pair "cache_set against memcache_set, from SQL" \
-			"$(awk "BEGIN { print $ROWS / $a * 1000 }")" "$(awk "BEGIN { print $few / $b * 1000 }")"
+		a=$(statement "SELECT count(nexusmem.cache_get($key)) FROM generate_series(1, $ROWS) i" "$ROWS")
+		b=$(statement "SELECT count(memcache_get($key)) FROM generate_series(1, $few) i" "$few")
+		each "cache_get against memcache_get, from SQL" "$ROWS" "$a" "$few" "$b"
+		a=$(statement "SELECT count(nexusmem.cache_set($key, '$VALUE'::text)) FROM generate_series(1, $ROWS) i" "$ROWS")
+		b=$(statement "SELECT count(*) FILTER (WHERE memcache_set($key, '$VALUE')) FROM generate_series(1, $few) i" "$few")
+		each "cache_set against memcache_set, from SQL" "$ROWS" "$a" "$few" "$b"
 	fi
 done
 
 if has_case socket; then
 	report "cache_get against SELECT 1" A/B "a second" '>=' 0.95
+	report "a parameter and the key back against SELECT 1" A/B "a second"
 	report "cache_get against a built-in function" A/B "a second"
 	report "cache_get against Redis GET" A/B "a second" '>=' 1
 	report "cache_set against Redis SET" A/B "a second" '>=' 1
@@ -204,6 +224,9 @@ echo "over the socket, medians:            a second   us: median     99 %   99.9
 cut -f 1 "$NXM_TMP/latencies" | awk '!seen[$0]++' | while IFS= read -r operation; do
 	awk -F'\t' -v operation="$operation" '$1 == operation { print $2 }' "$NXM_TMP/latencies" >"$NXM_TMP/these"
 	printf '%-34.34s' "$operation"
-	for column in 1 2 3 4; do printf ' %10.0f' "$(cut -d' ' -f$column "$NXM_TMP/these" | median)"; done
+	for column in 1 2 3 4; do
+		middle=$(cut -d' ' -f$column "$NXM_TMP/these" | median)
+		printf ' %10.0f' "$middle"
+	done
 	echo
 done

@@ -5,6 +5,7 @@
  *
  *	client -s side -a address -o operation [-c clients] [-w seconds] [-t seconds]
  *		   [-k keys] [-v bytes of a value] [-b keys a batch] [-f]
+ *	client -V
  *
  * -s	postgres: libpq, one prepared statement, text parameters and results;
  *		redis: hiredis
@@ -16,6 +17,7 @@
  * -w	so long the operation is done before it is measured: a plan is made, and a
  *		backend maps each page of shared memory when it first touches it
  * -f	stores all keys once, instead: the operation is one that stores
+ * -V	tells the versions of the libraries, instead
  *
  * Keys are drawn uniformly, also for a statement that takes none.  Clients are
  * threads, and wait for each answer.  All sides send a request with one system call.
@@ -245,7 +247,7 @@ main(int argc, char **argv)
 	double		took;
 	int			opt;
 
-	while ((opt = getopt(argc, argv, "s:a:o:c:w:t:k:v:b:f")) != -1)
+	while ((opt = getopt(argc, argv, "s:a:o:c:w:t:k:v:b:fV")) != -1)
 	{
 		switch (opt)
 		{
@@ -279,6 +281,11 @@ main(int argc, char **argv)
 			case 'f':
 				fill = true;
 				break;
+			case 'V':
+				/* PostgreSQL numbers: 150014 is 15.14 */
+				printf("libpq %d.%d, hiredis %d.%d.%d\n", PQlibVersion() / 10000,
+					   PQlibVersion() % 10000, HIREDIS_MAJOR, HIREDIS_MINOR, HIREDIS_PATCH);
+				return 0;
 			default:
 				return 2;
 		}
