@@ -71,7 +71,8 @@ count() {
 		SET enable_seqscan = $SEQ
 		DO \$\$ DECLARE s int; n bigint; BEGIN n := count(pad) FROM bench WHERE k > 0; FOR i IN 1..$1 LOOP s := 1 + (i::bigint * 7919 % ($ROWS / 2))::int; n := ${2//@s/s}; END LOOP; END \$\$
 	SQL
-	as_postgres valgrind --tool=cachegrind --cache-sim=no --cachegrind-out-file=/dev/null \
+	# the library asks the kernel some things from a child, which is not to be counted
+	as_postgres valgrind --tool=cachegrind --cache-sim=no --cachegrind-out-file=/dev/null --child-silent-after-fork=yes \
 		"$PG_BIN/postgres" --single -D "$(nxm_cluster_dir main)" -c shared_preload_libraries="$3" postgres \
 		<"$NXM_TMP/single" >"$NXM_TMP/single.out" 2>&1 || { cat "$NXM_TMP/single.out"; nxm_die "the backend failed"; }
 	# a single-user backend goes on after an error, and then has done less
