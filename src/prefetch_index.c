@@ -73,6 +73,7 @@
 #include <limits.h>
 #include <unistd.h>
 
+#include "access/parallel.h"
 #include "access/reloptions.h"
 #include "access/tableam.h"
 #include "access/transam.h"
@@ -871,10 +872,11 @@ nxm_prefetch_index_start(QueryDesc *query, int eflags)
 		switched_off = true;
 		return;
 	}
-	/* the plan of SELECT f($1): the walk costs more than the rest of this */
-	if (IsA(query->planstate, ResultState) &&
-		outerPlanState(query->planstate) == NULL &&
-		query->planstate->initPlan == NIL && query->planstate->subPlan == NIL)
+	/*
+	 * Of no relation, as SELECT f($1): the walk costs more than the rest of this.  A parallel
+	 * worker is not told of them.
+	 */
+	if (query->plannedstmt->relationOids == NIL && !IsParallelWorker())
 		return;
 	(void) nxm_walk_query(query, take_seats, &narrays);
 	if (narrays > 0)
