@@ -86,22 +86,21 @@ nxm_cache_remove(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key, bool
 	return r == NXM_OK;
 }
 
-/* Is the key there?  Makes no cache. */
-static bool
-is_there(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key)
+bool
+nxm_cache_look(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
+			   NxmPrivilege privilege, int64_t *deadline)
 {
 	NxmSite    *site;
 	NxmCacheView *view;
 	NxmResult	r;
-	int64_t		deadline;
 
 	do
 	{
-		site = nxm_cache_open(fcinfo, name, NXM_WRITE, false);
+		site = nxm_cache_open(fcinfo, name, privilege, false);
 		if (site == NULL)
 			return false;
 		view = nxm_cache_view();
-		NXM_OPERATE(site, r, nxm_cache_deadline(view, &site->object->u.c.cache, key, &deadline));
+		NXM_OPERATE(site, r, nxm_cache_deadline(view, &site->object->u.c.cache, key, deadline));
 	} while (nxm_cache_again(view, r));
 	return r == NXM_OK;
 }
@@ -118,7 +117,7 @@ nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 	if (is_over(ttl))
 	{
 		if (if_absent)
-			return is_there(fcinfo, name, key) ? NXM_THERE : NXM_STORED;
+			return nxm_cache_look(fcinfo, name, key, NXM_WRITE, NULL) ? NXM_THERE : NXM_STORED;
 		(void) nxm_cache_remove(fcinfo, name, key, true);
 		return NXM_STORED;
 	}
@@ -259,24 +258,14 @@ nxm_sql_cache_ttl(PG_FUNCTION_ARGS)
 {
 	NxmBytes	name = NAME_ARG(1);
 	NxmKey		key = nxm_key_arg(fcinfo, 0);
-	NxmSite    *site;
-	int64_t		deadline = 0;
-	NxmCacheView *view;
+	int64_t		deadline;
 	Interval   *left;
 	int64		us;
-	NxmResult	r;
 
-	do
-	{
-		site = nxm_cache_open(fcinfo, name, NXM_READ, false);
-		if (site == NULL)
-			PG_RETURN_NULL();
-		view = nxm_cache_view();
-		NXM_OPERATE(site, r, nxm_cache_deadline(view, &site->object->u.c.cache, &key,
-												&deadline));
-	} while (nxm_cache_again(view, r));
+	if (!nxm_cache_look(fcinfo, name, &key, NXM_READ, &deadline) || deadline == 0)
+		PG_RETURN_NULL();
 	us = deadline - nxm_cache_time(GetCurrentTimestamp());
-	if (r != NXM_OK || deadline == 0 || us <= 0)
+	if (us <= 0)
 		PG_RETURN_NULL();
 	left = palloc(sizeof(Interval));
 	/* as the difference of two timestamps would be */

@@ -36,6 +36,13 @@ nxm_cache_open(FunctionCallInfo fcinfo, NxmBytes name, NxmPrivilege privilege,
  */
 extern text *nxm_cache_read(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key);
 
+/*
+ * Is the key there?  That is not counted as a hit or miss, and makes no cache.  Then
+ * *deadline is when it expires, in the time of caches, 0: never; deadline may be NULL.
+ */
+extern bool nxm_cache_look(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
+						   NxmPrivilege privilege, int64_t *deadline);
+
 typedef enum NxmStored
 {
 	NXM_STORED,

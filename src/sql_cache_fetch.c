@@ -181,26 +181,6 @@ run(NxmFlight *flight, const char *query)
 	return receiver.value;
 }
 
-/* Is there a value?  Unlike reading it, this is not counted as a hit or miss. */
-static bool
-is_there(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key)
-{
-	NxmCacheView *view;
-	NxmSite    *site;
-	NxmResult	r;
-
-	do
-	{
-		site = nxm_cache_open(fcinfo, name, NXM_READ, false);
-		if (site == NULL)
-			return false;
-		view = nxm_cache_view();
-		NXM_OPERATE(site, r, nxm_cache_deadline(view, &site->object->u.c.cache,
-												key, NULL));
-	} while (nxm_cache_again(view, r));
-	return r == NXM_OK;
-}
-
 typedef struct Store
 {
 	FunctionCallInfo fcinfo;
@@ -317,7 +297,7 @@ nxm_sql_cache_fetch(PG_FUNCTION_ARGS)
 	nxm_flight_begin(&flight, name.data, name.len, cache_id, &key);
 	while (value == NULL && nxm_flight_look_again(&flight))
 	{
-		if (is_there(fcinfo, name, &key))
+		if (nxm_cache_look(fcinfo, name, &key, NXM_READ, NULL))
 			value = nxm_cache_read(fcinfo, name, &key);
 	}
 	if (value != NULL)
