@@ -19,10 +19,10 @@
  * What was dropped leaves when somebody reads the view: relations of this database,
  * and whole databases.  Until then it takes a place of the table at most.  (So do the
  * counts of a relation that a prepared transaction has made, if somebody reads them before
- * it is committed.)  An object
- * access hook would tell of drops at once, but takes from all sessions, be look-ahead
- * on or not, what namespace.c remembers of search_path since 17 (it computes the path
- * anew wherever there is such a hook), and does not see sessions without the library.
+ * it is committed.)  An object access hook would tell of drops at once, but takes from all
+ * sessions, be look-ahead on or not, what namespace.c remembers of search_path since 17 (it
+ * computes the path anew wherever there is such a hook), and does not see sessions without
+ * the library.
  *
  * Without preloading there is no shared table.  The view then shows what this
  * session did, from an array of MAX_SESSION entries that works by the same
@@ -282,24 +282,33 @@ nxm_prefetch_stats_flush(void)
 	}
 }
 
+static void
+forget_session(const StatKey *key)
+{
+	for (int i = 0; i < nsession_entries; i++)
+	{
+		if (memcmp(&session_entry[i].key, key, sizeof(*key)) == 0)
+		{
+			session_entry[i] = session_entry[--nsession_entries];
+			return;
+		}
+	}
+}
+
 /* Forgets these.  Takes the lock. */
 static void
 forget(const StatKey *keys, int nkeys)
 {
-	if (shared != NULL)
-		lock_table();
-	for (int i = 0; i < nkeys; i++)
+	if (shared == NULL)
 	{
-		if (shared != NULL)
-			hash_search(table, &keys[i], HASH_REMOVE, NULL);
-		for (int j = 0; shared == NULL && j < nsession_entries; j++)
-		{
-			if (memcmp(&session_entry[j].key, &keys[i], sizeof(keys[i])) == 0)
-				session_entry[j] = session_entry[--nsession_entries];
-		}
+		for (int i = 0; i < nkeys; i++)
+			forget_session(&keys[i]);
+		return;
 	}
-	if (shared != NULL)
-		unlock_table();
+	lock_table();
+	for (int i = 0; i < nkeys; i++)
+		hash_search(table, &keys[i], HASH_REMOVE, NULL);
+	unlock_table();
 }
 
 static void
