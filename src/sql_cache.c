@@ -24,9 +24,6 @@ PG_FUNCTION_INFO_V1(nxm_sql_cache_expire);
 /* From here on a time to live has no end: a thousand years, in microseconds. */
 #define MOST_TTL	(INT64CONST(1000) * 12 * DAYS_PER_MONTH * USECS_PER_DAY)
 
-/* A deadline that has passed. */
-#define LONG_AGO	1
-
 #define NAME_ARG(n) nxm_bytes_arg(fcinfo, n, "name of a cache", NULL)
 
 int64
@@ -42,27 +39,25 @@ nxm_ttl_of(const Interval *interval)
 }
 
 /*
- * The deadline of what is stored now, in the time of caches, 0: none.  ttl NULL: the
- * default of *site.
+ * What a time to live says, NULL for the default of the cache: nxm_ttl_of(), 0 for NULL.
+ * Below 0 the key is removed, and that is done as deleting is, which no limit forbids.
  */
-static int64
-deadline_for(const NxmSite *site, const Interval *ttl)
+static inline int64
+ttl_given(const Interval *ttl)
 {
-	int64		us = ttl == NULL ? site->default_ttl : nxm_ttl_of(ttl);
-
-	if (us == 0)
-		return 0;
-	return us < 0 ? LONG_AGO : nxm_cache_time(GetCurrentTimestamp()) + us;
+	return ttl == NULL ? 0 : nxm_ttl_of(ttl);
 }
 
 /*
- * Is what gets this time to live removed?  That is done as deleting is, which no limit
- * forbids.
+ * The deadline of what is stored now, in the time of caches, 0: none.  us: ttl_given(ttl),
+ * not below 0.
  */
-static inline bool
-is_over(const Interval *ttl)
+static inline int64
+deadline_for(const NxmSite *site, const Interval *ttl, int64 us)
 {
-	return ttl != NULL && nxm_ttl_of(ttl) < 0;
+	if (ttl == NULL)
+		us = site->default_ttl;
+	return us == 0 ? 0 : nxm_cache_time(GetCurrentTimestamp()) + us;
 }
 
 bool
@@ -111,10 +106,11 @@ nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 {
 	NxmCacheView *view;
 	NxmSite    *site;
+	int64		us = ttl_given(ttl);
 	bool		again = false;
 	NxmResult	r;
 
-	if (is_over(ttl))
+	if (us < 0)
 	{
 		if (if_absent)
 			return nxm_cache_look(fcinfo, name, key, NXM_WRITE, NULL) ? NXM_THERE : NXM_STORED;
@@ -130,7 +126,7 @@ nxm_cache_store(FunctionCallInfo fcinfo, NxmBytes name, const NxmKey *key,
 		if (site == NULL)
 			break;
 		view = nxm_cache_writing(site, key->len + value->len);
-		deadline = deadline_for(site, ttl);
+		deadline = deadline_for(site, ttl, us);
 		if (note)
 			nxm_flight_note_set(name.data, name.len, key);
 		do
@@ -281,11 +277,12 @@ nxm_sql_cache_expire(PG_FUNCTION_ARGS)
 	NxmBytes	name = NAME_ARG(2);
 	NxmKey		key = nxm_key_arg(fcinfo, 0);
 	const Interval *ttl = PG_ARGISNULL(1) ? NULL : PG_GETARG_INTERVAL_P(1);
+	int64		us = ttl_given(ttl);
 	NxmSite    *site;
 	NxmCacheView *view;
 	NxmResult	r;
 
-	if (is_over(ttl))
+	if (us < 0)
 		PG_RETURN_BOOL(nxm_cache_remove(fcinfo, name, &key, true));
 	do
 	{
@@ -295,7 +292,7 @@ nxm_sql_cache_expire(PG_FUNCTION_ARGS)
 		if (site == NULL)
 			PG_RETURN_BOOL(false);
 		view = nxm_cache_writing(site, key.len);
-		deadline = deadline_for(site, ttl);
+		deadline = deadline_for(site, ttl, us);
 		do
 			NXM_OPERATE(site, r, nxm_cache_expire(view, &site->object->u.c.cache,
 												  &key, deadline));
