@@ -9,8 +9,8 @@ use IPC::Run ();
 use PostgreSQL::Test::Utils;
 use Test::More ();
 
-our @EXPORT = qw(session ask send_query answer close_session evict on_disk server_log
-	$nested_loops $parallel_plans needs_shm may_mount start_in_small_shm
+our @EXPORT = qw(session ask send_query answer close_session evict on_disk server_log log_since
+	$nested_loops $parallel_plans needs_shm may_mount start_in_small_shm start_behind started
 	force_parallel shim clock_to_set wait_until survives_kill workers_run until_enough reads_ahead);
 
 # make -i, which runs the tests, would have each make that they run go on after errors
@@ -178,6 +178,15 @@ sub server_log
 	return substr(PostgreSQL::Test::Utils::slurp_file($node->logfile), $from // 0);
 }
 
+# log_since($node, \$from): what has come to the log since that place, which moves on to its end.
+sub log_since
+{
+	my ($node, $from) = @_;
+	my $text = server_log($node, $$from);
+	$$from += length $text;
+	return $text;
+}
+
 # needs_shm($mb): skips the script where /dev/shm has fewer MB free. A container's has 64.
 sub needs_shm
 {
@@ -208,8 +217,24 @@ sub may_mount
 sub start_in_small_shm
 {
 	my ($node, $mb, $before, @behind) = @_;
-	return system(@behind, in_small_shm($mb, ($before ? "$before && " : '') .
-		"pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null"));
+	return started($node, system(@behind, in_small_shm($mb, ($before ? "$before && " : '') .
+		"pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null")));
+}
+
+# start_behind($node, @behind): the status of starting it behind another program.
+sub start_behind
+{
+	my ($node, @behind) = @_;
+	return started($node, system(@behind, 'pg_ctl', '-D', $node->data_dir, '-l', $node->logfile, '-w', '-s', 'start'));
+}
+
+# started($node, $status): that status, of a start that was not PostgreSQL::Test's, which is to
+# know of the server: it ends it where a script dies, and $node->stop does.
+sub started
+{
+	my ($node, $status) = @_;
+	$node->_update_pid(1) if $status == 0;
+	return $status;
 }
 
 # force_parallel($node): the setting that has the planner use a worker where it may.

@@ -221,10 +221,10 @@ ok($node->poll_query_until('postgres', q{SELECT state = 'active' FROM nexusmem.s
 # a server that is allowed one CPU
 $node->stop;
 my $first = (split /[,-]/, $all)[0];
-is(system("taskset -c $first pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null"), 0, 'started on one CPU');
+is(start_behind($node, 'taskset', '-c', $first), 0, 'started on one CPU');
 is(q1('SELECT string_agg(DISTINCT cpus, \',\') FROM nexusmem.nodes'), $first, 'nodes are made of allowed CPUs alone');
 is(q1('SELECT nexusmem.unpin_backend(pg_backend_pid()); SELECT cpus_allowed FROM nexusmem.backends WHERE pid = pg_backend_pid()'), "t\n$first", 'unpinning gives back no more than was allowed');
-system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
+$node->stop;
 
 unlike(server_log($node), qr/TRAP|PANIC|leak/, 'nothing bad in the log');
 done_testing();

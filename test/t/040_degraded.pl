@@ -39,7 +39,7 @@ SKIP:
 	skip 'no seccomp on this kernel', 12
 	  if system("cc -O2 -o '$bin' '$deny' 2>/dev/null && '$bin' mbind -- true") != 0;
 	my $from = -s $node->logfile;
-	is(system("'$bin' mbind,set_mempolicy,get_mempolicy,move_pages,sched_setaffinity -- pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null"), 0,
+	is(start_behind($node, $bin, 'mbind,set_mempolicy,get_mempolicy,move_pages,sched_setaffinity', '--'), 0,
 		'EPERM from every NUMA system call: the server starts');
 	is($node->safe_psql('postgres', q{SELECT string_agg(state, ',' ORDER BY feature) FROM nexusmem.status WHERE feature IN ('NUMA system calls', 'pinning')}),
 		'degraded,degraded', 'status rows');
@@ -61,15 +61,15 @@ SKIP:
 		-e '/sys/devices/system/node/node1' ? qr/^degraded: .*; 1 not bound to their nodes: the kernel refused .*SYS_NICE/ : qr/^active: [^;]*; structures and caches lie in [^;]*$/, 'status says so of its memory');
 	my @lines = grep { /LOG:  nexusmem does without/ } split /\n/, server_log($node, $from);
 	is(scalar @lines, 1, 'one LOG line');
-	system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
+	$node->stop;
 
 	# SYS_NICE has containers make the others alone
 	foreach my $some ([ 'move_pages', 'In a container, grant a seccomp profile that allows move_pages.' ],
 		[ 'mbind,set_mempolicy,get_mempolicy', 'In a container, grant the capability SYS_NICE or a seccomp profile that allows these calls.' ])
 	{
-		system("'$bin' $some->[0] -- pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null");
+		start_behind($node, $bin, $some->[0], '--');
 		is($node->safe_psql('postgres', $hint), $some->[1], "EPERM from $some->[0]: what to do");
-		system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
+		$node->stop;
 	}
 }
 
@@ -82,13 +82,12 @@ SKIP:
 	# some releases of libnuma make the calls as they are loaded, and from PostgreSQL 18 on the server may need it
 	skip 'PostgreSQL is killed without nexusmem', 14
 	  if system("'$bin' -k $calls -- postgres --version >/dev/null") != 0;
-	my @server = ('-D', $node->data_dir, '-l', $node->logfile, '-w', '-s');
 	my $dies = qr/terminated by signal|server closed the connection/;
 	my $killed = qr/degraded: not made, .* killed by signal \d+ \(.*\): get_mempolicy, set_mempolicy, mbind, move_pages, sched_setaffinity \[.*SystemCallErrorNumber=EPERM/;
 	my $calls_row = q{SELECT state || ': ' || detail || ' [' || hint || ']' FROM nexusmem.status WHERE feature = 'NUMA system calls'};
 
 	my $from = -s $node->logfile;
-	is(system($bin, '-k', $calls, '--', 'pg_ctl', @server, 'start'), 0, 'killed by each NUMA system call: the server starts');
+	is(start_behind($node, $bin, '-k', $calls, '--'), 0, 'killed by each NUMA system call: the server starts');
 	like($node->safe_psql('postgres', $calls_row), qr/^$killed/, 'status says so');
 	is($node->safe_psql('postgres', q{SELECT state FROM nexusmem.status WHERE feature = 'pinning'}), 'degraded', 'of pinning too');
 	my ($rc, $out, $err) = $node->psql('postgres', 'SELECT nexusmem.pin_backend(pg_backend_pid(), 0); SELECT count(*) FROM nexusmem.backends WHERE pid = pg_backend_pid()');
@@ -101,17 +100,17 @@ SKIP:
 	my @lines = grep { /LOG:  nexusmem does without/ } split /\n/, server_log($node, $from);
 	is(scalar @lines, 1, 'one LOG line, from the postmaster');
 	unlike(server_log($node, $from), $dies, 'nobody died');
-	system('pg_ctl', @server, '-m', 'fast', 'stop');
+	$node->stop;
 
 	# a session that loads the library by itself tries the calls by itself
 	$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
 	$from = -s $node->logfile;
-	is(system($bin, '-k', $calls, '--', 'pg_ctl', @server, 'start'), 0, 'not preloaded');
+	is(start_behind($node, $bin, '-k', $calls, '--'), 0, 'not preloaded');
 	($rc, $out, $err) = $node->psql('postgres', "SELECT nexusmem.my_node(); $calls_row");
 	like($out, qr/^\d*\n$killed/, 'a session survives what status asks');
 	is($rc, 0, 'without an error');
 	unlike(server_log($node, $from), $dies, 'and so do the others');
-	system('pg_ctl', @server, '-m', 'fast', 'stop');
+	$node->stop;
 	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'nexusmem'");
 }
 

@@ -347,10 +347,10 @@ SKIP:
 	foreach my $calls ('mbind,set_mempolicy,get_mempolicy,move_pages,sched_setaffinity', 'sched_setaffinity')
 	{
 		my $from = -s $node->logfile;
-		is(system("'$deny' $calls -- pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null"), 0, "starts without $calls");
+		is(start_behind($node, $deny, $calls, '--'), 0, "starts without $calls");
 		$node->psql('template1', 'SELECT 1') for 1 .. 3;
 		$node->poll_query_until('template1', q{SELECT state = 'active' FROM nexusmem.status WHERE feature = 'background worker'});
-		system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
+		$node->stop;
 		my @lines = grep { /LOG:.*nexusmem/ && !/background worker/ } split /\n/, server_log($node, $from);
 		is(scalar @lines, 1, 'one LOG line') or diag(join("\n", @lines));
 	}

@@ -249,7 +249,7 @@ SKIP:
 	is(fill('m', 1, 5000), '5000', 'and filled again');
 	like(status(), qr/^active/, 'status');
 	unlike(server_log($node), qr/terminated by signal|TRAP|PANIC/, 'no SIGBUS');
-	system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
+	$node->stop;
 
 	# one without a limit says that it has no blocks at all
 	make('unlimited', "nexusmem.num_nodes = 1\n");
@@ -257,7 +257,7 @@ SKIP:
 	q1('CREATE EXTENSION nexusmem');
 	is(fill('m', 1, 20000), '20000', 'filled');
 	like(status(), qr/^active: .* in [2-9] segments/, 'and segments grow as in any other');
-	system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
+	$node->stop;
 }
 
 # not preloaded

@@ -76,16 +76,6 @@ sub little
 }
 my $little = q{SELECT nexusmem.counter_get('c'), nexusmem.map_get('l', 'k'), nexusmem.cache_get('c') = repeat('c', 100000), nexusmem.cache_get('d', 'another'), nexusmem.stack_depth('s'), nexusmem.queue_length('q')};
 
-# start(@behind): the status of starting it behind another program. Of such a server
-# PostgreSQL::Test is to know, too, which ends it where this script dies.
-sub know
-{
-	$node->_update_pid(1) if $_[0] == 0;
-	return $_[0];
-}
-sub start { return know(system(@_, 'pg_ctl', '-D', $node->data_dir, '-l', $node->logfile, '-w', '-s', 'start')); }
-sub start_small { return know(start_in_small_shm($node, 16, undef, @_)); }
-
 # Limits reached, lowered and raised again, and a restart.
 sub try_limits
 {
@@ -115,7 +105,7 @@ sub try_limits
 	little();
 	is(sql(fill('m', 1, 5000)), '5000', 'something of each kind');
 	$node->stop;
-	is(start(@behind), 0, 'a restart');
+	is(start_behind($node, @behind), 0, 'a restart');
 	is(q1($little), '7|v|t|d|1000|1000', 'loads what was saved');
 	is(q1(read_all('m', 5000)), '5000', 'all of it');
 	cmp_ok(reserved(), '<=', $reserved / 2, 'into less memory');
@@ -131,7 +121,7 @@ sub try_small_shm
 	my ($told, @behind) = @_;
 	my $in_program = 'COPY (SELECT 1) TO PROGRAM';
 
-	is(start_small(@behind), 0, '/dev/shm of 16 MB: the server starts');
+	is(start_in_small_shm($node, 16, undef, @behind), 0, '/dev/shm of 16 MB: the server starts');
 	is(q1($little), '7|v|t|d|1000|1000', 'and loads what was saved');
 	# no page of a segment is touched before somebody uses it
 	is(sql(fill('m', 1, 6000)), '6000', 'a map has one segment and a part of another');
@@ -158,7 +148,7 @@ sub try_small_shm
 	# in the cache these may have given way
 	q1(q{SELECT nexusmem.cache_clear(), nexusmem.cache_set('c', repeat('c', 100000)), nexusmem.cache_set('d', 'd', NULL, 'another')});
 	ok($node->stop('fast', fail_ok => 1), 'the server stops');
-	is(start_small(@behind), 0, 'and starts');
+	is(start_in_small_shm($node, 16, undef, @behind), 0, 'and starts');
 	is(q1($little), '7|v|t|d|1000|1000', 'and loads what was saved');
 	is(q1(read_all('m', 3000)), '3000', 'all of it');
 	return;
@@ -174,7 +164,7 @@ foreach my $kernel (
 	my @behind = ($deny, $calls, '--');
 	my $from = -s $node->logfile // 0;
 
-	is(start(@behind), 0, "a kernel that $name: the server starts");
+	is(start_behind($node, @behind), 0, "a kernel that $name: the server starts");
 	q1('CREATE EXTENSION IF NOT EXISTS nexusmem');
 	like(status(), qr/^active: 0\.0 of 24\.0 MB; .* 0 segments of 0\.0 MB$/, 'of no segment there is nothing to tell');
 	little();

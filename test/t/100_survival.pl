@@ -29,12 +29,7 @@ my $from = 0;
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 # The part of the log since this was called last.
-sub news
-{
-	my $text = server_log($node, $from);
-	$from += length $text;
-	return $text;
-}
+sub news { return log_since($node, \$from); }
 sub counter { return sql(qq{SELECT coalesce(nexusmem.counter_get('$_[0]')::text, 'none')}); }
 # The state of a feature, as soon as it is one of those.
 sub worker_pid

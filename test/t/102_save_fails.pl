@@ -22,12 +22,7 @@ my $from = 0;
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 sub counter { return sql(q{SELECT coalesce(nexusmem.counter_get('c')::text, 'none')}); }
 # The part of the log since this was called last.
-sub news
-{
-	my $text = server_log($node, $from);
-	$from += length $text;
-	return $text;
-}
+sub news { return log_since($node, \$from); }
 sub state_of_cluster
 {
 	my ($state) = `pg_controldata '@{[$node->data_dir]}'` =~ /^Database cluster state: +(.*)$/m;
@@ -262,9 +257,9 @@ sub start_on_disk_of
 {
 	my ($mb) = @_;
 	my ($uid, $gid) = ($>, (split ' ', $))[0]);
-	return system('unshare', '--user', '--map-root-user', '--mount', 'sh', '-c',
+	return started($node, system('unshare', '--user', '--map-root-user', '--mount', 'sh', '-c',
 		"mount -t tmpfs -o size=${mb}m,mode=700 tmpfs '$dir' && exec unshare --user --map-user=$uid --map-group=$gid sh -c \"" .
-		  "pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null\"");
+		  "pg_ctl -D '@{[$node->data_dir]}' -l '@{[$node->logfile]}' -w -s start >/dev/null\""));
 }
 SKIP:
 {
@@ -278,7 +273,7 @@ SKIP:
 		sql(q{SELECT nexusmem.counter_set('c', 7)});
 		put_wide() if $mb == 80;
 		news();
-		system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
+		$node->stop;
 		like(news(), qr/\Q$said/, "a disk of $mb MB: what is said");
 		is(state_of_cluster(), 'shut down', "a disk of $mb MB: the shutdown is clean");
 	}

@@ -27,20 +27,7 @@ my $from = 0;
 
 sub q1 { return $node->safe_psql('postgres', $_[0]); }
 # The part of the log since this was called last.
-sub news
-{
-	my $text = server_log($node, $from);
-	$from += length $text;
-	return $text;
-}
-# start($mb, [$before]): as start_in_small_shm(); PostgreSQL::Test, which ends it where this
-# script dies, is to know of that server.
-sub start
-{
-	my $status = start_in_small_shm($node, @_);
-	$node->_update_pid(1) if $status == 0;
-	return $status;
-}
+sub news { return log_since($node, \$from); }
 sub status { return q1(q{SELECT state || ': ' || detail || ' ' || hint FROM nexusmem.status WHERE feature = 'saved structures'}); }
 
 # values of 1,000 bytes
@@ -62,7 +49,7 @@ $node->stop;
 cmp_ok(-s $file, '>', 75_000_000, 'more than 75 MB are saved');
 news();
 
-is(start(16), 0, '/dev/shm of 16 MB: the server starts');
+is(start_in_small_shm($node, 16), 0, '/dev/shm of 16 MB: the server starts');
 is(q1($structures), $fits, 'what fits is there, and what does not is left out whole');
 is(q1(q{SELECT nexusmem.counter_get('c'), nexusmem.counter_get('striped'),
 	(SELECT count(*) FROM generate_series(1, 1000) k WHERE nexusmem.map_get('small', k::text) = repeat('x', 1000)),
@@ -98,7 +85,7 @@ $node->stop;
 news();
 
 # less than the smallest segment takes, when PostgreSQL has got the MB that it begins with
-is(start(4, 'head -c 2400K /dev/zero >/dev/shm/filler'), 0, '/dev/shm with room for nothing: the server starts');
+is(start_in_small_shm($node, 4, 'head -c 2400K /dev/zero >/dev/shm/filler'), 0, '/dev/shm with room for nothing: the server starts');
 is(q1('SELECT count(*) FROM nexusmem.structures'), '0', 'empty');
 my (undef, undef, $err) = $node->psql('postgres', q{SELECT nexusmem.counter_add('c')}, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
 like($err, qr/ERROR:  53200/, 'and a write is an error');

@@ -507,7 +507,7 @@ SKIP:
 	}
 	is(sql(q{SELECT count(cache_set('l' || i, repeat('x', 500000))), cache_get('l100') = repeat('x', 500000) FROM generate_series(1, 100) i}), '100|t', 'long values too');
 	unlike(server_log($node), qr/terminated by signal|TRAP|PANIC/, 'no SIGBUS');
-	system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
+	$node->stop;
 }
 
 # not preloaded

@@ -532,7 +532,7 @@ SKIP:
 	ok(active($node), '/dev/shm with room again: it is made');
 	cmp_ok($node->safe_psql('postgres', 'SELECT known()'), '>', 0, 'and what was saved is loaded');
 	unlike(server_log($node, $at), qr/terminated by signal|TRAP|PANIC/, 'no SIGBUS');
-	system("pg_ctl -D '@{[$node->data_dir]}' -w -s -m fast stop >/dev/null");
+	$node->stop;
 }
 
 # Of a nested loop of many scans each has its own share recorded, and no more.
