@@ -550,15 +550,16 @@ DO \$\$ BEGIN
 	END LOOP; END \$\$;
 SQL
 ok(active($node), 'a small server');
-my ($pads, $recorded) = $node->safe_psql('postgres', <<SQL) =~ /^(\d+)\n(\d+)$/m;
+my ($pads, $recorded, $relations) = $node->safe_psql('postgres', <<SQL) =~ /^(\d+)\n(\d+)\|(\d+)$/m;
 SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
 SET enable_material = off; SET enable_memoize = off; SET enable_indexonlyscan = off;
 SELECT FROM nexusmem.predictor_reset();
 SELECT sum(length(c1.pad)) FROM driver $chain;
-SELECT substring(detail FROM ': ([0-9]+) of') FROM nexusmem.status WHERE feature = 'learned look-ahead';
+SELECT substring(detail FROM ': ([0-9]+) of'), substring(detail FROM 'of ([0-9]+) relations') FROM nexusmem.status WHERE feature = 'learned look-ahead';
 SQL
 is($pads, 400 * 500, "$tables scans in one another: the rows");
-cmp_ok($recorded, '>', $tables, 'something is recorded');
+cmp_ok($recorded, '>', 5 * $tables, 'something is recorded');
+cmp_ok($relations, '>=', $tables, 'of each of them');
 cmp_ok($recorded, '<=', 64 * ($tables + 1), 'and no more than its share');
 $node->stop;
 done_testing();
