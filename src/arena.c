@@ -795,7 +795,7 @@ grow(NxmSpace *space, int *trusts, bool quiet)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 				 errmsg("too many dynamic shared memory segments"),
-				 errhint("Raise max_connections, on standbys first, and restart the server.")));
+				 errhint(NXM_HINT_CONNECTIONS)));
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("shared structures cannot have more than %d segments of memory",

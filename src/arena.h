@@ -24,6 +24,9 @@
 #define NXM_LAYOUT_VERSION 17
 #endif
 
+/* What to do where PostgreSQL has no dynamic shared memory segment left. */
+#define NXM_HINT_CONNECTIONS "Raise max_connections, on standbys first, and restart the server."
+
 /*
  * What is shared apart from the space itself.  In main shared memory when
  * preloaded, else, from 17 on, in a segment of the DSM registry.

@@ -543,7 +543,7 @@ nxm_memory_worker_init(void)
 				 errmsg("there is no room for the background worker \"%s\"",
 						worker.bgw_name),
 				 errdetail("Shared structures will not be saved when the server stops."),
-				 errhint("Raise max_worker_processes, on standbys first, and restart the server.")));
+				 errhint(NXM_HINT_WORKERS)));
 	nxm_registry_load_hook = before_use;
 	nxm_arena_last_resort_hook = last_resort;
 }

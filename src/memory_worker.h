@@ -9,6 +9,9 @@
 
 #include "nodes/parsenodes.h"
 
+/* What to do where there is no room for a background worker. */
+#define NXM_HINT_WORKERS "Raise max_worker_processes, on standbys first, and restart the server."
+
 /* Registers the worker (only while preloading). */
 extern void nxm_memory_worker_init(void);
 extern Size nxm_memory_worker_size(void);

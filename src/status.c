@@ -37,7 +37,6 @@
 PG_FUNCTION_INFO_V1(nxm_status);
 
 #define HINT_PRELOAD "Add nexusmem to shared_preload_libraries and restart the server."
-#define HINT_WORKERS "Raise max_worker_processes, on standbys first, and restart the server."
 #define HINT_KERNEL "Use a kernel with CONFIG_NUMA."
 #define HINT_REBUILD "Rebuild nexusmem for this PostgreSQL."
 #define HINT_CONTAINER "In a container, grant the capability SYS_NICE or a seccomp profile that allows these calls."
@@ -346,7 +345,7 @@ static const char *
 memory_hint(NxmGrowth why, const char *otherwise)
 {
 	if (why == NXM_GROW_NO_SEGMENT)
-		return "Raise max_connections, on standbys first, and restart the server.";
+		return NXM_HINT_CONNECTIONS;
 	return psprintf("%s%s.", dynamic_shared_memory_type == DSM_IMPL_POSIX ?
 					"Enlarge /dev/shm (in a container with --shm-size)" :
 					"Give the server more shared memory", otherwise);
@@ -503,7 +502,7 @@ cache_status(void)
 							detail));
 	if (nxm_memory_worker_pid() == 0)
 		return row("degraded", nxm_shmem_available() ?
-				   HINT_WORKERS : HINT_PRELOAD,
+				   NXM_HINT_WORKERS : HINT_PRELOAD,
 				   psprintf("%s; the worker \"nexusmem memory\" is not running: what has expired keeps its memory until that is needed",
 							detail));
 	return row("active", NULL, detail);
@@ -596,7 +595,7 @@ learned_status(void)
 				   "index look-ahead, which it needs, is off");
 	nxm_predictor_area_report(&report);
 	if (nxm_memory_worker_pid() == 0)
-		return row("degraded", HINT_WORKERS,
+		return row("degraded", NXM_HINT_WORKERS,
 				   report.ready ?
 				   "the worker \"nexusmem memory\" is not running: learned sequences will not be saved" :
 				   "the worker \"nexusmem memory\" is not running: nothing is recorded");
@@ -637,7 +636,7 @@ worker_status(void)
 	if (!nxm_shmem_available())
 		return row("off", HINT_PRELOAD, "needs the library preloaded");
 	if (nxm_worker_pid() == 0)
-		return row("degraded", HINT_WORKERS,
+		return row("degraded", NXM_HINT_WORKERS,
 				   "the background worker is not running: background processes stay unpinned");
 	return row("active", NULL, psprintf("pid %d", nxm_worker_pid()));
 }
@@ -652,7 +651,7 @@ memory_worker_status(void)
 				   "needs the library preloaded: structures are not saved");
 	nxm_save_report(&report);
 	if (nxm_memory_worker_pid() == 0)
-		return row("degraded", HINT_WORKERS,
+		return row("degraded", NXM_HINT_WORKERS,
 				   "the worker \"nexusmem memory\" is not running: structures will not be saved");
 	if (report.refused)
 		return row("degraded", "See the server's log.",
