@@ -295,6 +295,9 @@ BEGIN
 END $$;
 -- what others do while one is stopped
 CREATE FUNCTION others(round int) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	v text;
+	found int := 0;
 BEGIN
 	PERFORM nexusmem.map_put('m', 'k' || k, repeat('new ' || k, 20)) FROM generate_series(1, 500) k, generate_series(1, 10);
 	PERFORM nexusmem.map_put('m', 'r' || round || ' ' || k, 'r' || round) FROM generate_series(1, 5000) k;
@@ -303,8 +306,12 @@ BEGIN
 	PERFORM nexusmem.counter_add('c') FROM generate_series(1, 2000);
 	FOR k IN 1 .. 2000 LOOP
 		PERFORM nexusmem.cache_set('k' || k, rpad('k' || k || ' other ' || round, 900), NULL, 'c');
-		IF nexusmem.cache_get('k' || k, 'c') IS DISTINCT FROM rpad('k' || k || ' other ' || round, 900) THEN RAISE 'a cached value is missing'; END IF;
+		-- NULL where it is evicted by then: what was overwritten keeps its place among the victims
+		v := nexusmem.cache_get('k' || k, 'c');
+		IF v <> rpad('k' || k || ' other ' || round, 900) THEN RAISE 'another value is cached: %', rtrim(v); END IF;
+		found := found + (v IS NOT NULL)::int;
 	END LOOP;
+	IF found < 1000 THEN RAISE '% of 2000 cached values are there', found; END IF;
 	FOR i IN 1 .. 5 LOOP
 		PERFORM nexusmem.map_put('passing', k::text, 'v'), nexusmem.queue_push('passing', 'v') FROM generate_series(1, 300) k;
 		PERFORM nexusmem.map_clear('passing');
