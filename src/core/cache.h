@@ -80,12 +80,15 @@
  * items are copied; the oldest small segment while small ones have more than their
  * share, else the oldest main one (S3-FIFO, SOSP 2023, by segments).  From small,
  * items read twice since go to main, others to small's ghost; from main, items read
- * since are copied once more, others go to main's ghost.  New items go to small, but
+ * since are copied once more, others go to main's ghost.  What is longer than 1.5 average
+ * items is to be read once more for that, what is longer than 3 three times, and in small
+ * what is shorter than half of one once.  New items go to small, but
  * for three kinds: as long as nothing was evicted they fill main up to its share; a
  * key in main's ghost goes to main if there is room in its share; and so does a key in
  * small's ghost, or else if main's oldest segment is older than the key's absence, and
- * then that segment is the next victim.  The share of small is a tenth at first, and grows with each key that comes
- * back just after small has lost it, and shrinks with each that main has.
+ * then that segment is the next victim.  The share of small is a tenth at first, and
+ * grows with each key that comes back just after small has lost it, and shrinks with
+ * each that main has.
  *
  * A set that finds memory short evicts a few items of the victim, so that many
  * sets share the work.  Copies use the last few pages below the limits, which

@@ -95,7 +95,7 @@
 #define NXM_CACHE_AHEAD		2
 #endif
 
-/* Reads since it was inserted that let an item move from small to main. */
+/* Reads since it was inserted that let an item of average size move from small to main. */
 #ifndef NXM_CACHE_PROMOTE
 #define NXM_CACHE_PROMOTE	2
 #endif
@@ -789,6 +789,7 @@ typedef struct NxmVictim
 	uint64_t	word;
 	bool		compact;		/* copy what lives */
 	bool		drop;			/* else copy nothing, not even what was read */
+	uint64_t	average;		/* bytes of an entry of the partition */
 } NxmVictim;
 
 /* Is worth taking first.  false: there is no place to note it in. */

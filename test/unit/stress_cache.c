@@ -1288,7 +1288,8 @@ few_and_long(Worker *worker)
 	f.reads = 1;
 	fill(&f, 360000, 4, true);
 	ok = indexes_replaced(&f, false);
-	f.reads = 2;
+	/* as often as what is much longer than others is to be */
+	f.reads = 3;
 	fill(&f, 16000, 1000, true);
 	ok = indexes_replaced(&f, true) && ok;
 	fill(&f, 16000, 1000, true);
@@ -1538,6 +1539,67 @@ what_is_wanted_again_stays(Worker *worker)
 		printf("# of %d keys %llu went to main the second time, %llu the first time; %llu stayed\n", KEYS,
 			   (unsigned long long) again.in_main, (unsigned long long) new.in_main,
 			   (unsigned long long) left.entries);
+	drop_cache(worker, &test->cache, NULL);
+	return ok;
+}
+
+/*
+ * Of keys that were read as often, do the short ones stay and the long ones leave, while as
+ * many new keys are written as the cache holds?
+ */
+static bool
+short_ones_stay(Worker *worker)
+{
+	enum { PAGES = 60, KEYS = 60, HELD = PAGES * NXM_PAGE_SIZE / 232, LENS = 4, READS = 4 };
+	/* of about an average, a quarter of it, 2 and 5 of it; and the reads with which these stay */
+	static const uint32_t len[LENS] = {200, 40, 430, 1050};
+	static const int stays[LENS] = {2, 1, 3, 3};
+	Filling		f = {.worker = worker};
+	Test	   *test = worker->test;
+	uint64_t	first[LENS][READS];
+	bool		ok = true;
+
+	new_cache(worker, &test->cache, 1, PAGES);
+	open_view(worker, &f.view);
+	set_limit(&f, PAGES);
+	fill(&f, 2 * HELD, 200, true);
+	for (int l = 0; l < LENS; l++)
+	{
+		for (int reads = 0; reads < READS; reads++)
+		{
+			first[l][reads] = f.next;
+			for (int i = 0; i < KEYS; i++)
+			{
+				char		text[17];
+				NxmKey		key = key_of_number(&f, text, f.next++);
+				NxmBuffer	buffer = {worker->buffer, NXM_MAX_VALUE, 0, NXM_TEXT};
+				NxmResult	r;
+
+				env_must(set(&f.view, &test->cache, &key,
+							 &(NxmValue) {worker->buffer2, len[l], NXM_TEXT}, 0, false));
+				for (int read = 0; read < reads; read++)
+				{
+					ENV_DO(f.view.space, r, nxm_cache_get(&f.view, &test->cache, &key, &buffer, NULL));
+					env_must(r);
+				}
+			}
+		}
+	}
+	fill(&f, HELD, 200, true);
+	for (int l = 0; l < LENS; l++)
+	{
+		for (int reads = 0; reads < READS; reads++)
+		{
+			uint64_t	left = look(&f, first[l][reads], first[l][reads] + KEYS).entries;
+
+			/* a full chain of the index may have lost one */
+			if (reads >= stays[l] ? left >= KEYS - 2 : left <= 2)
+				continue;
+			printf("# of %d keys of %u bytes that were read %d times %llu stayed\n", KEYS, len[l],
+				   reads, (unsigned long long) left);
+			ok = false;
+		}
+	}
 	drop_cache(worker, &test->cache, NULL);
 	return ok;
 }
@@ -2607,6 +2669,7 @@ main(int argc, char **argv)
 		stress_ok(counts_in_its_own_line(worker, NXM_CACHE_COUNTER_sets), "and where it writes");
 		stress_ok(hot_key_is_only_read(worker), "a key that is read often is read without a write to anything that others write");
 		stress_ok(what_is_wanted_again_stays(worker), "a key that is wanted again after it was evicted stays");
+		stress_ok(short_ones_stay(worker), "of keys that were read as often the short ones stay");
 		stress_ok(rooms_of_the_next_list(worker), "rooms of the next list are written again where a process has all of one");
 		stress_ok(deadlines_are_kept(worker), "deadlines are kept to a two-millionth of the TTL");
 		stress_ok(many_windows(worker, 60, 3600), "a small cache has room for entries of many times to live");
