@@ -124,19 +124,21 @@ copy_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
  * 16 kB that is 0.1 to 1.4 points of hits (bench/cache_sim.sh, sizes=1).
  */
 static uint64_t
-reads_to_stay(const NxmVictim *victim, int kind, uint64_t bytes)
+reads_to_stay(const NxmCachePartition *part, int kind, uint64_t bytes)
 {
+	/* relaxed: a hint */
+	uint64_t	average = nxm_load_relaxed(&part->average);
 	uint64_t	reads = kind == KIND_MAIN ? 1 : NXM_CACHE_PROMOTE;
 
 	/* 0: of entries and bytes one is counted, and the other not yet */
-	if (victim->average == 0)
+	if (average == 0)
 		return reads;
 	/* more are not counted */
-	if (bytes > 3 * victim->average)
+	if (bytes > 3 * average)
 		return FREQ_MASK >> FREQ_SHIFT;
-	if (2 * bytes > 3 * victim->average)
+	if (2 * bytes > 3 * average)
 		return reads + 1;
-	return reads > 1 && 2 * bytes < victim->average ? reads - 1 : reads;
+	return reads > 1 && 2 * bytes < average ? reads - 1 : reads;
 }
 
 /*
@@ -157,7 +159,7 @@ take_out(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	uint64_t	position;
 	bool		expired;
 
-	stays = reads_to_stay(victim, kind, nxm_cache_item_bytes(item));
+	stays = reads_to_stay(part, kind, nxm_cache_item_bytes(item));
 	NXM_READS(item_key(item, header), C_KEY_LEN(header));
 	hash = view->hash(item_key(item, header), C_KEY_LEN(header));
 	position = position_of(hash);
@@ -347,9 +349,15 @@ work_on(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	{
 		int64_t		now = nxm_load_relaxed(&segment->due) == 0 ? 0 :
 			view->now(view->env);
-		uint64_t	entries = nxm_map_entries(&part->index);
 
-		victim->average = entries == 0 ? 0 : nxm_map_bytes(&part->index) / entries;
+		/* a sum over lines that others write to: not in each of many small steps */
+		if (begin == HEAD_UNITS)
+		{
+			uint64_t	entries = nxm_map_entries(&part->index);
+
+			nxm_store_relaxed(&part->average,
+							  entries == 0 ? 0 : nxm_map_bytes(&part->index) / entries);
+		}
 		if (nxm_load(&part->index.dead) != 0)
 			result = NXM_ABSENT;
 		while (result == NXM_OK && cursor < used && cursor - begin < units)

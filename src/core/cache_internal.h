@@ -328,6 +328,7 @@ typedef struct NxmCachePartition
 	NxmAtomic	next_due;		/* no segment is due before; UINT64_MAX: none is */
 	NxmAtomic	waiting;		/* segments DRAINED that a hazard held back, about */
 	NxmAtomic	big;			/* bytes of values that are not in segments */
+	NxmAtomic	average;		/* bytes of an entry, when a victim was last begun; 0: unknown */
 	int			node;			/* of the space; immutable */
 	int			number;			/* immutable */
 	NxmAtomic	sparse;			/* the round of seeking them, see cache_chain.c */
@@ -789,7 +790,6 @@ typedef struct NxmVictim
 	uint64_t	word;
 	bool		compact;		/* copy what lives */
 	bool		drop;			/* else copy nothing, not even what was read */
-	uint64_t	average;		/* bytes of an entry of the partition */
 } NxmVictim;
 
 /* Is worth taking first.  false: there is no place to note it in. */
