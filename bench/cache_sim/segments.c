@@ -1,8 +1,8 @@
 /*
  * segments.c
  *	  S3-FIFO where whole segments are evicted, as by the cache of src/core, and
- *	  three additions to it.  A model, for trying parameters; the cache itself is
- *	  replayed by engine.c.
+ *	  three additions to it.  A model, for trying parameters; the cache itself, where
+ *	  the reads that an item needs go by its size, too, is replayed by engine.c.
  *
  * The bytes are divided into "segments" (250).  Items are appended to the open
  * segment of a chain, small or main, of their class (of "classes" (1): as of

@@ -79,10 +79,10 @@
  * Order of victims: what is expired; what is dead for the most part, whose living
  * items are copied; the oldest small segment while small ones have more than their
  * share, else the oldest main one (S3-FIFO, SOSP 2023, by segments).  From small,
- * items read twice since go to main, others to small's ghost; from main, items read
- * since are copied once more, others go to main's ghost.  What is longer than 1.5 average
- * items is to be read once more for that, what is longer than 3 three times, and in small
- * what is shorter than half of one once.  New items go to small, but
+ * items read twice go to main, others to small's ghost; in main, items of whose reads
+ * there one is left are copied once more, which takes that one off, and others go to main's
+ * ghost.  Of items longer than 1.5 average ones it takes one read more, of those longer than 3
+ * three, and in small of those shorter than half of one only one.  New items go to small, but
  * for three kinds: as long as nothing was evicted they fill main up to its share; a
  * key in main's ghost goes to main if there is room in its share; and so does a key in
  * small's ghost, or else if main's oldest segment is older than the key's absence, and

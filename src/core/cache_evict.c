@@ -118,10 +118,12 @@ copy_item(NxmCacheView *view, NxmCache *cache, NxmCachePartition *part,
 	return NXM_OK;
 }
 
+_Static_assert(NXM_CACHE_PROMOTE < FREQ_MASK >> FREQ_SHIFT, "once more can be counted");
+
 /*
- * Reads for which an item stays, since it came or was copied last.  By its size, so that of
- * what is read as often that stays of which more find room: where entries have 32 bytes to
- * 16 kB that is 0.1 to 1.4 points of hits (bench/cache_sim.sh, sizes=1).
+ * With how many of its reads counted an item stays: in main a copy takes one of them off.  By
+ * its size, so that of what is read as often that stays of which more find room: where entries
+ * have 32 bytes to 16 kB that is 0.1 to 1.4 points of hits (bench/cache_sim.sh, sizes=1).
  */
 static uint64_t
 reads_to_stay(const NxmCachePartition *part, int kind, uint64_t bytes)

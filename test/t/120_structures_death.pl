@@ -306,7 +306,7 @@ BEGIN
 	PERFORM nexusmem.counter_add('c') FROM generate_series(1, 2000);
 	FOR k IN 1 .. 2000 LOOP
 		PERFORM nexusmem.cache_set('k' || k, rpad('k' || k || ' other ' || round, 900), NULL, 'c');
-		-- NULL where it is evicted by then: what was overwritten keeps its place among the victims
+		-- NULL where it is evicted by then: it may have the place of what was to be evicted next
 		v := nexusmem.cache_get('k' || k, 'c');
 		IF v <> rpad('k' || k || ' other ' || round, 900) THEN RAISE 'another value is cached: %', rtrim(v); END IF;
 		found := found + (v IS NOT NULL)::int;

@@ -1071,6 +1071,27 @@ get_long(int proc)
 	}
 }
 
+/* Long values alone, none of them longer than others, so that a read has one stay. */
+static void
+setup_few_pages_for_long(void)
+{
+	setup(3, FEW + check_pick(3), 0);
+}
+
+static void
+body_long(int proc)
+{
+	for (int i = 0; i < 5; i++)
+	{
+		int			key = check_pick(4);
+
+		if (check_pick(2) == 0)
+			operate(GET, key, 0, 0, false);
+		else
+			operate(SET, key, 10 + 30 * (proc - 1) + i, 0, true);
+	}
+}
+
 /* Its bytes may be taken off as soon as it can be found. */
 static void
 set_and_delete_long(int proc)
@@ -2061,6 +2082,7 @@ static const char *const growing[] = {
 static const CheckCase cases[] = {
 	{"as a map", 3, setup_map, body, finish, OFTEN, NULL},
 	{"few pages", 3, setup_few_pages, body, finish, OFTEN, NULL},
+	{"long values and few pages", 3, setup_few_pages_for_long, body_long, finish, OFTEN, NULL},
 	{"deadlines", 3, setup_ample, body_deadlines, finish, OFTEN, NULL},
 	{"deadlines and few pages", 3, setup_few_pages, body_deadlines, finish, OFTEN, NULL},
 	{"deadlines that change", 3, setup_expire, body_expire, finish, OFTEN, NULL},
