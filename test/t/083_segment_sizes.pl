@@ -14,8 +14,8 @@ sub q1 { return $node->safe_psql('postgres', $_[0]); }
 sub memory { return q1(q{SELECT substring(detail from '^(\S+ of \S+ MB)') FROM nexusmem.status WHERE feature = '} . ($_[0] // 'structure memory') . q{'}); }
 sub reserved { return q1(q{SELECT sum(reserved_bytes) / 1048576 FROM nexusmem.node_memory}); }
 
-# started($name, $conf): a server whose segments no small /dev/shm bounds.
-sub started
+# new_server($name, $conf): a server whose segments no small /dev/shm bounds.
+sub new_server
 {
 	my ($name, $conf) = @_;
 	$node = PostgreSQL::Test::Cluster->new($name);
@@ -47,7 +47,7 @@ sub write_on_nodes
 	return $wrong;
 }
 
-started('one_node', "nexusmem.num_nodes = 1\nnexusmem.memory_limit = 8MB");
+new_server('one_node', "nexusmem.num_nodes = 1\nnexusmem.memory_limit = 8MB");
 my ($rc, $out, $err) = $node->psql('postgres', q{SELECT nexusmem.counter_add('c')});
 is("$out$err", '1', 'cache_size of 100 GB, memory_limit of 8 MB: a counter is made');
 is(q1(q{SELECT count(nexusmem.map_put('m', k::text, repeat('x', 10000))) FROM generate_series(1, 500) k}), 500, 'and 5 MB of values')
@@ -58,7 +58,7 @@ is(q1(q{SELECT nexusmem.cache_set('k', 'v'); SELECT nexusmem.cache_get('k')}), "
 $node->stop;
 
 # those of structures alone are as large as their own limit asks for
-started('many_nodes', 'nexusmem.num_nodes = 8');
+new_server('many_nodes', 'nexusmem.num_nodes = 8');
 is(write_on_nodes(7), 0, '8 nodes: structures on each');
 like(memory(), qr/^\d\.\d of 256\.0 MB/, 'take what they need') or diag(memory());
 cmp_ok(reserved(), '<', 512, 'in segments of the size that memory_limit asks for');
@@ -67,7 +67,7 @@ cmp_ok(reserved(), '>', 1000, 'in one of the size that cache_size asks for');
 $node->stop;
 
 # those of both
-started('partitions', "nexusmem.num_nodes = 4\nnexusmem.enable_numa_caching = on");
+new_server('partitions', "nexusmem.num_nodes = 4\nnexusmem.enable_numa_caching = on");
 is(write_on_nodes(3), 0, 'of 4 nodes with partitions too');
 like(memory(), qr/^\d\.\d of 256\.0 MB/, 'structures take what they need');
 $node->stop;
