@@ -301,7 +301,35 @@ SELECT sum(bytes) <= 120 * 1024 AS within FROM structures;
 SELECT map_clear('limited') > 0 AS ok, fill('add') BETWEEN 1000 AND 4000 AS add;
 SELECT sum(bytes) <= 120 * 1024 AS within FROM structures;
 SELECT map_clear('limited') > 0 AS ok, map_put('limited', 'key 1', 'fits');
+-- also where the index grows several times in 30 entries, and the limit leaves room for
+-- more than these when it is set
 RESET ROLE;
+RESET nexusmem.role_limit;
+CREATE FUNCTION grow(from_key int, to_key int) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN from_key .. to_key LOOP
+		PERFORM map_add('growing', 'key ' || i, 1);
+		IF i % 10 = 0 THEN
+			RETURN QUERY SELECT bytes FROM structures WHERE name = 'growing';
+		END IF;
+	END LOOP;
+EXCEPTION WHEN configuration_limit_exceeded THEN
+	RETURN QUERY SELECT bytes FROM structures WHERE name = 'growing';
+END $$;
+CREATE TEMP TABLE structures_growth AS SELECT * FROM grow(1, 60000) WITH ORDINALITY AS g(bytes, tens);
+SELECT a.tens * 10 AS keys, a.bytes / 1024 + 6 AS kb, b.bytes - a.bytes > 36000 AS several
+FROM structures_growth AS a JOIN structures_growth AS b ON b.tens = a.tens + 3 ORDER BY b.bytes - a.bytes DESC LIMIT 1 \gset
+SELECT :'several' AS several, map_drop('growing');
+DROP TABLE structures_growth;
+SET ROLE regress_nexusmem_limited;
+SELECT count(*) > 0 AS ok, map_drop('limited') FROM grow(1, :keys);
+RESET ROLE;
+SET nexusmem.role_limit = :kb;
+SET ROLE regress_nexusmem_limited;
+SELECT max(bytes) <= (:kb + 20) * 1024 AS within, map_size('growing') BETWEEN :keys AND 60000 - 1 AS limited FROM grow(:keys + 1, 60000) AS bytes;
+SELECT map_drop('growing');
+RESET ROLE;
+SET nexusmem.role_limit = '100kB';
 CREATE FUNCTION fill_list(kind text) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
 	FOR i IN 1 .. 10000 LOOP
@@ -335,7 +363,7 @@ SELECT bool_and(CASE kind WHEN 'counter' THEN counter_drop(name) WHEN 'map' THEN
 	WHEN 'stack' THEN stack_drop(name) ELSE queue_drop(name) END) FROM structures;
 SELECT count(*) FROM structures;
 DROP TABLE structures_values, structures_keys, structures_totals;
-DROP FUNCTION bump(text), fill(text), fill_list(text);
+DROP FUNCTION bump(text), fill(text), grow(int, int), fill_list(text);
 REVOKE USAGE ON SCHEMA nexusmem FROM regress_nexusmem_limited;
 DROP ROLE regress_nexusmem_limited;
 

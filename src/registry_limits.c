@@ -6,7 +6,8 @@
  * are many.  So a session takes it now and then, and lets some room be used up in
  * between: by what it adds itself to both structures and caches, ROLE_LIMIT_STEP at
  * most, by what others add meanwhile, and by a step of the growth of a map's index the
- * limit may be passed; and by what a scan that gives up has not seen.
+ * limit may be passed; and by what a scan that gives up has not seen.  A step is known
+ * when it was made, and makes up a part of the room for the next write.
  */
 #include "registry.h"
 
@@ -73,9 +74,22 @@ spend(uint64 *left, uint64 bytes)
 	*left -= Min(*left, bytes);
 }
 
+/* Whosever it is, as below. */
+static void
+spend_index(void)
+{
+	static uint64 spent = 0;
+	uint64		more = nxm_space()->index_bytes - spent;
+
+	spent += more;
+	spend(&allowance, more);
+	spend(&cache_allowance, more);
+}
+
 /*
  * The sum is taken again when this session has added half of what there was
- * room for, or ROLE_LIMIT_STEP.
+ * room for, or ROLE_LIMIT_STEP: entries, and before them what indexes grew by for those
+ * before.
  */
 void
 nxm_check_role_limit_slow(Oid owner, size_t bytes)
@@ -86,6 +100,7 @@ nxm_check_role_limit_slow(Oid owner, size_t bytes)
 	RoleSum		sum = {owner, 0, 0};
 	bool		all;
 
+	spend_index();
 	if (owner != checked_owner || nxm_role_limit != checked_limit ||
 		bytes > allowance)
 	{
@@ -122,6 +137,7 @@ nxm_role_limit_of_object(Oid owner, uint64 id, size_t bytes)
 	RoleSum		sum = {owner, 0, id};
 	bool		all;
 
+	spend_index();
 	if (known_id != id || known_limit != nxm_role_limit || uses-- <= 0 ||
 		bytes > cache_allowance)
 	{

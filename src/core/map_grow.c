@@ -31,7 +31,10 @@ nxm_map_alloc(NxmSpace *space, NxmMap *map, size_t size)
 	ref = nxm_alloc(space, size);
 	/* relaxed, here and below: sums */
 	if (ref != 0)
+	{
 		nxm_fetch_add_relaxed(&map->memory, bytes);
+		space->index_bytes += bytes;
+	}
 	else if (space->counted != NULL)
 		nxm_fetch_add_relaxed(space->counted, -bytes);
 	return ref;

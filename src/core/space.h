@@ -344,6 +344,7 @@ struct NxmSpace
 	/* what the index of a map counts its memory in, beside the map; NULL: nothing */
 	NxmAtomic  *counted;
 	uint64_t	most;			/* bytes of it */
+	uint64_t	index_bytes;	/* all that this process has taken for indexes of maps */
 
 	/*
 	 * Puts memory behind a page, or takes it away.  Must not raise errors.
