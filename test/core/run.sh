@@ -28,9 +28,12 @@ set -euo pipefail
 
 # fsync says nothing here and costs minutes. Of tables much larger than
 # shared_buffers, sequential scans begin where another one is, and rows come in
-# another order than the suites expect. Two clusters at a time have predictor_memory, maybe
+# another order than the suites expect. 7 background workers are free, as without
+# nexusmem: of 5, the last leader of deadlock-parallel gets none, does their work itself
+# and keeps their locks. Two clusters at a time have predictor_memory, maybe
 # in a container's /dev/shm of 64 MB; it is in kB, as check() reads it back.
 COMMON="fsync = off
+max_worker_processes = 10
 max_prepared_transactions = 4
 shared_buffers = 2MB
 synchronize_seqscans = off"
@@ -167,6 +170,7 @@ is() {
 check() {
 	local name=$1 p="core $PG_MAJOR $1" want got
 	nxm_tally "$p" "$NXM_LOG/$name.out"
+	nxm_differences "$NXM_LOG/$name.diffs"
 	nxm_crashed "$p" "$NXM_LOG/core-$name.log"
 	[ -n "$CONF" ] || return 0
 	nxm_cluster_use "core-$name"
