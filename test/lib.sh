@@ -306,3 +306,9 @@ nxm_crashed() {
 nxm_tally() {
 	awk -v prefix="$1" -f "$NXM_ROOT/test/tally.awk" "$2"
 }
+
+# nxm_differences FILE: notes of how what a suite of pg_regress got differs from what
+# it expects, if it does.
+nxm_differences() {
+	[ ! -e "$1" ] || awk '/^[-+ @]/ && n++ < 60 { print "## | " $0 }' "$1"
+}

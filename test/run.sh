@@ -31,6 +31,8 @@ fsync = off"
 	as_postgres make -i -C "$NXM_BUILD" installcheck PG_CONFIG="$PG_CONFIG" PROVE_FLAGS="-v --timer" \
 		>"$NXM_LOG/host.raw" 2>&1 </dev/null || true
 	nxm_tally host "$NXM_LOG/host.raw"
+	nxm_differences "$NXM_BUILD/regression.diffs"
+	nxm_differences "$NXM_BUILD/output_iso/regression.diffs"
 	nxm_crashed host "$NXM_LOG/host.log"
 	mkdir -p "$NXM_LOG/host"
 	(

@@ -10,6 +10,8 @@
 #
 #	## 40 s PREFIX: script
 #
+# So is what Test::More says of a failed test, as "## | ...".
+#
 # Also a failure: a program that stops without a failed test to show for it,
 # and output without any test. Only test points on the left margin count, not
 # those of subtests.
@@ -117,6 +119,8 @@ script != "" && /^ok +[0-9]+ ms( |$)/ {
 	next
 }
 
+/^#   Failed test/ { told = 0 }
+/^#   / && told++ < 12 { print "## | " substr($0, 5) }
 /^# / { before = "(" substr($0, 3) ")" }
 
 END {

@@ -83,6 +83,8 @@ one() {
 		grep -m 10 'error:' "$log" | sed 's/^/  | /' >&2
 	fi
 	nxm_tally "$p" "$logs/out"
+	nxm_differences "$logs/regression.diffs"
+	nxm_differences "$logs/output_iso/regression.diffs"
 	nxm_crashed "$p" "$logs/server.log"
 }
 
