@@ -108,7 +108,7 @@ sub survives_kill
 	my ($node, $pid) = @_;
 	my $from = -s $node->logfile;
 	kill 'KILL', $pid;
-	return $node->wait_for_log(qr/database system is ready to accept connections/, $from);
+	return $node->wait_for_log(qr/database system is ready to accept (read-only )?connections/, $from);
 }
 
 # workers_run($node): until status says of no worker any more that it is not running, as

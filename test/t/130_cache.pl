@@ -398,14 +398,18 @@ $node->stop('fast');
 }
 
 # a crash
-store_all();
+sub crash
 {
+	my ($whose) = @_;
 	my $s = session($node);
-	ok(survives_kill($node, $s->{pid}), 'a backend is killed: the server recovers');
+	ok(survives_kill($node, $s->{pid}), "a backend is killed: $whose recovers");
 	close_session($s);
-	ok($node->poll_query_until('postgres', q{SELECT nexusmem.cache_get('text') IS NULL AND (SELECT count(*) FROM nexusmem.stat_cache) = 0}), 'empty after a crash');
-	is(sql(q{SELECT cache_set('text', 'new'), cache_get('text'), cache_get('hour') IS NULL}), '|new|t', 'and works');
+	ok($node->poll_query_until('postgres', q{SELECT nexusmem.cache_get('text') IS NULL AND (SELECT count(*) FROM nexusmem.stat_cache) = 0}), "$whose is empty after a crash");
+	return;
 }
+store_all();
+crash('the server');
+is(sql(q{SELECT cache_set('text', 'new'), cache_get('text'), cache_get('hour') IS NULL}), '|new|t', 'and works');
 store_all();
 $node->stop('immediate');
 $node->start;
@@ -424,6 +428,10 @@ is($primary->safe_psql('postgres', q{SELECT nexusmem.cache_get('text')}), 'a tex
 is(sql(q{SELECT cache_expire('n', '2 hours'), cache_delete('m'), cache_ttl('n') > '1:59', cache_clear('made'), cache_drop('made')}), 't|t|t|1|t', 'all functions work there');
 $node->restart;
 is(sql(q{SELECT pg_is_in_recovery(), cache_get('text'), cache_get('n')}), 't|standby|1', 'saved and loaded there too');
+crash('a standby');
+is(sql(q{SELECT pg_is_in_recovery(), cache_get('n') IS NULL, cache_set('text', 'standby'), cache_get('text'), cache_add('n', '1', '1 hour')}), 't|t||standby|t', 'and works, not what was saved before');
+is($primary->safe_psql('postgres', q{SELECT nexusmem.cache_get('text')}), 'a text', 'the primary has its own');
+$primary->wait_for_catchup($node);
 $node->promote;
 is(sql(q{SELECT pg_is_in_recovery(), cache_get('text'), cache_get('n'), cache_set('o', 'p'), cache_get('o')}), 'f|standby|1||p', 'promoted: nothing is lost');
 unlike(server_log($_), qr/TRAP|PANIC|leak/, 'the log is quiet') foreach $node, $primary;
