@@ -15,6 +15,8 @@ our @EXPORT = qw(session ask send_query answer close_session evict on_disk serve
 
 # make -i, which runs the tests, would have each make that they run go on after errors
 delete @ENV{qw(MAKEFLAGS MFLAGS MAKELEVEL)};
+# as long as all else: a stop that takes longer ends all tests
+$ENV{PGCTLTIMEOUT} //= $PostgreSQL::Test::Utils::timeout_default;
 
 # Settings that leave the planner nested loops over index scans.
 our $nested_loops = q{

@@ -93,7 +93,8 @@ $node->start;
 sql('CREATE EXTENSION nexusmem; GRANT USAGE ON SCHEMA nexusmem TO PUBLIC');
 
 # seconds from when entries expire to when they are removed and their memory is given back, at
-# most so many: the index and the like remain, less than a fifth of all
+# most so many: the index and the like remain, less than a fifth of all. So many also where it
+# was held up, and some had expired before all were there.
 sql(q{CREATE FUNCTION seconds_late(most int) RETURNS numeric LANGUAGE plpgsql AS $$
 DECLARE
 	deadline timestamptz;
@@ -103,7 +104,8 @@ BEGIN
 	deadline := clock_timestamp() + interval '1 s';
 	SELECT sum(bytes + overhead_bytes) INTO taken FROM nexusmem.stat_cache WHERE cache = 'late';
 	IF taken IS NULL OR taken < 1000000 THEN
-		RAISE 'the cache has % bytes', taken;
+		PERFORM nexusmem.cache_drop('late');
+		RETURN most;
 	END IF;
 	WHILE (SELECT sum(entries) > 0 OR sum(bytes + overhead_bytes) > taken / 5 FROM nexusmem.stat_cache WHERE cache = 'late') AND
 		clock_timestamp() < deadline + most * interval '1 s' LOOP
@@ -125,7 +127,9 @@ END $$});
 		kill 'HUP', $worker;
 		for (my $waits = 0; $sleeps->() == $before && $waits < 200; $waits++) { select(undef, undef, undef, 0.001); }
 	}
-	cmp_ok(sql('SELECT seconds_late(30)'), '<', 30, 'an idle memory worker is woken to remove what expires');
+	my $late;
+	for (1 .. 3) { last if ($late = sql('SELECT seconds_late(30)')) < 30; }
+	cmp_ok($late, '<', 30, 'an idle memory worker is woken to remove what expires');
 }
 
 # a partition on each node
@@ -315,7 +319,8 @@ SKIP:
 	my $s = session($node);
 	my $late = ask($s, 'SELECT seconds_late(10)');
 	for (1 .. 3) { last if ($late = ask($s, 'SELECT seconds_late(10)')) < 3.5; }
-	cmp_ok($late, '<', 3.5, 'expired entries are removed in time');
+	like($late, qr/^[\d.]+$/, 'expired entries are removed');
+	cmp_ok($late, '<', 3.5, 'and in time');
 	close_session($s);
 }
 sql(q{SELECT count(cache_set('t' || i, repeat('x', 200), '2 s')) FROM generate_series(1, 40000) i});
@@ -365,7 +370,7 @@ $node->start;
 is(sql(q{SELECT cache_get('text'), cache_get_bytea('bytea'), cache_get_jsonb('jsonb'), cache_get('empty') = '', cache_get('largest') = repeat('l', 1048576)}),
 	q{a text|\x00ff|{"a": [1]}|t|t}, 'saved and loaded');
 is(sql(q{SELECT count(*) FROM generate_series(1, 5000) i WHERE cache_get('k' || i) = repeat(i::text, i % 50)}), 5000, 'all of it');
-is(sql(q{SELECT cache_get('hour'), cache_ttl('hour') BETWEEN '55 minutes' AND '59:58', cache_get('soon') IS NULL, cache_ttl('text') IS NULL}), 'h|t|t|t', 'the time that passed counts');
+is(sql(q{SELECT cache_get('hour'), cache_ttl('hour') BETWEEN '55 minutes' AND '00:59:58', cache_get('soon') IS NULL, cache_ttl('text') IS NULL}), 'h|t|t|t', 'the time that passed counts');
 is(sql(q{SELECT sum(max_bytes) / count(*), min(default_ttl) FROM stat_cache WHERE cache = 'limited'}), '2000000.000000000000|1 day', 'limit and default are what they were');
 is(sql(q{SET ROLE boss; SELECT cache_get('mine'), cache_get('text') IS NULL, cache_get('x', 'limited'), cache_set('x', 'z', NULL, 'limited')}), 'of boss|t|y|', 'so are owners and sharing');
 $node->restart;
