@@ -178,6 +178,18 @@ view(void)
 		nxm_leave(check_space()); \
 	} while (check_again(r))
 
+/* The number that a value says, which was asked for at this time. */
+static int
+number_seen(const char *data, size_t len, int64_t asked)
+{
+	int			seen = check_number(data, len);
+
+	check_assert(seen > 0 && seen < NUMBERS);
+	if (deadline_of[seen] > 0 && deadline_of[seen] <= asked)
+		check_fail("a value after its deadline");
+	return seen;
+}
+
 /* One operation, recorded.  A long value is not in the segment. */
 static NxmResult
 operate(int kind, int number, int value_number, int64_t deadline, bool is_long)
@@ -216,12 +228,9 @@ operate(int kind, int number, int value_number, int64_t deadline, bool is_long)
 	check_assert(result == NXM_OK || result == NXM_ABSENT || result == NXM_EXISTS);
 	if (kind == GET && result == NXM_OK)
 	{
-		seen = check_number(bytes, buffer.len);
-		check_assert(seen > 0 && seen < NUMBERS);
+		seen = number_seen(bytes, buffer.len, asked);
 		if (ends != 0 && ends <= asked)
 			check_fail("a value after its deadline, as it says itself");
-		if (deadline_of[seen] > 0 && deadline_of[seen] <= asked)
-			check_fail("a value after its deadline");
 		if (deadline_of[seen] >= 0 && deadline_of[seen] != ends)
 			check_fail("a value with deadline %d and not %d", (int) ends,
 					   (int) deadline_of[seen]);
@@ -231,6 +240,56 @@ operate(int kind, int number, int value_number, int64_t deadline, bool is_long)
 		result = result == NXM_EXISTS ? NXM_EXISTS : NXM_OK;
 	check_end(op, result, seen);
 	return result;
+}
+
+/*
+ * Several gets at once, each recorded on its own: a key may be among them twice.  There
+ * is room for one long value and a short one, or for some short ones.
+ */
+#define BATCH 4
+
+static void
+get_many(const int *numbers, int n)
+{
+	CheckOp    *ops[BATCH];
+	NxmKey		keys[BATCH];
+	NxmCacheAnswer answers[BATCH];
+	/* it has half of them */
+	char		bytes[64];
+	NxmBuffer	buffer = {bytes, sizeof(bytes) / 2, 0, NXM_TEXT};
+	int64_t		asked = now(NULL);
+	int			seen[BATCH] = {0};
+	int			done = 0;
+	int			taken = 0;
+	NxmResult	result;
+
+	for (int i = 0; i < n; i++)
+	{
+		ops[i] = check_begin(GET, numbers[i], 0, 0);
+		keys[i] = key_of(numbers[i]);
+	}
+	do
+	{
+		DO(result, nxm_cache_get_many(view(), cache, keys, n, answers, &done, &buffer));
+		check_assert(result == NXM_OK || result == NXM_NEED_BUFFER);
+		check_assert(buffer.len <= buffer.size);
+		check_assert(result == NXM_OK ? done == n :
+					 answers[done].len > buffer.size - buffer.len);
+		for (; taken < done; taken++)
+		{
+			const NxmCacheAnswer *answer = &answers[taken];
+
+			check_assert(answer->result == NXM_OK || answer->result == NXM_ABSENT);
+			if (answer->result == NXM_OK)
+			{
+				check_assert(answer->at + answer->len <= buffer.len);
+				seen[taken] = number_seen(bytes + answer->at, answer->len, asked);
+			}
+		}
+		buffer.len = 0;
+	} while (result != NXM_OK);
+	for (int i = 0; i < n; i++)
+		check_end(ops[i], answers[i].result, seen[i]);
 }
 
 /* Housekeeping: a step, or all there is. */
@@ -1121,6 +1180,66 @@ get_while_recycled(int proc)
 	else
 		for (int i = 0; i < 5; i++)
 			operate(SET, i & 1, 40 + i, 0, false);
+}
+
+/*
+ * The same with a batch of gets: what is loaded ahead for all of it has gone, or is another
+ * key's, by the time of a key's own get.
+ */
+static void
+get_many_while_recycled(int proc)
+{
+	static const int numbers[] = {0, 1, 0};
+
+	if (proc == 1)
+		get_many(numbers, LENGTH(numbers));
+	else
+		get_while_recycled(proc);
+}
+
+/* ... and while what it loads ahead is deleted, evicted, and its segments are opened again. */
+static void
+get_many_while_reused(int proc)
+{
+	static const int numbers[] = {1, 0, 2};
+
+	if (proc == 1)
+		get_many(numbers, LENGTH(numbers));
+	else
+		get_while_reused(proc);
+}
+
+/* Batches of gets, whatever others do. */
+static void
+body_many(int proc)
+{
+	int			nkeys = crowded ? CROWD : KEYS;
+
+	for (int i = 0; i < 5; i++)
+	{
+		int			numbers[BATCH];
+		int			n = 2 + check_pick(BATCH - 1);
+
+		for (int k = 0; k < n; k++)
+			numbers[k] = check_pick(nkeys);
+		if (check_pick(3) == 0)
+			get_many(numbers, n);
+		else if (proc == 1 && check_pick(5) == 0)
+			clear();
+		else if (crowded && check_pick(2) == 0)
+			operate(SET, numbers[0], 10 + 30 * (proc - 1) + i, 0, false);
+		else
+			random_operation(proc, i, expiring);
+		if (check_pick(8) == 0)
+			check_reattach();
+	}
+}
+
+static void
+setup_many_deadlines(void)
+{
+	setup_few_pages();
+	expiring = true;
 }
 
 /* Read more often than its count goes. */
@@ -2101,6 +2220,9 @@ static const CheckCase cases[] = {
 	{"drop", 3, setup_drop, body_drop, finish_drop, OFTEN, NULL},
 	{"a key that is read often", 2, setup_rooms, body_hot, finish, OFTEN, NULL},
 	{"rooms that are written again", 3, setup_ample, body_rooms, finish, OFTEN, NULL},
+	{"batches and few pages", 3, setup_few_pages, body_many, finish, OFTEN, NULL},
+	{"batches, deadlines and few pages", 3, setup_many_deadlines, body_many, finish, OFTEN, NULL},
+	{"batches and crowded buckets", 3, setup_crowd, body_many, finish, OFTEN, NULL},
 	{"crowded buckets", 3, setup_crowd, body_crowd, finish, OFTEN, NULL},
 	{"crowded buckets and few pages", 3, setup_crowd_few_pages, body_crowd, finish, OFTEN, NULL},
 	{"crowded buckets cleared", 3, setup_crowd, body_crowd_clear, finish, OFTEN, NULL},
@@ -2121,6 +2243,8 @@ static const CheckCase cases[] = {
 	{"more has expired than there are places to note", 1, setup_no_segments, expire_for_many, finish, CHECK_EXHAUSTIVE, 1, 0, 0, NULL, NULL},
 	{"all schedules of clear and eviction", 2, setup_full, clear_and_evict, finish, ALL, 1, 0, NULL, NULL},
 	{"all schedules of get and a room that is written again", 2, setup_rooms, get_while_recycled, finish, ALL, 3, 2, NULL, recycling},
+	{"all schedules of a batch and rooms that are written again", 2, setup_rooms, get_many_while_recycled, finish, ALL, 2, 1, NULL, NULL},
+	{"all schedules of a batch and a segment that is reused", 2, setup_two, get_many_while_reused, finish, ALL, 2, 0, NULL, NULL},
 	{"schedules of get and a room that others give and take", 3, setup_three_rooms, get_while_others_recycle, finish, SOME, 3, 2, NULL, reading},
 	{"all schedules of a room that is looked at and given again", 3, setup_one_room, look_while_given_again, finish, ALL, 3, 0, NULL, looking},
 	{"schedules of a room that is written again and eviction", 2, setup_full, recycle_while_evicted, finish, SOME, 2, 1, NULL, recycling_and_giving_back},

@@ -641,6 +641,19 @@ mutant "block of counts made in a dropped cache" check_cache cache_counts.c \
 mutant "ghost made in a dropped cache" check_cache cache_ghost.c \
 	'	if (old == GHOST_CLOSED)
 		return;' '' 'drop'
+mutant "items of a batch looked at when they are loaded ahead" check_cache map_lookup.h \
+	'__builtin_prefetch(base);' 'NXM_READS(base, 8);' \
+	'all schedules of a batch and rooms that are written again'
+mutant "values of a batch put over one another" check_cache cache_batch.c \
+	'buffer->len += rest.len;' 'buffer->len = rest.len;' 'batches and few pages'
+mutant "batch put behind the end of its buffer" check_cache cache_batch.c \
+	'buffer->size - buffer->len' 'buffer->size' 'batches and few pages'
+mutant "batch gone on with past a value that has no room" check_cache cache_batch.c \
+	'		else if (answer->result != NXM_ABSENT)
+			return answer->result;' '' 'batches and few pages'
+mutant "batch that begins with its first key again" check_cache cache_batch.c \
+	'	for (; *done < nkeys; ++*done)' '	for (*done = 0; *done < nkeys; ++*done)' \
+	'batches and few pages'
 mutant "entry of a chain not reserved" check_cache cache_chain.c \
 	'uint64_t	i = nxm_fetch_add(&block->count, 1);' \
 	'uint64_t	i = nxm_load(&block->count);
