@@ -383,7 +383,7 @@ $(cat <<-'SQL'
 	$$;
 	CREATE FUNCTION drop_all() RETURNS TABLE (dropped boolean, n bigint) LANGUAGE sql AS $$
 		SELECT bool_and(CASE kind WHEN 'map' THEN nexusmem.map_drop(name) WHEN 'counter' THEN nexusmem.counter_drop(name)
-			WHEN 'stack' THEN nexusmem.stack_drop(name) ELSE nexusmem.queue_drop(name) END), count(*) FROM nexusmem.structures
+			WHEN 'stack' THEN nexusmem.stack_drop(name) WHEN 'cache' THEN nexusmem.cache_drop(name) ELSE nexusmem.queue_drop(name) END), count(*) FROM nexusmem.structures
 	$$;
 	-- stores until it is over, whatever the limit is; how many there were
 	CREATE FUNCTION store() RETURNS int LANGUAGE plpgsql AS $$
@@ -463,6 +463,7 @@ SQL
 	is "$(tail -c "+$((log + 1))" /out/server.log | grep -c 'FATAL:  terminating background worker "nxm_torture"')" 12 "by FATAL out of a signal handler"
 	is "$(tell watch "SELECT consistent(12)")" t "what they counted is there"
 	is "$(tell watch "SELECT nexusmem.map_size('torture') = count(*) FROM nexusmem.map_entries('torture')")" t "in a map that is whole"
+	is "$(tell watch "SELECT nexusmem.counter_get('wrong')")" 0 "what they read of a cache is whole, and of its key"
 	write_on
 	is "$(tell watch "SELECT bool_and(pg_terminate_backend(pid, 300000)), count(*) FROM pg_stat_activity WHERE state = 'active' AND query ~ 'overwrite_for' AND pid <> pg_backend_pid()")" "t|4" "which are terminated"
 	is "$(for n in 0 1 2 3; do end_tell w$n; done | grep -c '^FATAL:  terminating connection')" 4 "while they overwrite"

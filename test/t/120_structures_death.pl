@@ -142,13 +142,21 @@ CREATE FUNCTION drop_all() RETURNS void LANGUAGE sql AS $$
 		WHEN 'stack' THEN nexusmem.stack_drop(name) WHEN 'cache' THEN nexusmem.cache_drop(name) ELSE nexusmem.queue_drop(name) END FROM nexusmem.structures
 $$;
 -- There is what is counted, entries and bytes, by their keys, and no more than the limit
--- allows.  Of two looks: housekeeping may come between.
+-- allows.  Of two looks: housekeeping may come between.  A time to live takes up to 4 bytes,
+-- and a value that is not in its item up to 3,000 more than it has.
 CREATE FUNCTION cache_is_whole(what text) RETURNS boolean LANGUAGE sql AS $$
 	SELECT coalesce(count(v) = (SELECT sum(entries) FROM nexusmem.stat_cache WHERE cache = what) AND
 		bool_and(v IS NULL OR split_part(v, ' ', 1) = 'k' || k) AND
-		sum((4 + length('k' || k) + length(v) + 7) / 8 * 8) = (SELECT sum(bytes) FROM nexusmem.stat_cache WHERE cache = what) AND
+		(SELECT sum(bytes) FROM nexusmem.stat_cache WHERE cache = what) BETWEEN sum((least + 7) / 8 * 8) AND sum((least + more + 7) / 8 * 8) AND
 		(SELECT sum(bytes + overhead_bytes) <= max(max_bytes) FROM nexusmem.stat_cache WHERE cache = what), false)
-	FROM generate_series(0, 20000) k, nexusmem.cache_get('k' || k, what) v
+	FROM generate_series(0, 20000) k, nexusmem.cache_get('k' || k, what) v,
+		LATERAL (SELECT 4 + length('k' || k) + length(v) AS least, CASE WHEN nexusmem.cache_ttl('k' || k, what) IS NULL THEN 0 ELSE 4 END +
+			CASE WHEN length(v) > 16000 THEN 3000 ELSE 0 END AS more) b
+$$;
+-- Values that nxm_torture has not written so: a key, a number, and that many letters.
+CREATE FUNCTION written_by_no_worker(what text) RETURNS bigint LANGUAGE sql AS $$
+	SELECT count(*) FROM generate_series(0, 20000) k, nexusmem.cache_get('k' || k, what) v
+	WHERE v IS DISTINCT FROM 'k' || k || ' ' || split_part(v, ' ', 2) || ' ' || repeat(chr(97 + split_part(v, ' ', 2)::int % 26), split_part(v, ' ', 2)::int)
 $$;
 };
 
@@ -221,23 +229,35 @@ like(status(), qr/^active/, 'status: nothing was lost');
 ask($session, 'SELECT drop_all()');
 ok(wait_for("SELECT sum(used_bytes) < $before + $MB FROM nexusmem.node_memory"), 'the memory is as it was') or diag("$before before, now " . used());
 
-# SIGTERM to background workers that die where they are
+# SIGTERM to background workers that die where they are, two at a time, each after its first
+# round; their cache has room for a part of what they write to it
 ask($session, q{
 CREATE PROCEDURE end_workers(n int) LANGUAGE plpgsql AS $$
 DECLARE
-	goal bigint;
+	rounds text;
 BEGIN
 	FOR i IN 1 .. n LOOP
-		goal := coalesce(nexusmem.counter_get('rounds'), 0) + 1 + i % 500;
-		PERFORM torture_worker_start('all', '');
-		WHILE coalesce(nexusmem.counter_get('rounds'), 0) < goal LOOP END LOOP;
+		rounds := 'rounds of ' || torture_worker_start('all', '');
+		WHILE coalesce(nexusmem.counter_get(rounds), 0) <= i * 2 % 500 LOOP END LOOP;
 		IF NOT torture_worker_end() THEN RAISE EXCEPTION 'not ended'; END IF;
+		PERFORM nexusmem.counter_drop(rounds);
 	END LOOP;
 END $$});
 $from = -s $node->logfile;
-is(ask($session, "CALL end_workers($ends)"), '', "$ends background workers die where they are") or diag(server_log($node, $from));
+my @enders = ($session, session($node));
+is(ask($session, q{SELECT nexusmem.cache_create('torture', 600000)}), 't', 'a cache that is too small');
+send_query($_, 'CALL end_workers(' . $ends / 2 . ')') foreach @enders;
+is(join('', map { answer($_) } @enders), '', "$ends background workers die where they are") or diag(server_log($node, $from));
+close_session($enders[1]);
 is(q1("SELECT consistent($ends)"), 'ok, ok, ok', 'what they counted is there');
 is(q1('SELECT whole()'), 'ok', 'and whole');
+is(q1(q{SELECT nexusmem.counter_get('wrong')}), '0', 'what they read of a cache was whole, and of its key');
+cmp_ok(q1(q{SELECT sum(entries) FROM nexusmem.stat_cache WHERE cache = 'torture'}), '>', 10, 'it has entries');
+cmp_ok(q1(q{SELECT sum(evictions) FROM nexusmem.stat_cache WHERE cache = 'torture'}), '>', 100, 'and has evicted some');
+is(q1(q{SELECT written_by_no_worker('torture')}), '0', 'all as they were written');
+# what has expired is counted as long as its segment is there
+q1(q{SELECT count(nexusmem.cache_set('k' || k, 'k' || k || ' 0 ', NULL, 'torture')) FROM generate_series(0, 15) k});
+cache_is_whole('torture');
 like(status(), qr/^active/, 'status: nothing was lost');
 my $fatal = () = server_log($node, $from) =~ /FATAL:  terminating background worker/g;
 cmp_ok($fatal, '>', $ends * 3 / 4, 'by FATAL out of the signal handler');

@@ -9,6 +9,9 @@
  *
  * One that drains counters instead ends where it looks for interrupts, in a transaction.
  *
+ * The C interface has no caches: SQL's functions of these are called by their addresses,
+ * with no statement around them.
+ *
  * torture_pause_at() names a place of src/core/pause.h, where the process then
  * stops; false: the library was built without these.
  *
@@ -23,6 +26,7 @@
 #include <signal.h>
 
 #include "access/xact.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "libpq/pqsignal.h"
@@ -33,6 +37,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 PG_MODULE_MAGIC;
 
@@ -45,11 +50,18 @@ extern PGDLLEXPORT void torture_worker_main(Datum arg);
 #define NAME_SIZE 32
 #define KEYS 20000
 
+/* Of caches: a few keys that are written all the time, many, and a few with long values. */
+#define HOT_KEYS 16
+#define CACHE_KEYS 3000
+#define FIRST_LONG (CACHE_KEYS - 4)
+#define MOST_INLINE 1200
+#define LONG_BYTES 20000
+
 /* In bgw_extra. */
 typedef struct Order
 {
 	Oid			database;
-	char		work[NAME_SIZE];	/* "map", "queue", "stack", "all", "drain", or a call */
+	char		work[NAME_SIZE];	/* "map", "queue", "stack", "cache", "all", "drain", or a call */
 	char		place[NAME_SIZE];	/* or "" */
 } Order;
 
@@ -124,6 +136,158 @@ round_of_list(const NxmApi *nxm, bool queue, NxmHandle *list,
 	}
 }
 
+/* Functions of caches; all have a key first and the cache's name last. */
+typedef enum CacheFunction
+{
+	CACHE_SET,
+	CACHE_ADD,
+	CACHE_GET,
+	CACHE_DELETE,
+	CACHE_EXPIRE,
+	CACHE_TTL
+} CacheFunction;
+
+static const char *const cache_names[] = {
+	"nexusmem.cache_set(text, text, interval, text)",
+	"nexusmem.cache_add(text, text, interval, text)",
+	"nexusmem.cache_get(text, text)",
+	"nexusmem.cache_delete(text, text)",
+	"nexusmem.cache_expire(text, interval, text)",
+	"nexusmem.cache_ttl(text, text)"
+};
+
+static FmgrInfo cache_functions[lengthof(cache_names)];
+
+static void
+find_cache_functions(void)
+{
+	for (int i = 0; i < (int) lengthof(cache_names); i++)
+		fmgr_info_cxt(DatumGetObjectId(DirectFunctionCall1(regprocedurein,
+														   CStringGetDatum(cache_names[i]))),
+					  &cache_functions[i], TopMemoryContext);
+}
+
+/* A text that is the caller's memory. */
+typedef union Text
+{
+	text		header;
+	char		bytes[VARHDRSZ + LONG_BYTES + NAME_SIZE];
+} Text;
+
+/* value, ttl: of those that have them; a ttl of 0 is none.  NULL: it gave no result. */
+static const text *
+call_cache(CacheFunction which, int key, const Text *value, int64 ttl)
+{
+	static Text name;
+	static Text key_text;
+	Interval	interval = {.time = ttl};
+	bool		has_ttl = which == CACHE_SET || which == CACHE_ADD || which == CACHE_EXPIRE;
+	int			n = 0;
+	Datum		result;
+
+	LOCAL_FCINFO(fcinfo, 4);
+
+	SET_VARSIZE(&key_text, VARHDRSZ +
+				snprintf(VARDATA(&key_text), NAME_SIZE, "k%d", key));
+	SET_VARSIZE(&name, VARHDRSZ + snprintf(VARDATA(&name), NAME_SIZE, "torture"));
+	memset(fcinfo, 0, SizeForFunctionCallInfo(4));
+	fcinfo->args[n++].value = PointerGetDatum(&key_text);
+	if (value != NULL)
+		fcinfo->args[n++].value = PointerGetDatum(value);
+	if (has_ttl)
+	{
+		fcinfo->args[n].isnull = ttl == 0;
+		fcinfo->args[n++].value = IntervalPGetDatum(&interval);
+	}
+	fcinfo->args[n++].value = PointerGetDatum(&name);
+	fcinfo->flinfo = &cache_functions[which];
+	fcinfo->nargs = (short) n;
+	result = FunctionCallInvoke(fcinfo);
+	return fcinfo->isnull ? NULL : (const text *) DatumGetPointer(result);
+}
+
+/* A value of a key tells the key, a number, and that many letters that go with it. */
+static void
+make_value(Text *value, int key, int n)
+{
+	char	   *data = VARDATA(value);
+	int			len = snprintf(data, NAME_SIZE, "k%d %d ", key, n);
+
+	memset(data + len, 'a' + n % 26, n);
+	SET_VARSIZE(value, VARHDRSZ + len + n);
+}
+
+/* Is it one of the key, and all of it of one write? */
+static bool
+is_value(const text *value, int key)
+{
+	static Text wanted;
+	const char *data = VARDATA_ANY(value);
+	int			len = VARSIZE_ANY_EXHDR(value);
+	char		head[NAME_SIZE];
+	int			of;
+	int			n;
+
+	memcpy(head, data, Min(len, NAME_SIZE - 1));
+	head[Min(len, NAME_SIZE - 1)] = '\0';
+	if (sscanf(head, "k%d %d ", &of, &n) != 2 || of != key || n < 0 || n > LONG_BYTES)
+		return false;
+	make_value(&wanted, key, n);
+	return len == (int) VARSIZE(&wanted) - VARHDRSZ && memcmp(data, VARDATA(&wanted), len) == 0;
+}
+
+/*
+ * `wrong` counts values that are not of their keys, or not whole.  Of the hot keys alone some
+ * expire soon: a test that counts what is there writes them anew.  Long values are not read
+ * here, which would take memory: see above.
+ */
+static void
+round_of_cache(const NxmApi *nxm, NxmHandle *wrong, uint64 i)
+{
+	static const int64 ttls[] = {0, INT64CONST(3600) * USECS_PER_SEC, 200000, 0};
+	static Text value;
+	uint64		mixed = 0;
+	int			cold = 0;
+	int			key = (int) (i % HOT_KEYS);
+	const text *seen;
+
+	/* lengths that come again, so that values are written where others were */
+	make_value(&value, key, (int) (i % 8 * MOST_INLINE / 8));
+	(void) call_cache(i % 16 == 5 ? CACHE_ADD : CACHE_SET, key, &value, ttls[i / 16 % 4]);
+	for (uint64 k = 0; k < 3; k++)
+	{
+		/* workers that count about the same rounds are to write other keys */
+		mixed = hash_bytes_uint32_extended((uint32) (3 * i + k), (uint64) MyProcPid);
+		cold = (int) (mixed % FIRST_LONG);
+		make_value(&value, cold, (int) (mixed >> 40) % MOST_INLINE);
+		(void) call_cache(CACHE_SET, cold, &value, ttls[mixed >> 60 & 1]);
+	}
+	for (int k = 0; k < HOT_KEYS; k += 4)
+	{
+		key = (int) ((i + k) % HOT_KEYS);
+		seen = call_cache(CACHE_GET, key, NULL, 0);
+		if (seen != NULL && !is_value(seen, key))
+		{
+			nxm->counter_add(wrong, 1, NULL);
+			elog(LOG, "key %d of a cache has the value \"%.*s\"", key,
+				 (int) VARSIZE_ANY_EXHDR(seen), VARDATA_ANY(seen));
+		}
+	}
+	if (i % 8 == 0)
+		(void) call_cache(CACHE_DELETE, key, NULL, 0);
+	if (i % 8 == 3)
+		(void) call_cache(CACHE_EXPIRE, cold, NULL, ttls[mixed >> 63]);
+	if (i % 8 == 6)
+		(void) call_cache(CACHE_TTL, key, NULL, 0);
+	if (i % 32 == 7)
+	{
+		key = FIRST_LONG + (int) (i / 32 % (CACHE_KEYS - FIRST_LONG));
+		make_value(&value, key, LONG_BYTES - (int) (i % 256));
+		(void) call_cache(i % 128 == 7 ? CACHE_DELETE : CACHE_SET, key,
+						  i % 128 == 7 ? NULL : &value, 0);
+	}
+}
+
 /*
  * As bgworker_die() is in PostgreSQL 18, but for the second SIGTERM, which a test may
  * send: AbortTransaction() unblocks it in the middle of the exit, and FATAL there would
@@ -161,6 +325,8 @@ torture_worker_main(Datum arg)
 	NxmHandle  *begun[3];
 	NxmHandle  *done[3];
 	NxmHandle  *rounds;
+	NxmHandle  *own_rounds;
+	NxmHandle  *wrong;
 	MemoryContext context;
 	Order		order;
 	bool		all;
@@ -189,8 +355,12 @@ torture_worker_main(Datum arg)
 							NXM_API_WRITE | NXM_API_CREATE);
 	}
 	rounds = nxm->open(NXM_API_COUNTER, "rounds", NXM_API_WRITE | NXM_API_CREATE);
-	context = AllocSetContextCreate(TopMemoryContext, "torture",
-									ALLOCSET_DEFAULT_SIZES);
+	own_rounds = nxm->open(NXM_API_COUNTER, psprintf("rounds of %d", MyProcPid),
+						   NXM_API_WRITE | NXM_API_CREATE);
+	wrong = nxm->open(NXM_API_COUNTER, "wrong", NXM_API_WRITE | NXM_API_CREATE);
+	find_cache_functions();
+	/* all results of a round find place in the block that it keeps */
+	context = AllocSetContextCreate(TopMemoryContext, "torture", 0, 64 * 1024, 64 * 1024);
 	MemoryContextSwitchTo(context);
 	(void) pause_at(order.place);
 	while (strchr(order.work, '(') != NULL)
@@ -207,7 +377,10 @@ torture_worker_main(Datum arg)
 			round_of_list(nxm, true, queue, begun[1], done[1], i);
 		if (all || strcmp(order.work, "stack") == 0)
 			round_of_list(nxm, false, stack, begun[2], done[2], i);
+		if (all || strcmp(order.work, "cache") == 0)
+			round_of_cache(nxm, wrong, i);
 		nxm->counter_add(rounds, 1, NULL);
+		nxm->counter_add(own_rounds, 1, NULL);
 		MemoryContextReset(context);
 	}
 }
