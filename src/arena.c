@@ -36,6 +36,7 @@
 #include "arena_chunks.h"
 #include "compat.h"
 #include "core/cache.h"
+#include "core/pause.h"
 #include "miscadmin.h"
 #include "nodes.h"
 #include "postmaster/interrupt.h"
@@ -750,6 +751,7 @@ grow_chunk(NxmSpace *space, char **reason)
 {
 	NxmGrowth	growth;
 
+	NXM_PAUSE("want chunk");
 	nxm_begin_operation();
 	PG_TRY();
 	{

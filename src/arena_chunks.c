@@ -44,7 +44,8 @@
  * bound.  A slice need not begin at a page's edge, but is at the same address
  * in every process, so the offset at which pages begin is the same too.
  *
- * Limits: a process that is stopped while it grows keeps others from growing.
+ * Limits: a process that is stopped while it grows keeps others from growing; who
+ * waits for it cannot be cancelled.
  * Memory nodes past NXM_MEMORY_NODES share.
  */
 #include "arena_chunks.h"
@@ -54,6 +55,7 @@
 
 #include "compat.h"
 #include "core/cache.h"
+#include "core/pause.h"
 #include "nodes.h"
 #include "numa_seam.h"
 #include "segment.h"
@@ -198,6 +200,7 @@ nxm_chunk_map(NxmSpace *space, int chunk)
 
 	if (space->base[chunk] != NULL)
 		return;
+	NXM_PAUSE("map chunk");
 	segment = dsm_find_mapping(NXM_CHUNK_DSM(handle));
 	if (segment == NULL)
 	{
@@ -494,6 +497,7 @@ add_chunk(NxmSpace *space, int node, char **reason)
 	flags = prepare_memory(start + offset, npages, node, in_main, placed);
 	if (account == NXM_CACHE_ACCOUNT)
 		flags |= NXM_CHUNK_CACHE;
+	NXM_PAUSE("add chunk");
 	(void) nxm_chunk_add(space, start + offset, npages, node,
 						 (uint64) flags << 56 | (uint64) offset << 32 |
 						 dsm_segment_handle(segment));

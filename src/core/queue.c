@@ -139,8 +139,10 @@ take(NxmSpace *space, NxmQueue *queue, int type, NxmBuffer *buffer, bool last)
 			if (result != NXM_OK)
 				return result;
 		}
+		NXM_PAUSE("take");
 		if (!nxm_cas(&queue->head, &head, advance(head, link)))
 			continue;
+		NXM_PAUSE("taken");
 		/* the next pop may retire it, but the hazard keeps it */
 		if (buffer != NULL)
 			nxm_item_copy_popped(space, item, buffer);

@@ -4,6 +4,8 @@
  */
 #include "stack.h"
 
+#include "pause.h"
+
 #define DEPTH_ONE	(UINT64_C(1) << NXM_REF_BITS)
 #define MAX_DEPTH	((UINT64_C(1) << 30) - 1)
 
@@ -83,6 +85,7 @@ take(NxmSpace *space, NxmStack *stack, int type, NxmBuffer *buffer)
 			return result;
 		/* relaxed: stored before the item was published, and so seen with top */
 		link = nxm_load_relaxed(NXM_ITEM_LINK(item));
+		NXM_PAUSE("pop");
 		if (!nxm_cas(&stack->top, &top,
 					 ((top & ~NXM_REF_MASK) - DEPTH_ONE) | link))
 			continue;

@@ -356,7 +356,62 @@ BEGIN
 	PERFORM nexusmem.map_put('m', 'r1 ' || k, 'r1'), nexusmem.map_delete('m', 'r1 ' || k) FROM generate_series(2, 5000, 2) k;
 	PERFORM nexusmem.queue_push('q', repeat('q', 200)), nexusmem.queue_pop('q'), nexusmem.stack_push('s', repeat('s', 200)), nexusmem.stack_pop('s') FROM generate_series(1, 1000);
 	RETURN bytes;
-END $$});
+END $$;
+-- all that is in a list, as it comes off
+CREATE FUNCTION take_off(list text) RETURNS text[] LANGUAGE plpgsql AS $$
+DECLARE
+	v text;
+	taken text[] := '{}';
+BEGIN
+	LOOP
+		v := CASE list WHEN 'q' THEN nexusmem.queue_pop(list) ELSE nexusmem.stack_pop(list) END;
+		IF v IS NULL THEN RETURN taken; END IF;
+		taken := taken || rtrim(v);
+	END LOOP;
+END $$;
+CREATE FUNCTION put_on(list text, taken text[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. cardinality(taken) LOOP
+		IF list = 'q' THEN PERFORM nexusmem.queue_push(list, rpad(taken[i], 1000)); ELSE PERFORM nexusmem.stack_push(list, rpad(taken[i], 1000)); END IF;
+	END LOOP;
+END $$;
+-- as several do at once: some of the values change places
+CREATE FUNCTION shuffle(list text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	taken text[];
+BEGIN
+	FOR i IN 1 .. 300 LOOP
+		taken := '{}';
+		FOR k IN 0 .. i % 20 LOOP
+			taken := taken || CASE list WHEN 'q' THEN nexusmem.queue_pop(list) ELSE nexusmem.stack_pop(list) END;
+		END LOOP;
+		PERFORM put_on(list, array_remove(taken, NULL));
+	END LOOP;
+END $$;
+CREATE FUNCTION count_off(list text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	taken text[] := take_off(list);
+BEGIN
+	PERFORM put_on(list, taken);
+	RETURN (SELECT format('%s, %s different', count(v), count(DISTINCT v)) FROM unnest(taken) v);
+END $$;
+CREATE FUNCTION reserved() RETURNS bigint LANGUAGE sql AS 'SELECT sum(reserved_bytes) FROM nexusmem.node_memory';
+-- puts values until there is another segment: how many
+CREATE FUNCTION grow(map text) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+	before bigint := reserved();
+	n int := 0;
+BEGIN
+	WHILE n % 50 <> 0 OR reserved() = before LOOP
+		n := n + 1;
+		PERFORM nexusmem.map_put(map, n::text, rpad(n::text, 8000));
+	END LOOP;
+	RETURN n;
+END $$;
+CREATE FUNCTION has_grown(map text, n int) RETURNS boolean LANGUAGE sql AS $$
+	SELECT n > 0 AND nexusmem.map_size(map) = n AND count(*) FILTER (WHERE nexusmem.map_get(map, k::text) = rpad(k::text, 8000)) = n FROM generate_series(1, n) k
+$$;
+CREATE FUNCTION map_all() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM nexusmem.structures'});
 
 # Where to stop; what to do there; what that is to say; what others see meanwhile, with
 # a statement and what it says; what a worker does that comes there.
@@ -380,10 +435,17 @@ my @places = (
 	[ 'evict', set_cache(1, 20000), 20000, @cached ],
 );
 my $get = $places[0];
+# The same of pops; how many are on the list then. Others that are faster have those begin anew
+# that have not taken a value yet.
+my @pops = (
+	[ 'pop', q{SELECT nexusmem.stack_pop('s')}, 's100', 'stack_drop', 100, 'stack' ],
+	[ 'take', q{SELECT nexusmem.queue_pop('q')}, 'q1', 'queue_drop', 100, 'queue' ],
+	[ 'taken', q{SELECT nexusmem.queue_pop('q')}, 'q1', 'queue_drop', 99, 'queue' ],
+);
 if ($few)
 {
 	my $major = int(q1('SHOW server_version_num') / 10000);
-	@places = @places[ grep { ($_ + $major) % 2 } 0 .. $#places ];
+	@$_ = @$_[ grep { ($_ + $major) % 2 } 0 .. $#$_ ] foreach \@places, \@pops;
 }
 
 # stop_at($place, $sql, %param): a session, with these connection parameters, that
@@ -478,8 +540,45 @@ foreach my $p (@places)
 	close_session($s);
 }
 
+# What others take off a list and put back while a pop is stopped is all there, once.
+foreach my $p (@pops)
+{
+	my ($place, $sql, $answer, $drop, $left, $kind) = @$p;
+	my $list = substr $kind, 0, 1;
+	my $used;
+	ask($session, 'SELECT prepare()');
+	my $s = stop_at("$place*", $sql);
+	for my $turn (0 .. 3)
+	{
+		send_query($_, "SELECT shuffle('$list')") foreach @writers;
+		is(join('', map { answer($_) } @writers), '', "$place: others take values off and put them back");
+		is(ask($session, "SELECT count_off('$list')"), "$left, $left different", "$place: each is there, once");
+		$used //= used();
+		next if $left != 100;
+		kill 'CONT', $s->{pid};
+		ok(stopped($s->{pid}), "$place: it begins anew");
+	}
+	ok(wait_for("SELECT sum(used_bytes) < $used + $MB FROM nexusmem.node_memory"), "$place: memory stays bounded");
+	kill 'CONT', $s->{pid};
+	my $popped = answer($s);
+	is($popped, $answer, "$place: it has what it had taken") if $left != 100;
+	is(ask($session, "SELECT array_agg(v ORDER BY v) = ARRAY(SELECT '$list' || k AS v FROM generate_series(1, 100) k ORDER BY v) FROM unnest(take_off('$list') || rtrim('$popped')) v"), 't',
+		"$place: what it has and what is left are all");
+	# of a list that is dropped meanwhile
+	ask($session, 'SELECT prepare()');
+	is(ask($s, "SELECT torture_pause_at('$place')"), 't', "$place: to stop there once more");
+	send_query($s, $sql);
+	ok(stopped($s->{pid}), "$place: stopped");
+	is(ask($session, qq{SELECT nexusmem.map_clear('m') > 0; SELECT nexusmem.$drop('$list'); SELECT prepare(); SELECT nexusmem.map_clear('m') > 0}), "t\nt\n\nt", "$place: the list is dropped");
+	ok(wait_for(qq{SELECT state = 'degraded' AND detail ~ 'process $s->{pid} is stopped' FROM nexusmem.status WHERE feature = 'structure memory'}), "$place: status names the process");
+	kill 'CONT', $s->{pid};
+	is(answer($s), $answer, "$place: it has what it had taken, or of the list that is there");
+	close_session($s);
+	all_back($place);
+}
+
 # ended while they are stopped: by SIGTERM they die at the end of the operation
-foreach my $p (@places)
+foreach my $p (@places, @pops)
 {
 	my ($place, $sql) = @$p;
 	ask($session, 'SELECT prepare()');
@@ -494,7 +593,9 @@ foreach my $p (@places)
 	kill 'TERM', $pid;
 	kill 'CONT', $pid;
 	is(ask($session, 'SELECT torture_worker_end()'), 't', "$place: and ends");
-	is(ask($session, q{SELECT coalesce(nexusmem.map_size('torture'), 0) = (SELECT count(*) FROM nexusmem.map_entries('torture')) AND coalesce(nexusmem.queue_length('torture'), 0) <= coalesce(nexusmem.counter_get('begun 1'), 0)}), 't', "$place: the structures are whole");
+	is(ask($session, q{SELECT coalesce(nexusmem.map_size('torture'), 0) = (SELECT count(*) FROM nexusmem.map_entries('torture')) AND
+		bool_and(there BETWEEN coalesce(nexusmem.counter_get('done ' || what), 0) AND coalesce(nexusmem.counter_get('begun ' || what), 0))
+		FROM (VALUES (1, coalesce(nexusmem.queue_length('torture'), 0)), (2, coalesce(nexusmem.stack_depth('torture'), 0))) t (what, there)}), 't', "$place: the structures are whole");
 	cache_is_whole('c', "$place: ");
 	all_back($place);
 }
@@ -582,7 +683,7 @@ close_session($_) foreach @writers;
 unlike(server_log($node), qr/terminated by signal|TRAP|PANIC/, 'the log is quiet');
 
 # by SIGKILL all structures go
-foreach my $p ($kills == 0 ? () : @places)
+foreach my $p ($kills == 0 ? () : (@places, @pops))
 {
 	my ($place, $sql) = @$p;
 	q1('SELECT prepare()');
@@ -591,6 +692,104 @@ foreach my $p ($kills == 0 ? () : @places)
 	eval { $s->{h}->finish };
 	is(q1(q{SELECT count(*) FROM nexusmem.structures; SELECT prepare(); SELECT others(1)}), "0\n\n", "$place: killed: structures are gone, and usable");
 }
+
+# Where memory grows. Nothing has been used after a restart, and no segment is large: so those
+# places are soon come to.
+sub on_node
+{
+	my ($n, $s) = @_;
+	is(ask($s, "SELECT nexusmem.pin_backend(pg_backend_pid(), $n)"), 't', "a session on node $n");
+	return $s;
+}
+sub has_grown { return is(ask($session, "SELECT has_grown('$_[0]', $_[1])"), 't', $_[2]); }
+q1('SELECT drop_all()');
+$node->append_conf('postgresql.conf', "nexusmem.memory_limit = 64MB\nnexusmem.cache_size = 4MB");
+foreach my $place ('want chunk', 'add chunk', 'map chunk')
+{
+	my $maps = $place eq 'map chunk';
+	$node->restart;
+	if ($kills != 0)
+	{
+		q1('SELECT prepare()') if $maps;
+		my $s = stop_at($place, q{SELECT nexusmem.counter_add('c')});
+		ok(survives_kill($node, $s->{pid}), "$place: killed: the server recovers");
+		eval { $s->{h}->finish };
+		is(q1('SELECT count(*) FROM nexusmem.structures'), '0', "$place: killed: structures are gone");
+	}
+	$session = on_node(0, session($node));
+	my @others = (on_node(0, session($node)), on_node(1, session($node)));
+	ask($_, q{SET statement_timeout = '20s'}) foreach $session, $others[1];
+	is(ask($session, q{SELECT prepare(); SELECT count(nexusmem.map_put('spare', k::text, repeat('x', 8000))) FROM generate_series(1, 300) k}), "\n300", "$place: usable");
+	is(ask($others[1], q{SELECT nexusmem.map_put('elsewhere', 'k', 'v')}), 't', "$place: on both nodes");
+	my $s = on_node(0, session($node));
+	if ($maps)
+	{
+		# one that pops from a segment that others have made since
+		is(ask($s, q{SELECT map_all() > 0; SELECT torture_pause_at('map chunk')}), "t\nt", "$place: a session that has mapped all memory");
+		like(ask($session, q{SELECT grow('g')}), qr/^\d+$/, "$place: there is more");
+		ask($session, q{SELECT nexusmem.stack_push('new', rpad(k::text, 8000)) FROM generate_series(1, 3) k});
+		send_query($s, q{SELECT rtrim(nexusmem.stack_pop('new'))});
+	}
+	else
+	{
+		is(ask($s, "SELECT torture_pause_at('$place')"), 't', "$place: a place to stop at");
+		send_query($s, q{SELECT grow('g')});
+	}
+	ok(stopped($s->{pid}), "$place: stopped there");
+	is(ask($session, q{SELECT nexusmem.map_drop('spare')}), 't', "$place: there is room");
+	others($session, 1);
+	my $rounds = 2;
+	others($others[1], $rounds);
+	my $reserved = q1('SELECT reserved()');
+	send_query($others[0], q{SELECT grow('h')});
+	if ($place eq 'add chunk')
+	{
+		ok(wait_for("SELECT wait_event_type = 'LWLock' AND wait_event = 'nexusmem' FROM pg_stat_activity WHERE pid = $others[0]->{pid}"), "$place: who has no room waits");
+		q1("SELECT pg_cancel_backend($others[0]->{pid})");
+		is(q1('SELECT reserved()'), $reserved, "$place: nobody else makes a segment");
+		others($others[1], ++$rounds);
+	}
+	else
+	{
+		has_grown('h', answer($others[0]), "$place: another session makes a segment");
+		is(ask($session, q{SELECT rtrim(nexusmem.stack_pop('new'))}), $maps ? '3' : '', "$place: and pops what was to be popped");
+		$reserved = q1('SELECT reserved()');
+	}
+	like(status(), qr/^active/, "$place: status: it holds nothing back");
+	kill 'CONT', $s->{pid};
+	my $said = answer($s);
+	if ($maps)
+	{
+		is($said, '2', "$place: it goes on and pops the next one");
+		is(ask($session, q{SELECT rtrim(nexusmem.stack_pop('new')), nexusmem.stack_depth('new')}), '1|0', "$place: one is left");
+	}
+	else
+	{
+		has_grown('g', $said, "$place: it goes on and has put all");
+	}
+	if ($place eq 'add chunk')
+	{
+		like(answer($others[0]), qr/canceling statement due to user request/, "$place: who waited is cancelled then");
+		has_grown('h', ask($others[0], q{SELECT nexusmem.map_drop('h'); SELECT grow('h')}) =~ s/^t\n//r, "$place: and can make a segment");
+	}
+	else
+	{
+		is(q1('SELECT reserved()'), $reserved, "$place: it makes no segment where there is one");
+	}
+	my $pid = ask($session, "SELECT torture_worker_start('grow(''h'')', '$place')");
+	ok(stopped($pid), "$place: a background worker is stopped");
+	kill 'TERM', $pid;
+	kill 'CONT', $pid;
+	is(ask($session, 'SELECT torture_worker_end()'), 't', "$place: and ends");
+	has_grown('ours', ask($session, q{SELECT grow('ours')}), "$place: others make segments");
+	others($others[1], ++$rounds);
+	q1('SELECT drop_all()');
+	ok(wait_for("SELECT sum(used_bytes) < 8 * $MB FROM nexusmem.node_memory"), "$place: all memory is given back") || diag(used());
+	close_session($_) foreach $s, $session, @others;
+}
+unlike(server_log($node), qr/terminated by signal (?!9)|TRAP|PANIC/, 'no other crash');
+$node->append_conf('postgresql.conf', "nexusmem.memory_limit = 256MB\nnexusmem.cache_size = 256MB");
+$node->reload;
 
 # A shutdown waits for a background worker, though that is no connection: what its abort gives
 # back is saved.
