@@ -122,9 +122,10 @@ sub workers_run
 }
 
 # until_enough($enough, $run): what the first of twelve runs returned of which $enough says
-# that it read ahead enough, else the last one. A run is of a cold server. On a machine busy
-# with other things reads may look like cached ones. What has to be right in each run,
-# $enough says yes to where it is not, so that it is seen.
+# that it read ahead enough, or as little as it should, else the last one. A run is of a server
+# that was cold first. On a machine busy with other things reads may look like cached ones, and
+# one that is cached like one that is not. What has to be right in each run, $enough says yes
+# to where it is not, so that it is seen.
 sub until_enough
 {
 	my ($enough, $run) = @_;

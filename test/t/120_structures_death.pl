@@ -2,7 +2,8 @@
 # structures and caches. By default 200 backends and 200 background workers are ended by SIGTERM
 # and 40 backends by SIGKILL; NXM_KILLS=200 makes that 200, NXM_KILLS=0 none. Where it is
 # less than 40, half as many are ended by SIGTERM, and at half of the places, the other half
-# with the next major of PostgreSQL.
+# with the next major of PostgreSQL; pops, in which is nothing of the server's, at none, and
+# the growth of memory where a lock is held.
 #
 # Two servers: one with the library as it is installed, whose processes are ended at
 # random, and one with a build of the same sources that has places to stop at
@@ -232,11 +233,11 @@ ok(wait_for("SELECT sum(used_bytes) < $before + $MB FROM nexusmem.node_memory"),
 # SIGTERM to background workers that die where they are, two at a time, each after its first
 # round; their cache has room for a part of what they write to it
 ask($session, q{
-CREATE PROCEDURE end_workers(n int) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE end_workers(first int, last int) LANGUAGE plpgsql AS $$
 DECLARE
 	rounds text;
 BEGIN
-	FOR i IN 1 .. n LOOP
+	FOR i IN first .. last LOOP
 		rounds := 'rounds of ' || torture_worker_start('all', '');
 		WHILE coalesce(nexusmem.counter_get(rounds), 0) <= i * 2 % 500 LOOP END LOOP;
 		IF NOT torture_worker_end() THEN RAISE EXCEPTION 'not ended'; END IF;
@@ -246,18 +247,23 @@ END $$});
 $from = -s $node->logfile;
 my @enders = ($session, session($node));
 is(ask($session, q{SELECT nexusmem.cache_create('torture', 600000)}), 't', 'a cache that is too small');
-send_query($_, 'CALL end_workers(' . $ends / 2 . ')') foreach @enders;
-is(join('', map { answer($_) } @enders), '', "$ends background workers die where they are") or diag(server_log($node, $from));
+my $said = '';
+for (my $first = 1; $first <= $ends / 2; $first += 10)
+{
+	send_query($_, "CALL end_workers($first, $first + 9)") foreach @enders;
+	$said .= answer($_) foreach @enders;
+}
+is($said, '', "$ends background workers die where they are") or diag(server_log($node, $from));
 close_session($enders[1]);
 is(q1("SELECT consistent($ends)"), 'ok, ok, ok', 'what they counted is there');
 is(q1('SELECT whole()'), 'ok', 'and whole');
 is(q1(q{SELECT nexusmem.counter_get('wrong')}), '0', 'what they read of a cache was whole, and of its key');
-cmp_ok(q1(q{SELECT sum(entries) FROM nexusmem.stat_cache WHERE cache = 'torture'}), '>', 10, 'it has entries');
 cmp_ok(q1(q{SELECT sum(evictions) FROM nexusmem.stat_cache WHERE cache = 'torture'}), '>', 100, 'and has evicted some');
 is(q1(q{SELECT written_by_no_worker('torture')}), '0', 'all as they were written');
-# what has expired is counted as long as its segment is there
+# what has expired is counted as long as its segment is there; it may be nearly all
 q1(q{SELECT count(nexusmem.cache_set('k' || k, 'k' || k || ' 0 ', NULL, 'torture')) FROM generate_series(0, 15) k});
 cache_is_whole('torture');
+cmp_ok(q1(q{SELECT sum(entries) FROM nexusmem.stat_cache WHERE cache = 'torture'}), '>=', 16, 'it has entries');
 like(status(), qr/^active/, 'status: nothing was lost');
 my $fatal = () = server_log($node, $from) =~ /FATAL:  terminating background worker/g;
 cmp_ok($fatal, '>', $ends * 3 / 4, 'by FATAL out of the signal handler');
@@ -445,7 +451,8 @@ my @pops = (
 if ($few)
 {
 	my $major = int(q1('SHOW server_version_num') / 10000);
-	@$_ = @$_[ grep { ($_ + $major) % 2 } 0 .. $#$_ ] foreach \@places, \@pops;
+	@places = @places[ grep { ($_ + $major) % 2 } 0 .. $#places ];
+	@pops = ();
 }
 
 # stop_at($place, $sql, %param): a session, with these connection parameters, that
@@ -546,7 +553,8 @@ foreach my $p (@pops)
 	my ($place, $sql, $answer, $drop, $left, $kind) = @$p;
 	my $list = substr $kind, 0, 1;
 	my $used;
-	ask($session, 'SELECT prepare()');
+	# all of one length, so that what is freed is used again
+	ask($session, "SELECT prepare(); SELECT count_off('$list')");
 	my $s = stop_at("$place*", $sql);
 	for my $turn (0 .. 3)
 	{
@@ -560,9 +568,9 @@ foreach my $p (@pops)
 	}
 	ok(wait_for("SELECT sum(used_bytes) < $used + $MB FROM nexusmem.node_memory"), "$place: memory stays bounded");
 	kill 'CONT', $s->{pid};
-	my $popped = answer($s);
+	my $popped = answer($s) =~ s/ +\z//r;
 	is($popped, $answer, "$place: it has what it had taken") if $left != 100;
-	is(ask($session, "SELECT array_agg(v ORDER BY v) = ARRAY(SELECT '$list' || k AS v FROM generate_series(1, 100) k ORDER BY v) FROM unnest(take_off('$list') || rtrim('$popped')) v"), 't',
+	is(ask($session, "SELECT array_agg(v ORDER BY v) = ARRAY(SELECT '$list' || k AS v FROM generate_series(1, 100) k ORDER BY v) FROM unnest(take_off('$list') || '$popped'::text) v"), 't',
 		"$place: what it has and what is left are all");
 	# of a list that is dropped meanwhile
 	ask($session, 'SELECT prepare()');
@@ -652,18 +660,26 @@ $node->reload;
 wait_for(q{SELECT current_setting('nexusmem.cache_size') = '4MB'});
 my $ended = 0;
 my $makers = $few ? 0 : 20;
+my $fill_big = q{SELECT count(nexusmem.cache_set('k' || k, rpad('k' || k || ' big', 900), NULL, 'big')) FROM generate_series(1, 6000) k};
 for (1 .. $makers)
 {
-	my $pid = ask($session, q{SELECT torture_worker_start('make_caches()', 'claimed')});
+	# one that begins while there is room, or comes to have some, makes all of its caches of
+	# what it has dropped: then another one is tried
 	my $stopped = 0;
-	for (my $tries = 0; !$stopped && $tries < 1000; $tries++)
+	for (my $workers = 0; !$stopped && $workers < 20; $workers++)
 	{
-		ask($session, q{SELECT count(nexusmem.cache_set('k' || k, rpad('k' || k || ' big', 900), NULL, 'big')) FROM generate_series(1, 4000) k});
-		$stopped = (eval { slurp_file("/proc/$pid/stat") } // '') =~ /^\d+ \(.*\) T /;
+		ask($session, $fill_big);
+		my $pid = ask($session, q{SELECT torture_worker_start('make_caches()', 'claimed')});
+		for (my $tries = 0; !$stopped && $tries < 20; $tries++)
+		{
+			ask($session, $fill_big);
+			$stopped = (eval { slurp_file("/proc/$pid/stat") } // '') =~ /^\d+ \(.*\) T /;
+		}
+		kill 'TERM', $pid;
+		kill 'CONT', $pid;
+		$stopped = 0 if ask($session, 'SELECT torture_worker_end()') ne 't';
 	}
-	kill 'TERM', $pid;
-	kill 'CONT', $pid;
-	$ended++ if ask($session, 'SELECT torture_worker_end()') eq 't' && $stopped;
+	$ended += $stopped;
 }
 is($ended, $makers, 'claimed: workers that are making a cache end');
 all_back('claimed');
@@ -704,7 +720,7 @@ sub on_node
 sub has_grown { return is(ask($session, "SELECT has_grown('$_[0]', $_[1])"), 't', $_[2]); }
 q1('SELECT drop_all()');
 $node->append_conf('postgresql.conf', "nexusmem.memory_limit = 64MB\nnexusmem.cache_size = 4MB");
-foreach my $place ('want chunk', 'add chunk', 'map chunk')
+foreach my $place ($few ? 'add chunk' : ('want chunk', 'add chunk', 'map chunk'))
 {
 	my $maps = $place eq 'map chunk';
 	$node->restart;
@@ -776,11 +792,15 @@ foreach my $place ('want chunk', 'add chunk', 'map chunk')
 	{
 		is(q1('SELECT reserved()'), $reserved, "$place: it makes no segment where there is one");
 	}
-	my $pid = ask($session, "SELECT torture_worker_start('grow(''h'')', '$place')");
-	ok(stopped($pid), "$place: a background worker is stopped");
-	kill 'TERM', $pid;
-	kill 'CONT', $pid;
-	is(ask($session, 'SELECT torture_worker_end()'), 't', "$place: and ends");
+	# what it opens before may have it map all that there is
+	if (!$maps)
+	{
+		my $pid = ask($session, "SELECT torture_worker_start('grow(''h'')', '$place')");
+		ok(stopped($pid), "$place: a background worker is stopped");
+		kill 'TERM', $pid;
+		kill 'CONT', $pid;
+		is(ask($session, 'SELECT torture_worker_end()'), 't', "$place: and ends");
+	}
 	has_grown('ours', ask($session, q{SELECT grow('ours')}), "$place: others make segments");
 	others($others[1], ++$rounds);
 	q1('SELECT drop_all()');
