@@ -173,31 +173,25 @@ foreach my $limit (1, 3, 10, 50)
 }
 
 # backward in a hash index: a cursor that went to its end while all was cached
-my $backward_used;
-for my $try (1 .. 12)
-{
+my ($forward, $backward, $backward_used, $backward_wasted) = until_enough(sub {
+	my ($there, $back, $used) = @_;
+	return $used >= 150 || "@$back" ne join(' ', reverse @$there);
+}, sub {
 	my $s = session($node);
 	ask($s, 'BEGIN; SELECT count(pad) FROM w WHERE f = 7; DECLARE c SCROLL CURSOR FOR SELECT k, ctid FROM w WHERE f = 7');
-	my @forward = split /\n/, ask($s, 'FETCH ALL FROM c');
+	my @there = split /\n/, ask($s, 'FETCH ALL FROM c');
 	my $before = ask($s, q{SELECT used FROM nexusmem.session_prefetch() WHERE kind = 'index'});
 	# a table larger than the buffers takes them
 	$node->safe_psql('postgres', 'SET nexusmem.enable_prefetch = off; SELECT sum(length(pad)) FROM t WHERE k > 0; CHECKPOINT');
 	evict($node, @files);
-	my @backward = split /\n/, ask($s, 'FETCH BACKWARD ALL FROM c');
+	my @back = split /\n/, ask($s, 'FETCH BACKWARD ALL FROM c');
 	my ($used, $wasted) = split /\|/, ask($s, q{SELECT used, wasted FROM nexusmem.session_prefetch() WHERE kind = 'index'});
-	$backward_used = $used - $before;
-	# on a busy machine reads may look like cached ones, as in reads_ahead()
-	if ($try < 12 && $backward_used < 150 && "@backward" eq join(' ', reverse @forward))
-	{
-		close_session($s);
-		next;
-	}
-	is_deeply(\@backward, [ reverse @forward ], 'hash, backward: same rows');
-	cmp_ok($backward_used, '>=', 150, 'hash, backward: blocks are read ahead and used');
-	cmp_ok($wasted, '<=', 32, 'hash, backward: nearly all of them used');
 	close_session($s);
-	last;
-}
+	return (\@there, \@back, $used - $before, $wasted);
+});
+is_deeply($backward, [ reverse @$forward ], 'hash, backward: same rows');
+cmp_ok($backward_used, '>=', 150, 'hash, backward: blocks are read ahead and used');
+cmp_ok($backward_wasted, '<=', 32, 'hash, backward: nearly all of them used');
 
 # How far ahead an array scan of the table reads for ten rows or fewer: it begins at the
 # full distance where nothing stops early, and else wastes no more than it returns.
