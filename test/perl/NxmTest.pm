@@ -121,7 +121,7 @@ sub workers_run
 	return wait_until($node, q{SELECT bool_and(detail !~ 'is not running') FROM nexusmem.status});
 }
 
-# until_enough($enough, $run): what the first of twelve runs returned of which $enough says
+# until_enough($enough, $run): what the first of thirty runs returned of which $enough says
 # that it read ahead enough, or as little as it should, else the last one. A run is of a server
 # that was cold first. On a machine busy with other things reads may look like cached ones, and
 # one that is cached like one that is not. What has to be right in each run, $enough says yes
@@ -130,7 +130,7 @@ sub until_enough
 {
 	my ($enough, $run) = @_;
 	my @got;
-	for (1 .. 12)
+	for (1 .. 30)
 	{
 		@got = $run->();
 		last if $enough->(@got);
