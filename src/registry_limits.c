@@ -88,8 +88,8 @@ spend_index(void)
 
 /*
  * The sum is taken again when this session has added half of what there was
- * room for, or ROLE_LIMIT_STEP: entries, and before them what indexes grew by for those
- * before.
+ * room for, or ROLE_LIMIT_STEP: entries before they are stored, what indexes grew by at
+ * the next one.
  */
 void
 nxm_check_role_limit_slow(Oid owner, size_t bytes)
